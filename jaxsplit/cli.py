@@ -1,0 +1,291 @@
+"""The edge of the package: flags and gin become frozen dataclasses; errors become one line and exit code 2.
+
+Every setting is a field of a frozen dataclass. A door names the dataclasses it takes; their fields are then bindable from
+gin files (`Probe.rates = (1e-3, 3e-3)`), from `--gin.Probe.rates=...`, and, for doors that ask for it, from plain flags
+(`--form=auto`). Nothing else in the package imports gin or absl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import os
+import pathlib
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+from gin import config_parser
+
+from jaxsplit.errors import InputError, nearest
+
+_UNSET = object()
+
+
+class _OneLineParser(argparse.ArgumentParser):
+  """argparse whose errors are one line with the nearest known flag."""
+
+  def error(self, message: str) -> typing.NoReturn:
+    prefix = "unrecognized arguments: "
+    if message.startswith(prefix):
+      flag = message.removeprefix(prefix).split()[0].split("=")[0]
+      message = f"unknown flag {flag}{nearest(flag, self._option_string_actions)}"
+    raise InputError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What a door was started with.
+
+  Attributes:
+    values: one instance per settings dataclass, keyed by the dataclass.
+    flags: the plain flags, by name.
+    operative: the gin text that reproduces `values`.
+  """
+
+  values: dict[type, Any]
+  flags: dict[str, Any]
+  operative: str
+
+  def __getitem__(self, cls: type) -> Any:
+    return self.values[cls]
+
+
+def parse(
+    door: str,
+    description: str,
+    settings: Sequence[type],
+    argv: Sequence[str] | None,
+    *,
+    flags: dict[str, str] | None = None,
+    fields_as_flags: bool = False,
+) -> Settings:
+  """Reads the command line of a door.
+
+  Args:
+    door: the module's name, as in `python -m jaxsplit.<door>`.
+    description: the first lines of `--help`.
+    settings: frozen dataclasses that gin may bind, by class name.
+    argv: arguments without the program's name; None takes sys.argv.
+    flags: the door's own flags that are no settings (paths, say): name -> help.
+    fields_as_flags: also accept every field of `settings` as `--field=value`.
+
+  Raises:
+    InputError: an unknown flag, gin name or file, or a value that cannot be read.
+  """
+  argv = list(sys.argv[1:] if argv is None else argv)
+  bindings, argv = _take_gin_bindings(argv)
+  parser = _OneLineParser(
+      prog=f"python -m jaxsplit.{door}", description=description, allow_abbrev=False,
+      formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_bindings_help(settings))
+  parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="a gin config; repeatable, later ones win")
+  parser.add_argument("--gin_search_paths", action="append", default=[], metavar="DIR",
+                      help="where gin files and their includes are looked for; repeatable")
+  parser.add_argument("--gin.NAME", dest="_", metavar="VALUE", help="bind one name, as in --gin.Probe.replicas=2; wins over files")
+  for name, text in (flags or {}).items():
+    parser.add_argument(f"--{name}", help=text)
+  if fields_as_flags:
+    for cls in settings:
+      for field in dataclasses.fields(cls):
+        parser.add_argument(f"--{field.name}", default=_UNSET, metavar="VALUE",
+                            help=argparse.SUPPRESS if field.name in (flags or {}) else f"{cls.__name__}.{field.name}")
+  args = vars(parser.parse_args(argv))
+
+  _register(settings)
+  gin.clear_config()
+  _bind_files(args["gin_file"], args["gin_search_paths"], settings)
+  _bind_text("\n".join(bindings), "command line", [], settings)
+  values = {}
+  for cls in settings:
+    given = {f.name: _flag_value(cls, f, args[f.name]) for f in dataclasses.fields(cls)
+             if fields_as_flags and args.get(f.name, _UNSET) is not _UNSET}
+    for name, value in given.items():
+      gin.bind_parameter(f"{cls.__name__}.{name}", value)
+    try:
+      values[cls] = _coerce(cls, gin.get_configurable(cls)())
+    except InputError:
+      raise
+    except (TypeError, ValueError) as error:
+      raise InputError(f"{cls.__name__}: {str(error).splitlines()[0]}") from None
+  return Settings(values, {name: args[name] for name in flags or {}}, gin.operative_config_str())
+
+
+def run(door: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
+  """Runs a door's main to its exit code: InputError becomes one line on stderr and code 2."""
+  # Paths that a user's shell closes (`| head`) are no error of ours.
+  try:
+    code = door(None) or 0
+  except InputError as error:
+    message = " ".join(str(error).split())
+    print(f"jaxsplit: {message}", file=sys.stderr)
+    code = 2
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = 1
+  sys.exit(code)
+
+
+def _take_gin_bindings(argv: list[str]) -> tuple[list[str], list[str]]:
+  """Splits `--gin.NAME=VALUE` (or `--gin.NAME VALUE`) from the other arguments."""
+  bindings, rest, arguments = [], [], iter(argv)
+  for argument in arguments:
+    if not argument.startswith("--gin."):
+      rest.append(argument)
+      continue
+    name, equals, value = argument.removeprefix("--gin.").partition("=")
+    if not equals:
+      value = next(arguments, None)
+      if value is None:
+        raise InputError(f"flag --gin.{name} has no value; write --gin.{name}=VALUE")
+    bindings.append(f"{name} = {value if _is_gin_value(value) else repr(value)}")
+  return bindings, rest
+
+
+def _is_gin_value(text: str) -> bool:
+  if text.startswith(("@", "%")):
+    return True
+  try:
+    ast.literal_eval(text)
+    return True
+  except (ValueError, SyntaxError, MemoryError, RecursionError):
+    return False
+
+
+def _register(settings: Sequence[type]) -> None:
+  for cls in settings:
+    try:
+      gin.get_configurable(cls)
+    except ValueError:
+      gin.external_configurable(cls, name=cls.__name__, module="jaxsplit")
+
+
+def _bind_files(names: Sequence[str], search: Sequence[str], settings: Sequence[type]) -> None:
+  for name in names:
+    path = _find(name, search)
+    _bind_text(_read(path), str(path), [*search, str(path.parent)], settings)
+
+
+def _find(name: str, search: Sequence[str], where: str = "--gin_file") -> pathlib.Path:
+  for folder in ("", *search):
+    path = pathlib.Path(folder) / name
+    if path.is_file():
+      return path
+  known = [str(p) for folder in (str(pathlib.Path(name).parent), *search) for p in pathlib.Path(folder).glob("*.gin")]
+  raise InputError(f"{where}: no such file: {name}{nearest(name, known)}")
+
+
+def _read(path: pathlib.Path) -> str:
+  try:
+    if path.stat().st_size > 1 << 20:
+      raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a gin file")
+    return path.read_text(encoding="utf-8")
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__})") from None
+
+
+def _bind_text(text: str, where: str, search: Sequence[str], settings: Sequence[type], depth: int = 0) -> None:
+  """Binds the statements of one gin text. Imports are refused: a config must not be able to run code."""
+  classes = {cls.__name__: cls for cls in settings}
+  parser = config_parser.ConfigParser(text, gin.config.ParserDelegate())
+  statements = iter(parser)
+  while True:
+    try:
+      statement = next(statements)
+    except StopIteration:
+      return
+    except Exception as error:  # The parser raises SyntaxError, ValueError and tokenizer errors of several kinds.
+      line = getattr(error, "lineno", None)
+      reason = str(getattr(error, "msg", None) or error).strip().splitlines() or [type(error).__name__]
+      raise InputError(f"{where}{f':{line}' if line else ''}: not a gin statement ({reason[0]})") from None
+    at = f"{where}:{statement.location.line_num}"
+    if isinstance(statement, config_parser.ImportStatement):
+      raise InputError(f"{at}: import is not allowed in a config; every setting is already registered, so delete the line")
+    if isinstance(statement, config_parser.IncludeStatement):
+      if depth > 16:
+        raise InputError(f"{at}: includes nest deeper than 16 files")
+      path = _find(statement.filename, search, at)
+      _bind_text(_read(path), str(path), [*search, str(path.parent)], settings, depth + 1)
+      continue
+    selector = statement.selector.rsplit(".", 1)[-1]
+    if isinstance(statement, config_parser.BlockDeclaration) or statement.arg_name:
+      if selector not in classes:
+        raise InputError(f"{at}: unknown name {statement.selector}{nearest(selector, classes)}")
+      if isinstance(statement, config_parser.BlockDeclaration):
+        continue
+      fields = [f.name for f in dataclasses.fields(classes[selector])]
+      if statement.arg_name not in fields:
+        raise InputError(f"{at}: {selector} has no setting {statement.arg_name}{nearest(statement.arg_name, fields)}")
+      key = (statement.scope, statement.selector, statement.arg_name)
+    else:
+      key = (f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector, "gin.macro", "value")
+    try:
+      gin.bind_parameter(key, statement.value)
+    except (ValueError, TypeError) as error:
+      raise InputError(f"{at}: {str(error).splitlines()[0]}") from None
+
+
+def _coerce(cls: type, value: Any) -> Any:
+  """Checks every field against its annotation and returns `value` with ints and lists turned into floats and tuples."""
+  hints = typing.get_type_hints(cls)
+  changes = {}
+  for field in dataclasses.fields(cls):
+    changes[field.name] = _as_type(hints[field.name], getattr(value, field.name), f"{cls.__name__}.{field.name}")
+  return dataclasses.replace(value, **changes)
+
+
+def _as_type(hint: Any, value: Any, name: str) -> Any:
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (typing.Union, types.UnionType):
+    if value is None and type(None) in args:
+      return None
+    options = [a for a in args if a is not type(None)]
+    for option in options:
+      try:
+        return _as_type(option, value, name)
+      except InputError:
+        if option is options[-1]:
+          raise
+  if origin is typing.Literal:
+    if value not in args:
+      raise InputError(f"{name} = {value!r}: must be one of {', '.join(map(str, args))}")
+    return value
+  if origin is tuple and isinstance(value, (list, tuple)):
+    if args[-1] is Ellipsis:
+      return tuple(_as_type(args[0], v, name) for v in value)
+    if len(value) != len(args):
+      raise InputError(f"{name} = {value!r}: needs {len(args)} values")
+    return tuple(_as_type(a, v, name) for a, v in zip(args, value))
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if hint is int and isinstance(value, float) and value.is_integer():
+    return int(value)
+  if isinstance(hint, type) and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+    return value
+  kind = getattr(hint, "__name__", None) if origin is None else str(hint).replace("typing.", "")
+  raise InputError(f"{name} = {value!r}: must be {kind}")
+
+
+def _flag_value(cls: type, field: dataclasses.Field, text: str) -> Any:
+  """A flag's text as the field's type; text that is no Python literal stands for itself."""
+  hint = typing.get_type_hints(cls)[field.name]
+  for candidate in (ast.literal_eval(text) if _is_gin_value(text) and not text.startswith(("@", "%")) else text, text):
+    try:
+      return _as_type(hint, candidate, f"--{field.name}")
+    except InputError as error:
+      problem = error
+  raise problem
+
+
+def _bindings_help(settings: Sequence[type]) -> str:
+  """The list of bindings and defaults that `--help` ends with."""
+  lines = ["bindings (gin files, or --gin.NAME=VALUE):"]
+  for cls in settings:
+    lines.append(f"\n  {cls.__name__}: {(cls.__doc__ or '').strip().splitlines()[0]}")
+    for field in dataclasses.fields(cls):
+      default = "required" if field.default is dataclasses.MISSING else repr(field.default)
+      lines.append(f"    {cls.__name__}.{field.name} = {default}")
+  return "\n".join(lines)

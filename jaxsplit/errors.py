@@ -1,0 +1,23 @@
+"""The one exception that a user's input can raise, and how near misses are named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+  """Something the user gave cannot work.
+
+  The message is one line: what is wrong, where (file and line, flag, config name), and what to do.
+  Every door prints it without a traceback and exits with code 2.
+  """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """A clause naming the known names closest to `name`: '; did you mean a or b?', or all when few, or nothing."""
+  known = sorted(set(known))
+  close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  if close:
+    return f"; did you mean {' or '.join(close)}?"
+  return f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else ""

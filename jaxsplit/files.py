@@ -1,0 +1,79 @@
+"""Files that are either whole or absent: atomic writing, strict JSON, content hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+from jaxsplit.errors import InputError
+
+
+def write_atomic(path: str | os.PathLike, data: str | bytes) -> None:
+  """Writes `data` to `path` so that a reader sees the old content or the new, never a part of it."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  payload = data.encode() if isinstance(data, str) else data
+  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+  try:
+    with os.fdopen(handle, "wb") as f:
+      f.write(payload)
+      f.flush()
+      os.fsync(f.fileno())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+  except BaseException:
+    pathlib.Path(temporary).unlink(missing_ok=True)
+    raise
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes `value` as strict JSON (no NaN or infinity: they become null), atomically."""
+  write_atomic(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+  """Reads a JSON file; InputError names the file and the line where it breaks."""
+  path = pathlib.Path(path)
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise InputError(f"{path}: no such file") from None
+  except OSError as error:
+    raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+  except json.JSONDecodeError as error:
+    raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+  except (UnicodeDecodeError, RecursionError, ValueError):
+    raise InputError(f"{path}: not a JSON text") from None
+
+
+def content_hash(*parts: str | bytes) -> str:
+  """The first 16 hex digits of the SHA-256 of the parts, each preceded by its length."""
+  digest = hashlib.sha256()
+  for part in parts:
+    payload = part.encode() if isinstance(part, str) else part
+    digest.update(len(payload).to_bytes(8, "little"))
+    digest.update(payload)
+  return digest.hexdigest()[:16]
+
+
+def file_hash(path: str | os.PathLike) -> str:
+  """The first 16 hex digits of the SHA-256 of a file's bytes."""
+  with open(path, "rb") as f:
+    return hashlib.file_digest(f, "sha256").hexdigest()[:16]
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {str(k): _finite(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(v) for v in value]
+  if hasattr(value, "tolist"):
+    return _finite(value.tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
