@@ -1,0 +1,278 @@
+"""The token store: per domain and split one flat file of token ids, memory-mapped, and a manifest that says what they are.
+
+    manifest.json               counts, sizes, hashes, tokenizer, and the settings and source files that it was made from
+    tokenizer.json              reads the ids back
+    <domain>.<split>.bin        little-endian uint16 or uint32; every document is followed by `end_of_document`
+
+A store of text is read in overlapping windows. A store of records (the phonebook) holds entries of one length, of which only
+the part after a prompt is to be learned. `Store.windows` and `Store.loss_mask` hide the difference from streams and models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxsplit.data.tokenizer import Tokenizer, load_tokenizer
+from jaxsplit.errors import InputError, nearest
+from jaxsplit.files import content_hash, file_hash, read_json, write_json
+
+VERSION = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+  """What one split of one domain holds.
+
+  Attributes:
+    documents: how many documents.
+    tokens: how many tokens, separators included.
+    unique_tokens: the tokens of the documents that differ, each counted once.
+    bytes: the documents' size as UTF-8 text.
+    content: the hash of the token file.
+  """
+
+  documents: int
+  tokens: int
+  unique_tokens: int
+  bytes: int
+  content: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """The shape of a store whose documents are entries of one length, without separators.
+
+  Attributes:
+    length: tokens of an entry.
+    prompt: how many of them are given; the others are to be predicted.
+  """
+
+  length: int
+  prompt: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+  """A document on its way into a store: its ids without separator [n], its size as UTF-8, and a key that equal texts share."""
+
+  ids: np.ndarray
+  bytes: int
+  key: bytes
+
+
+class Store:
+  """An open token store, read-only. Made by `open_store`.
+
+  Attributes:
+    directory: where it lies.
+    domains: names, sorted.
+    tokenizer: reads ids back as text; `vocab_size` and `end_of_document` are its own.
+    record: the entries' shape; None for text.
+    manifest_hash: identifies tokens and tokenizer, wherever the store lies and whenever it was made.
+    source: the settings and files that it was made from.
+  """
+
+  def __init__(self, directory: pathlib.Path, tokenizer: Tokenizer, counts: dict[str, dict[str, Counts]], record: Record | None,
+               source: dict[str, Any]):
+    self.directory = directory
+    self.domains = tuple(sorted(counts))
+    self.tokenizer = tokenizer
+    self.vocab_size = tokenizer.vocab_size
+    self.end_of_document = tokenizer.end_of_document
+    self.record = record
+    self.source = source
+    self._counts = counts
+    contents = [f"{d}.{s}.{c.content}" for d in self.domains for s, c in sorted(counts[d].items())]
+    self.manifest_hash = content_hash(str(VERSION), tokenizer.fingerprint, repr(record), *contents)
+
+  def splits(self, domain: str) -> tuple[str, ...]:
+    """The splits of a domain: train, valid, and test where the corpus has one."""
+    return tuple(self._domain(domain))
+
+  def counts(self, domain: str, split: str) -> Counts:
+    """Documents, tokens, unique tokens and bytes of a split."""
+    splits = self._domain(domain)
+    if split not in splits:
+      raise InputError(f"domain {domain}: the token store has no split {split!r}{nearest(split, splits)}")
+    return splits[split]
+
+  def count(self, domain: str, split: str) -> int:
+    """The tokens of a split."""
+    return self.counts(domain, split).tokens
+
+  def bytes(self, domain: str, split: str) -> int:
+    """The UTF-8 bytes of a split's text."""
+    return self.counts(domain, split).bytes
+
+  def tokens(self, domain: str, split: str) -> np.memmap:
+    """All token ids of a split, [count], memory-mapped."""
+    count = self.count(domain, split)
+    return np.memmap(_token_file(self.directory, domain, split), _dtype(self.vocab_size), mode="r", shape=(count,))
+
+  def windows(self, domain: str, split: str, sequence_length: int) -> np.ndarray:
+    """A view [num_windows, sequence_length + 1] of a split: inputs are window[:-1], targets window[1:].
+
+    Windows of text start every `sequence_length` tokens, so each token but the first is a target once; the tokens after the
+    last whole window are left out. Windows of records are the entries.
+
+    Raises:
+      InputError: a split smaller than one window, or a sequence length other than that of the records.
+    """
+    tokens = self.tokens(domain, split).view(np.ndarray)
+    if self.record:
+      self.loss_mask(sequence_length)
+      return tokens.reshape(-1, self.record.length)
+    if len(tokens) <= sequence_length:
+      raise InputError(f"domain {domain}: its {split} split has {len(tokens)} tokens, fewer than one window of {sequence_length + 1}; "
+                       "add text or shorten the sequence length")
+    return np.lib.stride_tricks.sliding_window_view(tokens, sequence_length + 1)[::sequence_length]
+
+  def loss_mask(self, sequence_length: int) -> np.ndarray:
+    """float32 [sequence_length]: 1 where the target counts. All ones for text; for records, the targets after the prompt."""
+    mask = np.ones(sequence_length, np.float32)
+    if self.record:
+      if sequence_length != self.record.length - 1:
+        raise InputError(f"sequence length {sequence_length}: the entries in {self.directory} need {self.record.length - 1}")
+      mask[:self.record.prompt - 1] = 0
+    return mask
+
+  def _domain(self, domain: str) -> dict[str, Counts]:
+    if domain not in self._counts:
+      raise InputError(f"the token store {self.directory} has no domain {domain!r}{nearest(domain, self.domains)}")
+    return self._counts[domain]
+
+
+def open_store(directory: str | os.PathLike) -> Store:
+  """Opens a token store; checks the manifest, the tokenizer and the size of every token file, but reads no tokens.
+
+  Raises:
+    InputError: no token store there, one of another version, or one whose files do not match its manifest.
+  """
+  directory = pathlib.Path(directory)
+  path = directory / MANIFEST
+  if not path.is_file():
+    raise InputError(f"{directory}: no token store here ({MANIFEST} is missing); make one with python -m jaxsplit.prepare")
+  manifest = read_json(path)
+  if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
+    raise InputError(f"{path}: not a token store of version {VERSION}; delete {directory} and prepare it again")
+  try:
+    counts = {str(d): {str(s): Counts(**c) for s, c in splits.items()} for d, splits in manifest["domains"].items()}
+    record = Record(**manifest["record"]) if manifest["record"] else None
+    fingerprint, source = manifest["tokenizer"]["fingerprint"], dict(manifest["source"])
+  except (KeyError, TypeError, AttributeError, ValueError) as error:
+    raise InputError(f"{path}: a field is missing or of the wrong kind ({error}); delete {directory} and prepare it again") from None
+  tokenizer = load_tokenizer(directory / TOKENIZER)
+  if tokenizer.fingerprint != fingerprint:
+    raise InputError(f"{directory / TOKENIZER}: not the tokenizer that {MANIFEST} names; delete {directory} and prepare it again")
+  for domain, splits in counts.items():
+    for split, count in splits.items():
+      file = _token_file(directory, domain, split)
+      size, expected = file.stat().st_size if file.is_file() else 0, count.tokens * _dtype(tokenizer.vocab_size).itemsize
+      if size != expected:
+        raise InputError(f"{file}: {size} bytes where {MANIFEST} says {expected}; delete {directory} and prepare it again")
+  return Store(directory, tokenizer, counts, record, source)
+
+
+def reusable_store(directory: str | os.PathLike, source: dict[str, Any]) -> Store | None:
+  """The store in `directory` when it was made from exactly `source` (as JSON) and is whole; else None."""
+  if not (pathlib.Path(directory) / MANIFEST).is_file():
+    return None
+  try:
+    store = open_store(directory)
+  except InputError:
+    return None
+  return store if store.source == json.loads(json.dumps(source)) else None
+
+
+def write_store(
+    directory: str | os.PathLike,
+    tokenizer: Tokenizer,
+    splits: Iterable[tuple[str, str, Iterable[Document]]],
+    source: dict[str, Any],
+    record: Record | None = None,
+) -> Store:
+  """Writes a store and opens it. It is built beside `directory` and moved there whole; a store already there is replaced.
+
+  Args:
+    directory: where it shall lie.
+    tokenizer: what made the ids.
+    splits: (domain, split, documents), in any order.
+    source: what it is made from, as JSON; `reusable_store` compares it.
+    record: the shape of entries; None for text, whose documents are separated.
+
+  Raises:
+    InputError: `directory` holds something that is no token store.
+  """
+  with _replacing(pathlib.Path(directory)) as build:
+    counts: dict[str, dict[str, Counts]] = {}
+    for domain, split, documents in splits:
+      separator = [] if record else [tokenizer.end_of_document]
+      file = _token_file(build, domain, split)
+      counts.setdefault(domain, {})[split] = _write_tokens(file, documents, _dtype(tokenizer.vocab_size), separator)
+    tokenizer.save(build / TOKENIZER)
+    write_json(build / MANIFEST, {
+        "version": VERSION,
+        "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "end_of_document": tokenizer.end_of_document,
+                      "fingerprint": tokenizer.fingerprint},
+        "record": dataclasses.asdict(record) if record else None,
+        "domains": {d: {s: dataclasses.asdict(c) for s, c in splits.items()} for d, splits in counts.items()},
+        "source": source,
+    })
+  return open_store(directory)
+
+
+def _write_tokens(path: pathlib.Path, documents: Iterable[Document], dtype: np.dtype, separator: list[int]) -> Counts:
+  separator = np.array(separator, dtype)
+  totals = dict(documents=0, tokens=0, unique_tokens=0, bytes=0)
+  seen = set()
+  with open(path, "wb") as file:
+    for document in documents:
+      size = len(document.ids) + len(separator)
+      file.write(document.ids.astype(dtype).tobytes())
+      file.write(separator.tobytes())
+      totals["documents"] += 1
+      totals["tokens"] += size
+      totals["bytes"] += document.bytes
+      totals["unique_tokens"] += 0 if document.key in seen else size
+      seen.add(document.key)
+  return Counts(**totals, content=file_hash(path))
+
+
+@contextlib.contextmanager
+def _replacing(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A new folder that takes the place of `directory` once the block has ended well, and vanishes otherwise."""
+  if directory.exists() and not (directory / MANIFEST).is_file() and not (directory.is_dir() and not any(directory.iterdir())):
+    raise InputError(f"{directory}: exists and is no token store; name another folder")
+  directory.parent.mkdir(parents=True, exist_ok=True)
+  build = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+  try:
+    build.chmod(0o755)
+    yield build
+    # A folder cannot replace one that has files in it, so the old one steps aside first.
+    old = build.with_name(f"{build.name}.old")
+    if directory.exists():
+      os.rename(directory, old)
+    os.rename(build, directory)
+    shutil.rmtree(old, ignore_errors=True)
+  finally:
+    shutil.rmtree(build, ignore_errors=True)
+
+
+def _token_file(directory: pathlib.Path, domain: str, split: str) -> pathlib.Path:
+  return directory / f"{domain}.{split}.bin"
+
+
+def _dtype(vocab_size: int) -> np.dtype:
+  return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")

@@ -1,0 +1,182 @@
+"""Streams of training windows and the batches that a run stack takes from them. Nothing here has state that must be saved.
+
+A stream is an endless Grain MapDataset of int32 windows [T + 1]: element i depends on its arguments and i alone. Row b of step s
+of a run is element s * B + b of the run's stream, so resuming, or reading with any number of hosts, needs only the step.
+
+Grain reads element by element. With its own shuffle, repeat and mix that costs 30 to 90 microseconds a window on one core, ten
+seconds and more of a run of a few minutes. A stream here also reads a whole array of elements at once, `rows`, which costs about
+one. A stream is still a MapDataset: any transformation of Grain takes it as its parent.
+"""
+
+from __future__ import annotations
+
+import abc
+import concurrent.futures
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import grain
+import numpy as np
+
+from jaxsplit.data.store import Store
+from jaxsplit.errors import InputError
+from jaxsplit.files import content_hash
+
+
+class Stream(grain.MapDataset[np.ndarray]):
+  """An endless MapDataset of windows, int32 [T + 1], that can read many at once."""
+
+  window_length: int
+
+  @abc.abstractmethod
+  def rows(self, indices: np.ndarray) -> np.ndarray:
+    """The elements at `indices` (int64 [n], any order, repeats allowed): int32 [n, T + 1]."""
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    return self.rows(np.array([index]))[0]
+
+
+class _Shuffled(Stream):
+  """All windows of an array once an epoch, in another order each epoch."""
+
+  def __init__(self, windows: np.ndarray, key: int):
+    super().__init__()
+    self.window_length = windows.shape[1]
+    self._windows = windows
+    # A block of batches touches one epoch, or two where one ends.
+    self._order = functools.lru_cache(maxsize=2)(functools.partial(_epoch_order, len(windows), key))
+
+  def rows(self, indices: np.ndarray) -> np.ndarray:
+    epochs, positions = np.divmod(indices, len(self._windows))
+    windows = np.empty(len(indices), np.int64)
+    for epoch in np.unique(epochs):
+      here = epochs == epoch
+      windows[here] = self._order(int(epoch))[positions[here]]
+    return self._windows[windows].astype(np.int32)
+
+
+class _Mixed(Stream):
+  """Streams interleaved in fixed proportions, as evenly as integers allow, by the rule of Grain's MapDataset.mix."""
+
+  def __init__(self, streams: Sequence[Stream], proportions: Sequence[int]):
+    super().__init__(streams)
+    self.window_length = streams[0].window_length
+    self._proportions = proportions
+
+  def rows(self, indices: np.ndarray) -> np.ndarray:
+    out = np.empty((len(indices), self.window_length), np.int32)
+    # Of the elements before number n that no earlier stream has taken, a stream of share p / left takes all but
+    # floor(n * (left - p) / left). An element is its own when that count grows from n to n + 1.
+    before, after, left = indices, indices + 1, sum(self._proportions)
+    for stream, proportion in zip(self.parents, self._proportions):
+      others_before, others_after = (n * (left - proportion) // left for n in (before, after))
+      taken = before - others_before
+      own = after - others_after > taken
+      out[own] = stream.rows(taken[own])
+      before, after, left = others_before, others_after, left - proportion
+    return out
+
+
+def windows(store: Store, domain: str, seed: int, sequence_length: int) -> Stream:
+  """The endless stream of a domain's training windows: each once an epoch, newly shuffled for each epoch.
+
+  Args:
+    store: where the tokens are.
+    domain: one of `store.domains`.
+    seed: streams of other seeds, and of other domains, are shuffled independently.
+    sequence_length: T; a window has T + 1 tokens.
+  """
+  return _Shuffled(store.windows(domain, "train", sequence_length), int(content_hash(str(seed), domain), 16))
+
+
+def mixture(store: Store, weights: Mapping[str, float], seed: int, sequence_length: int) -> Stream:
+  """Several domains' streams, interleaved in proportion to their weights. A domain of weight 0 is left out.
+
+  Raises:
+    InputError: an unknown domain, a weight that is negative or not finite, no positive weight, or weights further apart than
+      1 : 10,000.
+  """
+  for domain, weight in weights.items():
+    store.counts(domain, "train")
+    if not (math.isfinite(weight) and weight >= 0):
+      raise InputError(f"mixture weight of domain {domain} = {weight}: must be 0 or a positive number")
+  positive = {domain: weights[domain] for domain in sorted(weights) if weights[domain] > 0}
+  if not positive:
+    raise InputError("mixture weights: at least one must be positive")
+  least = min(positive.values())
+  if max(positive.values()) / least > 1e4:
+    raise InputError(f"mixture weights from {least:g} to {max(positive.values()):g} lie further apart than 1 : 10,000; leave the smallest out")
+  streams = [windows(store, domain, seed, sequence_length) for domain in positive]
+  return streams[0] if len(streams) == 1 else _Mixed(streams, [int(weight * (100 / least)) for weight in positive.values()])
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+  """The batches of a run stack of R runs: one stream and B rows a step for each.
+
+  Attributes:
+    streams: the run's stream, for each run, [R].
+    batch_size: B, rows of a run's batch.
+  """
+
+  streams: Sequence[Stream]
+  batch_size: int
+
+  def block(self, first_step: Sequence[int], num_steps: int, rows: slice = slice(None)) -> np.ndarray:
+    """Consecutive batches of every run: int32 [num_steps, R, B, T + 1].
+
+    Args:
+      first_step: the step at which each run's batches begin, [R]; runs of a stack may have different histories.
+      num_steps: how many steps.
+      rows: the rows of each batch to read; a host that holds a part of the batch axis reads only its own.
+    """
+    row = np.arange(self.batch_size)[rows]
+    out = np.empty((num_steps, len(self.streams), len(row), self.streams[0].window_length), np.int32)
+    for run, (stream, first) in enumerate(zip(self.streams, first_step, strict=True)):
+      steps = first + np.arange(num_steps, dtype=np.int64)
+      out[:, run] = stream.rows((steps[:, None] * self.batch_size + row).ravel()).reshape(num_steps, len(row), -1)
+    return out
+
+  def blocks(self, requests: Iterable[tuple[Sequence[int], int]], rows: slice = slice(None)) -> Iterator[np.ndarray]:
+    """Yields `block(first_step, num_steps, rows)` of each request, in order; a thread reads the next one meanwhile."""
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+      ahead = None
+      for first_step, num_steps in requests:
+        following = reader.submit(self.block, first_step, num_steps, rows)
+        if ahead is not None:
+          yield ahead.result()
+        ahead = following
+      if ahead is not None:
+        yield ahead.result()
+
+
+def validation(store: Store, domain: str, sequence_length: int, max_tokens: int | None = None, split: str = "valid") -> np.ndarray:
+  """Windows to evaluate on: int32 [num_windows, T + 1], not overlapping in their targets, in the order of the text.
+
+  Where `max_tokens` targets are fewer than the split has, the windows taken are spread evenly over it.
+
+  Raises:
+    InputError: a split smaller than one window.
+  """
+  available = store.windows(domain, split, sequence_length)
+  wanted = len(available) if max_tokens is None else min(len(available), max(1, max_tokens // sequence_length))
+  return available[np.arange(wanted) * len(available) // wanted].astype(np.int32)
+
+
+def bytes_per_token(store: Store, domain: str, split: str = "valid") -> float:
+  """UTF-8 bytes of text for each token, separators included: bits per byte = nats per token / ln 2 / this."""
+  return store.bytes(domain, split) / store.count(domain, split)
+
+
+def _epoch_order(length: int, key: int, epoch: int) -> np.ndarray:
+  # Sorting random words is a permutation, and NumPy promises that a bit generator's raw words never change between versions
+  # (of its `permutation` it does not). Two equal words in 2^64 would only fall back to their own order.
+  return np.argsort(np.random.Philox(key=[key, epoch]).random_raw(length), kind="stable")
