@@ -101,7 +101,7 @@ def corpus_files(corpus: Corpus) -> dict[str, dict[str, tuple[pathlib.Path, ...]
     if name is None:
       continue
     if not _DOMAIN_NAME.fullmatch(name):
-      raise InputError(f"{root}: {name!r} cannot name a domain: begin with a letter or digit, then letters, digits and .+-_()& only")
+      raise InputError(f"{root}: {name!r} cannot name a domain; use letters, digits, spaces and any of .+-_()& after a first letter")
     if name in found:
       raise InputError(f"{root}: domain {name} is given twice, by {found[name].name} and {path.name}; rename one")
     found[name] = path

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxsplit.data.corpus import Corpus, Domain, corpus_files, document_hash, open_corpus
+from jaxsplit.data.documents import PASSAGE_CHARACTERS
 from jaxsplit.data.store import Document, Store, reusable_store, write_store
 from jaxsplit.data.tokenizer import Tokenization, Tokenizer, make_tokenizer
 from jaxsplit.errors import InputError
@@ -59,6 +60,7 @@ def _source(corpus: Corpus, tokenization: Tokenization) -> dict[str, Any]:
   return {
       "corpus": dataclasses.asdict(corpus),
       "tokenization": dataclasses.asdict(tokenization),
+      "passage_characters": PASSAGE_CHARACTERS,
       "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
   }
 
@@ -75,7 +77,8 @@ def _encoded(domain: Domain, split: str, tokenizer: Tokenizer, corpus: Corpus, s
     raise InputError(f"domain {domain.name}: no text in its {split} split that is not also held out; add documents to "
                      f"{', '.join(str(f) for f in domain.files.get(split, domain.files['train'])[:3])}")
   if split == "valid" and tokens < corpus.valid_tokens_min:
-    remedy = f"raise Corpus.valid_fraction ({corpus.valid_fraction})" if domain.drawn is not None else "add documents to its valid files"
+    drawn = domain.drawn is not None
+    remedy = f"raise Corpus.valid_fraction ({corpus.valid_fraction})" if drawn else "add documents to its valid files"
     raise InputError(f"domain {domain.name}: its validation set has {tokens} tokens, fewer than Corpus.valid_tokens_min = "
                      f"{corpus.valid_tokens_min}; add text, {remedy}, or lower Corpus.valid_tokens_min")
 

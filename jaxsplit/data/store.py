@@ -135,8 +135,8 @@ class Store:
       self.loss_mask(sequence_length)
       return tokens.reshape(-1, self.record.length)
     if len(tokens) <= sequence_length:
-      raise InputError(f"domain {domain}: its {split} split has {len(tokens)} tokens, fewer than one window of {sequence_length + 1}; "
-                       "add text or shorten the sequence length")
+      raise InputError(f"domain {domain}: its {split} split has {len(tokens)} tokens, fewer than one window of "
+                       f"{sequence_length + 1}; add text or shorten the sequence length")
     return np.lib.stride_tricks.sliding_window_view(tokens, sequence_length + 1)[::sequence_length]
 
   def loss_mask(self, sequence_length: int) -> np.ndarray:
@@ -172,7 +172,7 @@ def open_store(directory: str | os.PathLike) -> Store:
     record = Record(**manifest["record"]) if manifest["record"] else None
     fingerprint, source = manifest["tokenizer"]["fingerprint"], dict(manifest["source"])
   except (KeyError, TypeError, AttributeError, ValueError) as error:
-    raise InputError(f"{path}: a field is missing or of the wrong kind ({error}); delete {directory} and prepare it again") from None
+    raise InputError(f"{path}: a field is missing or wrong ({error}); delete {directory} and prepare it again") from None
   tokenizer = load_tokenizer(directory / TOKENIZER)
   if tokenizer.fingerprint != fingerprint:
     raise InputError(f"{directory / TOKENIZER}: not the tokenizer that {MANIFEST} names; delete {directory} and prepare it again")

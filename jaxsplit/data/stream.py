@@ -111,9 +111,9 @@ def mixture(store: Store, weights: Mapping[str, float], seed: int, sequence_leng
   positive = {domain: weights[domain] for domain in sorted(weights) if weights[domain] > 0}
   if not positive:
     raise InputError("mixture weights: at least one must be positive")
-  least = min(positive.values())
-  if max(positive.values()) / least > 1e4:
-    raise InputError(f"mixture weights from {least:g} to {max(positive.values()):g} lie further apart than 1 : 10,000; leave the smallest out")
+  least, most = min(positive.values()), max(positive.values())
+  if most / least > 1e4:
+    raise InputError(f"mixture weights from {least:g} to {most:g} lie further apart than 1 : 10,000; leave the smallest out")
   streams = [windows(store, domain, seed, sequence_length) for domain in positive]
   return streams[0] if len(streams) == 1 else _Mixed(streams, [int(weight * (100 / least)) for weight in positive.values()])
 
@@ -158,7 +158,8 @@ class Batches:
         yield ahead.result()
 
 
-def validation(store: Store, domain: str, sequence_length: int, max_tokens: int | None = None, split: str = "valid") -> np.ndarray:
+def validation(
+    store: Store, domain: str, sequence_length: int, max_tokens: int | None = None, split: str = "valid") -> np.ndarray:
   """Windows to evaluate on: int32 [num_windows, T + 1], not overlapping in their targets, in the order of the text.
 
   Where `max_tokens` targets are fewer than the split has, the windows taken are spread evenly over it.

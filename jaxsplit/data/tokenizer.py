@@ -44,7 +44,7 @@ class Tokenization:
     if self.path is not None and self.kind != "bpe":
       raise InputError(f"Tokenization.path = {self.path!r} needs Tokenization.kind = 'bpe'")
     if not 257 <= self.vocab_size <= 1 << 20:
-      raise InputError(f"Tokenization.vocab_size = {self.vocab_size}: must be at least 257 (256 bytes and the separator), at most 2^20")
+      raise InputError(f"Tokenization.vocab_size = {self.vocab_size}: must be from 257 (256 bytes and the separator) to 2^20")
 
 
 class Tokenizer(Protocol):
@@ -220,11 +220,11 @@ def _from_merges(path: pathlib.Path) -> BPETokenizer:
       continue
     pair = tuple(line.split(" "))
     if len(pair) != 2 or any(part not in vocabulary for part in pair):
-      raise InputError(f"{path}:{number}: not a merge of two tokens known by then; GPT-2 merges (vocab.bpe) or a .json are read here")
+      raise InputError(f"{path}:{number}: not a merge of two known tokens; this must be GPT-2 merges (vocab.bpe), or end in .json")
     merges.append(pair)
     vocabulary.setdefault("".join(pair), len(vocabulary))
   if len(vocabulary) != len(symbols) + len(merges):
-    raise InputError(f"{path}: {len(merges)} merges give {len(vocabulary) - len(symbols)} distinct tokens; the file repeats a merge")
+    raise InputError(f"{path}: {len(merges)} merges make {len(vocabulary) - len(symbols)} tokens; the file repeats a merge")
   if not merges:
     raise InputError(f"{path}: no merges in it")
   tokenizer = _byte_level(tokenizers.models.BPE(vocab=vocabulary, merges=merges))

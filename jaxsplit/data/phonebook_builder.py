@@ -1,0 +1,65 @@
+"""The phonebook as a TensorFlow Datasets builder: array_record files, one split per subset, no TensorFlow.
+
+TensorFlow Datasets needs TensorFlow for its command line and for `as_dataset`; a builder that is run from Python and read with
+`as_data_source` needs only array_record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pathlib
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+
+from jaxsplit.data.phonebook import Phonebook
+
+
+class PhonebookBuilder(tfds.core.GeneratorBasedBuilder):
+  """Writes a phonebook; the examples are {"name": str, "number": str}, in the order of the book."""
+
+  name = "phonebook"
+  VERSION = tfds.core.Version("1.0.0")
+  # Where the checksums of downloads would be looked for, by way of a package that nothing installs. There are no downloads.
+  code_path = None
+
+  def __init__(self, settings: Phonebook, **kwargs):
+    self._settings = settings
+    super().__init__(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+        builder=self,
+        description="Random names and random numbers, for measuring how much a model memorises.",
+        features=tfds.features.FeaturesDict({"name": tfds.features.Text(), "number": tfds.features.Text()}),
+        disable_shuffling=True)
+
+  def _split_generators(self, dl_manager):
+    return {domain: self._generate_examples(entries) for domain, entries in self._settings.book().items()}
+
+  def _generate_examples(self, entries: list[tuple[str, str]]) -> Iterator[tuple[int, dict[str, str]]]:
+    for i, (name, number) in enumerate(entries):
+      yield i, {"name": name, "number": number}
+
+
+def read_book(settings: Phonebook, data_dir: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
+  """Writes the book under `data_dir` unless it is there, and reads it back: (name, number) by subset."""
+  s = settings
+  folder = f"{s.subsets}x{s.entries}_{s.name_length}_letters_{s.number_length}_digits_seed_{s.seed}"
+  builder = PhonebookBuilder(settings, data_dir=str(data_dir / folder), file_format="array_record")
+  with _quiet():
+    builder.download_and_prepare()
+  return {domain: [(row["name"].decode(), row["number"].decode()) for row in builder.as_data_source(split=domain)]
+          for domain in settings.domains}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without the library's report of a download and its progress bars: there is no download, and a book takes a second."""
+  tfds.disable_progress_bar()
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    tfds.enable_progress_bar()
