@@ -164,9 +164,9 @@ def _root(corpus: Corpus) -> pathlib.Path:
     return pathlib.Path(str(importlib.resources.files("jaxsplit.data") / "bundled"))
   root = pathlib.Path(corpus.path).expanduser()
   if not root.is_dir():
-    known = [str(p) for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
+    known = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
     kind = "is no folder" if root.exists() else "no such folder"
-    raise InputError(f"Corpus.path: {kind}: {corpus.path}{nearest(str(root), known)}")
+    raise InputError(f"Corpus.path: {kind}: {corpus.path}{nearest(root.name, known)}")
   return root
 
 
