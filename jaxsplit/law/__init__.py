@@ -1,0 +1,14 @@
+"""The split law: loss as a function of model size N, seed tokens D and expert tokens D', fitted to measured cells.
+
+    cells = read_cells("cells.csv")
+    law = fit_law(cells, form="auto")
+    plan = plan_split(law, params=3e6, budget_tokens=2e8, num_domains=5)
+
+Stands alone: arrays in, dataclasses out; knows nothing of training.
+"""
+
+from jaxsplit.law.cells import Cells, read_cells
+from jaxsplit.law.fit import FitSettings, fit_law
+from jaxsplit.law.law import Law, load_law
+
+__all__ = ["Cells", "FitSettings", "Law", "fit_law", "load_law", "read_cells"]

@@ -1,0 +1,228 @@
+"""The forms a law can take: loss as a function of model size N, seed tokens D and expert tokens D'.
+
+A form is a pure function of its constants `p` and of a `Point`, whose fields are measured in units of the table's
+geometric means (N/N0, D/D0 ...). There all constants are of order one, which is what makes the fit well conditioned;
+`natural` then rewrites them for plain tokens and parameters, which is how they are reported.
+
+To add a form, write a file like this one's entries, ending in `FORM = Form(...)`, and give its path as the form's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsplit.errors import InputError, nearest
+
+Constants = Mapping[str, Any]
+
+
+class Point(NamedTuple):
+  """What a form sees of a cell, each field an array of one shape, in units of its own scale.
+
+  `total` is D + D', kept apart because its unit differs from the units of its parts.
+  """
+
+  params: Any
+  seed: Any
+  expert: Any
+  total: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+  """One constant of a form.
+
+  Attributes:
+    name: as reported.
+    kind: "coefficient" (positive, the loss is linear in all coefficients together), "positive" (fitted as a logarithm)
+      or "exponent" (fitted as it is). With several domains, coefficients and positives are per domain, exponents shared.
+    low, high: bounds, in the units of Point; a coefficient's are multiples of the typical loss.
+    start: the range that starting values are drawn from.
+  """
+
+  name: str
+  kind: Literal["coefficient", "positive", "exponent"]
+  low: float
+  high: float
+  start: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """A law's shape.
+
+  Attributes:
+    name: what --form takes.
+    parameters: its constants.
+    loss: (p, point) -> nats per token; pure, elementwise, in jax.numpy.
+    natural: (p, units) -> p for plain units, where units is a Point of scales; None: the form sees plain units itself.
+    needs: the columns that must vary for the constants to be told apart.
+    diverges: the columns whose zero makes the loss infinite; there an offset is added to them (see law.problem).
+    source: where the form comes from.
+  """
+
+  name: str
+  parameters: tuple[Parameter, ...]
+  loss: Callable[[Constants, Point], Any]
+  natural: Callable[[Constants, Point], dict[str, Any]] | None
+  needs: tuple[str, ...]
+  diverges: tuple[str, ...]
+  source: str
+
+
+def power(base: Any, exponent: Any) -> Any:
+  """base ** exponent for base >= 0 with finite derivatives at 0, where the value is 0 (exponents there are positive)."""
+  inside = jnp.where(base > 0, base, 1.0)
+  return jnp.where(base > 0, jnp.exp(exponent * jnp.log(inside)), 0.0)
+
+
+def coefficient(name: str) -> Parameter:
+  """A term's size."""
+  return Parameter(name, "coefficient", 0.0, 1e4, (0.0, 1.0))
+
+
+def exponent(name: str, low: float = 0.005, high: float = 3.0, start: tuple[float, float] = (0.05, 1.2)) -> Parameter:
+  """A power, decreasing where positive."""
+  return Parameter(name, "exponent", low, high, start)
+
+
+def _size(p: Constants, x: Point) -> Any:
+  return p["E"] + p["A"] * jnp.exp(-p["alpha"] * x.params)
+
+
+def _natural_size(p: Constants, u: Point) -> dict[str, Any]:
+  return dict(p, A=p["A"] * u.params ** p["alpha"])
+
+
+def _chinchilla(p: Constants, x: Point) -> Any:
+  return _size(p, x) + p["B"] * jnp.exp(-p["beta"] * x.total)
+
+
+def _natural_chinchilla(p: Constants, u: Point) -> dict[str, Any]:
+  return dict(_natural_size(p, u), B=p["B"] * u.total ** p["beta"])
+
+
+def _additive(p: Constants, x: Point) -> Any:
+  return _size(p, x) + p["B"] * jnp.exp(-p["beta"] * x.seed) + p["C"] * jnp.exp(-p["gamma"] * x.expert)
+
+
+def _natural_additive(p: Constants, u: Point) -> dict[str, Any]:
+  return dict(_natural_size(p, u), B=p["B"] * u.seed ** p["beta"], C=p["C"] * u.expert ** p["gamma"])
+
+
+def _interaction(p: Constants, x: Point) -> Any:
+  return _size(p, x) + p["B"] * jnp.exp(-p["beta"] * x.seed - p["gamma"] * x.expert + p["delta"] * x.seed * x.expert)
+
+
+def _natural_interaction(p: Constants, u: Point) -> dict[str, Any]:
+  # delta (ln D - d0)(ln D' - e0) expands into the plain product and shifts of both exponents and of B.
+  d0, e0 = np.log(u.seed), np.log(u.expert)
+  return dict(_natural_size(p, u), B=p["B"] * np.exp(p["beta"] * d0 + p["gamma"] * e0 + p["delta"] * d0 * e0),
+              beta=p["beta"] + p["delta"] * e0, gamma=p["gamma"] + p["delta"] * d0)
+
+
+def _effective(p: Constants, x: Point) -> Any:
+  return _size(p, x) + p["B"] * jnp.exp(-p["beta"] * jnp.log(jnp.exp(x.expert) + p["k"] * jnp.exp(p["gamma"] * x.seed)))
+
+
+def _natural_effective(p: Constants, u: Point) -> dict[str, Any]:
+  return dict(_natural_size(p, u), B=p["B"] * u.expert ** p["beta"], k=p["k"] * u.expert * u.seed ** -p["gamma"])
+
+
+def _effective_by_size(p: Constants, x: Point) -> Any:
+  return _effective(dict(p, k=p["k"] * jnp.exp(p["kappa"] * x.params)), x)
+
+
+def _natural_effective_by_size(p: Constants, u: Point) -> dict[str, Any]:
+  natural = _natural_effective(p, u)
+  return dict(natural, k=natural["k"] * u.params ** -p["kappa"])
+
+
+def _multiplicative(p: Constants, x: Point) -> Any:
+  return p["E"] + p["A"] * jnp.exp(-p["alpha"] * x.params) * jnp.exp(-p["beta"] * x.seed) * jnp.exp(-p["gamma"] * x.expert)
+
+
+def _natural_multiplicative(p: Constants, u: Point) -> dict[str, Any]:
+  return dict(p, A=p["A"] * u.params ** p["alpha"] * u.seed ** p["beta"] * u.expert ** p["gamma"])
+
+
+_E, _A, _B, _C = map(coefficient, "EABC")
+_ALPHA, _BETA, _GAMMA = map(exponent, ("alpha", "beta", "gamma"))
+_SEED_POWER = exponent("gamma", 0.02, 3.0, (0.3, 1.2))
+_K = Parameter("k", "positive", 1e-5, 1e5, (0.02, 5.0))
+
+FORMS = {form.name: form for form in (
+    Form("chinchilla", (_E, _A, _ALPHA, _B, _BETA), _chinchilla, _natural_chinchilla, ("params", "total_tokens"), (),
+         "L = E + A/N^alpha + B/(D+D')^beta; Hoffmann et al. 2022, arXiv 2203.15556, eq. 2"),
+    Form("additive", (_E, _A, _ALPHA, _B, _BETA, _C, _GAMMA), _additive, _natural_additive,
+         ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
+         "L = E + A/N^alpha + B/D^beta + C/D'^gamma; the separable extension of Hoffmann et al. 2022"),
+    Form("interaction", (_E, _A, _ALPHA, _B, _BETA, _GAMMA, exponent("delta", -0.5, 0.5, (-0.05, 0.05))), _interaction,
+         _natural_interaction, ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
+         "L = E + A/N^alpha + B D^-beta D'^(-gamma + delta ln D); Liew & Kato 2025, arXiv 2510.06548"),
+    Form("effective_data", (_E, _A, _ALPHA, _B, _BETA, _K, _SEED_POWER), _effective, _natural_effective,
+         ("params", "seed_tokens", "expert_tokens"), (),
+         "L = E + A/N^alpha + B/(D' + k D^gamma)^beta; Hernandez et al. 2021, arXiv 2102.01293"),
+    Form("effective_data_by_size", (_E, _A, _ALPHA, _B, _BETA, _K, _SEED_POWER, exponent("kappa", -2.0, 2.0, (-0.3, 0.3))),
+         _effective_by_size, _natural_effective_by_size, ("params", "seed_tokens", "expert_tokens"), (),
+         "L = E + A/N^alpha + B/(D' + k N^kappa D^gamma)^beta; Hernandez et al. 2021, arXiv 2102.01293, eq. 3.2"),
+    Form("multiplicative", (_E, _A, _ALPHA, _BETA, _GAMMA), _multiplicative, _natural_multiplicative,
+         ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
+         "L = E + A N^-alpha D^-beta D'^-gamma; Zhang et al. 2024, arXiv 2402.17193, extended by D"),
+)}
+
+
+def get_form(name: str) -> Form:
+  """The form of that name, or the `FORM` of the Python file at that path.
+
+  Raises:
+    InputError: no such form, or a file whose FORM does not agree with itself.
+  """
+  if name in FORMS:
+    return FORMS[name]
+  if not name.endswith(".py"):
+    raise InputError(f"no form {name!r}{nearest(name, (*FORMS, 'auto'))} (or the path of a .py file that defines FORM)")
+  return _load_form(pathlib.Path(name))
+
+
+def _load_form(path: str | os.PathLike) -> Form:
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise InputError(f"{path}: no such file; --form takes a form's name or the path of a .py file that defines FORM")
+  spec = importlib.util.spec_from_file_location(f"jaxsplit_form_{path.stem}", path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:  # Whatever a user's file raises is told in one line.
+    raise InputError(f"{path}: cannot be run ({type(error).__name__}: {error})") from None
+  form = getattr(module, "FORM", None)
+  if not isinstance(form, Form):
+    raise InputError(f"{path}: defines no FORM = jaxsplit.law.forms.Form(...)")
+  form = dataclasses.replace(form, name=str(path))
+  _check_form(form)
+  return form
+
+
+def _check_form(form: Form) -> None:
+  """Runs a user's form at random constants: it must be finite and, where it gives `natural`, invariant under units."""
+  random = np.random.default_rng(0)
+  p = {q.name: float(random.uniform(*q.start)) for q in form.parameters}
+  units = Point(3.0, 5.0, 7.0, 11.0)
+  x = Point(*(random.uniform(0.5, 2.0, 8) for _ in Point._fields))
+  try:
+    here = np.asarray(form.loss(p, x))
+    there = here if form.natural is None else np.asarray(form.loss(form.natural(p, units), Point(*(a * u for a, u in zip(x, units)))))
+  except Exception as error:
+    raise InputError(f"{form.name}: FORM cannot be evaluated ({type(error).__name__}: {error})") from None
+  if here.shape != (8,) or not np.isfinite(here).all():
+    raise InputError(f"{form.name}: FORM.loss must give one finite value a point; it gave {here.tolist()}")
+  if not np.allclose(here, there, rtol=1e-5):
+    raise InputError(f"{form.name}: FORM.natural does not reproduce FORM.loss in other units; mend it, or give natural=None")

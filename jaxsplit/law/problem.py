@@ -1,0 +1,212 @@
+"""From cells and a form to the arrays that the solver reads, and from its vectors back to named constants.
+
+Everything is measured in the table's own units (geometric means of N, D, D', D + D' and of the loss), so that every
+constant is of order one whatever the scale of the models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsplit.law.cells import Cells
+from jaxsplit.law.forms import Form, Parameter, Point
+from jaxsplit.law.solve import Problem
+
+# A zero count of tokens enters the forms' logarithms as this multiple of the unit; any power of it is next to nothing.
+_NOTHING = 1e-300
+# Where a form diverges at zero tokens and no cell tells the offset, it is this share of the smallest positive count.
+_OFFSET_SHARE = 1e-3
+
+
+class Domain(NamedTuple):
+  """One domain's points in table units: log N, then plain D, D', unique D' [M] each, and the units' ratios [] each."""
+
+  params: Any
+  seed: Any
+  expert: Any
+  unique: Any
+  seed_share: Any  # unit of D over unit of D + D'
+  expert_share: Any
+  seed_offset: Any  # used where the offset is not itself fitted
+  expert_offset: Any
+  scale: Any  # unit of the loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A form with its options: maps a domain's constants and points to the loss. Hashable, so each compiles once.
+
+  Attributes:
+    form: the law's shape.
+    log: predict log loss.
+    repeats: discount tokens seen again.
+    offsets: which of "seed_offset" and "expert_offset" are fitted.
+  """
+
+  form: Form
+  log: bool
+  repeats: bool = False
+  offsets: tuple[str, ...] = ()
+
+  @property
+  def parameters(self) -> tuple[Parameter, ...]:
+    """The form's constants and those of the options."""
+    extra = [Parameter("R_star", "positive", 1e-2, 1e4, (3.0, 30.0))] if self.repeats else []
+    extra += [Parameter(name, "positive", 1e-6, 1e3, (1e-2, 0.3)) for name in self.offsets]
+    return (*self.form.parameters, *extra)
+
+  def is_shared(self, parameter: Parameter, share: str) -> bool:
+    """Whether all domains have one value of this constant."""
+    options = parameter not in self.form.parameters
+    return share == "everything" or (share == "exponents" and (parameter.kind == "exponent" or options))
+
+  def __call__(self, theta: Any, x: Domain) -> Any:
+    loss = self.loss(self.constants(theta, x.scale), x)
+    return jnp.log(loss) if self.log else loss
+
+  def constants(self, theta: Any, scale: Any) -> dict[str, Any]:
+    """theta [q] -> constants in table units."""
+    read = {"coefficient": lambda v: v * scale, "positive": jnp.exp, "exponent": lambda v: v}
+    return {q.name: read[q.kind](theta[i]) for i, q in enumerate(self.parameters)}
+
+  def loss(self, p: dict[str, Any], x: Domain) -> Any:
+    """The loss in nats per token at constants p."""
+    expert = x.expert
+    if self.repeats:
+      # D' tokens, of which U distinct, are worth U + U R*(1 - exp(-(D'/U - 1)/R*)): Muennighoff et al. 2023, eq. 5.
+      again = jnp.maximum(x.expert / x.unique - 1, 0)
+      worth = x.unique * (1 + p["R_star"] * -jnp.expm1(-again / p["R_star"]))
+      expert = jnp.where(again > 0, worth, x.expert)
+    log = lambda value: jnp.log(jnp.maximum(value, _NOTHING))
+    diverges = self.form.diverges
+    seed, parts = x.seed, expert
+    if "seed_tokens" in diverges:
+      seed = seed + p.get("seed_offset", x.seed_offset)
+    if "expert_tokens" in diverges:
+      parts = parts + p.get("expert_offset", x.expert_offset)
+    total = x.seed * x.seed_share + expert * x.expert_share
+    return self.form.loss(p, Point(x.params, log(seed), log(parts), log(total)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How a fit's vectors map to domains, constants and units; plain numbers and tuples, written to law.json.
+
+  Attributes:
+    domains: names; one entry where all rows share one law.
+    index: [K][q] positions in theta.
+    units: scales of N, D, D' and D + D'.
+    scale: unit of the loss.
+    offsets: D and D' offsets in plain tokens where they are not fitted.
+    unique_tokens: per domain, the distinct tokens that repeats are counted against.
+  """
+
+  domains: tuple[str, ...]
+  index: tuple[tuple[int, ...], ...]
+  units: tuple[float, float, float, float]
+  scale: float
+  offsets: tuple[float, float]
+  unique_tokens: tuple[float, ...]
+
+  @property
+  def size(self) -> int:
+    """The number of constants over all domains."""
+    return max(map(max, self.index)) + 1
+
+  def labels(self, model: Model) -> list[str]:
+    """The name of each entry of theta, as `named` reports it."""
+    labels = [""] * self.size
+    for k, domain in enumerate(self.domains):
+      for i, q in zip(self.index[k], model.parameters):
+        owners = sum(i in row for row in self.index)
+        labels[i] = q.name if owners == len(self.domains) else f"{q.name}[{domain}]"
+    return labels
+
+  def points(self, params: Any, seed: Any, expert: Any, unique: Any) -> Domain:
+    """Plain counts [..., M] in table units."""
+    n, d, e, t = self.units
+    one = np.ones(np.shape(params)[:-1])
+    return Domain(np.log(np.asarray(params) / n), np.asarray(seed) / d, np.asarray(expert) / e, np.asarray(unique) / e,
+                  one * d / t, one * e / t, one * self.offsets[0] / d, one * self.offsets[1] / e, one * self.scale)
+
+  def named(self, model: Model, theta: np.ndarray) -> dict[str, Any]:
+    """theta [..., P] -> constants in plain units by name; a constant of one domain is called "E[domain]"."""
+    named: dict[str, Any] = {}
+    labels = self.labels(model)
+    n, d, e, t = self.units
+    for k, domain in enumerate(self.domains):
+      local = np.moveaxis(np.asarray(theta)[..., list(self.index[k])], -1, 0)
+      with jax.enable_x64(True):
+        p = {name: np.asarray(value) for name, value in model.constants(local, self.scale).items()}
+      if model.form.natural is not None:
+        p = model.form.natural(p, Point(n, d, e, t))
+      for name, unit in (("seed_offset", d), ("expert_offset", e)):
+        if name in p:
+          p[name] = p[name] * unit
+      for i, q in zip(self.index[k], model.parameters):
+        named[labels[i]] = np.asarray(p[q.name], float)
+    return named
+
+
+def lay_out(model: Model, cells: Cells, share: str) -> Layout:
+  """Places the constants of `model` for the domains of `cells`."""
+  domains = ("all",) if share == "everything" else cells.domains
+  shared = [model.is_shared(q, share) or len(domains) == 1 for q in model.parameters]
+  index = np.zeros((len(domains), len(shared)), int)
+  index[:, np.array(shared)] = np.arange(sum(shared))
+  own = len(shared) - sum(shared)
+  index[:, ~np.array(shared)] = sum(shared) + np.arange(len(domains) * own).reshape(len(domains), own)
+  if model.form.natural is None:
+    units = (1.0, 1.0, 1.0, 1.0)
+  else:
+    units = tuple(_geometric_mean(v) for v in (
+        cells.params, cells.seed_tokens, cells.expert_tokens, cells.seed_tokens + cells.expert_tokens))
+  smallest = lambda v: _OFFSET_SHARE * float(v[v > 0].min()) if (v > 0).any() else 1.0
+  unique = tuple(float(np.median(cells.unique_tokens[cells.domain == d] if share != "everything" else cells.unique_tokens))
+                 for d in domains)
+  return Layout(domains, tuple(map(tuple, index.tolist())), units, _geometric_mean(cells.loss),
+                (smallest(cells.seed_tokens), smallest(cells.expert_tokens)), unique)
+
+
+def pose(model: Model, layout: Layout, cells: Cells, delta: float) -> tuple[Problem, np.ndarray, np.ndarray]:
+  """The solver's problem, target [K, M] and row [K, M]: which cell each entry is, -1 where a domain has fewer than M."""
+  rows = [np.arange(len(cells)) if d == "all" and len(layout.domains) == 1 else np.flatnonzero(cells.domain == d)
+          for d in layout.domains]
+  most = max(map(len, rows))
+  row = np.stack([np.concatenate([r, np.full(most - len(r), -1)]) for r in rows])
+  # Padding repeats a real cell, which has weight 0 and finite derivatives.
+  take = np.where(row < 0, row[:, :1], row)
+  x = layout.points(*(getattr(cells, name)[take] for name in ("params", "seed_tokens", "expert_tokens", "unique_tokens")))
+  target = np.log(cells.loss[take]) if model.log else cells.loss[take]
+  low, high, linear = (np.zeros(layout.size) for _ in range(3))
+  for index in layout.index:
+    for i, q in zip(index, model.parameters):
+      low[i], high[i] = np.log([q.low, q.high]) if q.kind == "positive" else (q.low, q.high)
+      linear[i] = q.kind == "coefficient"
+  index = np.array(layout.index)
+  return Problem(x, index, low, high, linear.astype(bool), float(delta)), target, row
+
+
+def draw_starts(model: Model, layout: Layout, count: int, seed: int) -> np.ndarray:
+  """[count, P] starting vectors; all domains of one start begin at the same constants."""
+  # A Halton-like lattice would do as well: what matters is that exponents cover their ranges.
+  uniform = np.random.default_rng(seed).uniform(size=(count, len(model.parameters)))
+  theta = np.zeros((count, layout.size))
+  coefficients = sum(q.kind == "coefficient" for q in model.parameters)
+  for index in layout.index:
+    for j, (i, q) in enumerate(zip(index, model.parameters)):
+      low, high = np.log(q.start) if q.kind == "positive" else q.start
+      value = low + (high - low) * uniform[:, j]
+      # Coefficients start with their terms summing to less than the loss: from below the linear settling is monotone.
+      theta[:, i] = 0.3 * uniform[:, j] / coefficients + 0.6 / coefficients if q.kind == "coefficient" else value
+  return theta
+
+
+def _geometric_mean(values: np.ndarray) -> float:
+  positive = values[values > 0]
+  return float(np.exp(np.log(positive).mean())) if len(positive) else 1.0
