@@ -101,7 +101,7 @@ def corpus_files(corpus: Corpus) -> dict[str, dict[str, tuple[pathlib.Path, ...]
     if name is None:
       continue
     if not _DOMAIN_NAME.fullmatch(name):
-      raise InputError(f"{root}: {name!r} cannot name a domain; use letters, digits, spaces and any of .+-_()& after a first letter")
+      raise InputError(f"{root}: {name!r} cannot name a domain; begin with a letter or digit, then use also spaces and .+-_()&")
     if name in found:
       raise InputError(f"{root}: domain {name} is given twice, by {found[name].name} and {path.name}; rename one")
     found[name] = path
@@ -183,7 +183,7 @@ def _split_files(path: pathlib.Path) -> dict[str, tuple[pathlib.Path, ...]]:
     hidden = any(part.startswith(".") for part in inside.parts)
     if hidden or not file.is_file() or _without_suffix(file.name) is None or _ABOUT_THE_DATA.fullmatch(file.name):
       continue
-    split = next((s for prefix, s in _SPLIT_PREFIXES.items() if inside.parts[0].startswith(prefix)), "train")
+    split = next((s for prefix, s in _SPLIT_PREFIXES.items() if inside.parts[0].lower().startswith(prefix)), "train")
     splits.setdefault(split, []).append(file)
   if not splits:
     raise InputError(f"domain {path.name}: no text in {path}; put {', '.join(SUFFIXES)} files there")

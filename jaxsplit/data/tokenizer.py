@@ -220,7 +220,7 @@ def _from_merges(path: pathlib.Path) -> BPETokenizer:
       continue
     pair = tuple(line.split(" "))
     if len(pair) != 2 or any(part not in vocabulary for part in pair):
-      raise InputError(f"{path}:{number}: not a merge of two known tokens; this must be GPT-2 merges (vocab.bpe), or end in .json")
+      raise InputError(f"{path}:{number}: not a merge of two known tokens; a file that is no .json must hold GPT-2 merges")
     merges.append(pair)
     vocabulary.setdefault("".join(pair), len(vocabulary))
   if len(vocabulary) != len(symbols) + len(merges):

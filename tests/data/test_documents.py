@@ -1,0 +1,92 @@
+"""Reading documents: the same text from every format, and one line that says what is wrong with a file."""
+
+import gzip
+import json
+
+import pytest
+import zstandard
+from hypothesis import given, settings, strategies
+
+from jaxsplit.data.documents import PASSAGE_CHARACTERS, passages, read_documents
+from jaxsplit.errors import InputError
+
+TEXTS = ["First, with ünïcödé.\n\nTwo paragraphs.", "second\u2028with a line separator", "\U0001f600 third"]
+
+
+def jsonl(texts):
+  return "".join(json.dumps({"id": i, "text": text}, ensure_ascii=i % 2 == 0) + "\n" for i, text in enumerate(texts)).encode()
+
+
+@pytest.mark.parametrize("suffix, pack", [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".jsonl.zst", zstandard.compress)])
+def test_every_format_gives_the_same_documents(tmp_path, suffix, pack):
+  path = tmp_path / f"a{suffix}"
+  path.write_bytes(pack(jsonl([TEXTS[0], " \n", *TEXTS[1:]]) + b"\n"))
+  assert list(read_documents(path)) == TEXTS
+
+
+def test_a_text_file_is_one_document_and_a_byte_order_mark_is_no_text(tmp_path):
+  path = tmp_path / "a.txt"
+  path.write_bytes(b"\xef\xbb\xbf" + TEXTS[0].encode())
+  assert list(read_documents(path)) == [TEXTS[0]]
+  path.write_text(" \n\t")
+  assert list(read_documents(path)) == []
+
+
+def test_a_file_without_a_last_line_feed_and_a_line_longer_than_a_chunk(tmp_path):
+  path = tmp_path / "a.jsonl"
+  long = "x y\n" * 700_000
+  path.write_bytes(jsonl(["short", long, "last"]).rstrip(b"\n"))
+  assert list(read_documents(path)) == ["short", long, "last"]
+
+
+def test_archives_in_several_frames_are_read_to_the_end(tmp_path):
+  zst, gz = tmp_path / "a.jsonl.zst", tmp_path / "a.jsonl.gz"
+  zst.write_bytes(b"".join(zstandard.compress(jsonl([text])) for text in TEXTS))
+  gz.write_bytes(b"".join(gzip.compress(jsonl([text])) for text in TEXTS))
+  assert list(read_documents(zst)) == list(read_documents(gz)) == TEXTS
+
+
+GOOD = jsonl(["fine"])
+
+
+@pytest.mark.parametrize("name, content, place, reason", [
+    ("a.jsonl", GOOD + b'{"text": "cut of', ":2:", "not a JSON line"),
+    ("a.jsonl", GOOD + GOOD + b'{"body": "x"}\n', ":3:", "no field `text` (fields: body)"),
+    ("a.jsonl", b'{"text": 7}\n', ":1:", "is a int, not a string"),
+    ("a.jsonl", b'{"text": null}\n', ":1:", "is a NoneType, not a string"),
+    ("a.jsonl", b'["text"]\n', ":1:", "a list where a JSON object"),
+    ("a.jsonl", b"[" * 100_000, ":1:", "not a JSON line"),
+    ("a.jsonl", b'{"text": "\\ud800"}\n', ":1:", "half a surrogate pair"),
+    ("a.jsonl", GOOD + b'{"text": "\xff"}\n', ":2:", "not UTF-8"),
+    ("a.txt", b"caf\xe9", ":", "byte 3 is not UTF-8"),
+    ("a.jsonl.gz", gzip.compress(GOOD * 1000)[:-20], ":", "broken or truncated"),
+    ("a.jsonl.gz", GOOD, ":", "broken or truncated"),
+    ("a.jsonl.zst", zstandard.compress(GOOD * 1000)[:-5], ":", "broken or truncated"),
+    ("a.jsonl.zst", zstandard.compress(GOOD) + zstandard.compress(GOOD)[:-5], ":", "broken or truncated"),
+    ("a.jsonl.zst", GOOD, ":", "broken or truncated"),
+])
+def test_a_bad_file_is_one_line_that_names_the_place(tmp_path, name, content, place, reason):
+  path = tmp_path / name
+  path.write_bytes(content)
+  with pytest.raises(InputError) as error:
+    list(read_documents(path))
+  assert str(error.value).startswith(f"{path}{place}")
+  assert reason in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_long_document_is_cut_at_paragraphs():
+  paragraph = "word " * 300
+  document = "\n\n".join([paragraph] * 20)
+  pieces = list(passages(document))
+  assert "".join(pieces) == document
+  assert all(piece.endswith("\n\n") for piece in pieces[:-1])
+  assert all(PASSAGE_CHARACTERS // 2 < len(piece) <= PASSAGE_CHARACTERS for piece in pieces[:-1])
+
+
+@settings(deadline=None, max_examples=30)
+@given(strategies.text(alphabet="ab \n", min_size=1, max_size=50), strategies.integers(1, 2000))
+def test_passages_lose_nothing_and_are_never_too_long(unit, repeats):
+  document = unit * repeats
+  pieces = list(passages(document))
+  assert "".join(pieces) == document
+  assert max(map(len, pieces)) <= PASSAGE_CHARACTERS and min(map(len, pieces)) > 0

@@ -1,0 +1,167 @@
+"""The token store: exact contents and counts, reuse, replacement, and damage that is noticed."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.preparation import prepare_store
+from jaxsplit.data.store import open_store
+from jaxsplit.data.tokenizer import AlphabetTokenizer, Tokenization
+from jaxsplit.errors import InputError
+
+TRAIN = ["abc", "héllo", "abc"]
+VALID = ["valid one", "valid two"]
+
+
+def write(path, texts):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+@pytest.fixture
+def corpus(tmp_path):
+  write(tmp_path / "corpus" / "one" / "train.jsonl", TRAIN)
+  write(tmp_path / "corpus" / "one" / "valid.jsonl", VALID)
+  write(tmp_path / "corpus" / "two" / "train.jsonl", ["xyz"])
+  write(tmp_path / "corpus" / "two" / "valid.jsonl", VALID)
+  return Corpus(str(tmp_path / "corpus"), valid_tokens_min=5)
+
+
+@pytest.fixture
+def store(corpus, tmp_path):
+  return prepare_store(corpus, Tokenization(), tmp_path / "store")
+
+
+def test_documents_are_joined_and_each_is_followed_by_the_separator(store):
+  expected = b"".join(text.encode() + b"\0" for text in TRAIN)
+  assert store.domains == ("one", "two") and store.splits("one") == ("train", "valid")
+  assert store.tokens("one", "train").tolist() == list(expected)
+  assert store.tokens("one", "train").dtype == np.uint16
+
+
+def test_counts_are_of_tokens_text_bytes_and_distinct_documents(store):
+  counts = store.counts("one", "train")
+  assert (counts.documents, counts.tokens, counts.unique_tokens, counts.bytes) == (3, 15, 11, 12)
+  assert (store.count("two", "train"), store.bytes("two", "train")) == (4, 3)
+
+
+def test_bpe_ids_read_back_as_the_documents(corpus, tmp_path):
+  store = prepare_store(corpus, Tokenization("bpe", 280), tmp_path / "bpe")
+  ids = store.tokens("one", "valid")
+  ends = np.flatnonzero(ids == store.end_of_document)
+  assert len(ends) == 2 and ends[-1] == len(ids) - 1
+  assert [store.tokenizer.decode(part) for part in np.split(ids, ends[:-1] + 1)] == VALID
+  assert store.tokenizer.kind == "bpe" and open_store(tmp_path / "bpe").manifest_hash == store.manifest_hash
+
+
+def test_windows_are_a_view_that_makes_each_token_a_target_once(store):
+  tokens = np.asarray(store.tokens("one", "train"))
+  windows = store.windows("one", "train", 4)
+  assert windows.shape == (3, 5) and not windows.flags.owndata
+  assert windows[:, 1:].ravel().tolist() == tokens[1:13].tolist()
+  assert windows[:, 0].tolist() == tokens[:9:4].tolist()
+  assert store.windows("one", "train", 14).shape == (1, 15)
+  assert store.loss_mask(4).tolist() == [1, 1, 1, 1]
+  with pytest.raises(InputError, match="train split has 15 tokens, fewer than one window of 16"):
+    store.windows("one", "train", 15)
+
+
+def test_an_unchanged_store_is_reused(corpus, store, tmp_path):
+  before = os.stat(tmp_path / "store" / "manifest.json").st_mtime_ns
+  again = prepare_store(corpus, Tokenization(), tmp_path / "store")
+  assert os.stat(tmp_path / "store" / "manifest.json").st_mtime_ns == before
+  assert again.manifest_hash == store.manifest_hash
+
+
+@pytest.mark.parametrize("change", ["text", "file", "settings", "damage"])
+def test_a_changed_store_is_made_again(corpus, store, tmp_path, change):
+  tokenization = Tokenization()
+  if change == "text":
+    write(tmp_path / "corpus" / "one" / "train.jsonl", ["more", *TRAIN])
+  elif change == "file":
+    write(tmp_path / "corpus" / "three" / "train.jsonl", TRAIN)
+    write(tmp_path / "corpus" / "three" / "valid.jsonl", VALID)
+  elif change == "settings":
+    tokenization = Tokenization("bpe", 280)
+  else:
+    (tmp_path / "store" / "one.train.bin").unlink()
+  again = prepare_store(corpus, tokenization, tmp_path / "store")
+  assert (again.manifest_hash == store.manifest_hash) == (change == "damage")
+  assert len(again.tokens("one", "train")) == again.count("one", "train")
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus", "store"], "nothing is left beside the store"
+
+
+def test_the_hash_of_a_store_is_that_of_its_tokens_wherever_it_lies(corpus, store, tmp_path):
+  os.rename(tmp_path / "corpus", tmp_path / "elsewhere")
+  moved = prepare_store(Corpus(str(tmp_path / "elsewhere"), valid_tokens_min=5), Tokenization(), tmp_path / "other")
+  assert moved.manifest_hash == store.manifest_hash
+
+
+def test_a_failed_preparation_leaves_the_old_store_alone(corpus, store, tmp_path):
+  write(tmp_path / "corpus" / "two" / "train.jsonl", ["changed"])
+  (tmp_path / "corpus" / "two" / "valid.jsonl").write_text("no json\n")
+  with pytest.raises(InputError, match="valid.jsonl:1"):
+    prepare_store(corpus, Tokenization(), tmp_path / "store")
+  assert open_store(tmp_path / "store").manifest_hash == store.manifest_hash
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus", "store"]
+
+
+def test_a_folder_of_something_else_is_never_replaced(corpus, tmp_path):
+  write(tmp_path / "mine" / "thesis.txt", ["years of work"])
+  with pytest.raises(InputError, match="exists and is no token store"):
+    prepare_store(corpus, Tokenization(), tmp_path / "mine")
+  assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_too_small_a_validation_set_names_the_numbers(corpus, tmp_path):
+  corpus = Corpus(corpus.path, valid_tokens_min=21)
+  with pytest.raises(InputError) as error:
+    prepare_store(corpus, Tokenization(), tmp_path / "store")
+  assert str(error.value) == (
+      "domain one: its validation set has 20 tokens, fewer than Corpus.valid_tokens_min = 21; add text, "
+      "add documents to its valid files, or lower Corpus.valid_tokens_min")
+
+
+def test_a_domain_whose_train_text_is_all_held_out_is_refused(corpus, tmp_path):
+  write(tmp_path / "corpus" / "two" / "train.jsonl", VALID)
+  with pytest.raises(InputError, match="domain two: no text in its train split that is not also held out"):
+    prepare_store(corpus, Tokenization(), tmp_path / "store")
+
+
+def edit(path, **changes):
+  path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda d: (d / "manifest.json").unlink(), "no token store here"),
+    (lambda d: (d / "manifest.json").write_text("{"), "manifest.json:1: not JSON"),
+    (lambda d: (d / "manifest.json").write_text("[]"), "not a token store of version 1"),
+    (lambda d: edit(d / "manifest.json", version=7), "not a token store of version 1"),
+    (lambda d: edit(d / "manifest.json", domains=[]), "a field is missing or wrong"),
+    (lambda d: edit(d / "manifest.json", domains={"one": {"train": {"tokens": 3}}}), "a field is missing or wrong"),
+    (lambda d: (d / "tokenizer.json").unlink(), "tokenizer.json: no such file"),
+    (lambda d: AlphabetTokenizer("ab").save(d / "tokenizer.json"), "not the tokenizer that manifest.json names"),
+    (lambda d: (d / "two.valid.bin").write_bytes(b"x"), "two.valid.bin: 1 bytes where manifest.json says 40"),
+])
+def test_damage_is_noticed_on_opening(store, damage, message):
+  damage(store.directory)
+  with pytest.raises(InputError) as error:
+    open_store(store.directory)
+  assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_domains_and_splits_name_the_known_ones(store):
+  with pytest.raises(InputError, match="no domain 'onn'; did you mean one?"):
+    store.tokens("onn", "train")
+  with pytest.raises(InputError, match="no split 'test'; known: train, valid"):
+    store.tokens("one", "test")
+
+
+def test_progress_is_told_while_tokenizing(corpus, tmp_path, monkeypatch):
+  monkeypatch.setattr("jaxsplit.data.preparation._SECONDS_BETWEEN_LINES", 0.0)
+  lines = []
+  prepare_store(corpus, Tokenization(), tmp_path / "store", lines.append)
+  assert lines[0] == "tokenizing one train: 15 tokens" and len(lines) == 4
