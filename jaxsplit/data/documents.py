@@ -10,6 +10,7 @@ import json
 import pathlib
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import zstandard
 
@@ -71,7 +72,7 @@ def _text_field(line: str, where: str) -> str:
   try:
     row = json.loads(line)
   except (ValueError, RecursionError) as error:
-    raise InputError(f"{where}: not a JSON line ({getattr(error, 'msg', 'nested too deeply')})") from None
+    raise InputError(f"{where}: not a JSON line ({getattr(error, 'msg', error)})") from None
   if not isinstance(row, dict):
     raise InputError(f"{where}: a {type(row).__name__} where a JSON object with a field `text` is needed")
   text = row.get("text")
@@ -107,7 +108,7 @@ def _chunks(path: pathlib.Path) -> Iterator[bytes]:
         with gzip.open(file) as unzipped:
           yield from iter(lambda: unzipped.read(_CHUNK_BYTES), b"")
       elif path.name.endswith(".zst"):
-        yield from _zstd_chunks(file, path)
+        yield from _zstd_chunks(file)
       else:
         yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
   except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
@@ -117,11 +118,12 @@ def _chunks(path: pathlib.Path) -> Iterator[bytes]:
     raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _zstd_chunks(file, path: pathlib.Path) -> Iterator[bytes]:
+def _zstd_chunks(file: BinaryIO) -> Iterator[bytes]:
   # zstandard's stream reader takes a file that stops inside a frame for a complete one, so the frames are followed here.
-  decompressor = zstandard.ZstdDecompressor()
+  # Long-range archives of large corpora have windows of up to 2 GiB, above the library's default limit.
+  decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
   frame = None
-  while compressed := file.read(_CHUNK_BYTES):
+  while compressed := file.read(_CHUNK_BYTES // 16):
     while compressed:
       frame = frame or decompressor.decompressobj()
       yield frame.decompress(compressed)

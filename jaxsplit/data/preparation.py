@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxsplit.data.corpus import Corpus, Domain, corpus_files, document_hash, open_corpus
-from jaxsplit.data.documents import PASSAGE_CHARACTERS
+from jaxsplit.data.documents import PASSAGE_CHARACTERS, passages
 from jaxsplit.data.store import Document, Store, reusable_store, write_store
 from jaxsplit.data.tokenizer import Tokenization, Tokenizer, make_tokenizer
 from jaxsplit.errors import InputError
 
+# Counting the words of 100 MB takes a minute and 0.7 GB. Merges learned from a quarter of it need 0.2 % more tokens on average
+# over ten domains, and 0.7 % at worst.
+_BPE_TRAINING_CHARACTERS = 32 << 20
 _BATCH_CHARACTERS = 1 << 22
 _SECONDS_BETWEEN_LINES = 3.0
 
@@ -44,7 +47,7 @@ def prepare_store(
   if store:
     return store
   domains = list(open_corpus(corpus))
-  tokenizer = make_tokenizer(tokenization, (text for domain in domains for text in domain.documents("train")))
+  tokenizer = make_tokenizer(tokenization, _training_sample(domains))
   say = _Throttled(progress)
   splits = ((d.name, split, _encoded(d, split, tokenizer, corpus, say)) for d in domains for split in d.splits)
   return write_store(directory, tokenizer, splits, source)
@@ -60,9 +63,21 @@ def _source(corpus: Corpus, tokenization: Tokenization) -> dict[str, Any]:
   return {
       "corpus": dataclasses.asdict(corpus),
       "tokenization": dataclasses.asdict(tokenization),
-      "passage_characters": PASSAGE_CHARACTERS,
+      "rules": {"passage_characters": PASSAGE_CHARACTERS, "bpe_training_characters": _BPE_TRAINING_CHARACTERS},
       "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
   }
+
+
+def _training_sample(domains: list[Domain]) -> Iterator[str]:
+  """The text that a BPE is trained on: all of train, or passages of it that add up to some _BPE_TRAINING_CHARACTERS.
+
+  Passages are chosen by their hashes, hence evenly over domains and documents, whatever their order.
+  """
+  total = sum(len(text) for domain in domains for text in domain.documents("train"))
+  limit = 2**128 if total <= _BPE_TRAINING_CHARACTERS else 2**128 * _BPE_TRAINING_CHARACTERS // total
+  for domain in domains:
+    for text in domain.documents("train"):
+      yield from (p for p in passages(text) if int.from_bytes(document_hash(p)) < limit)
 
 
 def _encoded(domain: Domain, split: str, tokenizer: Tokenizer, corpus: Corpus, say: _Throttled) -> Iterator[Document]:

@@ -36,7 +36,7 @@ class Counts:
   """What one split of one domain holds.
 
   Attributes:
-    documents: how many documents.
+    documents: how many documents; the passages of a long one count each where a validation set was drawn from train.
     tokens: how many tokens, separators included.
     unique_tokens: the tokens of the documents that differ, each counted once.
     bytes: the documents' size as UTF-8 text.
@@ -61,6 +61,11 @@ class Record:
 
   length: int
   prompt: int
+
+  @property
+  def sequence_length(self) -> int:
+    """T of a window: its last token is a target only."""
+    return self.length - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +137,7 @@ class Store:
     """
     tokens = self.tokens(domain, split).view(np.ndarray)
     if self.record:
-      self.loss_mask(sequence_length)
+      self._check_record(sequence_length)
       return tokens.reshape(-1, self.record.length)
     if len(tokens) <= sequence_length:
       raise InputError(f"domain {domain}: its {split} split has {len(tokens)} tokens, fewer than one window of "
@@ -143,10 +148,13 @@ class Store:
     """float32 [sequence_length]: 1 where the target counts. All ones for text; for records, the targets after the prompt."""
     mask = np.ones(sequence_length, np.float32)
     if self.record:
-      if sequence_length != self.record.length - 1:
-        raise InputError(f"sequence length {sequence_length}: the entries in {self.directory} need {self.record.length - 1}")
+      self._check_record(sequence_length)
       mask[:self.record.prompt - 1] = 0
     return mask
+
+  def _check_record(self, sequence_length: int) -> None:
+    if sequence_length != self.record.sequence_length:
+      raise InputError(f"sequence length {sequence_length}: the entries in {self.directory} need {self.record.sequence_length}")
 
   def _domain(self, domain: str) -> dict[str, Counts]:
     if domain not in self._counts:
@@ -168,7 +176,7 @@ def open_store(directory: str | os.PathLike) -> Store:
   if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
     raise InputError(f"{path}: not a token store of version {VERSION}; delete {directory} and prepare it again")
   try:
-    counts = {str(d): {str(s): Counts(**c) for s, c in splits.items()} for d, splits in manifest["domains"].items()}
+    counts = {str(d): {str(s): _counts(c) for s, c in splits.items()} for d, splits in manifest["domains"].items()}
     record = Record(**manifest["record"]) if manifest["record"] else None
     fingerprint, source = manifest["tokenizer"]["fingerprint"], dict(manifest["source"])
   except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -253,10 +261,15 @@ def _write_tokens(path: pathlib.Path, documents: Iterable[Document], dtype: np.d
 @contextlib.contextmanager
 def _replacing(directory: pathlib.Path) -> Iterator[pathlib.Path]:
   """A new folder that takes the place of `directory` once the block has ended well, and vanishes otherwise."""
-  if directory.exists() and not (directory / MANIFEST).is_file() and not (directory.is_dir() and not any(directory.iterdir())):
+  directory = directory.resolve()
+  empty = directory.is_dir() and not any(directory.iterdir())
+  if directory.exists() and not empty and not (directory / MANIFEST).is_file():
     raise InputError(f"{directory}: exists and is no token store; name another folder")
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  build = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+  try:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    build = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+  except OSError as error:
+    raise InputError(f"{directory}: cannot be made ({error.strerror}); name another folder") from None
   try:
     build.chmod(0o755)
     yield build
@@ -268,6 +281,16 @@ def _replacing(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(old, ignore_errors=True)
   finally:
     shutil.rmtree(build, ignore_errors=True)
+
+
+def _counts(fields: dict[str, Any]) -> Counts:
+  """A manifest's entry for one split; TypeError for fields that are missing, unknown or of the wrong kind."""
+  counts = Counts(**fields)
+  for field in dataclasses.fields(Counts):
+    value = getattr(counts, field.name)
+    if type(value).__name__ != field.type:
+      raise TypeError(f"{field.name} is {value!r}")
+  return counts
 
 
 def _token_file(directory: pathlib.Path, domain: str, split: str) -> pathlib.Path:

@@ -91,7 +91,8 @@ def windows(store: Store, domain: str, seed: int, sequence_length: int) -> Strea
   Args:
     store: where the tokens are.
     domain: one of `store.domains`.
-    seed: streams of other seeds, and of other domains, are shuffled independently.
+    seed: streams of other seeds, and of other domains, are shuffled independently. A mixture of the same seed reads this
+      domain's windows in this order too, so an expert that should not begin with what its trunk began with takes another seed.
     sequence_length: T; a window has T + 1 tokens.
   """
   return _Shuffled(store.windows(domain, "train", sequence_length), int(content_hash(str(seed), domain), 16))
@@ -146,7 +147,10 @@ class Batches:
     return out
 
   def blocks(self, requests: Iterable[tuple[Sequence[int], int]], rows: slice = slice(None)) -> Iterator[np.ndarray]:
-    """Yields `block(first_step, num_steps, rows)` of each request, in order; a thread reads the next one meanwhile."""
+    """Yields `block(first_step, num_steps, rows)` of each request, in order; a thread reads the next one meanwhile.
+
+    Requests are taken one ahead of the blocks.
+    """
     with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
       ahead = None
       for first_step, num_steps in requests:

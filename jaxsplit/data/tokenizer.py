@@ -99,7 +99,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
   if isinstance(spec, dict) and spec.get("kind") == "alphabet" and isinstance(spec.get("symbols"), str):
     return AlphabetTokenizer(spec["symbols"])
   try:
-    return BPETokenizer(tokenizers.Tokenizer.from_file(str(path)))
+    return BPETokenizer(path.read_text(encoding="utf-8"))
   except InputError as error:
     raise InputError(f"{path}: {error}") from None
   except Exception as error:  # The library raises plain Exception for whatever its parser dislikes.
@@ -157,12 +157,17 @@ class AlphabetTokenizer:
 
 
 class BPETokenizer:
-  """A tokenizer of the `tokenizers` library; the text of a special token, met in a document, is encoded as plain text."""
+  """A tokenizer of the `tokenizers` library, from the text of its tokenizer.json.
+
+  The name of a special token, met in a document, is encoded as any other text.
+  """
 
   kind = "bpe"
 
-  def __init__(self, library_tokenizer: tokenizers.Tokenizer):
-    self._tokenizer = library_tokenizer
+  def __init__(self, text: str):
+    # The text is kept as it is: another version of the library may write the same tokenizer in other words.
+    self._text = text
+    self._tokenizer = tokenizers.Tokenizer.from_str(text)
     self._tokenizer.encode_special_tokens = True
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
@@ -173,7 +178,7 @@ class BPETokenizer:
     self.end_of_document = vocabulary[separator]
     # Published files leave ids unused; the highest one counts.
     self.vocab_size = 1 + max(vocabulary.values())
-    self.fingerprint = content_hash("bpe", self._tokenizer.to_str())
+    self.fingerprint = content_hash("bpe", text)
     self._dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
   def encode(self, text: str) -> np.ndarray:
@@ -187,7 +192,7 @@ class BPETokenizer:
     return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
 
   def save(self, path: str | os.PathLike) -> None:
-    write_atomic(path, self._tokenizer.to_str())
+    write_atomic(path, self._text)
 
 
 def train_bpe(documents: Iterable[str], vocab_size: int) -> BPETokenizer:
@@ -201,7 +206,7 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> BPETokenizer:
       vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False, min_frequency=2,
       initial_alphabet=_byte_symbols())
   tokenizer.train_from_iterator(documents, trainer)
-  return BPETokenizer(tokenizer)
+  return BPETokenizer(tokenizer.to_str())
 
 
 def _from_merges(path: pathlib.Path) -> BPETokenizer:
@@ -229,7 +234,7 @@ def _from_merges(path: pathlib.Path) -> BPETokenizer:
     raise InputError(f"{path}: no merges in it")
   tokenizer = _byte_level(tokenizers.models.BPE(vocab=vocabulary, merges=merges))
   tokenizer.add_special_tokens([END_OF_TEXT])
-  return BPETokenizer(tokenizer)
+  return BPETokenizer(tokenizer.to_str())
 
 
 def _byte_level(model: tokenizers.models.BPE) -> tokenizers.Tokenizer:

@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from jaxsplit.data.corpus import Corpus
+from jaxsplit.data import preparation
+from jaxsplit.data.corpus import Corpus, open_corpus
 from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.store import open_store
 from jaxsplit.data.tokenizer import AlphabetTokenizer, Tokenization
@@ -116,6 +117,23 @@ def test_a_folder_of_something_else_is_never_replaced(corpus, tmp_path):
   assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(corpus, tmp_path):
+  (tmp_path / "file").write_text("x")
+  with pytest.raises(InputError, match="file/store: cannot be made"):
+    prepare_store(corpus, Tokenization(), tmp_path / "file" / "store")
+
+
+def test_a_bpe_of_a_large_corpus_is_trained_on_an_even_sample(tmp_path, monkeypatch):
+  texts = [f"{word} number {i}" for i in range(400) for word in ("alpha", "omega")]
+  write(tmp_path / "corpus" / "one.jsonl", texts)
+  corpus = Corpus(str(tmp_path / "corpus"), valid_tokens_min=5)
+  whole = list(preparation._training_sample(list(open_corpus(corpus))))
+  monkeypatch.setattr(preparation, "_BPE_TRAINING_CHARACTERS", sum(map(len, whole)) // 4)
+  sample = list(preparation._training_sample(list(open_corpus(corpus))))
+  assert 0.85 < len(whole) / len(texts) < 0.95 and set(sample) < set(whole)
+  assert 0.15 < len(sample) / len(whole) < 0.35 and 0.3 < sum("alpha" in text for text in sample) / len(sample) < 0.7
+
+
 def test_too_small_a_validation_set_names_the_numbers(corpus, tmp_path):
   corpus = Corpus(corpus.path, valid_tokens_min=21)
   with pytest.raises(InputError) as error:
@@ -131,6 +149,9 @@ def test_a_domain_whose_train_text_is_all_held_out_is_refused(corpus, tmp_path):
     prepare_store(corpus, Tokenization(), tmp_path / "store")
 
 
+NO_COUNTS = {"documents": 1, "tokens": None, "unique_tokens": 1, "bytes": 1, "content": "0"}
+
+
 def edit(path, **changes):
   path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
@@ -142,6 +163,7 @@ def edit(path, **changes):
     (lambda d: edit(d / "manifest.json", version=7), "not a token store of version 1"),
     (lambda d: edit(d / "manifest.json", domains=[]), "a field is missing or wrong"),
     (lambda d: edit(d / "manifest.json", domains={"one": {"train": {"tokens": 3}}}), "a field is missing or wrong"),
+    (lambda d: edit(d / "manifest.json", domains={"one": {"train": NO_COUNTS}}), "a field is missing or wrong (tokens is None)"),
     (lambda d: (d / "tokenizer.json").unlink(), "tokenizer.json: no such file"),
     (lambda d: AlphabetTokenizer("ab").save(d / "tokenizer.json"), "not the tokenizer that manifest.json names"),
     (lambda d: (d / "two.valid.bin").write_bytes(b"x"), "two.valid.bin: 1 bytes where manifest.json says 40"),
