@@ -1,0 +1,94 @@
+"""The shape of a model, and what follows from the shape alone: head counts, parameter counts, FLOPs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from jaxsplit.errors import InputError
+
+Remat = Literal["none", "dots", "full"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """What models of every size have in common; `at` gives the model of one size.
+
+  Attributes:
+    head_dim: width of one attention head; a model of width D has D / head_dim query heads.
+    queries_per_kv: query heads that share one key/value head (grouped-query attention, arXiv 2305.13245); 1 is multi-head.
+    mlp_ratio: hidden width of the SwiGLU over the model's width, before rounding up to a multiple of 16.
+    qk_norm: RMS-normalise queries and keys per head (arXiv 2302.05442): calms training at high rates.
+    tie_embeddings: the output projection is the embedding, transposed.
+    document_masking: attention stays inside a document.
+    rope_theta: base of the rotary frequencies.
+    remat: what the backward pass recomputes: nothing, all but matmul outputs, or whole layers.
+    compute_dtype: dtype of activations; parameters stay float32. auto is float32 on CPU, bfloat16 elsewhere.
+  """
+
+  head_dim: int = 16
+  queries_per_kv: int = 1
+  mlp_ratio: float = 8 / 3
+  qk_norm: bool = True
+  tie_embeddings: bool = False
+  document_masking: bool = True
+  rope_theta: float = 10_000.0
+  remat: Remat = "none"
+  compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+  def at(self, width: int, depth: int, vocab_size: int, sequence_length: int) -> ModelConfig:
+    """The model of one size. Raises InputError where heads do not divide the width."""
+    if width % self.head_dim or self.head_dim % 2:
+      raise InputError(f"Architecture.head_dim = {self.head_dim} must be even and divide the width {width}; "
+                       f"use a width of {-(-width // self.head_dim) * self.head_dim}")
+    heads = width // self.head_dim
+    if heads % self.queries_per_kv:
+      raise InputError(f"Architecture.queries_per_kv = {self.queries_per_kv} must divide the {heads} heads of width {width}; "
+                       "use a multiple of queries_per_kv * head_dim as width")
+    return ModelConfig(
+        vocab_size=vocab_size, sequence_length=sequence_length, width=width, depth=depth, heads=heads,
+        kv_heads=heads // self.queries_per_kv, head_dim=self.head_dim, mlp_width=-(-int(width * self.mlp_ratio) // 16) * 16,
+        qk_norm=self.qk_norm, tie_embeddings=self.tie_embeddings, document_masking=self.document_masking,
+        rope_theta=self.rope_theta, remat=self.remat, compute_dtype=self.compute_dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """One decoder-only transformer. Fields as in `Architecture`, with the counts that a width fixes."""
+
+  vocab_size: int
+  sequence_length: int
+  width: int
+  depth: int
+  heads: int
+  kv_heads: int
+  head_dim: int
+  mlp_width: int
+  qk_norm: bool
+  tie_embeddings: bool
+  document_masking: bool
+  rope_theta: float
+  remat: Remat
+  compute_dtype: Literal["auto", "float32", "bfloat16"]
+
+  @property
+  def params(self) -> int:
+    """N: parameters outside the embedding and the output projection."""
+    attention = self.width * self.head_dim * (2 * self.heads + 2 * self.kv_heads) + 2 * self.head_dim * self.qk_norm
+    layer = attention + 3 * self.width * self.mlp_width + 2 * self.width
+    return self.depth * layer + self.width
+
+  @property
+  def params_total(self) -> int:
+    """All parameters."""
+    return self.params + self.vocab_size * self.width * (1 if self.tie_embeddings else 2)
+
+  @property
+  def flops_per_token(self) -> float:
+    """Training FLOPs per token: 6 per parameter of a matmul, plus attention (arXiv 2204.02311, appendix B).
+
+    The output projection multiplies as any other matrix and is counted (it dominates small models); the embedding is a
+    lookup and is not. Attention scores and sums cost 12 * depth * heads * head_dim * T, with no discount for causality.
+    """
+    return (6.0 * (self.params + self.vocab_size * self.width)
+            + 12.0 * self.depth * self.heads * self.head_dim * self.sequence_length)

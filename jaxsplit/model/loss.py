@@ -1,0 +1,29 @@
+"""Next-token loss in nats, from hidden states, without ever holding a whole window's logits in float32."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+_LOGITS_AT_ONCE = 1 << 24  # Elements of [rows, V]: above this, rows are taken in chunks and logits are recomputed backwards.
+
+
+def token_losses(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> jax.Array:
+  """Cross-entropy of each target under softmax(x @ unembed): float32 [B, T], nats per token."""
+  rows, vocab = targets_BxT.size, unembed_DxV.shape[1]
+  x_NxD, targets_N = x_BxTxD.reshape(rows, -1), targets_BxT.reshape(rows)
+  unembed_DxV = unembed_DxV.astype(x_BxTxD.dtype)
+
+  def losses(chunk):
+    x_CxD, targets_C = chunk
+    logits_CxV = jnp.matmul(x_CxD, unembed_DxV, preferred_element_type=jnp.float32)
+    target_C = jnp.take_along_axis(logits_CxV, targets_C[:, None], axis=1)[:, 0]
+    return jax.nn.logsumexp(logits_CxV, axis=1) - target_C
+
+  chunks = -(-rows * vocab // _LOGITS_AT_ONCE)
+  while rows % chunks:
+    chunks += 1
+  if chunks == 1:
+    return losses((x_NxD, targets_N)).reshape(targets_BxT.shape)
+  split = lambda a: a.reshape(chunks, rows // chunks, *a.shape[1:])
+  return jax.lax.map(jax.checkpoint(losses), (split(x_NxD), split(targets_N))).reshape(targets_BxT.shape)

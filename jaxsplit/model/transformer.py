@@ -1,0 +1,160 @@
+"""The decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU, one scan over layers.
+
+Every parameter is declared once, with its shape, its initializer and its logical axes; `initialize`, `abstract_params` and
+`param_axes` derive from that one declaration. Outside this file a model is a pytree of arrays and a pure function.
+
+Shapes in names: B batch, T time, D width, H query heads, G key/value heads, d head width, F hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxsplit.model import attention
+from jaxsplit.model.config import ModelConfig
+
+Params = Any  # A nested dict of arrays, as `initialize` gives it.
+
+_REMAT = {
+    "none": lambda layer: layer,
+    "dots": functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
+    "full": jax.checkpoint,
+}
+
+
+def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
+  return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes)
+
+
+class RMSNorm(nnx.Module):
+  """x / rms(x) * scale, computed in float32 (arXiv 1910.07467)."""
+
+  def __init__(self, width: int, axis: str):
+    self.scale = nnx.Param(jnp.ones((width,), jnp.float32), axes=(axis,))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    x32 = x.astype(jnp.float32)
+    normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
+    return (normed * self.scale[...]).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+  """Grouped-query self-attention with rotary positions and optional QK-norm."""
+
+  def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
+    self.config = c
+    std, std_out = c.width**-0.5, (c.heads * c.head_dim * 2 * c.depth) ** -0.5
+    self.q_DxHxd = _weight(rngs, (c.width, c.heads, c.head_dim), ("embed", "heads", "head_dim"), std)
+    self.kv_Dx2xGxd = _weight(rngs, (c.width, 2, c.kv_heads, c.head_dim), ("embed", None, "kv_heads", "head_dim"), std)
+    self.out_HxdxD = _weight(rngs, (c.heads, c.head_dim, c.width), ("heads", "head_dim", "embed"), std_out)
+    if c.qk_norm:
+      self.q_norm, self.k_norm = RMSNorm(c.head_dim, "head_dim"), RMSNorm(c.head_dim, "head_dim")
+
+  def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
+    dtype = x_BxTxD.dtype
+    q_BxTxHxd = jnp.einsum("BTD,DHd->BTHd", x_BxTxD, self.q_DxHxd[...].astype(dtype))
+    k_BxTxGxd, v_BxTxGxd = jnp.moveaxis(jnp.einsum("BTD,DcGd->BTcGd", x_BxTxD, self.kv_Dx2xGxd[...].astype(dtype)), 2, 0)
+    if self.config.qk_norm:
+      q_BxTxHxd, k_BxTxGxd = self.q_norm(q_BxTxHxd), self.k_norm(k_BxTxGxd)
+    positions_T = jnp.arange(x_BxTxD.shape[1], dtype=jnp.float32)
+    q_BxTxHxd = attention.rotate(q_BxTxHxd, positions_T, self.config.rope_theta)
+    k_BxTxGxd = attention.rotate(k_BxTxGxd, positions_T, self.config.rope_theta)
+    y_BxTxHxd = attention.attend(q_BxTxHxd, k_BxTxGxd, v_BxTxGxd, mask_Bx1xTxT)
+    return jnp.einsum("BTHd,HdD->BTD", y_BxTxHxd, self.out_HxdxD[...].astype(dtype))
+
+
+class SwiGLU(nnx.Module):
+  """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+  def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
+    self.in_Dx2xF = _weight(rngs, (c.width, 2, c.mlp_width), ("embed", None, "mlp"), c.width**-0.5)
+    self.out_FxD = _weight(rngs, (c.mlp_width, c.width), ("mlp", "embed"), (c.mlp_width * 2 * c.depth) ** -0.5)
+
+  def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+    dtype = x_BxTxD.dtype
+    gate_BxTxF, up_BxTxF = jnp.moveaxis(jnp.einsum("BTD,DcF->BTcF", x_BxTxD, self.in_Dx2xF[...].astype(dtype)), 2, 0)
+    return jnp.einsum("BTF,FD->BTD", jax.nn.silu(gate_BxTxF) * up_BxTxF, self.out_FxD[...].astype(dtype))
+
+
+class Layer(nnx.Module):
+  """Pre-norm residual attention and MLP."""
+
+  def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
+    self.attention_norm, self.attention = RMSNorm(c.width, "embed"), Attention(c, rngs)
+    self.mlp_norm, self.mlp = RMSNorm(c.width, "embed"), SwiGLU(c, rngs)
+
+  def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
+    x_BxTxD = x_BxTxD + self.attention(self.attention_norm(x_BxTxD), mask_Bx1xTxT)
+    return x_BxTxD + self.mlp(self.mlp_norm(x_BxTxD))
+
+
+class Transformer(nnx.Module):
+  """Tokens [B, T] to final hidden states [B, T, D]; `unembedding` turns those into logits."""
+
+  def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
+    self.config = c
+    self.embed_VxD = _weight(rngs, (c.vocab_size, c.width), ("vocab", "embed"), c.width**-0.5 if c.tie_embeddings else 1.0)
+    self.layers = nnx.vmap(lambda r: Layer(c, r))(rngs.fork(split=c.depth))
+    self.norm = RMSNorm(c.width, "embed")
+    if not c.tie_embeddings:
+      self.unembed_DxV = _weight(rngs, (c.width, c.vocab_size), ("embed", "vocab"), c.width**-0.5)
+
+  def __call__(self, tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
+    c = self.config
+    segments_BxT = attention.segments(tokens_BxT, end_of_document) if c.document_masking else None
+    mask_Bx1xTxT = attention.causal_mask(segments_BxT, tokens_BxT.shape[1])
+    graph, layers = nnx.split(self.layers)
+    layer = _REMAT[c.remat](lambda x_BxTxD, weights: (nnx.merge(graph, weights)(x_BxTxD, mask_Bx1xTxT), None))
+    x_BxTxD = self.embed_VxD[...][tokens_BxT].astype(compute_dtype(c))
+    x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, layers)
+    return self.norm(x_BxTxD)
+
+  def unembedding(self) -> jax.Array:
+    """The output projection [D, V]."""
+    return self.embed_VxD[...].T if self.config.tie_embeddings else self.unembed_DxV[...]
+
+
+def compute_dtype(config: ModelConfig) -> jnp.dtype:
+  """The dtype of activations: as configured, or float32 on CPU and bfloat16 on accelerators."""
+  if config.compute_dtype != "auto":
+    return jnp.dtype(config.compute_dtype)
+  return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+
+
+def initialize(config: ModelConfig, key: jax.Array) -> Params:
+  """Fresh float32 parameters: a nested dict of arrays. Layers are stacked on their leading axis."""
+  return nnx.to_pure_dict(nnx.split(Transformer(config, nnx.Rngs(params=key)))[1])
+
+
+@functools.cache
+def _declared(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
+  return nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(params=0))))
+
+
+def abstract_params(config: ModelConfig) -> Params:
+  """The parameters' shapes and dtypes, as `initialize` would make them, without making them."""
+  return jax.eval_shape(lambda: initialize(config, jax.random.key(0)))
+
+
+def param_axes(config: ModelConfig) -> Params:
+  """The logical axes of every parameter: a tree like the parameters', with tuples of axis names."""
+  variables = _declared(config)[1]
+  stacked = lambda path: "layers" in (getattr(key, "key", None) for key in path)
+  axes = jax.tree_util.tree_map_with_path(
+      lambda path, v: (("layers",) if stacked(path) else ()) + v.get_metadata()["axes"], variables,
+      is_leaf=lambda v: isinstance(v, nnx.Variable))
+  return nnx.to_pure_dict(axes)
+
+
+def apply(config: ModelConfig, params: Params, tokens_BxT: jax.Array, end_of_document: int) -> tuple[jax.Array, jax.Array]:
+  """Runs the model: hidden states [B, T, D] in the compute dtype, and the output projection [D, V] to go with them."""
+  graph, variables = _declared(config)
+  variables = jax.tree.map(lambda x: x, variables)  # A copy: the cached declaration must not be filled in place.
+  nnx.replace_by_pure_dict(variables, params)
+  model = nnx.merge(graph, variables)
+  return model(tokens_BxT, end_of_document), model.unembedding()

@@ -1,0 +1,1 @@
+"""The experiment: the tree of trunk, snapshots, forks and cells, its ledger, and running it."""

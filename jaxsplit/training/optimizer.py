@@ -1,0 +1,70 @@
+"""AdamW with per-run clipping, and a learning rate read off an explicit step counter.
+
+The schedule is data, not code: a row of numbers per run, compared with the step counter that is kept in the run's state. No
+count inside the optimizer's state decides a learning rate, so a fork or a resume cannot shift one silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """AdamW (arXiv 1711.05101) and the trapezoidal schedule (arXiv 2106.04560, 2405.18392).
+
+  Attributes:
+    b1, b2, eps: Adam's constants.
+    weight_decay: decoupled decay of matrices, multiplied by the learning rate; norms and other vectors are left alone.
+    clip_norm: bound on the global norm of one run's gradient.
+    warmup_tokens: the learning rate rises linearly over this many tokens of a run that starts from fresh moments.
+  """
+
+  b1: float = 0.9
+  b2: float = 0.98
+  eps: float = 1e-8
+  weight_decay: float = 0.1
+  clip_norm: float = 1.0
+  warmup_tokens: int = 65_536
+
+
+class Schedule(NamedTuple):
+  """When one run (or, with leading axis R, each run of a stack) learns how fast. Steps count from the run's birth.
+
+  Attributes:
+    peak: the constant learning rate, float32.
+    warmup_start, warmup_end: linear rise from 0 between these steps.
+    decay_start, decay_end: linear fall to 0 between these steps; equal when the run never decays.
+  """
+
+  peak: jax.Array
+  warmup_start: jax.Array
+  warmup_end: jax.Array
+  decay_start: jax.Array
+  decay_end: jax.Array
+
+  def rate(self, step: jax.Array) -> jax.Array:
+    """The learning rate of the update that takes the run from `step` to `step + 1`."""
+    rise = (step + 1 - self.warmup_start) / jnp.maximum(self.warmup_end - self.warmup_start, 1)
+    fall = (self.decay_end - step) / jnp.maximum(self.decay_end - self.decay_start, 1)
+    fall = jnp.where(self.decay_end > self.decay_start, fall, 1.0)
+    return self.peak * jnp.clip(rise, 0.0, 1.0) * jnp.clip(fall, 0.0, 1.0)
+
+
+def transformation(optimizer: Optimizer) -> optax.GradientTransformation:
+  """Everything of AdamW but the learning rate: clipped gradients in, unit-rate descent directions (to subtract) out."""
+  return optax.chain(
+      optax.clip_by_global_norm(optimizer.clip_norm),
+      optax.scale_by_adam(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps),
+      optax.add_decayed_weights(optimizer.weight_decay, mask=_decays),
+  )
+
+
+def _decays(params):
+  """Matrices decay. A norm's scale does not, also where layers are stacked on a leading axis."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "scale", params)

@@ -1,0 +1,101 @@
+"""Meshes, and where the arrays of a run stack live on them.
+
+A mesh has three axes. `expert` carries the runs of a stack and is mapped by hand (shard_map), so no collective can cross from
+one run's devices to another's. `data` splits a run's batch and, with `fsdp`, its parameters; `tensor` splits heads and hidden
+units. Those two are left to the compiler, which follows the shardings of the arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+
+from jaxsplit.errors import InputError
+from jaxsplit.model.config import ModelConfig
+from jaxsplit.model.transformer import param_axes
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How devices are divided.
+
+  Attributes:
+    expert: device groups that hold different runs; 0 takes as many as divide both the devices and the runs of a stack.
+    tensor: devices that share one layer's heads and hidden units.
+    fsdp: parameters and moments are sharded over `data` too, instead of replicated.
+    cpu_devices: on CPU, how many devices to present (0: one per core), so that runs train side by side.
+  """
+
+  expert: int = 0
+  tensor: int = 1
+  fsdp: bool = False
+  cpu_devices: int = 0
+
+
+def make_mesh(layout: Layout, runs: int, batch: int, devices: list[jax.Device] | None = None) -> Mesh:
+  """The mesh for a stack of `runs` runs with `batch` sequences per run and step.
+
+  Raises:
+    InputError: the layout's numbers do not divide the devices, the runs or the batch.
+  """
+  devices = jax.devices() if devices is None else devices
+  if len(devices) % layout.tensor:
+    raise InputError(f"Layout.tensor = {layout.tensor} does not divide {len(devices)} devices; use one of {_divisors(len(devices))}")
+  groups = len(devices) // layout.tensor
+  expert = layout.expert or max(e for e in _divisors(groups) if runs % e == 0)
+  if groups % expert:
+    raise InputError(f"Layout.expert = {expert} times tensor = {layout.tensor} does not divide {len(devices)} devices; "
+                     f"use expert from {_divisors(groups)}")
+  if runs % expert:
+    raise InputError(f"a stack of {runs} runs cannot be shared by Layout.expert = {expert} device groups; "
+                     f"use expert from {[e for e in _divisors(groups) if runs % e == 0]} or 0 for the best fit")
+  data = groups // expert
+  if batch % data:
+    if layout.expert:
+      raise InputError(f"a batch of {batch} sequences cannot be shared by {data} devices (of {len(devices)}, expert = {expert}, "
+                       f"tensor = {layout.tensor}); use a multiple of {data} as Training.batch_sequences")
+    data = math.gcd(batch, data)
+  used = devices[:expert * data * layout.tensor]
+  return jax.make_mesh((expert, data, layout.tensor), ("expert", "data", "tensor"), devices=used, axis_types=(AxisType.Auto,) * 3)
+
+
+def stack_shardings(mesh: Mesh, layout: Layout, config: ModelConfig, state: Any) -> Any:
+  """Shardings for a stacked training state: a tree like `state`, whose leaves have the leading axis R.
+
+  A moment is sharded as the parameter it belongs to, found by the tail of its path.
+  """
+  rules = {"heads": "tensor", "kv_heads": "tensor", "mlp": "tensor", "vocab": "tensor", "embed": "data" if layout.fsdp else None}
+  axes = {_names(path): axes for path, axes in
+          jax.tree_util.tree_flatten_with_path(param_axes(config), is_leaf=lambda x: isinstance(x, tuple))[0]}
+
+  def sharding(path, leaf):
+    names = _names(path)
+    logical = next((axes[names[i:]] for i in range(len(names)) if names[i:] in axes), ())
+    dims = zip(leaf.shape[1:], logical)
+    fits = lambda size, mesh_axis: mesh_axis and size % mesh.shape[mesh_axis] == 0
+    spec = [rules.get(axis) if fits(size, rules.get(axis)) else None for size, axis in dims]
+    return NamedSharding(mesh, P("expert", *spec))
+
+  return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """For token blocks [steps, R, B, T + 1]."""
+  return NamedSharding(mesh, P(None, "expert", "data"))
+
+
+def run_sharding(mesh: Mesh) -> NamedSharding:
+  """For one value per run, [R, ...]."""
+  return NamedSharding(mesh, P("expert"))
+
+
+def _names(path: tuple) -> tuple[str, ...]:
+  return tuple(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def _divisors(n: int) -> list[int]:
+  return [d for d in range(1, n + 1) if n % d == 0]

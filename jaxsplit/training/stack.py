@@ -1,0 +1,219 @@
+"""Run stacks: R runs of one shape on a leading axis, trained by one jitted program.
+
+A run is a dict of plain arrays, `{"params", "moments", "step"}`; a stack is the same dict with every leaf stacked to [R, ...].
+The seed is a stack of one, experts are a stack of many, and a fork is a gather along R. Runs never see each other: gradients,
+clipping and skipped updates are computed inside one run, and the run axis is mapped, never reduced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, PartitionSpec as P
+
+from jaxsplit.model import transformer
+from jaxsplit.model.config import ModelConfig
+from jaxsplit.model.loss import token_losses
+from jaxsplit.training import sharding
+from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
+from jaxsplit.training.sharding import Layout
+
+State = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class StackSpec:
+  """What a stack's programs are compiled for.
+
+  Attributes:
+    model, optimizer, layout: shapes and rules of every run.
+    runs: R.
+    runs_per_map: runs trained together by vmap on one device group; the rest follow one another (`lax.map`). 0 is all of them.
+    batch: sequences per run and step.
+    end_of_document: the token after which attention starts afresh.
+    loss_mask: per position of a window, whether its target counts; None counts all.
+  """
+
+  model: ModelConfig
+  optimizer: Optimizer
+  layout: Layout
+  runs: int
+  runs_per_map: int
+  batch: int
+  end_of_document: int
+  loss_mask: tuple[bool, ...] | None = None
+
+  @functools.cached_property
+  def mesh(self) -> Mesh:
+    return sharding.make_mesh(self.layout, self.runs, self.batch)
+
+  @functools.cached_property
+  def abstract(self) -> State:
+    """Shapes, dtypes and shardings of the stack's state."""
+    state = jax.eval_shape(lambda: _new_stack(self, jnp.zeros((self.runs,), jnp.uint32)))
+    shardings = sharding.stack_shardings(self.mesh, self.layout, self.model, state)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+  @property
+  def shardings(self) -> State:
+    return jax.tree.map(lambda x: x.sharding, self.abstract)
+
+
+def initialize(spec: StackSpec, seeds: Sequence[int]) -> State:
+  """A stack of fresh runs at step 0, one per seed, created where it will live."""
+  make = jax.jit(functools.partial(_new_stack, spec), out_shardings=spec.shardings)
+  return make(jnp.asarray(seeds, jnp.uint32))
+
+
+def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_moments: bool = True) -> State:
+  """Gathers a new stack from finished ones.
+
+  Args:
+    spec: of the new stack; the parents may be sharded otherwise.
+    parents: stacks of the same model.
+    rows: for each new run, its parent's row in the concatenation of `parents`.
+    keep_moments: keep Adam's moments, or start them from zero.
+  """
+  def gather(parents, rows):
+    state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[rows], *parents)
+    if not keep_moments:
+      state["moments"] = jax.vmap(transformation(spec.optimizer).init)(state["params"])
+    return state
+
+  on_mesh = jax.device_put(list(parents), sharding.NamedSharding(spec.mesh, P()))
+  return jax.jit(gather, out_shardings=spec.shardings)(on_mesh, jnp.asarray(rows, jnp.int32))
+
+
+def train_block(spec: StackSpec):
+  """The jitted training program of a stack: `(state, tokens, num_steps, schedule) -> (state, metrics)`.
+
+  tokens: int32 [S, R, B, T + 1]; the first `num_steps` <= S of the block are trained on, so that every boundary falls on a
+  whole step without compiling another program. schedule: `Schedule` of [R] arrays. metrics: float32 [S, R] each: `loss` (mean
+  nats over the counted targets), `gradient_norm` (before clipping), `learning_rate`, `skipped` (1 where the loss or gradient
+  was not finite and the update was left out); entries past `num_steps` are zero. The state is donated.
+  """
+  return _compiled_train_block(spec)
+
+
+@functools.cache
+def _compiled_train_block(spec: StackSpec):
+  mapped = jax.shard_map(
+      lambda state, tokens, num_steps, schedule: _map_runs(
+          spec, lambda run: _train_run(spec, run[0], run[1], num_steps, run[2]),
+          (state, jnp.swapaxes(tokens, 0, 1), schedule)),
+      mesh=spec.mesh, in_specs=(P("expert"), P(None, "expert"), P(), P("expert")), out_specs=P("expert"),
+      axis_names={"expert"}, check_vma=False)
+
+  def block(state, tokens, num_steps, schedule):
+    state, metrics = mapped(state, tokens, num_steps, schedule)
+    return state, jax.tree.map(lambda m_RxS: m_RxS.T, metrics)
+
+  return jax.jit(block, donate_argnums=0, out_shardings=(spec.shardings, None))
+
+
+def evaluate_block(spec: StackSpec, exact_match: bool = False):
+  """The jitted evaluation program: `(params, tokens) -> sums`, over tokens int32 [R, M, V, T + 1].
+
+  Each run reads its own M sets of V windows. sums: float32 [R, M] each: `loss` (nats, summed over counted targets) and, if
+  asked for, `exact`: the number of windows whose counted targets are all the most likely token. Where the counted targets
+  close the window this is what greedy decoding of them finds: it errs first where the most likely token is first wrong.
+  """
+  return _compiled_evaluate_block(spec, exact_match)
+
+
+@functools.cache
+def _compiled_evaluate_block(spec: StackSpec, exact_match: bool):
+  def evaluate_run(run):
+    params, tokens_MxVxT1 = run
+    return jax.lax.map(lambda tokens_VxT1: _sums(spec, params, tokens_VxT1, exact_match), tokens_MxVxT1)
+
+  mapped = jax.shard_map(lambda params, tokens: _map_runs(spec, evaluate_run, (params, tokens)), mesh=spec.mesh,
+                         in_specs=(P("expert"), P("expert")), out_specs=P("expert"), axis_names={"expert"}, check_vma=False)
+  return jax.jit(mapped)
+
+
+def _map_runs(spec: StackSpec, run, arguments):
+  """Maps over this device group's runs: `runs_per_map` side by side, group after group."""
+  here = spec.runs // spec.mesh.shape["expert"]
+  together = spec.runs_per_map or here
+  if together >= here:
+    return jax.vmap(run)(arguments)
+  return jax.lax.map(run, arguments, batch_size=together if together > 1 else None)
+
+
+def _new_stack(spec: StackSpec, seeds_R: jax.Array) -> State:
+  def new_run(seed):
+    params = transformer.initialize(spec.model, jax.random.key(seed))
+    return {"params": params, "moments": transformation(spec.optimizer).init(params), "step": jnp.zeros((), jnp.int32)}
+
+  return jax.vmap(new_run)(seeds_R)
+
+
+def _train_run(spec: StackSpec, state: State, tokens_SxBxT1: jax.Array, num_steps: jax.Array, schedule: Schedule):
+  """Trains one run on the first `num_steps` batches of a block."""
+  metrics = {name: jnp.zeros((tokens_SxBxT1.shape[0],), jnp.float32) for name in ("loss", "gradient_norm", "learning_rate", "skipped")}
+
+  def body(i, carry):
+    state, metrics = carry
+    state, values = _step(spec, state, tokens_SxBxT1[i], schedule)
+    return state, {name: metrics[name].at[i].set(values[name]) for name in metrics}
+
+  return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
+
+
+def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Schedule):
+  """One update of one run."""
+  def loss(params):
+    losses_BxT, weights_BxT = _losses(spec, params, tokens_BxT1)
+    return jnp.sum(losses_BxT * weights_BxT) / jnp.sum(weights_BxT)
+
+  value, gradient = jax.value_and_grad(loss)(state["params"])
+  norm = optax.global_norm(gradient)
+  rate = schedule.rate(state["step"])
+  direction, moments = transformation(spec.optimizer).update(gradient, state["moments"], state["params"])
+  finite = jnp.isfinite(value) & jnp.isfinite(norm)
+  keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+  params = jax.tree.map(lambda p, d: p - rate * d, state["params"], direction)
+  state = {"params": keep(params, state["params"]), "moments": keep(moments, state["moments"]), "step": state["step"] + 1}
+  return state, {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite}
+
+
+def _sums(spec: StackSpec, params: transformer.Params, tokens_VxT1: jax.Array, exact_match: bool) -> dict[str, jax.Array]:
+  """Sums over a set of windows, taken a training batch at a time to bound memory."""
+  windows = tokens_VxT1.shape[0]
+  padded = -(-windows // spec.batch) * spec.batch
+  real_P = jnp.arange(padded) < windows
+  tokens_PxT1 = jnp.pad(tokens_VxT1, ((0, padded - windows), (0, 0)))
+  batches = (tokens_PxT1.reshape(-1, spec.batch, tokens_VxT1.shape[1]), real_P.reshape(-1, spec.batch))
+
+  def one(batch):
+    tokens_BxT1, real_B = batch
+    losses_BxT, weights_BxT = _losses(spec, params, tokens_BxT1)
+    weights_BxT *= real_B[:, None]
+    sums = {"loss": jnp.sum(losses_BxT * weights_BxT)}
+    if exact_match:
+      sums["exact"] = jnp.sum(jnp.all(_best(spec, params, tokens_BxT1) | (weights_BxT == 0), axis=1) & real_B)
+    return sums
+
+  return jax.tree.map(lambda s: jnp.sum(s.astype(jnp.float32)), jax.lax.map(one, batches))
+
+
+def _losses(spec: StackSpec, params: transformer.Params, tokens_BxT1: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Loss and weight of every target in a batch of windows."""
+  x_BxTxD, unembed_DxV = transformer.apply(spec.model, params, tokens_BxT1[:, :-1], spec.end_of_document)
+  targets_BxT = tokens_BxT1[:, 1:]
+  mask_T = jnp.ones(targets_BxT.shape[1]) if spec.loss_mask is None else jnp.asarray(spec.loss_mask, jnp.float32)
+  return token_losses(x_BxTxD, unembed_DxV, targets_BxT), jnp.broadcast_to(mask_T, targets_BxT.shape)
+
+
+def _best(spec: StackSpec, params: transformer.Params, tokens_BxT1: jax.Array) -> jax.Array:
+  """Whether each target is the most likely token: bool [B, T]."""
+  x_BxTxD, unembed_DxV = transformer.apply(spec.model, params, tokens_BxT1[:, :-1], spec.end_of_document)
+  logits_BxTxV = jnp.matmul(x_BxTxD, unembed_DxV.astype(x_BxTxD.dtype), preferred_element_type=jnp.float32)
+  return jnp.argmax(logits_BxTxV, axis=-1) == tokens_BxT1[:, 1:]
