@@ -47,6 +47,8 @@ def prepare_store(
   if store:
     return store
   domains = list(open_corpus(corpus))
+  if tokenization.kind == "bpe" and not tokenization.path:
+    progress(f"training a byte-level BPE of {tokenization.vocab_size:,} ids")
   tokenizer = make_tokenizer(tokenization, _training_sample(domains))
   say = _Throttled(progress)
   splits = ((d.name, split, _encoded(d, split, tokenizer, corpus, say)) for d in domains for split in d.splits)

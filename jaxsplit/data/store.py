@@ -288,7 +288,7 @@ def _counts(fields: dict[str, Any]) -> Counts:
   counts = Counts(**fields)
   for field in dataclasses.fields(Counts):
     value = getattr(counts, field.name)
-    if type(value).__name__ != field.type:
+    if type(value).__name__ != field.type:  # Annotations are kept as text in this file.
       raise TypeError(f"{field.name} is {value!r}")
   return counts
 
