@@ -1,0 +1,236 @@
+"""The experiment: from a token store and a budget to a measured, fitted, planned and proven split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxsplit.data.store import Store
+from jaxsplit.errors import InputError
+from jaxsplit.files import write_json
+from jaxsplit.law import FitSettings, Law, Plan, fit_law, plan_split
+from jaxsplit.law import read_cells as read_law_cells
+from jaxsplit.model.config import Architecture, ModelConfig
+from jaxsplit.split import ledger, tree
+from jaxsplit.split.cells import CellTable
+from jaxsplit.split.probe import Probe, RateRule, fit_rates, probe_legs
+from jaxsplit.split.progress import Progress
+from jaxsplit.split.runner import Rules, Runner
+from jaxsplit.split.tree import Leg, Point, Shape
+from jaxsplit.split.workdir import Workdir
+from jaxsplit.training.interruption import Interruption
+from jaxsplit.training.loop import Training
+from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.sharding import Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What is asked, and which cells answer it. Tokens D and D' of every cell follow from the budget and the domains' number K.
+
+  Attributes:
+    data: text (a `Corpus`) or phonebook (a `Phonebook`).
+    budget_tokens: C, the tokens that the recommended split and the dense baseline may each train on.
+    accounting: total: C = D + K D' (K seeds: K D + K D'); per_model: C = D + D'.
+    target: (width, depth) of the models that are wanted; their N is not in the law's data.
+    sizes: (width, depth) of the models that the law is fitted on; none: no law, only `compare` is measured.
+    seed_fractions: shares of C at which the trunk is snapshotted and forked: the D of the law's cells. D' = 0 is measured at
+      each of them too.
+    expert_fractions: shares of C that all experts of a fork train on together: the D' of the law's cells, times K or not,
+      as accounting has it.
+    compare: split fractions D / C measured at the target, besides the recommended one; 1 is the dense baseline.
+    replicas: repetitions of everything, with other weights and data order.
+    trunk: shared by all domains, or one independent seed per_domain.
+    mixture: domains in the mixture weigh the same (uniform), or as the tokens that they have (tokens).
+    cooldown: share of training over which the learning rate falls to 0 at the end of a cell.
+    cooldown_of: what it is a share of: the branch's tokens D' (of D where D' = 0), or the model's D + D' (at most D').
+    keep_moments: experts start with their seed's Adam moments; else from zero, warming up again.
+    validation_tokens: held-out tokens per domain that losses are measured on.
+    seed: of all randomness.
+  """
+
+  data: Literal["text", "phonebook"] = "text"
+  budget_tokens: int = 2_000_000
+  accounting: Literal["total", "per_model"] = "total"
+  target: tuple[int, int] = (64, 4)
+  sizes: tuple[tuple[int, int], ...] = ((16, 2), (32, 2), (48, 3))
+  seed_fractions: tuple[float, ...] = (0.25, 0.5, 0.9)
+  expert_fractions: tuple[float, ...] = (0.1, 0.3, 0.75)
+  compare: tuple[float, ...] = (1.0,)
+  replicas: int = 1
+  trunk: Literal["shared", "per_domain"] = "shared"
+  mixture: Literal["uniform", "tokens"] = "uniform"
+  cooldown: float = 0.2
+  cooldown_of: Literal["branch", "total"] = "branch"
+  keep_moments: bool = True
+  validation_tokens: int = 32_768
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.budget_tokens <= 0 or self.replicas < 1:
+      raise InputError(f"Experiment.budget_tokens = {self.budget_tokens} and replicas = {self.replicas} must be positive")
+    for name, low_open in (("seed_fractions", True), ("expert_fractions", True), ("compare", False)):
+      for value in getattr(self, name):
+        if not (0 <= value <= 1) or (low_open and value == 0):
+          raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a share of the budget")
+    if self.sizes and (len(self.seed_fractions) < 1 or len(self.expert_fractions) < 1):
+      raise InputError("Experiment.seed_fractions and expert_fractions: a law needs at least one of each")
+    if not 0 <= self.cooldown <= 1:
+      raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a share between 0 and 1")
+    if self.target in self.sizes:
+      raise InputError(f"Experiment.target = {self.target} is one of Experiment.sizes; take a size that the law has not seen")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Everything that decides an experiment's numbers."""
+
+  experiment: Experiment
+  probe: Probe
+  architecture: Architecture
+  optimizer: Optimizer
+  training: Training
+  layout: Layout
+  fit: FitSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+  """What came out: the law and the plan are None where no law was asked for."""
+
+  law: Law | None
+  plan: Plan | None
+  seed_tokens: int | None
+  expert_tokens: int | None
+
+
+def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption) -> Findings:
+  """Probes, trains the grid, fits, plans, and trains the plan and its rivals. Finishes what an earlier call began."""
+  story = _Story(settings, store, workdir, progress, interruption)
+  rates = story.probe()
+  if not settings.experiment.sizes:
+    story.prove(rates, None)
+    return Findings(None, None, None, None)
+  story.measure_grid(rates)
+  law = story.fit()
+  plan = story.plan(law)
+  point = story.prove(rates, plan)
+  batch = settings.training.batch_tokens
+  return Findings(law, plan, point.seed_steps * batch, point.expert_steps * batch)
+
+
+class _Story:
+  """The chapters of `run`, and the numbers that they share."""
+
+  def __init__(self, settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption):
+    self._settings, self._store, self._workdir, self._progress = settings, store, workdir, progress
+    experiment, training = settings.experiment, settings.training
+    tokens = lambda domain: store.counts(domain, "train").tokens
+    weights = {domain: 1.0 if experiment.mixture == "uniform" else float(tokens(domain)) for domain in store.domains}
+    rules = Rules(training, settings.optimizer, settings.layout, weights, experiment.seed, experiment.keep_moments,
+                  experiment.validation_tokens, exact_match=experiment.data == "phonebook")
+    self._runner = Runner(store, rules, workdir, progress, interruption)
+    self._cells = CellTable(workdir.path / "cells.csv")
+    self._ledger: list[ledger.Entry] = []
+    self._budget_steps = experiment.budget_tokens // training.batch_tokens
+    if self._budget_steps < 100:
+      raise InputError(f"Experiment.budget_tokens = {experiment.budget_tokens} is {self._budget_steps} steps of "
+                       f"{training.batch_tokens} tokens; give at least 100, or a smaller Training.batch_sequences")
+    self._seeds = len(store.domains) if experiment.trunk == "per_domain" else 1
+    self._models = {size: self._model(size) for size in (*experiment.sizes, experiment.target)}
+    if experiment.sizes:
+      # Known in kind but not in detail before there is a plan: the trunk, its rivals and the experts.
+      target = self._models[experiment.target]
+      progress.expect(1.5 * experiment.replicas * experiment.budget_tokens * target.flops_per_token)
+
+  def probe(self) -> RateRule:
+    """Finds the learning rate for every N."""
+    experiment, probe = self._settings.experiment, self._settings.probe
+    table = CellTable(self._workdir.path / "probe.csv")
+    if len(probe.rates) > 1:
+      self._progress.stage(f"probing {len(probe.rates)} learning rates at each size")
+      sizes = experiment.sizes or (experiment.target,)
+      lengths = [self._steps(fraction) for fraction in probe.fractions]
+      legs = probe_legs(probe, [(_name(size), self._models[size]) for size in sizes], lengths, self._cooldown)
+      self._run("probe", legs, table)
+    rule = fit_rates(probe, list(table))
+    for size, model in self._models.items():
+      self._progress.say(f"  {_name(size)}: N = {model.params:,}, learning rate {rule.rate(model.params):g}")
+    return rule
+
+  def measure_grid(self, rates: RateRule) -> None:
+    """Measures the law's cells."""
+    experiment = self._settings.experiment
+    seeds = sorted({self._steps(fraction) for fraction in experiment.seed_fractions})
+    experts = sorted({self._expert_steps(fraction) for fraction in experiment.expert_fractions})
+    points = [Point(seed, expert, "grid") for seed in seeds for expert in (0, *experts)]
+    legs = [leg for size in experiment.sizes for leg in tree.build(self._shape(size, rates, keep=False), points)]
+    self._progress.stage(f"training {len(experiment.sizes)} sizes, each with {len(seeds)} snapshots, "
+                         f"{len(self._store.domains)} domains, {len(experts)} expert lengths")
+    self._run("grid", legs, self._cells)
+
+  def fit(self) -> Law:
+    """Fits the law to the grid's cells."""
+    self._progress.stage("fitting the split law")
+    law = fit_law(read_law_cells(self._cells.path), self._settings.fit)
+    law.save(self._workdir.path / "law.json")
+    return law
+
+  def plan(self, law: Law) -> Plan:
+    """Reads the best split of the budget at the target size off the law."""
+    experiment = self._settings.experiment
+    plan = plan_split(law, params=float(self._models[experiment.target].params), budget_tokens=float(experiment.budget_tokens),
+                      num_domains=len(self._store.domains), accounting=experiment.accounting)
+    plan.save(self._workdir.path / "plan.json")
+    return plan
+
+  def prove(self, rates: RateRule, plan: Plan | None) -> Point | None:
+    """Trains the planned split and the fractions to compare it with, at the target size. Returns the planned point."""
+    experiment = self._settings.experiment
+    planned = self._point(plan.fraction) if plan else None
+    points = {self._point(fraction) for fraction in experiment.compare} | ({planned} if planned else set())
+    legs = tree.build(self._shape(experiment.target, rates, keep=True), sorted(points))
+    self._progress.expect(0)
+    self._progress.stage("training at the target size: " + ", ".join(
+        f"{point.seed_steps / self._budget_steps:.0%} seed" if point.expert_steps else "dense" for point in sorted(points)))
+    self._run("proof", legs, self._cells)
+    return planned
+
+  def _run(self, stage: str, legs: Sequence[Leg], table: CellTable) -> None:
+    self._runner.run(legs, table)
+    self._ledger += ledger.entries(stage, legs, self._settings.training.batch_tokens)
+    write_json(self._workdir.path / "ledger.json", ledger.as_json(self._ledger))
+
+  def _shape(self, size: tuple[int, int], rates: RateRule, keep: bool) -> Shape:
+    experiment, model = self._settings.experiment, self._models[size]
+    return Shape(_name(size), model, self._store.domains, experiment.replicas, rates.rate(model.params), self._seeds,
+                 self._cooldown, experiment.keep_moments, keep)
+
+  def _model(self, size: tuple[int, int]) -> ModelConfig:
+    return self._settings.architecture.at(*size, self._store.vocab_size, self._settings.training.sequence_length)
+
+  def _steps(self, fraction: float) -> int:
+    """D in steps, of each seed, when seeds take this share of the budget."""
+    share = self._seeds if self._settings.experiment.accounting == "total" else 1
+    return max(1, round(fraction * self._budget_steps / share)) if fraction else 0
+
+  def _expert_steps(self, fraction: float) -> int:
+    """D' in steps, of each expert, when experts take this share of the budget."""
+    share = len(self._store.domains) if self._settings.experiment.accounting == "total" else 1
+    return int(fraction * self._budget_steps / share + 1e-9)
+
+  def _point(self, fraction: float) -> Point:
+    """The point that spends the whole budget with this share on seeds; too small a rest for a step is none."""
+    expert_steps = self._expert_steps(1 - fraction)
+    return Point(self._steps(fraction if expert_steps else 1.0), expert_steps, "split" if expert_steps else "dense")
+
+  def _cooldown(self, seed_steps: int, expert_steps: int) -> int:
+    experiment = self._settings.experiment
+    branch = expert_steps or seed_steps
+    of = branch if experiment.cooldown_of == "branch" else seed_steps + expert_steps
+    return min(round(experiment.cooldown * of), branch)
+
+
+def _name(size: tuple[int, int]) -> str:
+  return f"d{size[0]}-l{size[1]}"
