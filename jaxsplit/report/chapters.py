@@ -1,0 +1,172 @@
+"""The chapters of an experiment's report, each drawn from its evidence; one that lacks its evidence says so in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxsplit.law import Cells
+from jaxsplit.law import read_cells as read_law_cells
+from jaxsplit.report import figures, html, law_figures, training_figures
+from jaxsplit.report.album import Album
+from jaxsplit.report.evidence import Evidence
+from jaxsplit.report.law_text import candidates_table, law_parts, rule_text
+from jaxsplit.report.refit import held_out_predictions, predictions
+from jaxsplit.training.metrics import read_metrics
+
+Parts = list[str]  # HTML.
+
+
+class Missing(Exception):
+  """Why a chapter cannot be written yet, in a sentence."""
+
+
+def closing(evidence: Evidence, album: Album) -> Parts:
+  """The closing table and the gains."""
+  lines = evidence.closing()
+  if lines is None:
+    raise Missing("The recommended split and the dense model of the same compute are not both measured yet.")
+  seed, expert = evidence.recommended()
+  plan, (low, high) = evidence.plan, evidence.plan.fraction_interval
+  rows = [[line.domain, f"{line.predicted:.4f}", f"{line.measured:.4f}", f"{line.dense:.4f}", f"{line.perplexity_change:+.2%}"]
+          for line in lines]
+  caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95 % interval {low:.0%} to {high:.0%}); "
+             f"trained: a seed of {seed:,} tokens, then {expert:,} tokens for each expert. Dense: full pretraining at the same compute.")
+  return [
+      html.table(["domain", "predicted", "measured", "dense", "perplexity"], rows, caption, total=True),
+      album.show("gains", figures.gains(lines), "Change of perplexity on every domain when the same compute is split instead of spent on "
+                 "one dense model. Bars to the left are gains. The dashed line is the mean over domains.")]
+
+
+def split(evidence: Evidence, album: Album) -> Parts:
+  """The split curve."""
+  plan = evidence.plan
+  if plan is None:
+    raise Missing("There is no plan yet, so there is no predicted split curve.")
+  return [album.show("split_curve", figures.split_curve(evidence, plan), (
+      f"Loss that the law predicts at N = {plan.params:,.0f}, a size it has not seen, for every split of {plan.budget_tokens:,.0f} tokens "
+      f"between the seed and {plan.num_domains} experts. The lowest point is the recommendation; where the curve is flat around it, the "
+      "choice matters little. Diamonds are means over domains of what was then measured (dots: each replica); the dashed line is the "
+      "dense model. Diamonds within the band mean that the law extrapolates as surely as it says."))]
+
+
+def measured_fractions(evidence: Evidence, album: Album) -> Parts:
+  """What was measured at the target size against the split fraction."""
+  if not evidence.proof:
+    raise Missing("No split is measured at the target size yet.")
+  parts = []
+  if all(cell.accuracy is not None for cell in evidence.proof):
+    parts.append(album.show("accuracy", figures.measured_curve(evidence, "accuracy", "share of sequences recalled exactly"), (
+        "Memorization: the share of entries whose every scored token is right under greedy decoding, against the seed's share of one "
+        "fixed budget. Thin lines are replicas, the thick line is their mean. 100 % is one model pretrained on everything.")))
+  parts.append(album.show("fractions", figures.measured_curve(evidence, "loss", figures.LOSS), (
+      "Mean loss over domains against the seed's share of one fixed budget. Thin lines are replicas, the thick line is their mean; "
+      "100 % is the dense model.")))
+  return parts
+
+
+def cells(evidence: Evidence, album: Album) -> Parts:
+  """The law's data."""
+  if not evidence.grid:
+    raise Missing("No cells of the law's grid are measured yet.")
+  drawn = "Lines are the fitted law. " if evidence.law else ""
+  return [album.show("cells", figures.cells_with_law(evidence, evidence.law), (
+      f"All {len(evidence.grid):,} cells, each point the mean over domains of one replica. {drawn}Left of the dotted line: no expert "
+      "tokens, full pretraining. Curves of few seed tokens fall furthest; where curves of different D meet, pretraining has stopped "
+      "mattering."))]
+
+
+def agreement(evidence: Evidence, album: Album) -> Parts:
+  """Predictions against measurements."""
+  law = evidence.law
+  if law is None:
+    raise Missing("There is no law yet.")
+  fitted = read_law_cells(evidence.path / "cells.csv")
+  series = {"fitted": (fitted.loss, predictions(law, fitted))}
+  held_out = held_out_predictions(law, fitted)
+  caption = f"Every cell on its own, domain by domain. Circles: the {len(fitted):,} cells that the law is fitted to. "
+  if held_out is not None:
+    series["held out"] = held_out
+    caption += f"Squares: {rule_text(law.held_out['rule'])}, as predicted by a fit without them. "
+  if evidence.proof:
+    names = ("params", "seed_tokens", "expert_tokens", "loss", "domain", "replica")
+    proof = Cells.from_columns({name: [getattr(cell, name) for cell in evidence.proof] for name in names})
+    series["proof"] = proof.loss, predictions(law, proof)
+    error = np.abs(series["proof"][1] / proof.loss - 1).mean()
+    caption += f"Diamonds: the models at the target size, trained after the law was fitted; it is off by {error:.2%} on average there. "
+  return [album.show("agreement", law_figures.agreement(series), caption + "Points on the line are predicted exactly.")]
+
+
+def law(evidence: Evidence, album: Album) -> Parts:
+  """The law in words and tables."""
+  if evidence.law is None:
+    raise Missing("There is no law yet.")
+  return law_parts(evidence.law)
+
+
+def candidates(evidence: Evidence, album: Album) -> Parts:
+  """The forms compared."""
+  if evidence.law is None:
+    raise Missing("There is no law yet, so no forms are compared.")
+  return [html.paragraph("The form is chosen by its error on cells that were held out of the fit, never by the fit alone."),
+          candidates_table(evidence.law)]
+
+
+def curves(evidence: Evidence, album: Album) -> Parts:
+  """Loss curves."""
+  if evidence.ledger is None:
+    raise Missing("No stage of training is finished yet, so there are no loss curves.")
+  lines = training_figures.read_curves(read_metrics(evidence.path / "metrics.jsonl"), evidence.ledger, evidence.batch_tokens)
+  if not lines:
+    raise Missing("The grid's training is not finished yet, so there are no loss curves.")
+  params = {entry["leg"].split("/")[0]: entry["params"] for entry in evidence.ledger["entries"]}
+  return [album.show("loss_curves", training_figures.loss_curves(lines, params), (
+      "Training loss, smoothed, the mean over replicas and domains. Experts leave the trunk at its snapshots, without a jump if the fork "
+      "is clean, and each measured cell ends in its own cooldown, where the loss falls once more."))]
+
+
+def probe(evidence: Evidence, album: Album) -> Parts:
+  """The learning-rate probe."""
+  if not evidence.probe:
+    raise Missing("No learning rates are probed.")
+  return [album.show("probe", training_figures.probe(evidence), (
+      "Short runs on the mixture at several learning rates. Rings mark the rate that the rule gave each size. A ring far from its "
+      "curve's lowest point, or a lowest point at the edge of the rates tried, is a reason to probe again with other rates."))]
+
+
+def ledger(evidence: Evidence, album: Album) -> Parts:
+  """What was spent on what."""
+  if evidence.ledger is None:
+    raise Missing("No stage of training is finished yet, so there is no ledger.")
+  totals = evidence.ledger["totals"]
+  rows = [[name.replace("/", ", "), f"{total['tokens']:,.0f}", f"{total['flops']:.3g}"] for name, total in totals.items()]
+  rows.append(["all training", f"{sum(t['tokens'] for t in totals.values()):,.0f}", f"{sum(t['flops'] for t in totals.values()):.3g}"])
+  return [album.show("ledger", training_figures.spending(totals), (
+      "Where the training went: probe (learning rates), grid (the law's cells), proof (the recommended split and its rivals at the "
+      "target size). Percentages are of all training.")),
+          html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]
+
+
+def settings(evidence: Evidence, album: Album) -> Parts:
+  """Every setting."""
+  blocks = []
+  for name, fields in evidence.config.items():
+    blocks.append(f"<section><h3>{html.text(name)}</h3>" + html.table([], [[key, _plain(value)] for key, value in fields.items()])
+                  + "</section>")
+  return ['<div class="settings">' + "\n".join(blocks) + "</div>"]
+
+
+def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Album], Parts]]]:
+  """(name, title, writer) of the chapters that this kind of experiment has."""
+  found = [("closing", "What was found", closing), ("split", "The split curve", split), ("cells", "The cells and the law", cells),
+           ("agreement", "Predicted and measured", agreement), ("law", "The law", law), ("candidates", "Forms compared", candidates)]
+  if not evidence.experiment["sizes"]:
+    found = [("fractions", "Measured against the split", measured_fractions)]
+  probed = [("probe", "Learning rates", probe)] if len(evidence.config["Probe"]["rates"]) > 1 else []
+  return [*found, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger), ("settings", "Every setting", settings)]
+
+
+def _plain(value: Any) -> str:
+  return ", ".join(map(_plain, value)) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)

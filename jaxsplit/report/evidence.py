@@ -1,0 +1,109 @@
+"""What an experiment has left in its work directory, as far as it got: read once, for all figures and the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jaxsplit.files import read_json
+from jaxsplit.law import Law, Plan, load_law, load_plan
+from jaxsplit.split.cells import Cell, read_cells
+from jaxsplit.split.closing import Line, closing_lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+  """An experiment's files; empty or None what there is not (yet).
+
+  Attributes:
+    path: the work directory.
+    config: every setting, by dataclass and field.
+    grid, proof, probe: measured cells: the law's data; at the target size; of learning rates. Diverged ones are left out.
+    diverged: how many were left out.
+    ledger: totals and entries of tokens and FLOPs.
+    law, plan: as fitted and read off it.
+  """
+
+  path: pathlib.Path
+  config: dict[str, dict[str, Any]]
+  grid: tuple[Cell, ...]
+  proof: tuple[Cell, ...]
+  probe: tuple[Cell, ...]
+  diverged: int
+  ledger: dict[str, Any] | None
+  law: Law | None
+  plan: Plan | None
+
+  @property
+  def experiment(self) -> dict[str, Any]:
+    """The experiment's own settings."""
+    return self.config["Experiment"]
+
+  @property
+  def batch_tokens(self) -> int:
+    """Tokens per run and step."""
+    return self.config["Training"]["sequence_length"] * self.config["Training"]["batch_sequences"]
+
+  @property
+  def domains(self) -> tuple[str, ...]:
+    """Names of the domains that anything was measured on."""
+    return tuple(sorted({cell.domain for cell in (*self.grid, *self.proof, *self.probe)}))
+
+  def fraction(self, cell: Cell) -> float:
+    """The share D / C of the cell's own compute that went to seeds, as the experiment accounts for it."""
+    total = self.experiment["accounting"] == "total"
+    seeds = len(self.domains) if total and self.experiment["trunk"] == "per_domain" else 1
+    experts = len(self.domains) if total else 1
+    return seeds * cell.seed_tokens / (seeds * cell.seed_tokens + experts * cell.expert_tokens)
+
+  def by_fraction(self, value: str) -> dict[float, list[float]]:
+    """Seed share -> a column's mean over domains for each replica, of the cells at the target size, by rising share."""
+    share = {(cell.seed_tokens, cell.expert_tokens): self.fraction(cell) for cell in self.proof}
+    points: dict[float, list[float]] = {}
+    for (_, seed, expert, *_), mean in means(self.proof, self.domains, value).items():
+      points.setdefault(share[seed, expert], []).append(mean)
+    return dict(sorted(points.items()))
+
+  def recommended(self) -> tuple[int, int] | None:
+    """(D, D') of the cells that prove the plan; None before they are measured."""
+    if self.plan is None or not self.proof:
+      return None
+    nearest = min(self.proof, key=lambda cell: abs(self.fraction(cell) - self.plan.fraction))
+    # Training is in whole steps, of one seed and of every expert: so far, and no further, may the trained split be off.
+    step = (len(self.domains) + 1) * self.batch_tokens / self.experiment["budget_tokens"]
+    return (nearest.seed_tokens, nearest.expert_tokens) if abs(self.fraction(nearest) - self.plan.fraction) <= step else None
+
+  def closing(self) -> list[Line] | None:
+    """The closing table; None before the plan and the dense model of the same compute are measured."""
+    trained = self.recommended()
+    if trained is None or self.law is None or not any(cell.role == "dense" for cell in self.proof):
+      return None
+    return closing_lines(self.proof, self.law, *trained, self.proof[0].params_total)
+
+
+def read_evidence(path: pathlib.Path) -> Evidence:
+  """Reads a work directory. Raises InputError where a file is there but damaged."""
+  cells, probe = _cells(path / "cells.csv"), _cells(path / "probe.csv")
+  whole = [cell for cell in cells if cell.status == "ok"]
+  return Evidence(
+      path, read_json(path / "config.json"), tuple(c for c in whole if c.role == "grid"),
+      tuple(c for c in whole if c.role in ("split", "dense")), tuple(c for c in probe if c.status == "ok"),
+      len(cells) - len(whole) + sum(cell.status != "ok" for cell in probe),
+      read_json(path / "ledger.json") if (path / "ledger.json").exists() else None,
+      load_law(path / "law.json") if (path / "law.json").exists() else None,
+      load_plan(path / "plan.json") if (path / "plan.json").exists() else None)
+
+
+def means(cells: Iterable[Cell], domains: Sequence[str], value: str = "loss") -> dict[tuple, float]:
+  """(N, D, D', learning rate, replica) -> mean over domains of a column, where all of them are measured."""
+  groups: dict[tuple, list[float]] = {}
+  for cell in cells:
+    key = (cell.params, cell.seed_tokens, cell.expert_tokens, cell.learning_rate, cell.replica)
+    groups.setdefault(key, []).append(getattr(cell, value))
+  return {key: sum(group) / len(group) for key, group in sorted(groups.items()) if len(group) == len(domains)}
+
+
+def _cells(path: pathlib.Path) -> list[Cell]:
+  return read_cells(path) if path.exists() else []

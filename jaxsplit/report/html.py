@@ -1,0 +1,91 @@
+"""The parts of a self-contained page: no script, nothing from elsewhere, light or dark as the reader has it, and printable."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+_STYLE = """
+:root { --ink: #1c2126; --muted: #66707a; --rule: #d9dee3; --paper: #fdfefe; --soft: #f2f5f7; --accent: #00744f; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ec; --muted: #9aa5af; --rule: #333b43; --paper: #14181c; --soft: #1d2328; --accent: #3cc496; }
+}
+@media print {
+  :root { --ink: #000; --muted: #444; --rule: #ccc; --paper: #fff; --soft: #f4f4f4; --accent: #005c3f; color-scheme: light; }
+  body { font-size: 10pt; max-width: none; padding: 0; }
+  nav { display: none; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 50rem; padding: 2.5rem 1.25rem 5rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
+h2 { font-size: 1.2rem; margin: 2.8rem 0 .6rem; padding-top: .7rem; border-top: 1px solid var(--rule); break-after: avoid; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; break-after: avoid; }
+p { margin: .6rem 0; }
+.meta, figcaption, caption { color: var(--muted); font-size: .875rem; }
+.answer { font-size: 1.15rem; line-height: 1.5; margin: 1.3rem 0 1.5rem; padding: .9rem 1.1rem; background: var(--soft);
+  border-left: 4px solid var(--accent); border-radius: 0 4px 4px 0; }
+nav { font-size: .875rem; margin: 1.2rem 0; } nav a { margin-right: 1rem; white-space: nowrap; } a { color: var(--accent); }
+figure { margin: 1.2rem 0 1.8rem; break-inside: avoid; }
+figure svg { display: block; width: 100%; height: auto; }
+svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif !important; }
+figcaption { margin-top: .4rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .8rem 0; }
+caption { text-align: left; padding-bottom: .3rem; }
+th, td { padding: .28rem .7rem .28rem 0; text-align: right; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th { font-weight: 600; } th:first-child, td:first-child { text-align: left; } tr { break-inside: avoid; }
+tr.total td { font-weight: 600; border-bottom: none; border-top: 1.5px solid var(--muted); }
+ul { padding-left: 1.2rem; } li { margin: .3rem 0; }
+.settings { columns: 2 21rem; column-gap: 2rem; } .settings section { break-inside: avoid; }
+.settings h3 { margin-top: 0; } .settings td { overflow-wrap: anywhere; } .settings td:last-child { color: var(--muted); }
+"""
+
+
+def page(title: str, body: Iterable[str]) -> str:
+  """A whole HTML document; `body` is HTML."""
+  return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+          f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{text(title)}</title>\n'
+          f"<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n")
+
+
+def text(value: object) -> str:
+  """Text with what HTML would read as markup written out."""
+  return html.escape(str(value))
+
+
+def paragraph(words: str, kind: str = "") -> str:
+  """A paragraph of plain text; `kind` is meta, answer or nothing."""
+  return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
+
+
+def section(name: str, title: str, *parts: str) -> str:
+  """A titled section that `#name` leads to; `parts` are HTML."""
+  return f'<section id="{text(name)}">\n<h2>{text(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
+
+
+def links(sections: Sequence[tuple[str, str]]) -> str:
+  """Where to find what: (name, title) pairs."""
+  return "<nav>" + " ".join(f'<a href="#{text(name)}">{text(title)}</a>' for name, title in sections) + "</nav>"
+
+
+def figure(svg: str, caption: str) -> str:
+  """An inline SVG with what to see in it, which is also its description for whoever cannot see."""
+  svg = svg.replace("<svg", f'<svg role="img" aria-label="{text(caption)}"', 1)
+  return f"<figure>\n{svg}\n<figcaption>{text(caption)}</figcaption>\n</figure>"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "", total: bool = False) -> str:
+  """A table of plain texts, the first column to the left; `total` sets the last row apart."""
+  rows = [[text(value) for value in row] for row in rows]
+  lines = ["<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows]
+  if total and lines:
+    lines[-1] = lines[-1].replace("<tr>", '<tr class="total">')
+  head = "<thead><tr>" + "".join(f"<th>{text(name)}</th>" for name in header) + "</tr></thead>" if header else ""
+  return (f'<div class="scroll"><table>{f"<caption>{text(caption)}</caption>" if caption else ""}{head}<tbody>'
+          + "\n".join(lines) + "</tbody></table></div>")
+
+
+def bullets(items: Iterable[str]) -> str:
+  """A list of plain texts."""
+  return "<ul>" + "".join(f"<li>{text(item)}</li>" for item in items) + "</ul>"

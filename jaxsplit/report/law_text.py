@@ -1,0 +1,71 @@
+"""A law in words and tables: its form and constants, how far to trust it, and the forms that it was chosen from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsplit.law import Law
+from jaxsplit.law.forms import get_form
+from jaxsplit.report import html
+
+_RULES = {"params": "model size N", "seed_tokens": "seed tokens D", "expert_tokens": "expert tokens D′",
+          "tokens": "tokens D + D′", "compute": "compute"}
+
+
+def law_parts(law: Law) -> list[str]:
+  """HTML on the law itself: equation, quality, warnings, constants."""
+  form = get_form(law.form)
+  quality = f"It explains R² = {law.r2:.4f} of the variance of log loss within its {law.num_points:,} cells. "
+  if law.held_out:
+    quality += (f"With {rule_text(law.held_out['rule'])} left out of the fit, it predicts those {law.held_out['num_points']:,} cells "
+                f"to {law.held_out['mre']:.2%} on average (largest error {law.held_out['max']:.2%}, bias {law.held_out['bias']:+.2%}).")
+  dropped = {name: count for name, count in (law.data.get("dropped") or {}).items() if count}
+  if dropped:
+    quality += " Rows not used: " + ", ".join(f"{count:,} ({name})" for name, count in dropped.items()) + "."
+  warnings = [html.paragraph("What to know before trusting it:"), html.bullets(law.warnings)] if law.warnings else [
+      html.paragraph("The fit raised no warnings.")]
+  return [html.paragraph(f"Form {law.form}: {form.source}."), html.paragraph(quality), *warnings, *_constants(law)]
+
+
+def candidates_table(law: Law) -> str:
+  """All forms tried, best held-out error first, then those that these cells could not tell."""
+  rows = []
+  for candidate in law.candidates:
+    held_out = candidate["held_out"] or {}
+    rows.append([candidate["form"], len(candidate["parameters"]), f"{candidate['objective_value']:.4g}",
+                 *(_percent(held_out.get(name), signed) for name, signed in (("mre", False), ("max", False), ("bias", True))),
+                 *(_percent(other["mre"], False) for other in held_out.get("others", ()))])
+  first = (law.candidates[0]["held_out"] or {}) if law.candidates else {}
+  others = [f"mean, {other['rule']}" for other in first.get("others", ())]
+  caption = f"Held-out errors; held out: {rule_text(first['rule'])}." if first else "Nothing was held out."
+  skipped = law.diagnostics.get("skipped_forms") or {}
+  return html.table(["form", "constants", "objective", "mean error", "largest", "bias", *others], rows, caption) + (
+      html.bullets(f"{name} was not tried: {reason}." for name, reason in skipped.items()) if skipped else "")
+
+
+def rule_text(rule: str) -> str:
+  """A hold-out rule in words."""
+  axis, _, count = rule.partition(":")
+  if axis not in _RULES:
+    return "one cell at a time" if rule == "leave_one_out" else rule
+  return f"the largest {_RULES[axis]}" if count == "1" else f"the {count} largest values of {_RULES[axis]}"
+
+
+def _constants(law: Law) -> list[str]:
+  """The constants: those of all domains with their intervals, those of each domain in a row of their own."""
+  shared = {name: value for name, value in law.parameters.items() if "[" not in name}
+  rows = [[name, f"{value:.5g}", _interval(law.intervals.get(name))] for name, value in shared.items()]
+  tables = [html.table(["constant", "value", "95 % interval"], rows, "Constants, in plain parameters and tokens.")] if rows else []
+  owned = list(dict.fromkeys(name.partition("[")[0] for name in law.parameters if "[" in name))
+  if owned:
+    rows = [[domain, *(f"{law.parameters[f'{name}[{domain}]']:.5g}" for name in owned)] for domain in law.domains]
+    tables.append(html.table(["domain", *owned], rows, "Constants of each domain."))
+  return tables
+
+
+def _interval(pair: Any) -> str:
+  return f"{pair[0]:.4g} to {pair[1]:.4g}" if pair and None not in pair else ""
+
+
+def _percent(value: float | None, signed: bool) -> str:
+  return "" if value is None else f"{value:+.2%}" if signed else f"{value:.2%}"

@@ -1,0 +1,126 @@
+"""How every figure looks: colours, sizes, axes, numbers; and the SVG that follows the light or dark of its page.
+
+Figures are drawn in four named greys and a palette whose colours differ for colour-blind eyes (after Okabe and Ito 2008) and
+stand out on white and on black alike. `inline` turns the greys into CSS variables of the page, so that one figure serves
+screen, night and print.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+INK, MUTED, RULE, PAPER = "#1c2126", "#66707a", "#d9dee3", "#fdfefe"
+BLUE, ORANGE, GREEN, PINK, AMBER, SKY = "#2b7bba", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
+MARKERS = "osD^vPXh"
+WIDTH = 7.2  # Inches. The page is about as wide, so text keeps its size.
+
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)"}
+_LOOK = {
+    "axes.axisbelow": True, "axes.edgecolor": MUTED, "axes.facecolor": "none", "axes.grid": True, "axes.labelcolor": INK,
+    "axes.labelsize": 9, "axes.linewidth": 0.8, "axes.spines.right": False, "axes.spines.top": False,
+    "axes.titlelocation": "left", "axes.titlesize": 9, "axes.titlepad": 6, "axes.xmargin": 0.03, "axes.ymargin": 0.06,
+    "figure.facecolor": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
+    "grid.color": RULE, "grid.linewidth": 0.6, "legend.fontsize": 8.5, "legend.frameon": False, "legend.title_fontsize": 8.5,
+    "lines.linewidth": 1.6, "lines.markersize": 4.5, "savefig.facecolor": "none", "svg.fonttype": "none",
+    "svg.hashsalt": "jaxsplit", "text.color": INK,
+    "text.parse_math": False,  # Names of domains are shown as they are: a $ in them starts no formula.
+    "xtick.color": MUTED, "xtick.labelcolor": INK, "xtick.labelsize": 8.5, "ytick.color": MUTED, "ytick.labelcolor": INK,
+    "ytick.labelsize": 8.5,
+}
+
+
+def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+  """Draws in this style, and leaves the style outside as it was."""
+
+  @functools.wraps(draw)
+  def wrapped(*args: Any, **kwargs: Any) -> Any:
+    with matplotlib.rc_context(_LOOK):
+      return draw(*args, **kwargs)
+
+  return wrapped
+
+
+def panels(count: int = 1, *, columns: int = 1, height: float = 3.2, share: bool = False) -> tuple[Figure, list[Axes]]:
+  """A figure of page width with `count` panels, `columns` a row, each row `height` inches; `share` gives all one scale."""
+  columns = min(columns, count)
+  rows = -(-count // columns)
+  figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+  axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel()
+  for spare in axes[count:]:
+    spare.remove()
+  # Where the last row is short, the panels above its gaps stand at the bottom and carry the shared axis.
+  for above in axes[count - columns:count] if share else ():
+    above.xaxis.set_tick_params(labelbottom=True)
+  return figure, list(axes[:count])
+
+
+def shades(count: int) -> list[Any]:
+  """Colours for ordered values, few to many, none of which fades into white or black."""
+  return list(matplotlib.colormaps["viridis"](np.linspace(0.2, 0.85, count) if count > 1 else [0.45]))
+
+
+def number(value: float) -> str:
+  """Two or three digits with a suffix: 850, 12k, 3.4M, 1.2e+21."""
+  if value == 0 or not math.isfinite(value):
+    return f"{value:g}"
+  for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+    if unit <= abs(value) < 1e15:
+      return f"{float(f'{value / unit:.3g}'):g}{suffix}"
+  return f"{value:.3g}"
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
+  """A logarithmic axis over [low, high] > 0 with few round ticks, written as plain numbers."""
+  pad = (high / low) ** 0.04 if high > low else 1.2
+  low, high = low / pad, high * pad
+  getattr(axes, f"set_{which}scale")("log")
+  getattr(axes, f"set_{which}lim")(low, high)
+  axis = getattr(axes, f"{which}axis")
+  axis.set_major_locator(FixedLocator(_round_ticks(low, high)))
+  axis.set_minor_locator(NullLocator())
+  axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def percent_axis(axes: Axes, which: Literal["x", "y"], signed: bool = False) -> None:
+  """Writes shares as percentages."""
+  text = (lambda v, _: f"{100 * v:+g} %".replace("+0 ", "0 ").replace("-", "−")) if signed else (lambda v, _: f"{100 * v:g} %")
+  getattr(axes, f"{which}axis").set_major_formatter(FuncFormatter(lambda v, p: text(round(v, 9), p)))
+
+
+def to_svg(figure: Figure) -> str:
+  """The figure as the text of an SVG file; the same figure gives the same bytes."""
+  out = io.StringIO()
+  with matplotlib.rc_context(_LOOK):
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+  return out.getvalue()
+
+
+def inline(svg: str) -> str:
+  """An SVG file's element for the body of a page, in the page's greys and scaling with it."""
+  svg = svg[svg.index("<svg"):]
+  svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+  svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1)
+  # The groups' ids are for editing; in a page with other figures they would not be unique.
+  svg = re.sub(r'<g id="(?:figure|axes|patch|text|line2d|legend|matplotlib\.axis|xtick|ytick|[A-Za-z]+Collection)_\d+">', "<g>", svg)
+  for grey, variable in _VARIABLES.items():
+    svg = svg.replace(grey, variable)
+  return svg
+
+
+def _round_ticks(low: float, high: float) -> Iterable[float]:
+  decades = math.log10(high / low)
+  steps = (1,) if decades > 3 else (1, 3) if decades > 1.6 else (1, 2, 5) if decades > 0.7 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+  powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  stride = max(1, round(decades / 6))
+  return [step * 10.0**power for power in powers if power % stride == 0 for step in steps if low <= step * 10.0**power <= high]

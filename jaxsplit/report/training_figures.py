@@ -1,0 +1,139 @@
+"""Figures of how an experiment was trained: loss curves, the learning-rate probe, and the ledger of tokens and FLOPs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxsplit.report import style
+from jaxsplit.report.evidence import Evidence, means
+from jaxsplit.report.style import AMBER, BLUE, GREEN, MARKERS, ORANGE, PAPER, PINK, SKY
+
+_PHASES = {"trunk": ("trunk", BLUE, 1.8), "full": ("trunk, cooling down", SKY, 1.3), "branch": ("experts", PINK, 1.2),
+           "cooldown": ("experts, cooling down", ORANGE, 1.2)}
+_STAGES = {"probe": AMBER, "grid": BLUE, "proof": GREEN}
+_BINS = 60  # Points of a smoothed curve.
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """Training loss along one leg, for one snapshot that it descends from.
+
+  Attributes:
+    size: name of the model's shape.
+    phase: a key of `_PHASES`.
+    tokens: [n] tokens seen in the run's life.
+    loss: [n] nats per token, the mean over replicas and domains.
+  """
+
+  size: str
+  phase: str
+  tokens: np.ndarray
+  loss: np.ndarray
+
+
+def read_curves(metrics: Iterable[dict[str, Any]], ledger: dict[str, Any], batch_tokens: int) -> list[Curve]:
+  """The loss curves of the legs that the ledger knows, which are the finished ones; probes have their own figure.
+
+  Leg names say where a leg ends: SIZE/trunk/STEP, SIZE/full/STEP and SIZE/experts-FORK-FORK.../KIND-STEP, where the experts'
+  steps count from their fork and their runs stand in the order of their forks.
+  """
+  steps = {entry["leg"]: entry["steps"] for entry in ledger["entries"] if entry["stage"] != "probe"}
+  losses: dict[str, list[np.ndarray]] = {}
+  for line in metrics:
+    if line["leg"] in steps:
+      losses.setdefault(line["leg"], []).append(np.array(line["loss"], float))
+  curves = []
+  for leg, blocks in losses.items():
+    size, stem, last = leg.split("/")
+    forks, phase, end = [0], stem, last
+    if stem.startswith("experts-"):
+      forks = [int(fork) for fork in stem.split("-")[1:]]
+      phase, end = last.split("-")
+    loss = np.concatenate(blocks)
+    first = int(end) - steps[leg] + 1
+    loss = np.nanmean(loss.reshape(len(loss), len(forks), -1), axis=2)
+    for column, fork in enumerate(forks):
+      curves.append(_smooth(size, phase, (fork + first + np.arange(len(loss))) * batch_tokens, loss[:, column]))
+  return curves
+
+
+@style.styled
+def loss_curves(curves: list[Curve], params: dict[str, int]) -> Figure:
+  """Training loss against the tokens of a run's life, one panel a size."""
+  sizes = sorted({curve.size for curve in curves}, key=lambda size: params[size])
+  figure, panels = style.panels(len(sizes), columns=2, height=2.7, share=True)
+  start = 0.05 * max(curve.tokens[-1] for curve in curves)  # The first steep fall would flatten all the rest.
+  late = [loss for curve in curves for loss in curve.loss[curve.tokens > start]]
+  for axes, size in zip(panels, sizes):
+    for phase, (label, color, width) in _PHASES.items():
+      for curve in (c for c in curves if (c.size, c.phase) == (size, phase)):
+        axes.plot(curve.tokens, curve.loss, color=color, lw=width)
+    axes.set_title(f"N = {style.number(params[size])}")
+    axes.xaxis.set_major_formatter(lambda value, _: style.number(value))
+    axes.set_ylim(min(late) - 0.03 * np.ptp(late), max(late) + 0.03 * np.ptp(late))
+  for label, color, width in _PHASES.values():
+    panels[0].plot([], [], color=color, lw=width, label=label)
+  figure.supxlabel("tokens seen in the run's life, seed and expert", fontsize=9)
+  figure.supylabel("training loss, nats per token", fontsize=9)
+  figure.legend(loc="outside upper center", ncols=4)
+  return figure
+
+
+@style.styled
+def probe(evidence: Evidence) -> Figure:
+  """Mean loss over domains against the learning rate, one line a size; the rates that the cells were trained at are marked."""
+  measured = means(evidence.probe, evidence.domains)
+  sizes, lengths = sorted({key[0] for key in measured}), sorted({key[1] for key in measured})
+  rates = sorted({key[3] for key in measured})
+  chosen = {cell.params: cell.learning_rate for cell in (*evidence.grid, *evidence.proof)}
+  figure, panels = style.panels(len(lengths), columns=2, height=3.3, share=True)
+  for axes, length in zip(panels, lengths):
+    for size, color, marker in zip(sizes, style.shades(len(sizes)), MARKERS * len(sizes)):
+      losses = {rate: [m for key, m in measured.items() if key[:2] == (size, length) and key[3] == rate] for rate in rates}
+      losses = {rate: values for rate, values in losses.items() if values}
+      for rate, values in losses.items():
+        axes.plot([rate] * len(values), values, ls="", marker=marker, ms=3, color=color, alpha=0.6)
+      line = [np.mean(values) for values in losses.values()]
+      axes.plot(list(losses), line, color=color, marker=marker, mec=PAPER, mew=0.5, ms=5.5,
+                label=f"N = {style.number(size)}" if axes is panels[0] else None)
+      if size in chosen:
+        height = np.interp(np.log(chosen[size]), np.log(list(losses)), line)
+        axes.plot(chosen[size], height, ls="", marker="o", ms=12, mfc="none", mec=GREEN, mew=1.8,
+                  label="chosen rate" if axes is panels[0] and size == sizes[-1] else None)
+    style.log_axis(axes, "x", min(*rates, *chosen.values()), max(*rates, *chosen.values()))
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.set_title(f"after {style.number(length)} tokens")
+  figure.supxlabel("learning rate", fontsize=9)
+  figure.supylabel("loss, nats per token", fontsize=9)
+  figure.legend(loc="outside upper center", ncols=4)
+  return figure
+
+
+@style.styled
+def spending(totals: dict[str, dict[str, float]]) -> Figure:
+  """Tokens and FLOPs of every stage and phase, as bars."""
+  names = list(totals)[::-1]
+  figure, panels = style.panels(2, columns=2, height=0.8 + 0.27 * len(names))
+  for axes, column, label in zip(panels, ("tokens", "flops"), ("training tokens", "training FLOPs")):
+    values = [totals[name][column] for name in names]
+    bars = axes.barh(range(len(names)), values, height=0.62, color=[_STAGES[name.split("/")[0]] for name in names])
+    share = [f"{value / sum(values):.0%}" for value in values]
+    axes.bar_label(bars, share, padding=3, fontsize=8.5)
+    axes.set(xlabel=label, yticks=range(len(names)), yticklabels=names if axes is panels[0] else [], xlim=(0, 1.15 * max(values)))
+    axes.grid(False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(lambda value, _: style.number(value))
+  return figure
+
+
+def _smooth(size: str, phase: str, tokens: np.ndarray, loss: np.ndarray) -> Curve:
+  """Means over at most `_BINS` stretches; a stretch in which nothing was finite is left out."""
+  bins = np.array_split(np.arange(len(loss)), min(_BINS, len(loss)))
+  values = [(tokens[b].mean(), np.nanmean(loss[b])) for b in bins if np.isfinite(loss[b]).any()]
+  return Curve(size, phase, *np.array(values).reshape(-1, 2).T)
