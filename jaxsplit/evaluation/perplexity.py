@@ -16,18 +16,21 @@ def held_out(spec: StackSpec, state: State, windows: Sequence[Sequence[np.ndarra
 
   Args:
     spec, state: the stack.
-    windows: [R][M] arrays int32 [V, T + 1]; every run reads M sets of equal V.
+    windows: [R][M] arrays int32 [V, T + 1]; V may differ between sets.
     exact_match: also count the windows whose every scored target is the most likely token.
 
   Returns:
     float64 [R, M] each: `loss` in nats per scored token and, if asked for, `exact` as a share of the windows.
   """
-  tokens_RxMxVxT1 = np.stack([np.stack(sets) for sets in windows])
-  tokens = jax.device_put(tokens_RxMxVxT1, sharding.run_sharding(spec.mesh))
-  sums = jax.device_get(stack.evaluate_block(spec, exact_match)(state["params"], tokens))
-  count, length = tokens_RxMxVxT1.shape[2], tokens_RxMxVxT1.shape[3] - 1
-  scored = count * (length if spec.loss_mask is None else sum(spec.loss_mask))
-  means = {"loss": np.asarray(sums["loss"], np.float64) / scored}
-  if exact_match:
-    means["exact"] = np.asarray(sums["exact"], np.float64) / count
-  return means
+  program = stack.evaluate_block(spec, exact_match)
+  most = max(len(one) for sets in windows for one in sets)
+  on_mesh = sharding.run_sharding(spec.mesh)
+  means: dict[str, list[np.ndarray]] = {}
+  for column in zip(*windows, strict=True):  # One set for every run at a time: one program serves any M.
+    counts_R = np.array([len(one) for one in column], np.int32)
+    tokens_RxVxT1 = np.stack([np.pad(one, ((0, most - len(one)), (0, 0))) for one in column])
+    sums = jax.device_get(program(state["params"], *jax.device_put((tokens_RxVxT1, counts_R), on_mesh)))
+    scored = tokens_RxVxT1.shape[2] - 1 if spec.loss_mask is None else sum(spec.loss_mask)
+    for name, sum_R in sums.items():
+      means.setdefault(name, []).append(np.asarray(sum_R, np.float64) / counts_R / (scored if name == "loss" else 1))
+  return {name: np.stack(columns, axis=1) for name, columns in means.items()}

@@ -9,6 +9,7 @@ Shapes in names: B batch, T time, D width, H query heads, G key/value heads, d h
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -27,15 +28,27 @@ _REMAT = {
 }
 
 
-def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
-  return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes)
+class _Noise:
+  """Standard normal numbers, dealt out in the order in which weights are declared.
+
+  All come from one draw: a generator inlined once for every weight would take most of a program's compilation.
+  """
+
+  def __init__(self, config: ModelConfig, key: jax.Array):
+    self._left = jax.random.normal(key, (config.params_total,), jnp.float32)
+
+  def weight(self, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
+    """A parameter of this shape with normal entries of standard deviation `std`."""
+    size = math.prod(shape)
+    drawn, self._left = self._left[:size], self._left[size:]
+    return nnx.Param(std * drawn.reshape(shape), axes=axes)
 
 
 class RMSNorm(nnx.Module):
   """x / rms(x) * scale, computed in float32 (arXiv 1910.07467)."""
 
-  def __init__(self, width: int, axis: str):
-    self.scale = nnx.Param(jnp.ones((width,), jnp.float32), axes=(axis,))
+  def __init__(self, shape: tuple[int, ...], axes: tuple[str, ...]):
+    self.scale = nnx.Param(jnp.ones(shape, jnp.float32), axes=axes)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     x32 = x.astype(jnp.float32)
@@ -46,14 +59,16 @@ class RMSNorm(nnx.Module):
 class Attention(nnx.Module):
   """Grouped-query self-attention with rotary positions and optional QK-norm."""
 
-  def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, c: ModelConfig, noise: _Noise):
     self.config = c
     std, std_out = c.width**-0.5, (c.heads * c.head_dim * 2 * c.depth) ** -0.5
-    self.q_DxHxd = _weight(rngs, (c.width, c.heads, c.head_dim), ("embed", "heads", "head_dim"), std)
-    self.kv_Dx2xGxd = _weight(rngs, (c.width, 2, c.kv_heads, c.head_dim), ("embed", None, "kv_heads", "head_dim"), std)
-    self.out_HxdxD = _weight(rngs, (c.heads, c.head_dim, c.width), ("heads", "head_dim", "embed"), std_out)
+    self.q_DxHxd = noise.weight((c.depth, c.width, c.heads, c.head_dim), ("layers", "embed", "heads", "head_dim"), std)
+    self.kv_Dx2xGxd = noise.weight(
+        (c.depth, c.width, 2, c.kv_heads, c.head_dim), ("layers", "embed", None, "kv_heads", "head_dim"), std)
+    self.out_HxdxD = noise.weight((c.depth, c.heads, c.head_dim, c.width), ("layers", "heads", "head_dim", "embed"), std_out)
     if c.qk_norm:
-      self.q_norm, self.k_norm = RMSNorm(c.head_dim, "head_dim"), RMSNorm(c.head_dim, "head_dim")
+      self.q_norm = RMSNorm((c.depth, c.head_dim), ("layers", "head_dim"))
+      self.k_norm = RMSNorm((c.depth, c.head_dim), ("layers", "head_dim"))
 
   def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
     dtype = x_BxTxD.dtype
@@ -71,9 +86,9 @@ class Attention(nnx.Module):
 class SwiGLU(nnx.Module):
   """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
-  def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
-    self.in_Dx2xF = _weight(rngs, (c.width, 2, c.mlp_width), ("embed", None, "mlp"), c.width**-0.5)
-    self.out_FxD = _weight(rngs, (c.mlp_width, c.width), ("mlp", "embed"), (c.mlp_width * 2 * c.depth) ** -0.5)
+  def __init__(self, c: ModelConfig, noise: _Noise):
+    self.in_Dx2xF = noise.weight((c.depth, c.width, 2, c.mlp_width), ("layers", "embed", None, "mlp"), c.width**-0.5)
+    self.out_FxD = noise.weight((c.depth, c.mlp_width, c.width), ("layers", "mlp", "embed"), (c.mlp_width * 2 * c.depth) ** -0.5)
 
   def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
     dtype = x_BxTxD.dtype
@@ -82,11 +97,12 @@ class SwiGLU(nnx.Module):
 
 
 class Layer(nnx.Module):
-  """Pre-norm residual attention and MLP."""
+  """Pre-norm residual attention and MLP. Declared for all layers at once: parameters have a leading axis of layers, which the
+  scan takes off before a layer is called."""
 
-  def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
-    self.attention_norm, self.attention = RMSNorm(c.width, "embed"), Attention(c, rngs)
-    self.mlp_norm, self.mlp = RMSNorm(c.width, "embed"), SwiGLU(c, rngs)
+  def __init__(self, c: ModelConfig, noise: _Noise):
+    self.attention_norm, self.attention = RMSNorm((c.depth, c.width), ("layers", "embed")), Attention(c, noise)
+    self.mlp_norm, self.mlp = RMSNorm((c.depth, c.width), ("layers", "embed")), SwiGLU(c, noise)
 
   def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
     x_BxTxD = x_BxTxD + self.attention(self.attention_norm(x_BxTxD), mask_Bx1xTxT)
@@ -96,13 +112,13 @@ class Layer(nnx.Module):
 class Transformer(nnx.Module):
   """Tokens [B, T] to final hidden states [B, T, D]; `unembedding` turns those into logits."""
 
-  def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, c: ModelConfig, noise: _Noise):
     self.config = c
-    self.embed_VxD = _weight(rngs, (c.vocab_size, c.width), ("vocab", "embed"), c.width**-0.5 if c.tie_embeddings else 1.0)
-    self.layers = nnx.vmap(lambda r: Layer(c, r))(rngs.fork(split=c.depth))
-    self.norm = RMSNorm(c.width, "embed")
+    self.embed_VxD = noise.weight((c.vocab_size, c.width), ("vocab", "embed"), c.width**-0.5 if c.tie_embeddings else 1.0)
+    self.layers = Layer(c, noise)
+    self.norm = RMSNorm((c.width,), ("embed",))
     if not c.tie_embeddings:
-      self.unembed_DxV = _weight(rngs, (c.width, c.vocab_size), ("embed", "vocab"), c.width**-0.5)
+      self.unembed_DxV = noise.weight((c.width, c.vocab_size), ("embed", "vocab"), c.width**-0.5)
 
   def __call__(self, tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
     c = self.config
@@ -128,26 +144,17 @@ def compute_dtype(config: ModelConfig) -> jnp.dtype:
 
 def initialize(config: ModelConfig, key: jax.Array) -> Params:
   """Fresh float32 parameters: a nested dict of arrays. Layers are stacked on their leading axis."""
-  return nnx.to_pure_dict(nnx.split(Transformer(config, nnx.Rngs(params=key)))[1])
+  return nnx.to_pure_dict(nnx.split(Transformer(config, _Noise(config, key)))[1])
 
 
 @functools.cache
 def _declared(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
-  return nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(params=0))))
-
-
-def abstract_params(config: ModelConfig) -> Params:
-  """The parameters' shapes and dtypes, as `initialize` would make them, without making them."""
-  return jax.eval_shape(lambda: initialize(config, jax.random.key(0)))
+  return nnx.split(nnx.eval_shape(lambda: Transformer(config, _Noise(config, jax.random.key(0)))))
 
 
 def param_axes(config: ModelConfig) -> Params:
   """The logical axes of every parameter: a tree like the parameters', with tuples of axis names."""
-  variables = _declared(config)[1]
-  stacked = lambda path: "layers" in (getattr(key, "key", None) for key in path)
-  axes = jax.tree_util.tree_map_with_path(
-      lambda path, v: (("layers",) if stacked(path) else ()) + v.get_metadata()["axes"], variables,
-      is_leaf=lambda v: isinstance(v, nnx.Variable))
+  axes = jax.tree.map(lambda v: v.get_metadata()["axes"], _declared(config)[1], is_leaf=lambda v: isinstance(v, nnx.Variable))
   return nnx.to_pure_dict(axes)
 
 

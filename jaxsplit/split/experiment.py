@@ -14,6 +14,7 @@ from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.model.config import Architecture, ModelConfig
 from jaxsplit.split import ledger, tree
 from jaxsplit.split.cells import CellTable
+from jaxsplit.split.closing import closing_lines, closing_text
 from jaxsplit.split.probe import Probe, RateRule, fit_rates, probe_legs
 from jaxsplit.split.progress import Progress
 from jaxsplit.split.runner import Rules, Runner
@@ -97,12 +98,11 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """What came out: the law and the plan are None where no law was asked for."""
+  """What came out, and its closing table; all None where no law was asked for."""
 
   law: Law | None
   plan: Plan | None
-  seed_tokens: int | None
-  expert_tokens: int | None
+  summary: str | None
 
 
 def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption) -> Findings:
@@ -111,13 +111,12 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
   rates = story.probe()
   if not settings.experiment.sizes:
     story.prove(rates, None)
-    return Findings(None, None, None, None)
+    return Findings(None, None, None)
   story.measure_grid(rates)
   law = story.fit()
   plan = story.plan(law)
   point = story.prove(rates, plan)
-  batch = settings.training.batch_tokens
-  return Findings(law, plan, point.seed_steps * batch, point.expert_steps * batch)
+  return Findings(law, plan, story.close(law, plan, point))
 
 
 class _Story:
@@ -196,6 +195,12 @@ class _Story:
         f"{point.seed_steps / self._budget_steps:.0%} seed" if point.expert_steps else "dense" for point in sorted(points)))
     self._run("proof", legs, self._cells)
     return planned
+
+  def close(self, law: Law, plan: Plan, point: Point) -> str:
+    """The closing table."""
+    tokens = [steps * self._settings.training.batch_tokens for steps in (point.seed_steps, point.expert_steps)]
+    target = self._models[self._settings.experiment.target]
+    return closing_text(closing_lines(self._cells, law, *tokens, target.params_total), plan, *tokens)
 
   def _run(self, stage: str, legs: Sequence[Leg], table: CellTable) -> None:
     self._runner.run(legs, table)

@@ -93,7 +93,7 @@ def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
     if exponent is None:
       k, ka, kb = np.linalg.lstsq(design, losses)[0][number:]
       return k, ka / k, kb / k
-    # -2x ka - 2xz kb with kb = b ka' is not linear in (k, a) unless the parabola is centred on b z first.
+    # With b known, k multiplies x^2 - 2 b x z.
     tilted = np.column_stack([design[:, :number], design[:, number] + exponent * design[:, -1], design[:, number + 1]])
     k, ka = np.linalg.lstsq(tilted, losses)[0][number:]
     return k, ka / k, exponent

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import Any
 
 import jax
@@ -34,6 +35,11 @@ class Layout:
   tensor: int = 1
   fsdp: bool = False
   cpu_devices: int = 0
+
+
+def present_devices(layout: Layout) -> None:
+  """Makes a CPU look like several devices, if asked for. To be called before JAX touches a backend."""
+  jax.config.update("jax_num_cpu_devices", layout.cpu_devices or len(os.sched_getaffinity(0)))
 
 
 def make_mesh(layout: Layout, runs: int, batch: int, devices: list[jax.Device] | None = None) -> Mesh:

@@ -118,23 +118,21 @@ def _compiled_train_block(spec: StackSpec):
 
 
 def evaluate_block(spec: StackSpec, exact_match: bool = False):
-  """The jitted evaluation program: `(params, tokens) -> sums`, over tokens int32 [R, M, V, T + 1].
+  """The jitted evaluation program: `(params, tokens, counts) -> sums`.
 
-  Each run reads its own M sets of V windows. sums: float32 [R, M] each: `loss` (nats, summed over counted targets) and, if
-  asked for, `exact`: the number of windows whose counted targets are all the most likely token. Where the counted targets
-  close the window this is what greedy decoding of them finds: it errs first where the most likely token is first wrong.
+  Each run reads windows of its own: tokens int32 [R, V, T + 1], of which the first counts [R] are real. sums: float32 [R] each,
+  `loss` (nats, summed over counted targets) and, if asked for, `exact`: the number of windows whose counted targets are all the
+  most likely token. Where the counted targets close the window this is what greedy decoding of them finds: it errs first where
+  the most likely token is first wrong.
   """
   return _compiled_evaluate_block(spec, exact_match)
 
 
 @functools.cache
 def _compiled_evaluate_block(spec: StackSpec, exact_match: bool):
-  def evaluate_run(run):
-    params, tokens_MxVxT1 = run
-    return jax.lax.map(lambda tokens_VxT1: _sums(spec, params, tokens_VxT1, exact_match), tokens_MxVxT1)
-
-  mapped = jax.shard_map(lambda params, tokens: _map_runs(spec, evaluate_run, (params, tokens)), mesh=spec.mesh,
-                         in_specs=(P("expert"), P("expert")), out_specs=P("expert"), axis_names={"expert"}, check_vma=False)
+  mapped = jax.shard_map(
+      lambda *arguments: _map_runs(spec, lambda run: _sums(spec, *run, exact_match), arguments),
+      mesh=spec.mesh, in_specs=(P("expert"),) * 3, out_specs=P("expert"), axis_names={"expert"}, check_vma=False)
   return jax.jit(mapped)
 
 
@@ -184,11 +182,12 @@ def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Sched
   return state, {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite}
 
 
-def _sums(spec: StackSpec, params: transformer.Params, tokens_VxT1: jax.Array, exact_match: bool) -> dict[str, jax.Array]:
-  """Sums over a set of windows, taken a training batch at a time to bound memory."""
+def _sums(
+    spec: StackSpec, params: transformer.Params, tokens_VxT1: jax.Array, count: jax.Array, exact_match: bool) -> dict[str, jax.Array]:
+  """Sums over the first `count` windows of a set, taken a training batch at a time to bound memory."""
   windows = tokens_VxT1.shape[0]
   padded = -(-windows // spec.batch) * spec.batch
-  real_P = jnp.arange(padded) < windows
+  real_P = jnp.arange(padded) < count
   tokens_PxT1 = jnp.pad(tokens_VxT1, ((0, padded - windows), (0, 0)))
   batches = (tokens_PxT1.reshape(-1, spec.batch, tokens_VxT1.shape[1]), real_P.reshape(-1, spec.batch))
 

@@ -1,0 +1,69 @@
+"""python -m jaxsplit.train: from a corpus and a budget to a recommended, trained and proven split.
+
+Probes learning rates, trains trunks at several sizes and forks their snapshots into experts, fits the split law to the cells,
+plans, trains the plan and the dense model of the same compute at a size that the law has not seen, and reports. The same
+command again finishes what is missing and recomputes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from jaxsplit import cli
+from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.phonebook import Phonebook, phonebook_store
+from jaxsplit.data.preparation import prepare_store
+from jaxsplit.data.store import Store
+from jaxsplit.data.tokenizer import Tokenization
+from jaxsplit.errors import InputError
+from jaxsplit.law import FitSettings
+from jaxsplit.model.config import Architecture
+from jaxsplit.report.page import write_report
+from jaxsplit.split import experiment
+from jaxsplit.split.experiment import Experiment, Settings
+from jaxsplit.split.probe import Probe
+from jaxsplit.split.progress import Progress
+from jaxsplit.split.workdir import Workdir
+from jaxsplit.training.interruption import RETRY_EXIT_CODE, Interrupted, Interruption
+from jaxsplit.training.loop import Training
+from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.sharding import Layout, present_devices
+
+SETTINGS = (Experiment, Corpus, Tokenization, Phonebook, Probe, Architecture, Optimizer, Training, Layout, FitSettings)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  given = cli.parse("train", __doc__, SETTINGS, argv, flags={"workdir": "where everything is written; required"})
+  if not given.flags["workdir"]:
+    raise InputError("--workdir is missing; name a folder, as in --workdir=runs/mine")
+  settings = Settings(given[Experiment], given[Probe], given[Architecture], given[Optimizer], given[Training], given[Layout],
+                      given[FitSettings])
+  present_devices(settings.layout)
+  workdir = Workdir(given.flags["workdir"])
+  workdir.claim({cls.__name__: dataclasses.asdict(given[cls]) for cls in SETTINGS}, given.operative)
+  with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
+    try:
+      store = read_store(given, workdir, progress)
+      findings = experiment.run(settings, store, workdir, progress, interruption)
+    except Interrupted:
+      progress.say(f"stopped and saved; the same command goes on from here (exit code {RETRY_EXIT_CODE})")
+      return RETRY_EXIT_CODE
+    finally:
+      workdir.close()
+    progress.stage("writing the report")
+    report = write_report(workdir.path)
+  print(f"\n{findings.summary}\n\nreport: {report}" if findings.summary else f"report: {report}")
+  return 0
+
+
+def read_store(given: cli.Settings, workdir: Workdir, progress: Progress) -> Store:
+  """The experiment's tokens: the corpus, tokenized once, or the phonebook."""
+  if given[Experiment].data == "phonebook":
+    return phonebook_store(given[Phonebook], workdir.path / "store")
+  progress.stage("reading the corpus")
+  return prepare_store(given[Corpus], given[Tokenization], workdir.path / "store", progress.say)
+
+
+if __name__ == "__main__":
+  cli.run(main)
