@@ -28,27 +28,30 @@ class Layout:
     expert: device groups that hold different runs; 0 takes as many as divide both the devices and the runs of a stack.
     tensor: devices that share one layer's heads and hidden units.
     fsdp: parameters and moments are sharded over `data` too, instead of replicated.
-    cpu_devices: on CPU, how many devices to present (0: one per core), so that runs train side by side.
+    devices: how many to use; 0 is all. A CPU counts as one per core, so that runs train side by side.
   """
 
   expert: int = 0
   tensor: int = 1
   fsdp: bool = False
-  cpu_devices: int = 0
+  devices: int = 0
 
 
 def present_devices(layout: Layout) -> None:
   """Makes a CPU look like several devices, if asked for. To be called before JAX touches a backend."""
-  jax.config.update("jax_num_cpu_devices", layout.cpu_devices or len(os.sched_getaffinity(0)))
+  jax.config.update("jax_num_cpu_devices", layout.devices or len(os.sched_getaffinity(0)))
 
 
-def make_mesh(layout: Layout, runs: int, batch: int, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(layout: Layout, runs: int, batch: int) -> Mesh:
   """The mesh for a stack of `runs` runs with `batch` sequences per run and step.
 
   Raises:
     InputError: the layout's numbers do not divide the devices, the runs or the batch.
   """
-  devices = jax.devices() if devices is None else devices
+  devices = jax.devices()
+  if layout.devices > len(devices):
+    raise InputError(f"Layout.devices = {layout.devices}, but this machine has {len(devices)}; use at most that many, or 0 for all")
+  devices = devices[:layout.devices or None]
   if len(devices) % layout.tensor:
     raise InputError(f"Layout.tensor = {layout.tensor} does not divide {len(devices)} devices; use one of {_divisors(len(devices))}")
   groups = len(devices) // layout.tensor

@@ -172,7 +172,7 @@ def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Sched
     return jnp.sum(losses_BxT * weights_BxT) / jnp.sum(weights_BxT)
 
   value, gradient = jax.value_and_grad(loss)(state["params"])
-  norm = optax.global_norm(gradient)
+  norm = optax.tree.norm(gradient)
   rate = schedule.rate(state["step"])
   direction, moments = transformation(spec.optimizer).update(gradient, state["moments"], state["params"])
   finite = jnp.isfinite(value) & jnp.isfinite(norm)

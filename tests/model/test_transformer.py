@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsplit.model import transformer
+from jaxsplit.model.config import Architecture
+from jaxsplit.model.loss import token_losses
+
+CONFIG = Architecture(head_dim=8, queries_per_kv=2).at(32, 2, 50, 12)
+END = 0
+
+
+@pytest.fixture(scope="module")
+def params():
+  return transformer.initialize(CONFIG, jax.random.key(0))
+
+
+def hidden(params, tokens, config=CONFIG):
+  return transformer.apply(config, params, tokens, END)[0]
+
+
+def test_causality_by_gradient(params):
+  """The output at t depends on the embeddings of tokens up to t, and of no later one."""
+  tokens = jnp.arange(1, 13)[None]
+
+  def output(embed, t):
+    return jnp.sum(hidden({**params, "embed_VxD": embed}, tokens)[0, t] * jnp.arange(32))
+
+  for t in (0, 5, 11):
+    touched = np.abs(jax.grad(output)(params["embed_VxD"], t)).sum(1)[1:13] > 0
+    np.testing.assert_array_equal(touched, np.arange(12) <= t)
+
+
+def test_documents_do_not_see_each_other(params):
+  first = jnp.array([[5, 6, END, 7, 8, 9, 3, 4, 5, 6, 7, 8]])
+  second = first.at[0, 0].set(20)
+  after = np.asarray(hidden(params, first) - hidden(params, second))[0]
+  assert np.abs(after[:3]).max() > 1e-3
+  np.testing.assert_array_equal(after[3:], 0)
+
+
+def test_rotary_positions_are_relative(params):
+  """Without document masking a window's attention depends on distances alone: a lone repeated token gives equal outputs."""
+  out = hidden(params, jnp.full((1, 12), 7))
+  np.testing.assert_allclose(out[0], np.broadcast_to(out[0, :1], out[0].shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_remat_changes_no_gradient(params, remat):
+  tokens = jax.random.randint(jax.random.key(1), (2, 12), 1, 50)
+  loss = lambda config: lambda p: jnp.mean(hidden(p, tokens, config) ** 2 * jnp.arange(32))
+  config = Architecture(head_dim=8, queries_per_kv=2, remat=remat).at(32, 2, 50, 12)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+               jax.jit(jax.grad(loss(CONFIG)))(params), jax.jit(jax.grad(loss(config)))(params))
+
+
+def test_loss_in_chunks_is_the_loss(monkeypatch):
+  x = jax.random.normal(jax.random.key(0), (3, 8, 16))
+  unembed = jax.random.normal(jax.random.key(1), (16, 40))
+  targets = jax.random.randint(jax.random.key(2), (3, 8), 0, 40)
+  expected = -jnp.take_along_axis(jax.nn.log_softmax(x @ unembed), targets[..., None], 2)[..., 0]
+  whole = token_losses(x, unembed, targets)
+  monkeypatch.setattr("jaxsplit.model.loss._LOGITS_AT_ONCE", 200)
+  np.testing.assert_allclose(whole, expected, rtol=1e-5)
+  np.testing.assert_allclose(token_losses(x, unembed, targets), expected, rtol=1e-5)
+
+
+def test_a_fresh_model_is_near_uniform(params):
+  tokens = jax.random.randint(jax.random.key(1), (4, 13), 1, 50)
+  x, unembed = transformer.apply(CONFIG, params, tokens[:, :-1], END)
+  assert abs(float(token_losses(x, unembed, tokens[:, 1:]).mean()) - np.log(50)) < 0.8

@@ -1,0 +1,43 @@
+import math
+
+import numpy as np
+import pytest
+
+from jaxsplit.split.cells import Cell
+from jaxsplit.split.probe import Probe, fit_rates
+
+
+def cells(loss, sizes=(10_000, 40_000, 160_000), rates=(1e-3, 2e-3, 4e-3, 8e-3, 16e-3)):
+  return [Cell(n, n, "a", 1000, 0, 1, 1.0, loss(n, rate), 1.0, 1.0, 0, "probe", rate, 10, None, "ok") for n in sizes for rate in rates]
+
+
+def test_a_known_valley_is_found():
+  best = lambda n: 5e-3 * (n / 40_000) ** -0.3
+  rule = fit_rates(Probe(rates=(1e-3, 16e-3)), cells(lambda n, r: 2 + 0.02 * math.log(r / best(n)) ** 2 + 1e4 / n))
+  for n in (10_000, 40_000, 160_000, 500_000):
+    assert rule.rate(n) == pytest.approx(best(n), rel=0.01)
+
+
+def test_a_slope_out_of_bounds_is_held_at_the_bound():
+  best = lambda n: 4e-3 * (n / 40_000) ** 0.4  # Rising with N, which bounds forbid.
+  rule = fit_rates(Probe(rates=(1e-3, 16e-3)), cells(lambda n, r: 2 + 0.02 * math.log(r / best(n)) ** 2))
+  assert rule.exponent == 0
+  assert rule.rate(40_000) == pytest.approx(4e-3, rel=0.15)
+
+
+def test_one_noisy_size_does_not_take_the_rule_with_it():
+  best = lambda n: 4e-3
+  noisy = lambda n, r: 2 + 0.02 * math.log(r / best(n)) ** 2 - (0.02 if (n, r) == (40_000, 16e-3) else 0)
+  assert fit_rates(Probe(rates=(1e-3, 16e-3)), cells(noisy)).rate(40_000) == pytest.approx(4e-3, rel=0.5)
+
+
+def test_no_valley_takes_the_rates_own_best_and_diverged_rates_are_left_out():
+  falling = lambda n, r: math.nan if r > 1e-2 else 3 - 0.1 * math.log(r)
+  rule = fit_rates(Probe(rates=(1e-3, 8e-3)), cells(falling))
+  assert rule.rate(40_000) <= 8e-3
+  assert all(rate == 8e-3 and not inside for *_, rate, inside in rule.best)
+
+
+def test_a_single_rate_is_taken_as_it_is():
+  rule = fit_rates(Probe(rates=(3e-3,)), [])
+  assert rule.rate(123) == rule.rate(10**9) == 3e-3

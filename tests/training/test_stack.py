@@ -1,0 +1,167 @@
+"""Run stacks: one run is a plain model, many are that many runs, and none touches another."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxsplit.model import transformer
+from jaxsplit.model.config import Architecture
+from jaxsplit.model.loss import token_losses
+from jaxsplit.training import stack
+from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
+from jaxsplit.training.sharding import Layout
+from jaxsplit.training.stack import StackSpec
+
+ONE_DEVICE, TWO_DEVICES = Layout(devices=1), Layout(devices=2)
+STEPS, BATCH, LENGTH = 4, 2, 8
+
+
+def spec(runs, layout=ONE_DEVICE, runs_per_map=1, **architecture):
+  config = Architecture(head_dim=8, **architecture).at(16, 2, 20, LENGTH)
+  return StackSpec(config, Optimizer(), layout, runs, runs_per_map, BATCH, end_of_document=0)
+
+
+def tokens(runs, seed=0):
+  return np.random.default_rng(seed).integers(1, 20, (STEPS, runs, BATCH, LENGTH + 1)).astype(np.int32)
+
+
+def schedule(runs):
+  zeros = np.zeros(runs, np.int32)
+  return Schedule(np.linspace(1e-3, 1e-2, runs).astype(np.float32), zeros, zeros + 2, zeros + 3, zeros + 8)
+
+
+def train(s, state, block, steps=STEPS, plan=None):
+  return stack.train_block(s)(state, block, np.int32(steps), plan or schedule(s.runs))
+
+
+def row(tree, r):
+  return jax.tree.map(lambda x: np.asarray(x[r]), tree)
+
+
+def assert_close(a, b, **tolerance):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def three():
+  """Three runs trained one after another on one device: (spec, tokens, end state, metrics)."""
+  s, block = spec(3), tokens(3)
+  state, metrics = train(s, stack.initialize(s, [1, 2, 3]), block)
+  return s, block, jax.device_get(state), jax.device_get(metrics)
+
+
+def test_a_stack_of_one_is_a_plain_model():
+  s, block, plan = spec(1), tokens(1), schedule(1)
+  state = stack.initialize(s, [5])
+  params = row(state["params"], 0)
+  moments = transformation(s.optimizer).init(params)
+  losses = []
+  for i in range(STEPS):
+    def loss(p):
+      x, unembed = transformer.apply(s.model, p, block[i, 0][:, :-1], 0)
+      return jnp.mean(token_losses(x, unembed, block[i, 0][:, 1:]))
+    value, gradient = jax.value_and_grad(loss)(params)
+    direction, moments = transformation(s.optimizer).update(gradient, moments, params)
+    rate = Schedule(*(a[0] for a in plan)).rate(np.int32(i))
+    params = optax.apply_updates(params, jax.tree.map(lambda d: -rate * d, direction))
+    losses.append(float(value))
+  state, metrics = train(s, state, block)
+  np.testing.assert_allclose(metrics["loss"][:, 0], losses, rtol=1e-5)
+  assert_close(row(state["params"], 0), params, rtol=1e-3, atol=1e-5)
+  assert int(state["step"][0]) == STEPS
+
+
+def test_a_stack_of_many_is_that_many_runs(three):
+  _, block, state, metrics = three
+  one = spec(1)
+  for r, seed in enumerate([1, 2, 3]):
+    plan = Schedule(*(a[r:r + 1] for a in schedule(3)))
+    alone, alone_metrics = train(one, stack.initialize(one, [seed]), block[:, r:r + 1], plan=plan)
+    np.testing.assert_allclose(metrics["loss"][:, r], alone_metrics["loss"][:, 0], rtol=1e-5)
+    assert_close(row(alone["params"], 0), row(state["params"], r), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout, runs_per_map, exact", [(ONE_DEVICE, 1, True), (ONE_DEVICE, 0, False)], ids=["map", "vmap"])
+def test_one_run_perturbed_leaves_the_others_as_they_were(layout, runs_per_map, exact):
+  s, block = spec(3, layout, runs_per_map), tokens(3)
+  state, _ = train(s, stack.initialize(s, [1, 2, 3]), block)
+  before = jax.device_get(state)
+  block[:, 1] = tokens(3, seed=9)[:, 1]
+  state, _ = train(s, stack.initialize(s, [1, 2, 3]), block)
+  assert np.abs(before["params"]["embed_VxD"][1] - state["params"]["embed_VxD"][1]).max() > 1e-4
+  for r in (0, 2):
+    if exact:
+      assert_equal(row(before, r), row(state, r))
+    else:
+      assert_close(row(before, r), row(state, r), atol=1e-6)
+
+
+def test_runs_sharded_over_devices_are_the_runs():
+  one, two = spec(2), spec(2, TWO_DEVICES)
+  assert two.mesh.shape["expert"] == 2
+  block = tokens(2)
+  a, _ = train(one, stack.initialize(one, [1, 2]), block)
+  b, _ = train(two, stack.initialize(two, [1, 2]), block)
+  assert_close(jax.device_get(a), jax.device_get(b), rtol=1e-5, atol=1e-6)
+
+
+def test_no_collective_between_experts():
+  s = spec(2, TWO_DEVICES)
+  text = stack.train_block(s).lower(s.abstract, tokens(2), np.int32(STEPS), schedule(2)).compile().as_text()
+  assert not [line for line in text.splitlines() if any(f" {op}(" in line for op in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))]
+
+
+def test_one_run_on_two_devices_shares_its_batch(three):
+  s, block, state, _ = three
+  split = dataclasses.replace(s, layout=TWO_DEVICES)
+  assert dict(split.mesh.shape) == {"expert": 1, "data": 2, "tensor": 1}
+  shared, _ = train(split, stack.initialize(split, [1, 2, 3]), block)
+  assert_close(jax.device_get(shared["params"]), state["params"], rtol=1e-3, atol=1e-5)
+
+
+def test_a_part_of_a_block_is_that_many_steps(three):
+  s, block, state, metrics = three
+  first, early = train(s, stack.initialize(s, [1, 2, 3]), block, steps=3)
+  np.testing.assert_array_equal(early["loss"][3], 0)
+  rest = np.concatenate([block[3:], block[:3]])
+  second, _ = train(s, first, rest, steps=1)
+  assert_equal(jax.device_get(second), state)
+  np.testing.assert_array_equal(early["loss"][:3], metrics["loss"][:3])
+
+
+def test_fork_equals_its_parents_exactly(three):
+  s, _, state, _ = three
+  rows = [2, 0, 0, 5, 3]
+  forked = stack.fork(spec(5), [state, stack.initialize(s, [7, 8, 9])], rows)
+  other = stack.initialize(s, [7, 8, 9])
+  for r, parent in enumerate(rows):
+    assert_equal(row(forked, r), row(state, parent) if parent < 3 else row(other, parent - 3))
+
+
+def test_fork_may_reset_moments(three):
+  _, _, state, _ = three
+  forked = stack.fork(spec(2), [state], [0, 1], keep_moments=False)
+  assert all(not np.any(x) for x in jax.tree.leaves(forked["moments"]))
+  assert_equal(row(forked["params"], 1), row(state["params"], 1))
+  assert int(forked["step"][1]) == STEPS
+
+
+def test_a_step_that_is_not_finite_is_left_out_of_its_run_alone(three):
+  s, block, state, _ = three
+  fresh = stack.initialize(s, [1, 2, 3])
+  fresh["params"]["norm"]["scale"] = fresh["params"]["norm"]["scale"].at[1].set(jnp.inf)
+  before = row(fresh, 1)
+  after, metrics = train(s, fresh, block)
+  np.testing.assert_array_equal(metrics["skipped"], [[0, 1, 0]] * STEPS)
+  assert_equal(row(after["params"], 1), before["params"])
+  assert_equal(row(after["moments"], 1), before["moments"])
+  for r in (0, 2):
+    assert_equal(row(after, r), row(state, r))
