@@ -79,7 +79,13 @@ class Cells:
         raise InputError(f"{where}: column {name!r} has {len(array)} values, column 'loss' has {size}")
       arrays[name] = _typed(array, name, where, rows)
     _check_values(arrays, where, rows)
-    return cls(**arrays, source=dict(source or {}))
+    source = dict(source or {})
+    repeated = _repeated(arrays, where, rows)
+    if repeated:
+      keep = ~np.isin(np.arange(size), list(repeated))
+      arrays = {name: array[keep] for name, array in arrays.items()}
+      source = {**source, "dropped": {**source.get("dropped", {}), "repeated": len(repeated)}, "repeated": list(repeated.values())}
+    return cls(**arrays, source=source)
 
   def __len__(self) -> int:
     return len(self.loss)
@@ -99,8 +105,8 @@ def read_cells(path: str | os.PathLike, columns: Mapping[str, str] | None = None
   """Reads a table of measured models from a .csv or .parquet file.
 
   Rows whose `status` column is there and not "ok" are left out, and so are rows whose `role` column is there and not
-  "grid": those are the proof of a plan, not the law's data. Both are counted in `source["dropped"]`. Every other row
-  must hold: a row that is exactly repeated, or that gives no positive loss, is an error and not a silent loss of data.
+  "grid" (those are the proof of a plan, not the law's data) and rows that repeat another in every number, loss
+  included, which measure nothing. `source["dropped"]` counts them. Any other row must be a measurement.
 
   Args:
     path: the file.
@@ -223,13 +229,18 @@ def _check_values(arrays: dict[str, np.ndarray], where: str, rows: Sequence[int]
   refuse(~np.isfinite(arrays["replica"]), "replica", "it must be a number")
   refuse(arrays["seed_tokens"] + arrays["expert_tokens"] <= 0, "seed_tokens",
          "with no expert_tokens either the model is untrained: remove the row")
+
+
+def _repeated(arrays: dict[str, np.ndarray], where: str, rows: Sequence[int] | None) -> dict[int, str]:
+  """Entries that repeat an earlier one in every number, the loss included, with a line on each."""
   seen: dict[tuple, int] = {}
-  keys = zip(*(arrays[name].tolist() for name in ("params", "seed_tokens", "expert_tokens", "domain", "replica", "loss")))
-  for i, key in enumerate(keys):
+  found = {}
+  for i, key in enumerate(zip(*(arrays[name].tolist() for name in (*REQUIRED, *OPTIONAL)))):
     if key in seen:
-      raise InputError(f"{where}:{_line(rows, i)}: the same measurement as row {_line(rows, seen[key])} "
-                       f"(params {key[0]:g}, seed_tokens {key[1]:g}, expert_tokens {key[2]:g}, loss {key[5]:g}); remove one of them")
-    seen[key] = i
+      found[i] = (f"{where}:{_line(rows, i)}: left out, the same measurement as row {_line(rows, seen[key])} "
+                  f"(params {arrays['params'][i]:g}, loss {arrays['loss'][i]:g})")
+    seen.setdefault(key, i)
+  return found
 
 
 def _line(rows: Sequence[int] | None, i: int) -> int:

@@ -52,7 +52,7 @@ class FitSettings:
   share: Literal["exponents", "everything", "nothing"] = "exponents"
   repeats: bool = False
   holdout: str = "auto"
-  starts: int = 128
+  starts: int = 64
   bootstrap: int = 1000
   resample: Literal["residuals", "pairs", "trunks"] = "residuals"
   seed: int = 0
@@ -146,7 +146,8 @@ def bootstrap(fit: Fitted, cells: Cells, settings: FitSettings) -> np.ndarray:
   if not settings.bootstrap:
     return np.zeros((0, len(fit.theta)))
   target, weight = resample(fit, cells, settings.resample, settings.bootstrap, settings.seed)
-  return solve(fit.model, fit.problem, np.broadcast_to(fit.theta, (settings.bootstrap, len(fit.theta))), target, weight).theta
+  return solve(fit.model, fit.problem, np.broadcast_to(fit.theta, (settings.bootstrap, len(fit.theta))), target, weight,
+               near=True).theta
 
 
 def _predict_held_out(fit: Fitted, cells: Cells, masks: list[np.ndarray]) -> list[np.ndarray]:

@@ -1,14 +1,21 @@
-"""The minimiser behind every fit: many starts, or many bootstrap refits, of one objective in one compiled loop.
+"""The minimiser behind every fit: many starts, or many bootstrap refits, of one objective at once.
 
 minimise  F(theta) = sum_i w_i rho(r_i(theta)),   rho(r) = r^2/2 for |r| <= delta, delta (|r| - delta/2) beyond (Huber 1964),
 
-inside bounds. A large delta is least squares; a tiny one is L1 (as rho/delta). Two ideas make it both quick and exact:
+inside bounds. A large delta is least squares; a tiny one is L1 (as rho/delta). The steps are Levenberg-Marquardt's, with
+three changes that together bring nearly every start to the optimum of F itself:
 
-- Far away, Levenberg-Marquardt on iteratively reweighted least squares, with delta falling from the residuals' own size
-  to its goal, so that early steps see a smooth bowl. The damping is a multiple of the identity: theta is scaled so that
-  every constant is of order one, and Marquardt's scaling strands starts in flat valleys.
-- Near the optimum most residuals lie beyond delta, where reweighting crawls. There the true Hessian of F, second
-  derivatives of the model included, converges quadratically to an optimum of F itself and not of a surrogate.
+- Settling. The model is linear in its coefficients, so each start first fits them to the exponents it was given.
+- Widths. All starts then solve least squares, a smooth bowl, and from there follow the optimum as the width falls to
+  delta by halves. The damping is a multiple of the identity (theta is scaled so that every constant is of order one):
+  Marquardt's own scaling strands starts in flat valleys.
+- Curvature. Beyond the width rho is straight: its true curvature is 0, while reweighted least squares takes delta/|r|,
+  which always descends but crawls once most residuals lie there. So that term is blended in with the damping: failed
+  steps turn to reweighting, successful ones to Newton's method, which ends the search in a few steps. Starts that take
+  long lie in a valley that bends; they get the model's second derivatives too.
+
+The model and its derivatives are compiled, for a batch of starts; the steps are NumPy on small systems, so that a form
+costs one short compilation and a start that has settled makes room for the next one at once.
 
 With K domains, theta [P] holds shared constants and one block a domain. Domain k reads theta[index[k]] ([q], q << P), so
 derivatives are taken with q constants and only their [q, q] products are added into the [P, P] system.
@@ -24,20 +31,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_REWEIGHTED_STEPS = 12  # Enough to come near from any start that will come near at all; measured on the tables of docs/law.md.
-_MAX_STEPS = 150
-_BATCH = 64  # Starts that share one loop: 64 x 240 doubles stay in a core's cache.
+_BATCH = 64  # Starts evaluated together: 64 x 240 doubles stay in a core's cache.
+_SETTLING_STEPS = 4
+_LEAST_SQUARES_STEPS = 40
+_PATIENCE = 200  # Steps after which second derivatives are worth their price.
+_MOST_STEPS = 1000  # Huber and least squares take some tens, L1 some hundreds.
+_CLOSE = 1e-6  # Relative descent promised by a step, at which least squares has done its part ...
+_NARROW = 1e-2  # ... at which the next width is taken up ...
+_SETTLED = 1e-13  # ... and below which rounding hides any descent.
+_FULL_BLEND = 1e-3  # The damping from which on the curvature is all of reweighted least squares.
+_STUCK = 1e10  # The damping at which a step no longer moves theta.
 
 
 class Problem(NamedTuple):
   """What is fitted, apart from weights and targets.
 
   Attributes:
-    cells: pytree of [K, M] arrays that the model reads.
+    cells: pytree of arrays, leading axis K, that the model reads.
     index: [K, q] positions in theta of each domain's constants.
     low, high: [P] bounds.
-      linear: [P] which constants the model is linear in, before any logarithm.
-    delta: where the Huber objective turns from square to linear.
+    linear: [P] which constants the model is linear in, before any logarithm.
+    delta: where the objective turns from square to straight.
   """
 
   cells: Any
@@ -49,22 +63,18 @@ class Problem(NamedTuple):
 
 
 class Solution(NamedTuple):
-  """Per start: theta [S, P], objective [S], gradient [S] (its largest free component, relative to the objective's scale)."""
+  """Per start: theta [S, P], objective [S] (infinite where the start failed) and gradient [S].
+
+  The gradient is its largest free component for a total weight of 1, in units of the pull of one residual.
+  """
 
   theta: np.ndarray
   objective: np.ndarray
   gradient: np.ndarray
 
 
-class _State(NamedTuple):
-  theta: Any
-  damping: Any
-  delta: Any
-  done: Any
-
-
-def solve(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray, target: np.ndarray,
-          weight: np.ndarray) -> Solution:
+def solve(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray, target: np.ndarray, weight: np.ndarray,
+          near: bool = False) -> Solution:
   """Minimises from every row of `theta`.
 
   Args:
@@ -73,28 +83,155 @@ def solve(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray,
     theta: [S, P] starts.
     target: [K, M], or [S, K, M] where each start has its own.
     weight: [K, M] or [S, K, M]; zero leaves a point out.
+    near: the starts are optima of almost the same objective, so settling and least squares are skipped.
   """
-  starts = len(theta)
-  # Always whole batches: one compiled shape serves starts, hold-outs and bootstrap alike.
-  rows = -(-starts // _BATCH) * _BATCH
-  order = np.arange(rows) % starts
-  pick = lambda a, i: a if a.ndim == 2 else a[i]
-  parts = []
+  starts, size = theta.shape
+  pick = lambda a, i: np.broadcast_to(a if a.ndim == 2 else a[i], (len(i), *a.shape[-2:]))
+  total = np.broadcast_to(weight.sum((-2, -1)), starts)
+  out = Solution(np.array(theta), np.full(starts, np.inf), np.full(starts, np.inf))
+  waiting = list(range(starts))[::-1]
+  slots = _Slots(problem, size, near)
   with jax.enable_x64(True):
-    problem = jax.tree.map(jnp.asarray, problem)
-    for first in range(0, rows, _BATCH):
-      i = order[first:first + _BATCH]
-      shape = (_BATCH, *target.shape[-2:])
-      parts.append(_solve_batch(model, problem, jnp.asarray(theta[i]), jnp.asarray(np.broadcast_to(pick(target, i), shape)),
-                                jnp.asarray(np.broadcast_to(pick(weight, i), shape))))
-    return Solution(*(np.concatenate([np.asarray(p) for p in part])[:starts] for part in zip(*parts)))
+    cells, index = jax.tree.map(jnp.asarray, problem.cells), jnp.asarray(problem.index)
+    data = None
+    while True:
+      data = None if slots.load(waiting, theta) else data
+      if not slots.busy.any():
+        return out
+      if data is None:
+        i = slots.start
+        data = jnp.asarray(pick(target, i)), jnp.asarray(pick(weight, i) / total[i][:, None, None])
+      patient = bool((slots.busy & (slots.age > _PATIENCE)).any())
+      slots.take(*jax.device_get(_evaluate(model, patient, cells, index, slots.trial, *data, slots.width)))
+      for s in np.flatnonzero(slots.busy & slots.settled):
+        i = slots.start[s]
+        value = slots.value[s] if slots.width[s] <= problem.delta else np.inf
+        out.theta[i], out.objective[i] = slots.theta[s], value * total[i]
+        out.gradient[i] = np.abs(slots.slope[s]).max() / max(min(problem.delta, np.sqrt(2 * value)), 1e-300)
+        slots.busy[s] = False
+
+
+class _Slots:
+  """The starts in work, one a slot: where each stands, the quadratic model of F there, and what it tries next."""
+
+  def __init__(self, problem: Problem, size: int, near: bool):
+    self.problem, self.near = problem, near
+    self.start = np.zeros(_BATCH, int)
+    self.busy, self.settled, self.polishing = (np.zeros(_BATCH, bool) for _ in range(3))
+    self.age = np.zeros(_BATCH, int)
+    self.theta, self.move, self.slope = (np.zeros((_BATCH, size)) for _ in range(3))
+    self.value, self.damping, self.width, self.promise = (np.ones(_BATCH) for _ in range(4))
+    self.inside, self.beyond, self.second = (np.zeros((_BATCH, size, size)) for _ in range(3))
+
+  @property
+  def trial(self) -> np.ndarray:
+    """[B, P] where F is to be evaluated next."""
+    return self.theta + self.move
+
+  def load(self, waiting: list[int], theta: np.ndarray) -> bool:
+    """Puts waiting starts into idle slots; True where any was."""
+    idle = np.flatnonzero(~self.busy)[:len(waiting)]
+    if not len(idle):
+      return False
+    self.start[idle] = [waiting.pop() for _ in idle]
+    self.theta[idle] = np.clip(theta[self.start[idle]], self.problem.low, self.problem.high)
+    self.move[idle] = 0
+    self.value[idle], self.damping[idle], self.width[idle] = np.inf, 1e-2, np.inf
+    self.busy[idle], self.settled[idle], self.polishing[idle] = True, False, False
+    self.age[idle] = _LEAST_SQUARES_STEPS if self.near else 0
+    return True
+
+  def take(self, value: np.ndarray, slope: np.ndarray, *curvatures: np.ndarray) -> None:
+    """Takes up the evaluation at `trial`, accepting where it descends, and chooses the next move."""
+    fresh = np.isinf(self.value)  # nothing to compare with: a new start, or a new width
+    better = value < self.value  # False for NaN
+    self.theta[better] += self.move[better]
+    mine = self.value, self.slope, self.inside, self.beyond, self.second
+    for old, new in zip(mine, (value, slope, *curvatures)):
+      old[better] = new[better]
+    factor = np.where(better, 1 / 6, 5.0)
+    self.damping = np.where(fresh, self.damping, np.clip(self.damping * factor, 1e-15, 10 * _STUCK))
+    self.age += 1
+    stuck = self.damping > _STUCK
+    self.settled |= (fresh & ~better) | (self.age > _MOST_STEPS)  # not finite at the start, or no end in sight
+    # The next width is taken up only near the optimum of this one: the path of optima is smooth, shortcuts are not.
+    last = self.width <= self.problem.delta
+    narrow = self.polishing & ~last & (stuck | better & ~fresh & (self.promise < _NARROW))
+    self._choose_move()
+    promised = self.promise < np.where(self.polishing, _SETTLED, _CLOSE)
+    enough = ~narrow & (stuck | promised & (self.promise >= 0) & (self.age > _SETTLING_STEPS))
+    self.settled |= self.polishing & last & enough
+    turn = ~self.polishing & (enough | (self.age > _LEAST_SQUARES_STEPS))
+    width = np.where(turn, np.sqrt(2 * self.value), self.width / 2)
+    for changed in (narrow & ~self.settled, turn & ~self.settled):
+      self.width[changed] = np.maximum(self.problem.delta, width[changed])
+      self.value[changed], self.move[changed] = np.inf, 0
+    self.damping[turn | narrow & stuck] = 1e-4
+    self.polishing |= turn
+
+  def _choose_move(self) -> None:
+    """The damped Newton step inside the bounds, and the relative descent it promises."""
+    p = self.problem
+    blend = np.minimum(1, self.damping / _FULL_BLEND)
+    curvature = self.inside + blend[:, None, None] * self.beyond
+    diagonal = np.einsum("bii->bi", curvature)
+    scale = np.maximum(diagonal.max(1), 1e-300)[:, None]
+    curvature += ((1 - blend) * (self.polishing & (self.age > _PATIENCE)))[:, None, None] * self.second
+    diagonal += self.damping[:, None] * scale
+    outward = (self.theta <= p.low) & (self.slope > 0) | (self.theta >= p.high) & (self.slope < 0)
+    held = outward | ((self.age <= _SETTLING_STEPS)[:, None] & ~p.linear)
+    self.slope[held] = 0
+    low, high = p.low - self.theta, p.high - self.theta
+    move = _minimise(curvature, self.slope, scale, held, np.zeros_like(low))
+    # Constants that would leave the bounds stop there, and the others make the best of it.
+    leaving = (move < low) | (move > high)
+    again = np.flatnonzero(leaving.any(1))
+    move = np.clip(move, low, high)
+    if len(again):
+      move[again] = _minimise(curvature[again], self.slope[again], scale[again], (held | leaving)[again], move[again])
+    self.move = np.clip(move, low, high)
+    self.promise = -(self.slope * self.move).sum(1) / self.value
+
+
+def _minimise(curvature: np.ndarray, slope: np.ndarray, scale: np.ndarray, held: np.ndarray, move: np.ndarray) -> np.ndarray:
+  """[B, P] minimisers of slope.m + m'Cm/2 over the constants that are not held; those that are move as told."""
+  move = np.where(held, move, 0)
+  system = np.where(held[:, :, None] | held[:, None, :], 0, curvature)
+  np.einsum("bii->bi", system)[held] = np.broadcast_to(scale, held.shape)[held]
+  right = np.where(held, scale * move, -slope - (curvature @ move[..., None])[..., 0])
+  return np.linalg.solve(system, right[..., None])[..., 0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.vmap, in_axes=(None, None, None, None, 0, 0, 0, 0))
+def _evaluate(model, patient, cells, index, theta, target, weight, delta):
+  """F, its gradient [P] and three parts of curvature [P, P].
+
+  They are J'hJ with h = 1 inside the width and 0 beyond, J'hJ with h = 0 inside and delta/|r| beyond, and the pull of all
+  residuals on the model's second derivatives (zeros unless `patient`).
+  """
+
+  def domain(theta, cells, target, weight):
+    r, tangent = jax.linearize(lambda theta: model(theta, cells) - target, theta)
+    j = jax.vmap(tangent)(jnp.eye(theta.shape[0]))
+    size = jnp.abs(r)
+    within = size <= delta
+    value = (weight * jnp.where(within, r**2 / 2, delta * (size - delta / 2))).sum()
+    bends = jnp.where(within, weight, 0), jnp.where(within, 0, weight * delta / size)
+    pull = weight * jnp.clip(r, -delta, delta)
+    bowed = jax.hessian(lambda theta: pull @ model(theta, cells))(theta) if patient else jnp.zeros((len(theta), len(theta)))
+    return value, j @ pull, *((j * bend) @ j.T for bend in bends), bowed
+
+  value, slope, *bent = jax.vmap(domain)(theta[index], cells, target, weight)
+  size = theta.shape[0]
+  place = lambda block: jnp.zeros((size, size)).at[index[:, :, None], index[:, None, :]].add(block)
+  return value.sum(), jnp.zeros(size).at[index].add(slope), *map(place, bent)
 
 
 def sensitivities(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray) -> np.ndarray:
   """[K, M, P] derivatives of the predictions with respect to theta [P]."""
   with jax.enable_x64(True):
-    index = jnp.asarray(problem.index)
-    local = jax.vmap(jax.jacfwd(model))(jnp.asarray(theta)[index], jax.tree.map(jnp.asarray, problem.cells))
+    local = np.asarray(_jacobian(model, theta[problem.index], problem.cells))
   out = np.zeros((*local.shape[:2], len(theta)))
   for k, places in enumerate(problem.index):
     out[k][:, places] = local[k]
@@ -102,96 +239,5 @@ def sensitivities(model: Callable[[Any, Any], Any], problem: Problem, theta: np.
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _solve_batch(model: Any, problem: Problem, theta: Any, target: Any, weight: Any) -> Solution:
-  total = weight.sum((1, 2))
-  weight = weight / total[:, None, None]
-
-  def descend(system, state, shrink, goal, most, settle, tolerance):
-    """Damped steps for all starts until each is done."""
-    evaluate = jax.vmap(functools.partial(_objective, model, problem))
-    system = jax.vmap(functools.partial(system, model, problem))
-
-    def step(carry):
-      t, state = carry
-      move, promise, value = jax.vmap(functools.partial(_move, problem))(
-          state.theta, state.damping, jnp.broadcast_to((t < settle) & ~problem.linear, theta.shape), *system(state.theta, target, weight, state.delta))
-      new = jnp.clip(state.theta + move, problem.low, problem.high)
-      better = evaluate(new, target, weight, state.delta) < value
-      damping = jnp.clip(jnp.where(better, state.damping / 6, state.damping * 5), 1e-15, 1e12)
-      # Converged: at the last delta a step promises less than rounding can show.
-      settled = (promise < tolerance * value) | (damping > 1e10)
-      done = state.done | (settled & (state.delta <= goal))
-      keep = lambda new, old: jnp.where(done[:, None] if new.ndim > 1 else done, old, new)
-      return t + 1, _State(keep(jnp.where(better[:, None], new, state.theta), state.theta), keep(damping, state.damping),
-                           jnp.where(better | settled, jnp.maximum(goal, state.delta * shrink), state.delta), done)
-
-    running = lambda carry: (carry[0] < most) & ~carry[1].done.all()
-    return jax.lax.while_loop(running, step, (0, state))
-
-  size = len(theta)
-  start = _State(jnp.clip(theta, problem.low, problem.high), jnp.full(size, 1e-2), jnp.full(size, jnp.inf), jnp.zeros(size, bool))
-  t1, near = descend(_gauss_newton, start, 1.0, jnp.inf, 40, 4, 1e-3)
-  rest = jax.vmap(functools.partial(_residuals, model, problem))(near.theta, target)
-  spread = jnp.sqrt((weight * rest**2).sum((1, 2)))
-  delta = jnp.maximum(spread, problem.delta)
-  t2, state = descend(_exact, _State(near.theta, jnp.full(size, 1e-4), delta, jnp.zeros(size, bool)), 0.5, problem.delta, 150, 0, 1e-13)
-  value, slope, _ = jax.vmap(functools.partial(_exact, model, problem))(state.theta, target, weight, jnp.broadcast_to(problem.delta, size))
-  slope = jnp.where(_held(problem, state.theta, slope), 0, slope)
-  return Solution(state.theta, value * total, jnp.abs(slope).max(1) / jnp.minimum(problem.delta, spread))
-
-
-def _residuals(model, problem, theta, target):
-  return jax.vmap(model)(theta[problem.index], problem.cells) - target
-
-
-def _rho(r, delta):
-  size = jnp.abs(r)
-  return jnp.where(size <= delta, r**2 / 2, delta * (size - delta / 2))
-
-
-def _objective(model, problem, theta, target, weight, delta):
-  return (weight * _rho(_residuals(model, problem, theta, target), delta)).sum()
-
-
-def _gauss_newton(model, problem, theta, target, weight, delta):
-  """Value, gradient [P] and J'WJ [P, P] of least squares."""
-  del delta
-
-  def domain(theta, cells, target, weight):
-    r, tangent = jax.linearize(lambda theta: model(theta, cells) - target, theta)
-    j = jax.vmap(tangent)(jnp.eye(theta.shape[0]))
-    return (weight * r**2).sum() / 2, j @ (weight * r), (j * weight) @ j.T
-
-  return _add_up(problem, theta, *jax.vmap(domain)(theta[problem.index], problem.cells, target, weight))
-
-
-def _exact(model, problem, theta, target, weight, delta):
-  """Value, gradient [P] and Hessian [P, P] of the objective."""
-
-  def domain(theta, cells, target, weight):
-    objective = jax.value_and_grad(lambda theta: (weight * _rho(model(theta, cells) - target, delta)).sum())
-    (value, slope), tangent = jax.linearize(objective, theta)
-    return value, slope, jax.vmap(tangent)(jnp.eye(theta.shape[0]))[1]
-
-  return _add_up(problem, theta, *jax.vmap(domain)(theta[problem.index], problem.cells, target, weight))
-
-
-def _add_up(problem, theta, value, slope, curvature):
-  index, size = problem.index, theta.shape[0]
-  return (value.sum(), jnp.zeros(size).at[index].add(slope),
-          jnp.zeros((size, size)).at[index[:, :, None], index[:, None, :]].add(curvature))
-
-
-def _held(problem, theta, slope):
-  """Constants at a bound that the descent would push outward."""
-  return ((theta <= problem.low) & (slope > 0)) | ((theta >= problem.high) & (slope < 0))
-
-
-def _move(problem, theta, damping, fixed, value, slope, curvature):
-  """The damped Newton step, the descent it promises, and the value."""
-  held = _held(problem, theta, slope) | fixed
-  slope = jnp.where(held, 0, slope)
-  scale = jnp.abs(jnp.diagonal(curvature)).max()
-  system = jnp.where(held[:, None] | held, 0, curvature) + jnp.diag(jnp.where(held, 1, damping) * scale)
-  move = -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(system), True), slope)
-  return move, -slope @ move, value
+def _jacobian(model, local, cells):
+  return jax.vmap(jax.jacfwd(model))(local, cells)
