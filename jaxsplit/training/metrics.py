@@ -38,7 +38,7 @@ class Metrics:
     """Writes one block; `values` are arrays [steps, R]."""
     if self._file is None:
       self._path.parent.mkdir(parents=True, exist_ok=True)
-      self._file = self._path.open("a")
+      self._file = self._path.open("a", buffering=1)
     steps = len(next(iter(values.values())))
     line = {"leg": leg, "first_step": first_step, "steps": steps, **{name: _rounded(v) for name, v in values.items()}}
     self._file.write(json.dumps(line, separators=(",", ":")) + "\n")

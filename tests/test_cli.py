@@ -1,0 +1,108 @@
+"""The edge: what flags and gin files become, and the one line that bad ones get."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import Literal
+
+import pytest
+
+from jaxsplit import cli
+from jaxsplit.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Oven:
+  """How to bake."""
+
+  heat: float = 180.0
+  minutes: int | None = 20
+  mode: Literal["fan", "grill"] = "fan"
+  shelves: tuple[int, ...] = (1,)
+  tray: tuple[int, int] = (30, 40)
+  name: str = "oven"
+
+
+def parse(*argv, **kwargs):
+  return cli.parse("bake", "Bakes.", (Oven,), argv, **kwargs)[Oven]
+
+
+def write(tmp_path, text, name="a.gin"):
+  (tmp_path / name).write_text(text)
+  return str(tmp_path / name)
+
+
+def test_defaults():
+  assert parse() == Oven()
+
+
+def test_files_then_later_files_then_bindings(tmp_path):
+  first = write(tmp_path, "Oven.heat = 100\nOven.minutes = 1\nOven.mode = 'grill'")
+  second = write(tmp_path, "Oven.minutes = 2\nOven.heat = 200", "b.gin")
+  assert parse(f"--gin_file={first}", f"--gin_file={second}", "--gin.Oven.heat=300") == Oven(heat=300.0, minutes=2, mode="grill")
+
+
+def test_includes_macros_and_search_paths(tmp_path):
+  (tmp_path / "base").mkdir()
+  write(tmp_path / "base", "HOT = 250\nOven.heat = %HOT")
+  write(tmp_path, "include 'a.gin'\nOven.name = 'x'", "top.gin")
+  assert parse("--gin_file=top.gin", f"--gin_search_paths={tmp_path}", f"--gin_search_paths={tmp_path / 'base'}") == Oven(heat=250.0, name="x")
+
+
+def test_values_take_the_fields_types():
+  assert parse("--gin.Oven.shelves=[1, 2]", "--gin.Oven.minutes=None", "--gin.Oven.name=plain") == Oven(shelves=(1, 2), minutes=None, name="plain")
+
+
+def test_fields_as_flags():
+  assert parse("--heat=90", "--mode=grill", "--shelves=1,2", "--name=3", fields_as_flags=True) == Oven(90.0, 20, "grill", (1, 2), name="3")
+
+
+def test_operative_text_reproduces_the_settings(tmp_path):
+  given = cli.parse("bake", "Bakes.", (Oven,), ["--gin.Oven.heat=90", "--gin.Oven.mode=grill"])
+  assert parse(f"--gin_file={write(tmp_path, given.operative)}") == given[Oven]
+
+
+@pytest.mark.parametrize("text, message", [
+    ("Ovn.heat = 1", r"a.gin:1: unknown name Ovn; did you mean Oven\?"),
+    ("\nOven.haet = 1", r"a.gin:2: Oven has no setting haet; did you mean heat"),
+    ("Oven.heat = 'hot'", r"Oven.heat = 'hot': must be float"),
+    ("Oven.heat = True", r"Oven.heat = True: must be float"),
+    ("Oven.mode = 'boil'", r"must be one of fan, grill"),
+    ("Oven.tray = (1, 2, 3)", r"Oven.tray = \(1, 2, 3\): needs 2 values"),
+    ("import os", r"a.gin:1: import is not allowed"),
+    ("from __gin__ import dynamic_registration", r"a.gin:1: import is not allowed"),
+    ("Oven.heat = ", r"a.gin"),
+    ("include 'none.gin'", r"a.gin:1: no such file: none.gin"),
+    ("include 'a.gin'", r"deeper than 16"),
+    ("Oven.heat = @os.system()", r"a.gin"),
+])
+def test_bad_files_get_one_line(tmp_path, text, message):
+  with pytest.raises(InputError, match=message) as caught:
+    parse(f"--gin_file={write(tmp_path, text)}")
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--gin_file=nowhere.gin"], "no such file: nowhere.gin"),
+    (["--gin_flie=x"], r"unknown flag --gin_flie; did you mean .*--gin_file"),
+    (["--gin.Oven.heat"], "has no value"),
+    (["--gin.Oven.heta=3"], "did you mean heat"),
+])
+def test_bad_flags_get_one_line(argv, message):
+  with pytest.raises(InputError, match=message):
+    parse(*argv)
+
+
+def test_help_lists_bindings_with_defaults(capsys):
+  with pytest.raises(SystemExit):
+    parse("--help")
+  out = capsys.readouterr().out
+  assert "Oven.heat = 180.0" in out and "How to bake." in out
+
+
+def test_a_door_exits_with_2_and_one_line():
+  done = subprocess.run([sys.executable, "-m", "jaxsplit.prepare", "--nonsense=1"], capture_output=True, text=True, check=False)
+  assert done.returncode == 2
+  assert done.stderr.count("\n") == 1 and "--nonsense" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,151 @@
+"""The train door: a whole small experiment, again, interrupted, and refused."""
+
+import csv
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from jaxsplit import train
+from jaxsplit.errors import InputError
+from jaxsplit.training.interruption import RETRY_EXIT_CODE
+from jaxsplit.training.metrics import read_metrics
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+  """Two domains of other alphabets, one in a folder with a validation file, one in a single file."""
+  folder = tmp_path_factory.mktemp("corpus")
+  rng = np.random.default_rng(0)
+
+  def text(words, count):
+    return "\n\n".join(" ".join(rng.choice(words, 40)) + "." for _ in range(count))
+
+  (folder / "latin").mkdir()
+  (folder / "latin" / "train.txt").write_text(text(["arma", "virumque", "cano", "troiae", "qui", "primus"], 300))
+  (folder / "latin" / "valid.txt").write_text(text(["arma", "virumque", "cano", "troiae", "qui", "primus"], 40))
+  with (folder / "numbers.jsonl").open("w") as f:
+    for _ in range(120):
+      f.write(json.dumps({"text": " ".join(map(str, rng.integers(0, 300, 60)))}) + "\n")
+  return folder
+
+
+def arguments(corpus, workdir, *more):
+  return [f"--workdir={workdir}", f"--gin.Corpus.path={corpus}", "--gin.Experiment.budget_tokens=12_000",
+          "--gin.Experiment.sizes=((8, 1), (16, 1), (16, 2))", "--gin.Experiment.target=(24, 1)", "--gin.Experiment.validation_tokens=2048",
+          "--gin.Experiment.expert_fractions=(0.2, 0.5)", "--gin.Probe.rates=(5e-3,)", "--gin.Architecture.head_dim=8",
+          "--gin.Training.sequence_length=16", "--gin.Training.batch_sequences=2", "--gin.Optimizer.warmup_tokens=320",
+          "--gin.FitSettings.bootstrap=40", "--gin.FitSettings.form=effective_data", *more]
+
+
+def proof_only(corpus, workdir):
+  return arguments(corpus, workdir, "--gin.Experiment.sizes=()", "--gin.Experiment.compare=(0.5, 1.0)", "--gin.Training.save_every_steps=50")
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("finished") / "run"
+  assert train.main(arguments(corpus, workdir)) == 0
+  return workdir
+
+
+def rows(workdir):
+  with (workdir / "cells.csv").open() as f:
+    return list(csv.DictReader(f))
+
+
+def test_the_work_directory_holds_everything(finished):
+  for name in ("config.gin", "config.json", "metrics.jsonl", "cells.csv", "law.json", "plan.json", "report.html", "ledger.json"):
+    assert (finished / name).stat().st_size > 0, name
+  assert any((finished / "figures").iterdir())
+
+
+def test_cells_are_the_grid_and_the_proof(finished):
+  grid = [r for r in rows(finished) if r["role"] == "grid"]
+  assert len(grid) == 3 * 3 * 3 * 2  # sizes, D, D' with 0, domains
+  assert {r["domain"] for r in grid} == {"latin", "numbers"}
+  proof = [r for r in rows(finished) if r["role"] != "grid"]
+  assert {r["role"] for r in proof} >= {"dense"}
+  assert len({r["params"] for r in proof} | {r["params"] for r in grid}) == 4
+  assert all(0 < float(r["loss"]) < np.log(256) for r in grid + proof)
+  for r in proof:  # Equal compute, to a step of every run.
+    spent = int(r["seed_tokens"]) + 2 * int(r["expert_tokens"])
+    assert abs(spent - 12_000) <= 3 * int(r["batch_tokens"])
+
+
+def test_every_step_is_in_the_metrics_once(finished):
+  steps = {}
+  for line in read_metrics(finished / "metrics.jsonl"):
+    steps.setdefault(line["leg"], []).extend(range(line["first_step"], line["first_step"] + line["steps"]))
+  entries = json.loads((finished / "ledger.json").read_text())["entries"]
+  assert {e["leg"]: e["steps"] for e in entries} == {leg: len(s) for leg, s in steps.items()}
+  assert all(sorted(s) == list(range(len(s))) for s in steps.values())
+
+
+def test_again_recomputes_nothing(corpus, finished):
+  names = ("cells.csv", "law.json", "plan.json", "metrics.jsonl")
+  before = [(finished / name).read_bytes() for name in names]
+  assert train.main(arguments(corpus, finished)) == 0
+  assert [(finished / name).read_bytes() for name in names] == before
+
+
+def test_interrupted_and_started_again_equals_uninterrupted(corpus, tmp_path):
+  assert train.main(proof_only(corpus, tmp_path / "whole")) == 0
+  cut = tmp_path / "cut"
+  code, stops = RETRY_EXIT_CODE, 0
+  while code == RETRY_EXIT_CODE:
+    lines = sum(1 for _ in read_metrics(cut / "metrics.jsonl"))
+    done = threading.Event()
+
+    def interrupt():
+      while not done.is_set() and stops < 3:
+        if sum(1 for _ in read_metrics(cut / "metrics.jsonl")) > lines + 2:
+          os.kill(os.getpid(), signal.SIGINT)
+          return
+        time.sleep(0.005)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    code = train.main(proof_only(corpus, cut))
+    done.set()
+    watcher.join()
+    stops += code == RETRY_EXIT_CODE
+  assert stops >= 1 and code == 0
+  assert (cut / "cells.csv").read_bytes() == (tmp_path / "whole" / "cells.csv").read_bytes()
+  record = lambda path: sorted((l["leg"], l["first_step"] + i, tuple(v)) for l in read_metrics(path / "metrics.jsonl") for i, v in enumerate(l["loss"]))
+  assert record(cut) == record(tmp_path / "whole")
+
+
+def test_another_experiments_work_directory_is_refused(corpus, finished):
+  with pytest.raises(InputError, match=r"another experiment's results \(Experiment.budget_tokens = 12000 there, 13000 here\)"):
+    train.main(arguments(corpus, finished, "--gin.Experiment.budget_tokens=13_000"))
+
+
+@pytest.mark.parametrize("more, message", [
+    (["--gin.Corpus.path=/nonexistent"], "/nonexistent"),
+    (["--gin.Experiment.budget_tokens=100"], "give at least 100"),
+    (["--gin.Experiment.target=(16, 2)"], "is one of Experiment.sizes"),
+    (["--gin.Experiment.seed_fractions=(0.5, 1.5)"], "1.5 is not a share"),
+    (["--gin.Architecture.head_dim=7"], "head_dim = 7"),
+    (["--gin.Layout.devices=64"], "Layout.devices"),
+])
+def test_what_cannot_work_is_said_in_one_line(corpus, tmp_path, more, message):
+  with pytest.raises(InputError, match=message) as caught:
+    train.main(arguments(corpus, tmp_path / "w", *more))
+  assert "\n" not in str(caught.value)
+
+
+def test_a_domain_too_small_to_validate_is_named(corpus, tmp_path):
+  (tmp_path / "c" / "tiny").mkdir(parents=True)
+  (tmp_path / "c" / "tiny" / "train.txt").write_text("few words")
+  with pytest.raises(InputError, match="tiny"):
+    train.main(arguments(tmp_path / "c", tmp_path / "w"))
+
+
+def test_no_workdir():
+  with pytest.raises(InputError, match="--workdir is missing"):
+    train.main([])
