@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxsplit.law import Cells
 from jaxsplit.law import read_cells as read_law_cells
-from jaxsplit.report import figures, html, law_figures, training_figures
+from jaxsplit.report import figures, html, law_figures, style, training_figures
 from jaxsplit.report.album import Album
 from jaxsplit.report.evidence import Evidence
 from jaxsplit.report.law_text import candidates_table, law_parts, rule_text
@@ -61,7 +61,7 @@ def measured_fractions(evidence: Evidence, album: Album) -> Parts:
     parts.append(album.show("accuracy", figures.measured_curve(evidence, "accuracy", "share of sequences recalled exactly"), (
         "Memorization: the share of entries whose every scored token is right under greedy decoding, against the seed's share of one "
         "fixed budget. Thin lines are replicas, the thick line is their mean. 100 % is one model pretrained on everything.")))
-  parts.append(album.show("fractions", figures.measured_curve(evidence, "loss", figures.LOSS), (
+  parts.append(album.show("fractions", figures.measured_curve(evidence, "loss", style.LOSS), (
       "Mean loss over domains against the seed's share of one fixed budget. Thin lines are replicas, the thick line is their mean; "
       "100 % is the dense model.")))
   return parts
@@ -132,8 +132,9 @@ def probe(evidence: Evidence, album: Album) -> Parts:
   if not evidence.probe:
     raise Missing("No learning rates are probed.")
   return [album.show("probe", training_figures.probe(evidence), (
-      "Short runs on the mixture at several learning rates. Rings mark the rate that the rule gave each size. A ring far from its "
-      "curve's lowest point, or a lowest point at the edge of the rates tried, is a reason to probe again with other rates."))]
+      "Short runs on the mixture at several learning rates, mean loss over domains. Triangles on the axis mark the rate at which each "
+      "size was then trained. One far from its curve's lowest point, or a lowest point at the edge of the rates tried, is a reason to "
+      "probe again with other rates."))]
 
 
 def ledger(evidence: Evidence, album: Album) -> Parts:
@@ -141,7 +142,7 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
   if evidence.ledger is None:
     raise Missing("No stage of training is finished yet, so there is no ledger.")
   totals = evidence.ledger["totals"]
-  rows = [[name.replace("/", ", "), f"{total['tokens']:,.0f}", f"{total['flops']:.3g}"] for name, total in totals.items()]
+  rows = [[training_figures.stage_name(name), f"{total['tokens']:,.0f}", f"{total['flops']:.3g}"] for name, total in totals.items()]
   rows.append(["all training", f"{sum(t['tokens'] for t in totals.values()):,.0f}", f"{sum(t['flops'] for t in totals.values()):.3g}"])
   return [album.show("ledger", training_figures.spending(totals), (
       "Where the training went: probe (learning rates), grid (the law's cells), proof (the recommended split and its rivals at the "

@@ -11,19 +11,17 @@ from matplotlib.figure import Figure
 from jaxsplit.law import Law, Plan
 from jaxsplit.report import style
 from jaxsplit.report.evidence import Evidence, means
+from jaxsplit.report.law_figures import SHARE, draw_split
 from jaxsplit.report.style import BLUE, GREEN, INK, MARKERS, MUTED, ORANGE, PAPER, SKY
 from jaxsplit.split.closing import Line
-
-LOSS = "loss, nats per token"
-_SHARE = "share of the compute that the shared seed takes"
 
 
 @style.styled
 def split_curve(evidence: Evidence, plan: Plan) -> Figure:
   """Loss against the seed's share of the compute: the law with its band, the recommended split, and what was measured."""
-  figure, (axes,) = style.panels(height=4.0)
-  draw_split(axes, plan)
+  figure, (axes,) = style.panels(height=4.3)
   points = evidence.by_fraction("loss")
+  draw_split(axes, plan, [loss for losses in points.values() for loss in losses])
   for kind, color, label in (("dense", ORANGE, "measured: dense"), ("split", INK, "measured: split")):
     shown = {share: losses for share, losses in points.items() if (share == 1) == (kind == "dense")}
     for share, losses in shown.items():
@@ -33,20 +31,8 @@ def split_curve(evidence: Evidence, plan: Plan) -> Figure:
                 zorder=4, label=label)
   if 1.0 in points:
     axes.axhline(np.mean(points[1.0]), color=ORANGE, lw=1, ls=(0, (4, 3)))
-  axes.set_ylim(_focus(plan, [loss for losses in points.values() for loss in losses]))
-  axes.legend(loc="upper center", ncols=2)
+  figure.legend(loc="outside upper center", ncols=3)
   return figure
-
-
-def draw_split(axes: Axes, plan: Plan) -> None:
-  """The law's loss over all splits of a plan's budget, its band, and the recommended split with its interval."""
-  curve, (low, high) = plan.curve, plan.fraction_interval
-  axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0, label=f"its 95 % interval: {low:.0%} to {high:.0%}")
-  axes.axvline(plan.fraction, color=GREEN, lw=1.6, label=f"recommended split: {plan.fraction:.0%} seed")
-  axes.fill_between(curve.fraction, curve.low, curve.high, color=BLUE, alpha=0.2, lw=0, label="its 95 % band")
-  axes.plot(curve.fraction, curve.loss, color=BLUE, label="law: mean loss over domains")
-  axes.set(xlabel=_SHARE, ylabel=LOSS, xlim=(-0.02, 1.02), ylim=_focus(plan, []))
-  style.percent_axis(axes, "x")
 
 
 @style.styled
@@ -58,7 +44,7 @@ def measured_curve(evidence: Evidence, value: str, label: str) -> Figure:
     line = [(share, values[replica]) for share, values in points.items() if replica < len(values)]
     axes.plot(*zip(*line), color=SKY, lw=0.9, marker="o", ms=3, label="_" if replica else "each replica")
   axes.plot(list(points), [np.mean(values) for values in points.values()], color=BLUE, lw=2.4, marker="o", ms=5.5, label="mean")
-  axes.set(xlabel=_SHARE, ylabel=label, xlim=(-0.03, 1.03))
+  axes.set(xlabel=SHARE, ylabel=label, xlim=(-0.03, 1.03))
   style.percent_axis(axes, "x")
   if value == "accuracy":
     style.percent_axis(axes, "y")
@@ -74,10 +60,10 @@ def cells_with_law(evidence: Evidence, law: Law | None) -> Figure:
   sizes, seeds = sorted({key[0] for key in measured}), sorted({key[1] for key in measured})
   lengths = sorted({key[2] for key in measured if key[2]})
   zero = lengths[0] / 3  # Where D' = 0 stands on the logarithmic axis, apart from the rest.
-  figure, panels = style.panels(len(sizes), columns=3, height=2.7 if len(sizes) > 3 else 3.1, share=True)
+  figure, panels = style.panels(len(sizes), height=2.9, share="both")
   smooth = np.geomspace(lengths[0], lengths[-1], 50)
   for axes, size in zip(panels, sizes):
-    style.log_axis(axes, "x", zero, lengths[-1])
+    style.log_axis(axes, "x", zero, lengths[-1], zero)
     for seed, color, marker in zip(seeds, style.shades(len(seeds)), MARKERS * len(seeds)):
       points = [(length or zero, loss) for (params, start, length, *_), loss in measured.items() if (params, start) == (size, seed)]
       axes.plot(*zip(*points), ls="", marker=marker, color=color, mec=PAPER, mew=0.5, ms=5.5, zorder=3,
@@ -86,11 +72,9 @@ def cells_with_law(evidence: Evidence, law: Law | None) -> Figure:
         axes.plot(smooth, law.predict(size, seed, smooth), color=color, lw=1.3)
         axes.plot([zero / 1.25, zero * 1.25], [float(law.predict(size, seed, 0))] * 2, color=color, lw=1.3)
     axes.axvline(np.sqrt(zero * lengths[0]), color=MUTED, lw=0.8, ls=(0, (1, 3)))
-    ticks = [tick for tick in axes.get_xticks() if tick >= lengths[0] * 0.99]
-    axes.set_xticks([zero, *ticks], ["0", *map(style.number, ticks)])
     axes.set_title(f"N = {style.number(size)}")
   figure.supxlabel("expert tokens D′", fontsize=9)
-  figure.supylabel(LOSS, fontsize=9)
+  figure.supylabel(style.LOSS, fontsize=9)
   figure.legend(loc="outside upper center", ncols=min(len(seeds), 6), title="seed tokens D")
   return figure
 
@@ -102,27 +86,17 @@ def gains(lines: Sequence[Line]) -> Figure:
   domains = sorted(domains, key=lambda line: line.perplexity_change, reverse=True)
   figure, (axes,) = style.panels(height=1.0 + 0.3 * len(domains))
   changes = [line.perplexity_change for line in domains]
-  bars = axes.barh([line.domain for line in domains], changes, height=0.62, color=[BLUE if c < 0 else ORANGE for c in changes])
-  axes.bar_label(bars, [_signed(c) for c in changes], padding=4, fontsize=8.5)
+  axes.barh([line.domain for line in domains], changes, height=0.62, color=[BLUE if c < 0 else ORANGE for c in changes])
+  for row, change in enumerate(changes):
+    axes.text(1.015, row, _signed(change), va="center", fontsize=8.5, transform=axes.get_yaxis_transform())
   axes.axvline(0, color=INK, lw=0.9)
   axes.axvline(mean.perplexity_change, color=GREEN, lw=1.6, ls=(0, (5, 2)))
   axes.text(mean.perplexity_change, 1.01, f"mean {_signed(mean.perplexity_change)}", color=GREEN, ha="center", va="bottom",
             transform=axes.get_xaxis_transform())
   axes.set_xlabel("change of perplexity against the dense model of the same compute (lower is better)")
   axes.grid(False, axis="y")
-  axes.margins(x=0.18)
   style.percent_axis(axes, "x", signed=True)
   return figure
-
-
-def _focus(plan: Plan, measured: Sequence[float]) -> tuple[float, float]:
-  """The losses to show: everything measured and most of the curve, but not the height it may reach at its ends."""
-  curve = plan.curve
-  middle = (curve.fraction >= 0.05) & (curve.fraction <= 0.98)
-  low = min([*measured, curve.low[middle].min()])
-  high = max([*measured, curve.loss[middle].min() + 0.6 * np.ptp(curve.loss[middle]), curve.high[np.argmin(curve.loss)]])
-  room = 0.08 * (high - low)
-  return low - room, high + 4 * room
 
 
 def _signed(change: float) -> str:

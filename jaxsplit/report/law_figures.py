@@ -1,14 +1,19 @@
-"""Figures of a law: how well it fits, what it says over (D, D') and over N, and how sure it is."""
+"""Figures of a law: how well it fits its cells, what it says over N, D, D' and their splits, and how sure it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jaxsplit.law import Cells, Law, Plan
 from jaxsplit.report import style
-from jaxsplit.report.style import BLUE, INK, MUTED, ORANGE, PAPER
+from jaxsplit.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER
+
+SHARE = "share of the compute that the shared seed takes"
+_AXES = {"params": "parameters N", "seed_tokens": "seed tokens D", "expert_tokens": "expert tokens D′"}
 
 _SERIES = {"fitted": ("o", BLUE, 3.5, 0.55), "held out": ("s", ORANGE, 4.5, 0.8), "proof": ("D", INK, 6.0, 1.0)}
 
@@ -20,7 +25,7 @@ def agreement(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
   Args:
     series: (measured, predicted) losses under a name: "fitted", "held out" (by a refit that did not see them), "proof".
   """
-  figure, (left, right) = style.panels(2, columns=2, height=3.5)
+  figure, (left, right) = style.panels(2, height=3.5)
   everything = np.concatenate([np.concatenate(pair) for pair in series.values()])
   ends = [everything.min(), everything.max()]
   left.plot(ends, ends, color=MUTED, lw=1)
@@ -35,3 +40,113 @@ def agreement(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
   style.percent_axis(right, "y", signed=True)
   figure.legend(loc="outside upper center", ncols=len(series))
   return figure
+
+
+@style.styled
+def residuals(cells: Cells, predicted: np.ndarray) -> Figure:
+  """Relative errors of the fitted cells against each axis that varies, with their mean at each value."""
+  error = predicted / cells.loss - 1
+  varied = [name for name in _AXES if len(np.unique(getattr(cells, name))) > 1]
+  figure, panels = style.panels(len(varied), height=2.9, share="y")
+  for axes, name in zip(panels, varied):
+    values = getattr(cells, name)
+    place, zero = _with_zero(values)
+    axes.axhline(0, color=MUTED, lw=1)
+    axes.plot(place, error, ls="", marker="o", ms=3, color=BLUE, alpha=0.45, mew=0)
+    distinct = np.unique(place)
+    axes.plot(distinct, [error[place == value].mean() for value in distinct], color=ORANGE, marker="D", ms=4, lw=1.2)
+    style.log_axis(axes, "x", place.min(), place.max(), zero)
+    axes.set(xlabel=_AXES[name], ylabel="error of the prediction" if axes is panels[0] else "", ylim=(error.min() * 1.1, error.max() * 1.1))
+    style.percent_axis(axes, "y", signed=True)
+  return figure
+
+
+@style.styled
+def contours(law: Law, cells: Cells, experts: int) -> Figure:
+  """Mean loss over (D, D') at the smallest and the largest size, the cells, and the best split of every budget D + K D'."""
+  sizes = np.unique(cells.params)[[0, -1]] if len(np.unique(cells.params)) > 1 else np.unique(cells.params)
+  seeds, lengths = (_span(getattr(cells, name), 60) for name in ("seed_tokens", "expert_tokens"))
+  surfaces = [law.predict(size, seeds, lengths[:, None]) for size in sizes]
+  levels = np.unique(np.quantile(np.concatenate(surfaces), np.linspace(0.03, 0.9, 14)).round(3))
+  figure, panels = style.panels(len(sizes), height=3.6, share="both")
+  budgets = np.geomspace(seeds[0] + experts * lengths[0], seeds[-1] + experts * lengths[-1], 40)
+  shares = np.linspace(0.01, 0.99, 99)
+  for axes, size, surface in zip(panels, sizes, surfaces):
+    style.log_axis(axes, "x", seeds[0], seeds[-1])
+    style.log_axis(axes, "y", lengths[0], lengths[-1])
+    lines = axes.contour(seeds, lengths, surface, levels=levels, colors=style.shades(len(levels))[::-1], linewidths=1.2)
+    axes.clabel(lines, lines.levels[::2], fontsize=7.5, fmt="%.2f", colors=INK)
+    here = (cells.params == size) & (cells.seed_tokens > 0) & (cells.expert_tokens > 0)
+    axes.plot(cells.seed_tokens[here], cells.expert_tokens[here], ls="", marker="o", ms=3.5, color=INK, mec=PAPER, mew=0.4,
+              label="cells" if axes is panels[0] else None)
+    best = shares[law.predict(size, shares * budgets[:, None], (1 - shares) * budgets[:, None] / experts).argmin(1)]
+    axes.plot(best * budgets, (1 - best) * budgets / experts, color=GREEN, lw=2,
+              label=f"best split of D + {experts} D′" if axes is panels[0] else None)
+    axes.set_title(f"N = {style.number(size)}")
+  figure.supxlabel(_AXES["seed_tokens"], fontsize=9)
+  figure.supylabel(_AXES["expert_tokens"], fontsize=9)
+  figure.legend(loc="outside upper center", ncols=2)
+  return figure
+
+
+@style.styled
+def split_curve(plan: Plan) -> Figure:
+  """A plan's split curve, with nothing measured on it."""
+  figure, (axes,) = style.panels(height=3.9)
+  draw_split(axes, plan, [])
+  figure.legend(loc="outside upper center", ncols=2)
+  return figure
+
+
+def draw_split(axes: Axes, plan: Plan, measured: Sequence[float]) -> None:
+  """The law's loss over all splits of a plan's budget, its band, and the recommended split; room for what was measured."""
+  curve, (low, high) = plan.curve, plan.fraction_interval
+  axes.fill_between(curve.fraction, curve.low, curve.high, color=BLUE, alpha=0.2, lw=0, label="95 % band of the law")
+  axes.plot(curve.fraction, curve.loss, color=BLUE, label="law: mean loss over domains")
+  axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0, label=f"95 % interval: {low:.0%} to {high:.0%}")
+  axes.axvline(plan.fraction, color=GREEN, lw=1.6, label=f"recommended: {plan.fraction:.0%} seed")
+  # The curve may soar at its ends; what is measured and most of the curve are what matters.
+  middle = (np.asarray(curve.fraction) >= 0.05) & (np.asarray(curve.fraction) <= 0.98)
+  loss = np.asarray(curve.loss)[middle]
+  bottom = min([*measured, np.asarray(curve.low)[middle].min()])
+  top = max([*measured, loss.min() + 0.6 * np.ptp(loss), np.asarray(curve.high)[np.argmin(curve.loss)]])
+  room = 0.06 * (top - bottom)
+  axes.set(xlabel=SHARE, ylabel=style.LOSS, xlim=(-0.02, 1.02), ylim=(bottom - room, top + room))
+  style.percent_axis(axes, "x")
+
+
+@style.styled
+def isoflops(law: Law, cells: Cells) -> Figure:
+  """Mean loss against N at fixed training FLOPs 6 N (D + D') of one model, each point at its best split among those measured."""
+  total = cells.seed_tokens + cells.expert_tokens
+  compute = 6 * cells.params * total
+  shares = np.linspace(*(f(cells.seed_tokens / total) for f in (np.min, np.max)), 21)
+  budgets = np.geomspace(*np.quantile(compute, [0.3, 0.9]), 4)
+  sizes = np.geomspace(cells.params.min(), cells.params.max(), 80)
+  figure, (axes,) = style.panels(height=3.6)
+  for budget, color in zip(budgets, style.shades(len(budgets))):
+    tokens = budget / (6 * sizes)
+    loss = law.predict(sizes[:, None], shares * tokens[:, None], (1 - shares) * tokens[:, None]).min(1)
+    seen = (tokens >= total.min()) & (tokens <= total.max())
+    axes.plot(sizes, np.where(seen, loss, np.nan), color=color, label=f"{style.scientific(budget)} FLOPs")
+    axes.plot(sizes, loss, color=color, lw=0.9, ls=(0, (2, 2)))
+    least = int(loss.argmin())
+    if 0 < least < len(sizes) - 1:
+      axes.plot(sizes[least], loss[least], ls="", marker="o", ms=6, color=color, mec=PAPER)
+  style.log_axis(axes, "x", sizes[0], sizes[-1])
+  axes.set(xlabel=_AXES["params"], ylabel=style.LOSS)
+  figure.legend(loc="outside upper center", ncols=4)
+  return figure
+
+
+def _span(values: np.ndarray, count: int) -> np.ndarray:
+  positive = values[values > 0]
+  return np.geomspace(positive.min(), positive.max(), count)
+
+
+def _with_zero(values: np.ndarray) -> tuple[np.ndarray, float | None]:
+  """Places on a logarithmic axis, where 0 stands a step left of the rest; and that place, if any value is 0."""
+  if (values > 0).all():
+    return values, None
+  zero = values[values > 0].min() / 3
+  return np.where(values > 0, values, zero), zero

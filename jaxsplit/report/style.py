@@ -11,18 +11,19 @@ import functools
 import io
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 INK, MUTED, RULE, PAPER = "#1c2126", "#66707a", "#d9dee3", "#fdfefe"
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY = "#2b7bba", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 MARKERS = "osD^vPXh"
+LOSS = "loss, nats per token"
 WIDTH = 7.2  # Inches. The page is about as wide, so text keeps its size.
 
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)"}
@@ -51,23 +52,23 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
   return wrapped
 
 
-def panels(count: int = 1, *, columns: int = 1, height: float = 3.2, share: bool = False) -> tuple[Figure, list[Axes]]:
-  """A figure of page width with `count` panels, `columns` a row, each row `height` inches; `share` gives all one scale."""
-  columns = min(columns, count)
+def panels(count: int = 1, *, height: float, share: Literal["none", "y", "both"] = "none") -> tuple[Figure, list[Axes]]:
+  """A figure of page width with `count` panels in rows of `height` inches; `share` names the scales that all have in common."""
+  columns = count if count <= 3 else 2 if count == 4 else 3
   rows = -(-count // columns)
   figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
-  axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel()
+  axes = figure.subplots(rows, columns, squeeze=False, sharex=share == "both", sharey=share != "none").ravel()
   for spare in axes[count:]:
     spare.remove()
   # Where the last row is short, the panels above its gaps stand at the bottom and carry the shared axis.
-  for above in axes[count - columns:count] if share else ():
+  for above in axes[count - columns:count] if share == "both" else ():
     above.xaxis.set_tick_params(labelbottom=True)
   return figure, list(axes[:count])
 
 
 def shades(count: int) -> list[Any]:
   """Colours for ordered values, few to many, none of which fades into white or black."""
-  return list(matplotlib.colormaps["viridis"](np.linspace(0.2, 0.85, count) if count > 1 else [0.45]))
+  return list(matplotlib.colormaps["viridis"](np.linspace(0.15, 0.8, count) if count > 1 else [0.45]))
 
 
 def number(value: float) -> str:
@@ -80,16 +81,28 @@ def number(value: float) -> str:
   return f"{value:.3g}"
 
 
-def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
-  """A logarithmic axis over [low, high] > 0 with few round ticks, written as plain numbers."""
+def scientific(value: float) -> str:
+  """As 3.2 × 10⁹."""
+  digits, exponent = f"{value:.1e}".split("e")
+  return f"{digits} × {power_of_ten(int(exponent))}"
+
+
+def power_of_ten(exponent: int) -> str:
+  """10 with a raised exponent."""
+  return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float, zero: float | None = None) -> None:
+  """A logarithmic axis over [low, high] > 0 with few round ticks, written as plain numbers; `zero` is where 0 is drawn."""
   pad = (high / low) ** 0.04 if high > low else 1.2
   low, high = low / pad, high * pad
   getattr(axes, f"set_{which}scale")("log")
   getattr(axes, f"set_{which}lim")(low, high)
+  # Between 0 and the first value, a third of a decade or so to its right, there is nothing to read off.
+  ticks = [tick for tick in _round_ticks(low, high) if zero is None or tick > 2.5 * zero]
   axis = getattr(axes, f"{which}axis")
-  axis.set_major_locator(FixedLocator(_round_ticks(low, high)))
   axis.set_minor_locator(NullLocator())
-  axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+  axis.set_ticks(([] if zero is None else [zero]) + ticks, ([] if zero is None else ["0"]) + [number(tick) for tick in ticks])
 
 
 def percent_axis(axes: Axes, which: Literal["x", "y"], signed: bool = False) -> None:
@@ -118,9 +131,10 @@ def inline(svg: str) -> str:
   return svg
 
 
-def _round_ticks(low: float, high: float) -> Iterable[float]:
+def _round_ticks(low: float, high: float) -> list[float]:
   decades = math.log10(high / low)
-  steps = (1,) if decades > 3 else (1, 3) if decades > 1.6 else (1, 2, 5) if decades > 0.7 else (1, 1.5, 2, 3, 4, 5, 6, 8)
-  powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  steps = (1,) if decades > 3 else (1, 3) if decades > 1.6 else (1, 2, 5) if decades > 0.7 else (1, 1.5, 2, 3, 5)
   stride = max(1, round(decades / 6))
-  return [step * 10.0**power for power in powers if power % stride == 0 for step in steps if low <= step * 10.0**power <= high]
+  powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  ticks = [step * 10.0**power for power in powers if power % stride == 0 for step in steps if low <= step * 10.0**power <= high]
+  return ticks if len(ticks) > 1 else [float(f"{value:.3g}") for value in np.geomspace(low, high, 5)[1::2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,12 +13,13 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxsplit.report import style
 from jaxsplit.report.evidence import Evidence, means
-from jaxsplit.report.style import AMBER, BLUE, GREEN, MARKERS, ORANGE, PAPER, PINK, SKY
+from jaxsplit.report.style import AMBER, BLUE, GREEN, MARKERS, MUTED, ORANGE, PAPER, PINK, SKY
 
 _PHASES = {"trunk": ("trunk", BLUE, 1.8), "full": ("trunk, cooling down", SKY, 1.3), "branch": ("experts", PINK, 1.2),
            "cooldown": ("experts, cooling down", ORANGE, 1.2)}
 _STAGES = {"probe": AMBER, "grid": BLUE, "proof": GREEN}
-_BINS = 60  # Points of a smoothed curve.
+_NEAR = 2.0  # Nats above a size's best within which the probe's losses are shown.
+_STRETCHES = 100  # Points of a smoothed curve as long as the longest run.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,24 +61,26 @@ def read_curves(metrics: Iterable[dict[str, Any]], ledger: dict[str, Any], batch
     first = int(end) - steps[leg] + 1
     loss = np.nanmean(loss.reshape(len(loss), len(forks), -1), axis=2)
     for column, fork in enumerate(forks):
-      curves.append(_smooth(size, phase, (fork + first + np.arange(len(loss))) * batch_tokens, loss[:, column]))
-  return curves
+      curves.append(Curve(size, phase, (fork + first + np.arange(len(loss))) * batch_tokens, loss[:, column]))
+  stretch = max((curve.tokens[-1] for curve in curves), default=0) / _STRETCHES
+  return [_smooth(curve, stretch) for curve in curves]
 
 
 @style.styled
 def loss_curves(curves: list[Curve], params: dict[str, int]) -> Figure:
   """Training loss against the tokens of a run's life, one panel a size."""
   sizes = sorted({curve.size for curve in curves}, key=lambda size: params[size])
-  figure, panels = style.panels(len(sizes), columns=2, height=2.7, share=True)
-  start = 0.05 * max(curve.tokens[-1] for curve in curves)  # The first steep fall would flatten all the rest.
-  late = [loss for curve in curves for loss in curve.loss[curve.tokens > start]]
+  figure, panels = style.panels(len(sizes), height=2.6, share="both")
+  start = 0.15 * max(curve.tokens[-1] for curve in curves)  # The first steep fall would flatten all the rest.
+  late = np.concatenate([curve.loss[curve.tokens > start] for curve in curves])
   for axes, size in zip(panels, sizes):
-    for phase, (label, color, width) in _PHASES.items():
-      for curve in (c for c in curves if (c.size, c.phase) == (size, phase)):
-        axes.plot(curve.tokens, curve.loss, color=color, lw=width)
+    for curve in (c for c in curves if c.size == size):
+      _, color, width = _PHASES[curve.phase]
+      axes.plot(curve.tokens, curve.loss, color=color, lw=width)
     axes.set_title(f"N = {style.number(params[size])}")
     axes.xaxis.set_major_formatter(lambda value, _: style.number(value))
-    axes.set_ylim(min(late) - 0.03 * np.ptp(late), max(late) + 0.03 * np.ptp(late))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_ylim(late.min() - 0.04 * np.ptp(late), late.max() + 0.04 * np.ptp(late))
   for label, color, width in _PHASES.values():
     panels[0].plot([], [], color=color, lw=width, label=label)
   figure.supxlabel("tokens seen in the run's life, seed and expert", fontsize=9)
@@ -92,7 +96,8 @@ def probe(evidence: Evidence) -> Figure:
   sizes, lengths = sorted({key[0] for key in measured}), sorted({key[1] for key in measured})
   rates = sorted({key[3] for key in measured})
   chosen = {cell.params: cell.learning_rate for cell in (*evidence.grid, *evidence.proof)}
-  figure, panels = style.panels(len(lengths), columns=2, height=3.3, share=True)
+  figure, panels = style.panels(len(lengths), height=3.3, share="both")
+  shown = []
   for axes, length in zip(panels, lengths):
     for size, color, marker in zip(sizes, style.shades(len(sizes)), MARKERS * len(sizes)):
       losses = {rate: [m for key, m in measured.items() if key[:2] == (size, length) and key[3] == rate] for rate in rates}
@@ -103,14 +108,16 @@ def probe(evidence: Evidence) -> Figure:
       axes.plot(list(losses), line, color=color, marker=marker, mec=PAPER, mew=0.5, ms=5.5,
                 label=f"N = {style.number(size)}" if axes is panels[0] else None)
       if size in chosen:
-        height = np.interp(np.log(chosen[size]), np.log(list(losses)), line)
-        axes.plot(chosen[size], height, ls="", marker="o", ms=12, mfc="none", mec=GREEN, mew=1.8,
-                  label="chosen rate" if axes is panels[0] and size == sizes[-1] else None)
+        axes.plot(chosen[size], 0, ls="", marker="^", ms=9, color=color, mec=PAPER, mew=0.5, clip_on=False, zorder=4,
+                  transform=axes.get_xaxis_transform())
+      shown += [loss for loss in line if loss < min(line) + _NEAR]
     style.log_axis(axes, "x", min(*rates, *chosen.values()), max(*rates, *chosen.values()))
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.set_title(f"after {style.number(length)} tokens")
+  panels[0].plot([], [], ls="", marker="^", ms=9, color=MUTED, label="rate trained at")
+  panels[0].set_ylim(min(shown) - 0.08 * np.ptp(shown), max(shown) + 0.08 * np.ptp(shown))
   figure.supxlabel("learning rate", fontsize=9)
-  figure.supylabel("loss, nats per token", fontsize=9)
+  figure.supylabel(style.LOSS, fontsize=9)
   figure.legend(loc="outside upper center", ncols=4)
   return figure
 
@@ -119,21 +126,31 @@ def probe(evidence: Evidence) -> Figure:
 def spending(totals: dict[str, dict[str, float]]) -> Figure:
   """Tokens and FLOPs of every stage and phase, as bars."""
   names = list(totals)[::-1]
-  figure, panels = style.panels(2, columns=2, height=0.8 + 0.27 * len(names))
-  for axes, column, label in zip(panels, ("tokens", "flops"), ("training tokens", "training FLOPs")):
-    values = [totals[name][column] for name in names]
+  power = math.floor(math.log10(max(total["flops"] for total in totals.values())))
+  scales = {"tokens": 1, "flops": 10**power}
+  figure, panels = style.panels(2, height=0.8 + 0.27 * len(names))
+  for axes, column, label in zip(panels, scales, ("training tokens", f"training FLOPs, {style.power_of_ten(power)}")):
+    values = [totals[name][column] / scales[column] for name in names]
     bars = axes.barh(range(len(names)), values, height=0.62, color=[_STAGES[name.split("/")[0]] for name in names])
     share = [f"{value / sum(values):.0%}" for value in values]
     axes.bar_label(bars, share, padding=3, fontsize=8.5)
-    axes.set(xlabel=label, yticks=range(len(names)), yticklabels=names if axes is panels[0] else [], xlim=(0, 1.15 * max(values)))
+    axes.set(xlabel=label, yticks=range(len(names)), yticklabels=map(stage_name, names) if axes is panels[0] else [], xlim=(0, 1.15 * max(values)))
     axes.grid(False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: style.number(value))
   return figure
 
 
-def _smooth(size: str, phase: str, tokens: np.ndarray, loss: np.ndarray) -> Curve:
-  """Means over at most `_BINS` stretches; a stretch in which nothing was finite is left out."""
-  bins = np.array_split(np.arange(len(loss)), min(_BINS, len(loss)))
-  values = [(tokens[b].mean(), np.nanmean(loss[b])) for b in bins if np.isfinite(loss[b]).any()]
-  return Curve(size, phase, *np.array(values).reshape(-1, 2).T)
+def _smooth(curve: Curve, stretch: float) -> Curve:
+  """Means over stretches of about so many tokens, at least three; what is not finite is left out."""
+  count = min(len(curve.loss), max(3, round((curve.tokens[-1] - curve.tokens[0]) / stretch)))
+  bins = np.array_split(np.arange(len(curve.loss)), count)
+  bins = [b for b in bins if np.isfinite(curve.loss[b]).any()]
+  return dataclasses.replace(curve, tokens=np.array([curve.tokens[b].mean() for b in bins]),
+                             loss=np.array([np.nanmean(curve.loss[b]) for b in bins]))
+
+
+def stage_name(key: str) -> str:
+  """A key of the ledger's totals in words: "grid/trunk" -> "grid, trunk"."""
+  stage, phase = key.split("/")
+  return stage if stage == phase else f"{stage}, {phase}"

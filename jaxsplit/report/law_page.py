@@ -1,0 +1,71 @@
+"""law.html: one law on one self-contained page, from the law and the cells that it was fitted to."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+
+import jaxsplit
+from jaxsplit.files import write_atomic
+from jaxsplit.law import Cells, Law, plan_split
+from jaxsplit.report import html, law_figures
+from jaxsplit.report.album import Album
+from jaxsplit.report.law_text import candidates_table, law_parts, rule_text
+from jaxsplit.report.refit import held_out_predictions, predictions
+
+
+def write_law_page(path: str | os.PathLike, law: Law, cells: Cells) -> pathlib.Path:
+  """Writes the page to `path` and returns it. Figures whose axes the cells do not vary are left out."""
+  album = Album(None)
+  sections = [("law", "The law", law_parts(law)), ("candidates", "Forms compared", [candidates_table(law)]),
+              ("agreement", "Predicted and measured", _agreement(law, cells, album))]
+  if (cells.seed_tokens > 0).any() and (cells.expert_tokens > 0).any():
+    sections.append(("split", "Splitting tokens", _splits(law, cells, album)))
+  if len(np.unique(cells.params)) > 2:
+    sections.append(("isoflops", "Sizes at equal compute", [_isoflops(law, cells, album)]))
+  title = f"The split law of {cells.source.get('file', 'cells')}"
+  body = [f"<h1>{html.text(title)}</h1>", html.paragraph(f"jaxsplit {jaxsplit.__version__}", "meta"), html.paragraph(_answer(law), "answer"),
+          html.links([(name, text) for name, text, _ in sections]), *(html.section(name, text, *parts) for name, text, parts in sections)]
+  write_atomic(path, html.page(title, body))
+  return pathlib.Path(path)
+
+
+def _answer(law: Law) -> str:
+  error = f" and predicts {rule_text(law.held_out['rule'])}, held out, to {law.held_out['mre']:.2%}" if law.held_out else ""
+  return f"Among {len(law.candidates)} forms tried, {law.form} is the choice: it fits {law.num_points:,} cells with R² = {law.r2:.4f}{error}."
+
+
+def _agreement(law: Law, cells: Cells, album: Album) -> list[str]:
+  predicted = predictions(law, cells)
+  series = {"fitted": (cells.loss, predicted)}
+  caption = f"Circles: the {len(cells):,} cells that the law is fitted to. "
+  held_out = held_out_predictions(law, cells)
+  if held_out is not None:
+    series["held out"] = held_out
+    caption += f"Squares: {rule_text(law.held_out['rule'])}, as predicted by a fit without them. "
+  return [album.show("agreement", law_figures.agreement(series), caption + "Points on the line are predicted exactly."),
+          album.show("residuals", law_figures.residuals(cells, predicted), (
+              "Errors of the fitted cells against each axis; diamonds are their mean at each value. A mean that bends away from zero "
+              "shows what the form cannot bend to, and what to expect beyond the last value."))]
+
+
+def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
+  experts = len(law.domains)
+  parts = [album.show("contours", law_figures.contours(law, cells, experts), (
+      f"Lines of equal loss, the mean over domains, over seed and expert tokens, at the smallest and the largest size. The thick line "
+      f"is the best way to spend growing budgets of D + {experts} D′. Where it leaves the cells, the law extrapolates."))]
+  if law.members[0].samples.size:
+    size, budget = cells.params.max(), float(np.max(cells.seed_tokens + experts * cells.expert_tokens))
+    plan = plan_split(law, params=float(size), budget_tokens=budget, num_domains=experts, accounting="total")
+    parts.append(album.show("split_curve", law_figures.split_curve(plan), (
+        f"The largest budget that the cells hold, {budget:,.0f} tokens, split between one seed and {experts} experts of "
+        f"{size:,.0f} parameters. Where the curve is flat around its lowest point, the choice matters little.")))
+  return parts
+
+
+def _isoflops(law: Law, cells: Cells, album: Album) -> str:
+  return album.show("isoflops", law_figures.isoflops(law, cells), (
+      "Loss against size when one model's training FLOPs, 6 N (D + D′), are held fixed and the tokens are split as well as they can be, "
+      "within the shares that were measured. Dots are the best sizes. Dashes: more or fewer tokens than any cell has."))
