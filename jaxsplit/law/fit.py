@@ -132,11 +132,9 @@ def fit_form(form: Form, cells: Cells, settings: FitSettings, rules: Sequence[st
     raise InputError(f"{cells.source.get('file', 'cells')}: no start of form {form.name} gave a finite loss; the values may overflow")
   theta = solution.theta[np.nanargmin(solution.objective)]
   fit = Fitted(model, layout, problem, target, row, theta, starts, solution, None)
-  scores = []
-  for rule in rules:
-    masks = holdout.folds(cells, rule)
-    if masks:
-      scores.append(holdout.score(cells, masks, _predict_held_out(fit, cells, masks), rule))
+  masks = [holdout.folds(cells, rule) for rule in rules]
+  predicted = iter(_predict_held_out(fit, cells, sum(masks, [])))
+  scores = [holdout.score(cells, folds, [next(predicted) for _ in folds], rule) for rule, folds in zip(rules, masks) if folds]
   held_out = {**scores[0], "others": scores[1:]} if scores else None
   return dataclasses.replace(fit, held_out=held_out)
 
@@ -151,6 +149,9 @@ def bootstrap(fit: Fitted, cells: Cells, settings: FitSettings) -> np.ndarray:
 
 
 def _predict_held_out(fit: Fitted, cells: Cells, masks: list[np.ndarray]) -> list[np.ndarray]:
+  """Predictions of each mask's cells by a refit without them."""
+  if not masks:
+    return []
   starts = np.concatenate([fit.theta[None], fit.starts[:_HELD_OUT_STARTS]])
   each = len(starts)
   weight = np.stack([np.where((fit.row >= 0) & ~mask[fit.row], 1.0, 0.0) for mask in masks])

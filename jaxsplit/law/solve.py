@@ -34,8 +34,8 @@ import numpy as np
 _BATCH = 64  # Starts evaluated together: 64 x 240 doubles stay in a core's cache.
 _SETTLING_STEPS = 4
 _LEAST_SQUARES_STEPS = 40
-_PATIENCE = 200  # Steps after which second derivatives are worth their price.
-_MOST_STEPS = 1000  # Huber and least squares take some tens, L1 some hundreds.
+_PATIENCE = 100  # Steps at one width after which second derivatives are worth their price ...
+_MOST_STEPS = 300  # ... and after which a start is given up.
 _CLOSE = 1e-6  # Relative descent promised by a step, at which least squares has done its part ...
 _NARROW = 1e-2  # ... at which the next width is taken up ...
 _SETTLED = 1e-13  # ... and below which rounding hides any descent.
@@ -159,13 +159,13 @@ class _Slots:
     narrow = self.polishing & ~last & (stuck | better & ~fresh & (self.promise < _NARROW))
     self._choose_move()
     promised = self.promise < np.where(self.polishing, _SETTLED, _CLOSE)
-    enough = ~narrow & (stuck | promised & (self.promise >= 0) & (self.age > _SETTLING_STEPS))
+    enough = ~narrow & (stuck | promised & (self.promise >= 0) & (self.polishing | (self.age > _SETTLING_STEPS)))
     self.settled |= self.polishing & last & enough
     turn = ~self.polishing & (enough | (self.age > _LEAST_SQUARES_STEPS))
     width = np.where(turn, np.sqrt(2 * self.value), self.width / 2)
     for changed in (narrow & ~self.settled, turn & ~self.settled):
       self.width[changed] = np.maximum(self.problem.delta, width[changed])
-      self.value[changed], self.move[changed] = np.inf, 0
+      self.value[changed], self.move[changed], self.age[changed] = np.inf, 0, 0
     self.damping[turn | narrow & stuck] = 1e-4
     self.polishing |= turn
 
@@ -179,7 +179,7 @@ class _Slots:
     curvature += ((1 - blend) * (self.polishing & (self.age > _PATIENCE)))[:, None, None] * self.second
     diagonal += self.damping[:, None] * scale
     outward = (self.theta <= p.low) & (self.slope > 0) | (self.theta >= p.high) & (self.slope < 0)
-    held = outward | ((self.age <= _SETTLING_STEPS)[:, None] & ~p.linear)
+    held = outward | ((~self.polishing & (self.age <= _SETTLING_STEPS))[:, None] & ~p.linear)
     self.slope[held] = 0
     low, high = p.low - self.theta, p.high - self.theta
     move = _minimise(curvature, self.slope, scale, held, np.zeros_like(low))

@@ -1,0 +1,323 @@
+"""From a law and a budget to a recommended split, with its gain, its interval and its regret.
+
+Token budgets count one shared trunk and K experts: C = D + K D' (accounting "total"), or what one final model has seen,
+C = D + D' ("per_model"). FLOP budgets are 6 N per token. The split fraction is D / C.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxsplit.errors import InputError, nearest
+from jaxsplit.files import read_json, write_json
+from jaxsplit.law.law import Law, weighted_quantile
+
+VERSION = 1
+_FIXED = 0.8  # The rule of thumb that a plan is compared with: 80 % seed, 20 % experts.
+_SIZES = 41  # Sizes tried, evenly in log N, where N is free ...
+_BEYOND = 4.0  # ... and how far outside the measured sizes.
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanSettings:
+  """What is to be split.
+
+  Attributes:
+    params: model size N; None lets a FLOP budget choose it.
+    budget_tokens: C in tokens.
+    budget_flops: C in FLOPs, 6 N a token; give one of the two.
+    num_domains: K; None takes the law's domains.
+    accounting: what the budget counts: "total" (the trunk and all experts) or "per_model" (the trunk and one expert).
+  """
+
+  params: float | None = None
+  budget_tokens: float | None = None
+  budget_flops: float | None = None
+  num_domains: int | None = None
+  accounting: Literal["total", "per_model"] = "total"
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainPlan:
+  """One domain at the common split, and at its own: `best_*` is its share of the best uneven split of the same budget."""
+
+  domain: str
+  seed_tokens: float
+  expert_tokens: float
+  loss: float
+  loss_interval: tuple[float, float]
+  dense_loss: float
+  best_seed_tokens: float
+  best_expert_tokens: float
+  best_loss: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A recommended split. Losses are nats per token, means over domains unless said otherwise.
+
+  Attributes:
+    params, budget_tokens, budget_flops, num_domains, accounting: as planned for.
+    seed_tokens: D.
+    expert_tokens: D' of each expert.
+    fraction: D over the budget in tokens.
+    fraction_interval: 95 %, over refits and forms in play.
+    loss, loss_interval: predicted at the split.
+    domains: each domain's part.
+    dense_loss: predicted where the whole budget pretrains one model (D'=0).
+    fixed_loss: predicted at 80/20.
+    gain_over_dense, gain_over_fixed: dense_loss - loss and fixed_loss - loss, with 95 % intervals.
+    split_point: the first D from which a token helps experts more than the seed, on the way from D=0.
+    regret: expected excess loss of this split over the best one, were a refit the truth.
+    curve: "fraction", "loss", "low", "high": the mean loss against the split with its 95 % band, both ends included.
+    warnings: what to know before acting on the plan.
+  """
+
+  params: float
+  budget_tokens: float
+  budget_flops: float
+  num_domains: int
+  accounting: str
+  seed_tokens: float
+  expert_tokens: float
+  fraction: float
+  fraction_interval: tuple[float, float]
+  loss: float
+  loss_interval: tuple[float, float]
+  domains: tuple[DomainPlan, ...]
+  dense_loss: float
+  fixed_loss: float
+  gain_over_dense: float
+  gain_over_dense_interval: tuple[float, float]
+  gain_over_fixed: float
+  gain_over_fixed_interval: tuple[float, float]
+  split_point: float
+  regret: float
+  curve: dict[str, list[float]]
+  warnings: tuple[str, ...]
+
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes plan.json."""
+    write_json(path, {**dataclasses.asdict(self), "version": VERSION})
+
+
+def load_plan(path: str | os.PathLike) -> Plan:
+  """Reads plan.json.
+
+  Raises:
+    InputError: not a plan of this version, or incomplete.
+  """
+  record = read_json(path)
+  if not isinstance(record, dict) or "fraction" not in record:
+    raise InputError(f"{path}: not a plan; write one with python -m jaxsplit.plan")
+  if record.pop("version", None) != VERSION:
+    raise InputError(f"{path}: not version {VERSION} of a plan; make the plan again")
+  try:
+    record = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
+    record["domains"] = tuple(DomainPlan(**{**d, "loss_interval": tuple(d["loss_interval"])}) for d in record["domains"])
+    return Plan(**record)
+  except (KeyError, TypeError) as error:
+    raise InputError(f"{path}: damaged ({error}); make the plan again") from None
+
+
+def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any) -> Plan:
+  """The best split of a budget under a law.
+
+  Args:
+    law: a fitted law; without bootstrap its plan has no width.
+    settings: see PlanSettings; `overrides` replace its fields.
+
+  Raises:
+    InputError: a budget that is missing, doubled or not positive, or a size that nothing determines.
+  """
+  settings = _settings(law, settings or PlanSettings(), overrides)
+  size = settings.params or _best_size(law, settings)
+  tokens = settings.budget_tokens or settings.budget_flops / (6 * size)
+  share = 1 if settings.accounting == "per_model" else settings.num_domains
+  split = _Split(law, size, tokens, share)
+  fractions = _fractions()
+  losses = split.loss(fractions)
+  fraction = _refine(split, fractions, losses)
+  # The optimum joins the grid, so that the recommended point lies on the curve that is drawn.
+  fractions = np.unique(np.append(fractions, fraction))
+  losses = split.loss(fractions)
+  at, dense, fixed = (int(np.abs(fractions - f).argmin()) for f in (fraction, 1.0, _FIXED))
+  draws, weights = split.draws(fractions)
+  interval = lambda values: tuple(float(weighted_quantile(values, weights, q)) for q in (0.025, 0.975))
+  seed, expert = split.tokens(np.array([fraction]))
+  falling = np.diff(losses) < 0
+  split_point = fractions[int(np.argmin(falling))] if not falling.all() else 1.0
+  return Plan(
+      params=size, budget_tokens=tokens, budget_flops=6 * size * tokens, num_domains=settings.num_domains,
+      accounting=settings.accounting, seed_tokens=float(seed[0]), expert_tokens=float(expert[0]), fraction=float(fraction),
+      fraction_interval=interval(fractions[draws.argmin(1)]), loss=float(losses[at]), loss_interval=interval(draws[:, at]),
+      domains=_domains(split, fraction), dense_loss=float(losses[dense]), fixed_loss=float(losses[fixed]),
+      gain_over_dense=float(losses[dense] - losses[at]), gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]),
+      gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
+      split_point=float(split_point * tokens), regret=float(weights @ (draws[:, at] - draws.min(1))),
+      curve={"fraction": fractions.tolist(), "loss": losses.tolist(),
+             "low": weighted_quantile(draws, weights, 0.025).tolist(), "high": weighted_quantile(draws, weights, 0.975).tolist()},
+      warnings=_warnings(law, split, fraction))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+  """A budget at one size, as a function of the split fraction."""
+
+  law: Law
+  params: float
+  budget: float
+  share: int  # experts that the budget pays for
+
+  def tokens(self, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """D and D' of each expert."""
+    return fraction * self.budget, (1 - fraction) * self.budget / self.share
+
+  def loss(self, fraction: np.ndarray, domain: str | None = None) -> np.ndarray:
+    """Predicted loss at each fraction."""
+    return self.law.predict(self.params, *self.tokens(fraction), domain)
+
+  def draws(self, fraction: np.ndarray, domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Refits' losses [S, n] and their weights [S]; the law alone where it has no refits."""
+    if not self.law.members[0].samples.size:
+      return self.loss(fraction, domain)[None], np.ones(1)
+    return self.law.samples(self.params, *self.tokens(fraction), domain)
+
+
+def _fractions() -> np.ndarray:
+  """Fractions from 0 to 1, close together at both ends, where a power law bends most."""
+  ends = np.geomspace(1e-3, 0.05, 18)
+  return np.unique(np.concatenate([np.linspace(0, 1, 201), ends, 1 - ends]))
+
+
+def _refine(split: _Split, fractions: np.ndarray, losses: np.ndarray) -> float:
+  """The minimiser between the neighbours of the best grid point, or an end where that is best."""
+  best = int(losses.argmin())
+  if best in (0, len(fractions) - 1):
+    return float(fractions[best])
+  inner = np.linspace(fractions[best - 1], fractions[best + 1], 256)
+  return float(inner[split.loss(inner).argmin()])
+
+
+def _best_size(law: Law, settings: PlanSettings) -> float:
+  """The N whose best split has the least predicted loss under the FLOP budget."""
+  low, high = law.data["ranges"]["params"]
+  share = 1 if settings.accounting == "per_model" else settings.num_domains
+  sizes = np.geomspace(low / _BEYOND, high * _BEYOND, _SIZES)
+  for _ in range(2):  # the second time between the neighbours of the best
+    fraction = np.linspace(0, 1, 51)
+    budget = settings.budget_flops / (6 * sizes[:, None])
+    losses = law.predict(sizes[:, None], fraction * budget, (1 - fraction) * budget / share).min(1)
+    best = int(losses.argmin())
+    sizes = np.geomspace(sizes[max(best - 1, 0)], sizes[min(best + 1, _SIZES - 1)], _SIZES)
+  return float(sizes[_SIZES // 2])
+
+
+def _domains(split: _Split, fraction: float) -> tuple[DomainPlan, ...]:
+  at = np.array([fraction, 1.0])
+  seed, expert = split.tokens(at)
+  uneven = _uneven(split)
+  plans = []
+  for name in split.law.domains:
+    domain = None if name == "all" else name
+    losses = split.loss(at, domain)
+    draws, weights = split.draws(at, domain)
+    interval = tuple(float(weighted_quantile(draws[:, 0], weights, q)) for q in (0.025, 0.975))
+    plans.append(DomainPlan(name, float(seed[0]), float(expert[0]), float(losses[0]), interval, float(losses[1]), *uneven[name]))
+  return tuple(plans)
+
+
+def _uneven(split: _Split) -> dict[str, tuple[float, float, float]]:
+  """Per domain (D_k, D'_k, loss) where experts fork from different snapshots and train for different lengths.
+
+  per_model: every domain splits its own budget. total: the trunk runs to D and the rest of the budget is shared out, so
+  that one more token would help every expert equally; D is the best of a grid. An expert forks before D only where more
+  seed would hurt it, since the trunk is paid for anyway.
+  """
+  names = split.law.domains
+  loss = lambda name, d, e: split.law.predict(split.params, d, e, None if name == "all" else name)
+  if split.share == 1 or len(names) == 1:
+    out = {}
+    for name in names:
+      fraction = np.linspace(0, 1, 401)
+      d, e = split.tokens(fraction)
+      losses = loss(name, d, e)
+      i = int(losses.argmin())
+      out[name] = float(d[i]), float(e[i]), float(losses[i])
+    return out
+  # Experts' lengths as multiples of an even share; num_domains may exceed the law's domains, whose share is then scaled.
+  lengths = np.concatenate([[0], np.geomspace(0.02, min(8, split.share), 63)])
+  best = None
+  for fraction in np.linspace(0, 0.98, 50):
+    trunk, even = fraction * split.budget, (1 - fraction) * split.budget / split.share
+    forks = trunk * np.linspace(0, 1, 5) if trunk else np.zeros(1)
+    table = np.stack([loss(name, forks[:, None], even * lengths) for name in names])  # [k, fork, length]
+    fork, least = table.argmin(1), table.min(1)
+    chosen = _share_out(least, lengths)
+    total = least[np.arange(len(names)), chosen].mean()
+    if best is None or total < best[0]:
+      best = total, {name: (float(forks[fork[k, c]]), float(even * lengths[c]), float(least[k, c]))
+                     for k, (name, c) in enumerate(zip(names, chosen))}
+  return best[1]
+
+
+def _share_out(losses: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+  """[k] choices of length, of mean at most 1, at which a unit of length is worth the same to every domain.
+
+  Args:
+    losses: [k, n] at each length.
+    lengths: [n] increasing.
+  """
+  low, high = 0.0, float(np.ptp(losses, axis=1).max() / lengths[1])
+  chosen = np.zeros(len(losses), int)
+  for _ in range(60):
+    price = (low + high) / 2
+    choice = (losses + price * lengths).argmin(1)
+    if lengths[choice].mean() <= 1:
+      chosen, high = choice, price
+    else:
+      low = price
+  return chosen
+
+
+def _settings(law: Law, settings: PlanSettings, overrides: dict[str, Any]) -> PlanSettings:
+  known = [f.name for f in dataclasses.fields(PlanSettings)]
+  for name in overrides:
+    if name not in known:
+      raise InputError(f"plan_split: no setting {name!r}{nearest(name, known)}")
+  settings = dataclasses.replace(settings, **overrides)
+  for name in ("params", "budget_tokens", "budget_flops", "num_domains"):
+    value = getattr(settings, name)
+    if value is not None and not (np.isfinite(value) and value > 0):
+      raise InputError(f"--{name}={value:g}: must be positive")
+  if settings.accounting not in ("total", "per_model"):
+    raise InputError(f"--accounting={settings.accounting}: must be total or per_model")
+  if (settings.budget_tokens is None) == (settings.budget_flops is None):
+    raise InputError("give one budget: --budget_tokens or --budget_flops")
+  if settings.params is None and settings.budget_flops is None:
+    raise InputError("--params is missing; only --budget_flops can choose the size")
+  if settings.num_domains is None:
+    if law.domains == ("all",):
+      raise InputError("--num_domains is missing; the law knows no domains")
+    settings = dataclasses.replace(settings, num_domains=len(law.domains))
+  return settings
+
+
+def _warnings(law: Law, split: _Split, fraction: float) -> tuple[str, ...]:
+  seed, expert = (float(v[0]) for v in split.tokens(np.array([fraction])))
+  found = []
+  for name, label, value in (("params", "N", split.params), ("seed_tokens", "D", seed), ("expert_tokens", "D'", expert)):
+    low, high = law.data["ranges"][name]
+    if value > high * 1.001 and high > 0:
+      found.append(f"{label} = {value:.3g} is {value / high:.1f} times the largest measured ({high:.3g}): the law extrapolates")
+    elif value < low * 0.999:
+      found.append(f"{label} = {value:.3g} is below the smallest measured ({low:.3g}): the law extrapolates")
+  if fraction in (0.0, 1.0):
+    found.append(f"the best split is at an end: {'no shared seed' if fraction == 0 else 'full pretraining, no experts'}")
+  if not law.members[0].samples.size:
+    found.append("the law has no bootstrap, so the intervals have no width: fit it with --bootstrap=1000")
+  return (*found, *law.warnings)
