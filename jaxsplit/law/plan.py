@@ -155,7 +155,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       params=size, budget_tokens=tokens, budget_flops=6 * size * tokens, num_domains=settings.num_domains,
       accounting=settings.accounting, seed_tokens=float(seed[0]), expert_tokens=float(expert[0]), fraction=float(fraction),
       fraction_interval=interval(fractions[draws.argmin(1)]), loss=float(losses[at]), loss_interval=interval(draws[:, at]),
-      domains=_domains(split, fraction), dense_loss=float(losses[dense]), fixed_loss=float(losses[fixed]),
+      domains=_domains(split, float(fraction)), dense_loss=float(losses[dense]), fixed_loss=float(losses[fixed]),
       gain_over_dense=float(losses[dense] - losses[at]), gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]),
       gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
       split_point=float(split_point * tokens), regret=float(weights @ (draws[:, at] - draws.min(1))),
@@ -220,7 +220,7 @@ def _best_size(law: Law, settings: PlanSettings) -> float:
 def _domains(split: _Split, fraction: float) -> tuple[DomainPlan, ...]:
   at = np.array([fraction, 1.0])
   seed, expert = split.tokens(at)
-  uneven = _uneven(split)
+  uneven = _uneven(split, fraction)
   plans = []
   for name in split.law.domains:
     domain = None if name == "all" else name
@@ -231,7 +231,7 @@ def _domains(split: _Split, fraction: float) -> tuple[DomainPlan, ...]:
   return tuple(plans)
 
 
-def _uneven(split: _Split) -> dict[str, tuple[float, float, float]]:
+def _uneven(split: _Split, even_fraction: float) -> dict[str, tuple[float, float, float]]:
   """Per domain (D_k, D'_k, loss) where experts fork from different snapshots and train for different lengths.
 
   per_model: every domain splits its own budget. total: the trunk runs to D and the rest of the budget is shared out, so
@@ -250,9 +250,9 @@ def _uneven(split: _Split) -> dict[str, tuple[float, float, float]]:
       out[name] = float(d[i]), float(e[i]), float(losses[i])
     return out
   # Experts' lengths as multiples of an even share; num_domains may exceed the law's domains, whose share is then scaled.
-  lengths = np.concatenate([[0], np.geomspace(0.02, min(8, split.share), 63)])
+  lengths = np.unique(np.concatenate([[0, 1], np.geomspace(0.02, split.share, 500)]))
   best = None
-  for fraction in np.linspace(0, 0.98, 50):
+  for fraction in np.append(np.linspace(0, 0.96, 25), even_fraction):
     trunk, even = fraction * split.budget, (1 - fraction) * split.budget / split.share
     forks = trunk * np.linspace(0, 1, 5) if trunk else np.zeros(1)
     table = np.stack([loss(name, forks[:, None], even * lengths) for name in names])  # [k, fork, length]
@@ -316,6 +316,8 @@ def _warnings(law: Law, split: _Split, fraction: float) -> tuple[str, ...]:
       found.append(f"{label} = {value:.3g} is {value / high:.1f} times the largest measured ({high:.3g}): the law extrapolates")
     elif value < low * 0.999:
       found.append(f"{label} = {value:.3g} is below the smallest measured ({low:.3g}): the law extrapolates")
+  if law.data["ranges"]["expert_tokens"][0] > 0:
+    found.append("no measured cell has D' = 0: what full pretraining would reach is extrapolated")
   if fraction in (0.0, 1.0):
     found.append(f"the best split is at an end: {'no shared seed' if fraction == 0 else 'full pretraining, no experts'}")
   if not law.members[0].samples.size:

@@ -1,0 +1,73 @@
+"""The fit door: a table of measured models in, a law out.
+
+    python -m jaxsplit.fit --cells=FILE --columns=params=N,seed_tokens=D,loss=L --out=law.json
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from jaxsplit import cli
+from jaxsplit.errors import InputError
+from jaxsplit.law import Cells, FitSettings, Law, fit_law, read_cells
+
+FLAGS = {
+    "cells": "the table of measured models, .csv or .parquet; required",
+    "columns": "our names for its columns, as in params=N,seed_tokens=D1,expert_tokens=D2,loss=loss,domain=set; "
+               "names that are the same need no mention",
+    "out": "where to write the law; law.json by default",
+    "report": "also write a page of figures to this .html file",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads cells, fits, says what was found, writes the law."""
+  settings = cli.parse("fit", __doc__, [FitSettings], argv, flags=FLAGS, fields_as_flags=True)
+  if not settings.flags["cells"]:
+    raise InputError("--cells is missing; give the table of measured models, as in --cells=cells.csv")
+  out = pathlib.Path(settings.flags["out"] or "law.json")
+  cells = read_cells(settings.flags["cells"], _columns(settings.flags["columns"]))
+  law = fit_law(cells, settings[FitSettings])
+  law.save(out)
+  print(_summary(law, cells))
+  print(f"law: {out}")
+  if settings.flags["report"]:
+    # Imported here: figures are not needed to fit.
+    from jaxsplit.report.law_page import write_law_page
+    write_law_page(settings.flags["report"], law, cells)
+    print(f"report: {settings.flags['report']}")
+  return 0
+
+
+def _columns(text: str | None) -> dict[str, str]:
+  """"params=N,loss=L" as a mapping."""
+  pairs = [pair.partition("=") for pair in (text or "").split(",") if pair.strip()]
+  for name, equals, theirs in pairs:
+    if not (name.strip() and equals and theirs.strip()):
+      raise InputError(f"--columns: {name + equals + theirs!r} is not NAME=COLUMN, as in params=N")
+  return {name.strip(): theirs.strip() for name, _, theirs in pairs}
+
+
+def _summary(law: Law, cells: Cells) -> str:
+  """What a reader wants to know first."""
+  dropped = ", ".join(f"{n} {why}" for why, n in cells.source.get("dropped", {}).items())
+  lines = [f"{len(cells)} cells{f' (left out: {dropped})' if dropped else ''}, {len(law.domains)} domain(s), "
+           f"objective {law.objective['name']} {law.objective_value:.6g} in {law.objective['space']} space, R2 {law.r2:.4f}",
+           f"{'form':<24}{'objective':>14}{'held-out error':>16}{'largest':>10}{'bias':>10}"]
+  for row in law.candidates:
+    score = row["held_out"]
+    errors = f"{score['mre']:>16.3%}{score['max']:>10.3%}{score['bias']:>+10.3%}" if score else f"{'-':>16}{'-':>10}{'-':>10}"
+    lines.append(f"{row['form']:<24}{row['objective_value']:>14.6g}{errors}")
+  lines += [f"not tried: {form}: {why}" for form, why in law.diagnostics["skipped_forms"].items()]
+  if law.held_out:
+    lines.append(f"held out by {law.held_out['rule']}: {law.held_out['num_points']} cells")
+  for name, value in law.parameters.items():
+    low, high = law.intervals.get(name, (None, None))
+    lines.append(f"  {name:<20}{value:>14.6g}" + (f"   95 % {low:.5g} .. {high:.5g}" if low is not None else ""))
+  lines += [f"warning: {text}" for text in (*cells.source.get("repeated", ()), *law.warnings)]
+  return "\n".join(lines)
+
+
+if __name__ == "__main__":
+  cli.run(main)

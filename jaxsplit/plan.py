@@ -1,0 +1,60 @@
+"""The plan door: a law and a budget in, a recommended split out.
+
+    python -m jaxsplit.plan --law=law.json --params=3e6 --budget_tokens=2e8 --num_domains=5 --accounting=total [--json]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+
+from jaxsplit import cli
+from jaxsplit.errors import InputError
+from jaxsplit.law import Plan, PlanSettings, load_law, plan_split
+
+FLAGS = {
+    "law": "the law, as written by python -m jaxsplit.fit; required",
+    "out": "also write the plan to this .json file",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads a law, plans, and prints the plan for people or, with --json, for programs."""
+  argv = list(sys.argv[1:] if argv is None else argv)
+  as_json = "--json" in argv
+  settings = cli.parse("plan", __doc__, [PlanSettings], [a for a in argv if a != "--json"], flags=FLAGS, fields_as_flags=True)
+  if not settings.flags["law"]:
+    raise InputError("--law is missing; give a law, as in --law=law.json")
+  plan = plan_split(load_law(settings.flags["law"]), settings[PlanSettings])
+  if settings.flags["out"]:
+    plan.save(settings.flags["out"])
+  print(json.dumps(dataclasses.asdict(plan), indent=1) if as_json else _summary(plan))
+  return 0
+
+
+def _summary(plan: Plan) -> str:
+  between = lambda pair, form: f"95 % {pair[0]:{form}} .. {pair[1]:{form}}"
+  counted = f"{plan.seed_tokens:.4g} seed + {plan.num_domains} x {plan.expert_tokens:.4g} expert tokens"
+  if plan.accounting == "per_model":
+    counted = f"{plan.seed_tokens:.4g} seed + {plan.expert_tokens:.4g} expert tokens a model"
+  lines = [
+      f"N = {plan.params:.4g}, C = {plan.budget_tokens:.4g} tokens = {plan.budget_flops:.4g} FLOPs ({plan.accounting})",
+      f"split: {plan.fraction:.1%} seed ({between(plan.fraction_interval, '.1%')}): {counted}",
+      f"loss: {plan.loss:.4f} ({between(plan.loss_interval, '.4f')}), expected regret {plan.regret:.4f}",
+      f"full pretraining: {plan.dense_loss:.4f}, so the split gains {plan.gain_over_dense:.4f} "
+      f"({between(plan.gain_over_dense_interval, '.4f')})",
+      f"80/20: {plan.fixed_loss:.4f}, so the split gains {plan.gain_over_fixed:.4f} "
+      f"({between(plan.gain_over_fixed_interval, '.4f')})",
+      f"split point: from {plan.split_point:.4g} seed tokens on, experts gain more from a token",
+      f"{'domain':<20}{'loss':>9}{'full pretraining':>18}{'own best D':>13}{'own best D_':>13}{'loss':>9}".replace("D_", "D'"),
+  ]
+  for d in plan.domains:
+    lines.append(f"{d.domain:<20}{d.loss:>9.4f}{d.dense_loss:>18.4f}{d.best_seed_tokens:>13.4g}{d.best_expert_tokens:>13.4g}"
+                 f"{d.best_loss:>9.4f}")
+  return "\n".join([*lines, *(f"warning: {text}" for text in plan.warnings)])
+
+
+if __name__ == "__main__":
+  cli.run(main)
