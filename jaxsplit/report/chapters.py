@@ -12,7 +12,7 @@ from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.report import figures, html, law_figures, style, training_figures
 from jaxsplit.report.album import Album
 from jaxsplit.report.evidence import Evidence
-from jaxsplit.report.law_text import candidates_table, law_parts, rule_text
+from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts, rule_text
 from jaxsplit.report.refit import held_out_predictions, predictions
 from jaxsplit.training.metrics import read_metrics
 
@@ -32,7 +32,7 @@ def closing(evidence: Evidence, album: Album) -> Parts:
   plan, (low, high) = evidence.plan, evidence.plan.fraction_interval
   rows = [[line.domain, f"{line.predicted:.4f}", f"{line.measured:.4f}", f"{line.dense:.4f}", f"{line.perplexity_change:+.2%}"]
           for line in lines]
-  caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95 % interval {low:.0%} to {high:.0%}); "
+  caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95% interval {low:.0%} to {high:.0%}); "
              f"trained: a seed of {seed:,} tokens, then {expert:,} tokens for each expert. Dense: full pretraining at the same compute.")
   return [
       html.table(["domain", "predicted", "measured", "dense", "perplexity"], rows, caption, total=True),
@@ -45,11 +45,12 @@ def split(evidence: Evidence, album: Album) -> Parts:
   plan = evidence.plan
   if plan is None:
     raise Missing("There is no plan yet, so there is no predicted split curve.")
-  return [album.show("split_curve", figures.split_curve(evidence, plan), (
+  figure = album.show("split_curve", figures.split_curve(evidence, plan), (
       f"Loss that the law predicts at N = {plan.params:,.0f}, a size it has not seen, for every split of {plan.budget_tokens:,.0f} tokens "
       f"between the seed and {plan.num_domains} experts. The lowest point is the recommendation; where the curve is flat around it, the "
       "choice matters little. Diamonds are means over domains of what was then measured (dots: each replica); the dashed line is the "
-      "dense model. Diamonds within the band mean that the law extrapolates as surely as it says."))]
+      "dense model. Diamonds within the band mean that the law extrapolates as surely as it says."))
+  return [figure, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
 
 
 def measured_fractions(evidence: Evidence, album: Album) -> Parts:
@@ -60,10 +61,10 @@ def measured_fractions(evidence: Evidence, album: Album) -> Parts:
   if all(cell.accuracy is not None for cell in evidence.proof):
     parts.append(album.show("accuracy", figures.measured_curve(evidence, "accuracy", "share of sequences recalled exactly"), (
         "Memorization: the share of entries whose every scored token is right under greedy decoding, against the seed's share of one "
-        "fixed budget. Thin lines are replicas, the thick line is their mean. 100 % is one model pretrained on everything.")))
+        "fixed budget. Thin lines are replicas, the thick line is their mean. 100% is one model pretrained on everything.")))
   parts.append(album.show("fractions", figures.measured_curve(evidence, "loss", style.LOSS), (
       "Mean loss over domains against the seed's share of one fixed budget. Thin lines are replicas, the thick line is their mean; "
-      "100 % is the dense model.")))
+      "100% is the dense model.")))
   return parts
 
 
@@ -170,4 +171,7 @@ def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Alb
 
 
 def _plain(value: Any) -> str:
-  return ", ".join(map(_plain, value)) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)
+  """A setting as one would write it in gin."""
+  if isinstance(value, list):
+    return f"({', '.join(map(_plain, value))}{',' * (len(value) == 1)})"
+  return f"{value:g}" if isinstance(value, float) else str(value)

@@ -100,4 +100,4 @@ def gains(lines: Sequence[Line]) -> Figure:
 
 
 def _signed(change: float) -> str:
-  return f"{100 * change:+.1f} %".replace("-", "−")
+  return f"{100 * change:+.1f}%".replace("-", "−")

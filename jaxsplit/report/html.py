@@ -30,7 +30,7 @@ figure { margin: 1.2rem 0 1.8rem; break-inside: avoid; }
 figure svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif !important; }
 figcaption { margin-top: .4rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; break-inside: avoid; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .8rem 0; }
 caption { text-align: left; padding-bottom: .3rem; }
 th, td { padding: .28rem .7rem .28rem 0; text-align: right; border-bottom: 1px solid var(--rule); vertical-align: top; }

@@ -56,7 +56,7 @@ def residuals(cells: Cells, predicted: np.ndarray) -> Figure:
     distinct = np.unique(place)
     axes.plot(distinct, [error[place == value].mean() for value in distinct], color=ORANGE, marker="D", ms=4, lw=1.2)
     style.log_axis(axes, "x", place.min(), place.max(), zero)
-    axes.set(xlabel=_AXES[name], ylabel="error of the prediction" if axes is panels[0] else "", ylim=(error.min() * 1.1, error.max() * 1.1))
+    axes.set(xlabel=_AXES[name], ylabel="error of the prediction" if axes is panels[0] else "")
     style.percent_axis(axes, "y", signed=True)
   return figure
 
@@ -100,16 +100,16 @@ def split_curve(plan: Plan) -> Figure:
 
 def draw_split(axes: Axes, plan: Plan, measured: Sequence[float]) -> None:
   """The law's loss over all splits of a plan's budget, its band, and the recommended split; room for what was measured."""
-  curve, (low, high) = plan.curve, plan.fraction_interval
-  axes.fill_between(curve.fraction, curve.low, curve.high, color=BLUE, alpha=0.2, lw=0, label="95 % band of the law")
-  axes.plot(curve.fraction, curve.loss, color=BLUE, label="law: mean loss over domains")
-  axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0, label=f"95 % interval: {low:.0%} to {high:.0%}")
+  fraction, loss, lower, upper = (np.asarray(plan.curve[name]) for name in ("fraction", "loss", "low", "high"))
+  low, high = plan.fraction_interval
+  axes.fill_between(fraction, lower, upper, color=BLUE, alpha=0.2, lw=0, label="95% band of the law")
+  axes.plot(fraction, loss, color=BLUE, label="law: mean loss over domains")
+  axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0, label=f"95% interval: {low:.0%} to {high:.0%}")
   axes.axvline(plan.fraction, color=GREEN, lw=1.6, label=f"recommended: {plan.fraction:.0%} seed")
   # The curve may soar at its ends; what is measured and most of the curve are what matters.
-  middle = (np.asarray(curve.fraction) >= 0.05) & (np.asarray(curve.fraction) <= 0.98)
-  loss = np.asarray(curve.loss)[middle]
-  bottom = min([*measured, np.asarray(curve.low)[middle].min()])
-  top = max([*measured, loss.min() + 0.6 * np.ptp(loss), np.asarray(curve.high)[np.argmin(curve.loss)]])
+  middle = (fraction >= 0.05) & (fraction <= 0.98)
+  bottom = min([*measured, lower[middle].min()])
+  top = max([*measured, loss.min() + 0.6 * np.ptp(loss[middle]), upper[loss.argmin()]])
   room = 0.06 * (top - bottom)
   axes.set(xlabel=SHARE, ylabel=style.LOSS, xlim=(-0.02, 1.02), ylim=(bottom - room, top + room))
   style.percent_axis(axes, "x")

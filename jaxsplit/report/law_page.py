@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 
 import jaxsplit
+from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
 from jaxsplit.law import Cells, Law, plan_split
 from jaxsplit.report import html, law_figures
@@ -17,7 +18,11 @@ from jaxsplit.report.refit import held_out_predictions, predictions
 
 
 def write_law_page(path: str | os.PathLike, law: Law, cells: Cells) -> pathlib.Path:
-  """Writes the page to `path` and returns it. Figures whose axes the cells do not vary are left out."""
+  """Writes the page to `path` and returns it. Figures whose axes the cells do not vary are left out.
+
+  Raises:
+    InputError: `path` cannot be written.
+  """
   album = Album(None)
   sections = [("law", "The law", law_parts(law)), ("candidates", "Forms compared", [candidates_table(law)]),
               ("agreement", "Predicted and measured", _agreement(law, cells, album))]
@@ -28,7 +33,10 @@ def write_law_page(path: str | os.PathLike, law: Law, cells: Cells) -> pathlib.P
   title = f"The split law of {cells.source.get('file', 'cells')}"
   body = [f"<h1>{html.text(title)}</h1>", html.paragraph(f"jaxsplit {jaxsplit.__version__}", "meta"), html.paragraph(_answer(law), "answer"),
           html.links([(name, text) for name, text, _ in sections]), *(html.section(name, text, *parts) for name, text, parts in sections)]
-  write_atomic(path, html.page(title, body))
+  try:
+    write_atomic(path, html.page(title, body))
+  except OSError as error:
+    raise InputError(f"--report={path}: cannot be written ({error.strerror}); name a file that can be") from None
   return pathlib.Path(path)
 
 

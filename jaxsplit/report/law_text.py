@@ -1,10 +1,11 @@
-"""A law in words and tables: its form and constants, how far to trust it, and the forms that it was chosen from."""
+"""A law and its plan in words and tables: constants, how far to trust them, the forms compared, what a split is worth."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from jaxsplit.law import Law
+from jaxsplit.law import Law, Plan
 from jaxsplit.law.forms import get_form
 from jaxsplit.report import html
 
@@ -17,7 +18,7 @@ def law_parts(law: Law) -> list[str]:
   form = get_form(law.form)
   quality = f"It explains R² = {law.r2:.4f} of the variance of log loss within its {law.num_points:,} cells. "
   if law.held_out:
-    quality += (f"With {rule_text(law.held_out['rule'])} left out of the fit, it predicts those {law.held_out['num_points']:,} cells "
+    quality += (f"With {rule_text(law.held_out['rule'])} left out of the fit, it predicts those {law.held_out['num_points']:,} "
                 f"to {law.held_out['mre']:.2%} on average (largest error {law.held_out['max']:.2%}, bias {law.held_out['bias']:+.2%}).")
   dropped = {name: count for name, count in (law.data.get("dropped") or {}).items() if count}
   if dropped:
@@ -37,25 +38,43 @@ def candidates_table(law: Law) -> str:
                  *(_percent(other["mre"], False) for other in held_out.get("others", ()))])
   first = (law.candidates[0]["held_out"] or {}) if law.candidates else {}
   others = [f"mean, {other['rule']}" for other in first.get("others", ())]
-  caption = f"Held-out errors; held out: {rule_text(first['rule'])}." if first else "Nothing was held out."
+  caption = f"Relative errors where {rule_text(first['rule'])} are held out." if first else "Nothing was held out."
+  caption += "".join(f" Column {name}: the mean error where {rule_text(other['rule'])} are held out instead."
+                     for name, other in zip(others, first.get("others", ())))
   skipped = law.diagnostics.get("skipped_forms") or {}
   return html.table(["form", "constants", "objective", "mean error", "largest", "bias", *others], rows, caption) + (
       html.bullets(f"{name} was not tried: {reason}." for name, reason in skipped.items()) if skipped else "")
+
+
+def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
+  """HTML on what a plan expects of its split, and of one split for each domain; `known` warnings are told elsewhere."""
+  gain = lambda value, pair: f"{value:.3f} nats per token (95% interval {pair[0]:.3f} to {pair[1]:.3f})"
+  words = (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and of "
+           f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. Were one of the law's refits the "
+           f"truth, this split would be {plan.regret:.4f} nats per token worse than the best one, on average. From {plan.split_point:,.0f} "
+           "seed tokens on, a token helps the experts more than the seed.")
+  rows = [[d.domain, f"{d.loss:.4f}", f"{d.loss_interval[0]:.4f} to {d.loss_interval[1]:.4f}", f"{d.dense_loss:.4f}",
+           f"{d.best_seed_tokens:,.0f}", f"{d.best_expert_tokens:,.0f}", f"{d.best_loss:.4f}"] for d in plan.domains]
+  caption = ("Predicted, in nats per token: at the common split and for the dense model. Then the best that could be had if every domain "
+             "had its own fork and length, at the same total budget.")
+  warnings = [warning for warning in plan.warnings if warning not in known]
+  return [html.paragraph(words), *([html.bullets(warnings)] if warnings else []),
+          html.table(["domain", "loss", "95% interval", "dense", "own seed tokens", "own expert tokens", "own loss"], rows, caption)]
 
 
 def rule_text(rule: str) -> str:
   """A hold-out rule in words."""
   axis, _, count = rule.partition(":")
   if axis not in _RULES:
-    return "one cell at a time" if rule == "leave_one_out" else rule
-  return f"the largest {_RULES[axis]}" if count == "1" else f"the {count} largest values of {_RULES[axis]}"
+    return "each cell in turn" if rule == "leave_one_out" else rule
+  return f"the cells with the {'largest' if count == '1' else f'{count} largest values of'} {_RULES[axis]}"
 
 
 def _constants(law: Law) -> list[str]:
   """The constants: those of all domains with their intervals, those of each domain in a row of their own."""
   shared = {name: value for name, value in law.parameters.items() if "[" not in name}
   rows = [[name, f"{value:.5g}", _interval(law.intervals.get(name))] for name, value in shared.items()]
-  tables = [html.table(["constant", "value", "95 % interval"], rows, "Constants, in plain parameters and tokens.")] if rows else []
+  tables = [html.table(["constant", "value", "95% interval"], rows, "Constants, in plain parameters and tokens.")] if rows else []
   owned = list(dict.fromkeys(name.partition("[")[0] for name in law.parameters if "[" in name))
   if owned:
     rows = [[domain, *(f"{law.parameters[f'{name}[{domain}]']:.5g}" for name in owned)] for domain in law.domains]

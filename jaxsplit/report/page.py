@@ -50,11 +50,16 @@ def answer(evidence: Evidence) -> str:
   if plan is None:
     return _best_measured(evidence) or f"No answer yet: {len(evidence.grid):,} cells of the law's grid are measured."
   low, high = plan.fraction_interval
-  advice = (f"Spend {plan.fraction:.0%} (95 % interval {low:.0%} to {high:.0%}) of the {plan.budget_tokens:,.0f} tokens on a shared seed "
+  advice = (f"Spend {plan.fraction:.0%} (95% interval {low:.0%} to {high:.0%}) of the {plan.budget_tokens:,.0f} tokens on a shared seed "
             f"and the rest on {plan.num_domains} experts")
+  if plan.fraction == 1:
+    advice = (f"Do not split the {plan.budget_tokens:,.0f} tokens: one dense model is best (95% interval of the seed's share: {low:.0%} "
+              f"to {high:.0%})")
   if lines is None:
     return f"{advice}: the law expects a mean loss of {plan.loss:.3f} nats per token, which is not measured yet."
   mean = lines[-1]
+  if evidence.recommended()[1] == 0:
+    return f"{advice}: it measured a mean loss of {mean.measured:.3f} nats per token; the law had predicted {mean.predicted:.3f}."
   side = "lower" if mean.perplexity_change < 0 else "higher"
   return (f"{advice}: this measured a mean loss of {mean.measured:.3f} nats per token against {mean.dense:.3f} for one dense model of the same "
           f"compute, which is {abs(mean.perplexity_change):.1%} {side} perplexity; the law had predicted {mean.predicted:.3f}.")
@@ -67,8 +72,9 @@ def _best_measured(evidence: Evidence) -> str | None:
   exact = all(cell.accuracy is not None for cell in evidence.proof)
   groups = evidence.by_fraction("accuracy" if exact else "loss")
   best = (max if exact else min)(groups, key=lambda fraction: np.mean(groups[fraction]))
-  show = (lambda values: f"{np.mean(values):.0%} of the entries recalled exactly") if exact else (
-      lambda values: f"a mean loss of {np.mean(values):.3f} nats per token")
-  rival = f", against {show(groups[1.0])} by one model pretrained on everything" if 1.0 in groups and best != 1.0 else ""
-  return (f"Of the splits measured, {best:.0%} of {evidence.experiment['budget_tokens']:,} tokens on the shared seed did best: "
-          f"{show(groups[best])}{rival}.")
+  value = (lambda share: f"{np.mean(groups[share]):.0%}") if exact else (lambda share: f"{np.mean(groups[share]):.3f} nats per token")
+  what = "of the entries recalled exactly" if exact else "mean loss"
+  rival = f", against {value(1.0)} by one model pretrained on everything" if 1.0 in groups and best != 1.0 else ""
+  so_far = "" if evidence.ledger else " so far"
+  return (f"Of the splits measured{so_far}, {best:.0%} of {evidence.experiment['budget_tokens']:,} tokens on the shared seed did best: "
+          f"{value(best)} {what}{rival}.")

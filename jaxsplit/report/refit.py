@@ -6,10 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from jaxsplit.law import Cells, FitSettings, Law, fit_law
+from jaxsplit.law import Cells, FitSettings, Law
+from jaxsplit.law.fit import fit_form
+from jaxsplit.law.forms import get_form
 from jaxsplit.law.holdout import folds
+from jaxsplit.law.law import Member
 
-_STARTS = 16  # As many as the law's own refits take.
+_STARTS = 32
 
 
 def held_out_predictions(law: Law, cells: Cells) -> tuple[np.ndarray, np.ndarray] | None:
@@ -20,10 +23,11 @@ def held_out_predictions(law: Law, cells: Cells) -> tuple[np.ndarray, np.ndarray
   if law.held_out is None or law.held_out["rule"] == "leave_one_out":
     return None
   (mask,) = folds(cells, law.held_out["rule"])
-  rest, unseen = cells.take(~mask), cells.take(mask)
-  settings = FitSettings(**law.settings)
-  refit = fit_law(rest, dataclasses.replace(settings, form=law.form, holdout="none", bootstrap=0, starts=_STARTS))
-  return unseen.loss, predictions(refit, unseen)
+  settings = dataclasses.replace(FitSettings(**law.settings), starts=_STARTS)
+  fit = fit_form(get_form(law.form), cells.take(~mask), settings, ())
+  member = Member(fit.model, fit.layout, fit.theta, np.zeros((0, len(fit.theta))), 1.0)
+  unseen = cells.take(mask & np.isin(cells.domain, cells.domain[~mask]))
+  return unseen.loss, predictions(dataclasses.replace(law, members=(member,)), unseen)
 
 
 def predictions(law: Law, cells: Cells) -> np.ndarray:

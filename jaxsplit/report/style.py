@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 INK, MUTED, RULE, PAPER = "#1c2126", "#66707a", "#d9dee3", "#fdfefe"
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY = "#2b7bba", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
-MARKERS = "osD^vPXh"
+MARKERS = "osDPXvhp"
 LOSS = "loss, nats per token"
 WIDTH = 7.2  # Inches. The page is about as wide, so text keeps its size.
 
@@ -107,8 +107,9 @@ def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float, zero
 
 def percent_axis(axes: Axes, which: Literal["x", "y"], signed: bool = False) -> None:
   """Writes shares as percentages."""
-  text = (lambda v, _: f"{100 * v:+g} %".replace("+0 ", "0 ").replace("-", "−")) if signed else (lambda v, _: f"{100 * v:g} %")
-  getattr(axes, f"{which}axis").set_major_formatter(FuncFormatter(lambda v, p: text(round(v, 9), p)))
+  sign = "+" if signed else ""
+  text = lambda value, _: f"{100 * round(value, 9):{sign}g}%".replace("+0%", "0%").replace("-", "−")
+  getattr(axes, f"{which}axis").set_major_formatter(FuncFormatter(text))
 
 
 def to_svg(figure: Figure) -> str:

@@ -59,7 +59,7 @@ def read_curves(metrics: Iterable[dict[str, Any]], ledger: dict[str, Any], batch
       phase, end = last.split("-")
     loss = np.concatenate(blocks)
     first = int(end) - steps[leg] + 1
-    loss = np.nanmean(loss.reshape(len(loss), len(forks), -1), axis=2)
+    loss = np.ma.masked_invalid(loss.reshape(len(loss), len(forks), -1)).mean(axis=2).filled(np.nan)
     for column, fork in enumerate(forks):
       curves.append(Curve(size, phase, (fork + first + np.arange(len(loss))) * batch_tokens, loss[:, column]))
   stretch = max((curve.tokens[-1] for curve in curves), default=0) / _STRETCHES

@@ -1,0 +1,98 @@
+"""A finished experiment whose losses follow a known law, without training anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxsplit.files import write_json
+from jaxsplit.law import fit_law, plan_split, read_cells
+from jaxsplit.split.cells import Cell, CellTable
+from jaxsplit.training.metrics import Metrics
+
+DOMAINS = ("<b>&prose", "$code$", "law")
+SIZES = (5_000, 10_000, 30_000, 90_000)
+TARGET = 200_000
+BATCH = 1000
+BUDGET = 1_000_000
+
+
+def loss(params: float, seed: float, expert: float, domain: str, replica: int = 0) -> float:
+  """The known law: effective data, with a floor of its own for every domain and 0.2 % of noise."""
+  noise = np.random.default_rng([int(params), int(seed), int(expert), DOMAINS.index(domain), replica]).normal(0, 0.002)
+  return (1.0 + 0.2 * DOMAINS.index(domain) + 8 * params**-0.3 + 60 * (expert + 12 * seed**0.75) ** -0.4) * float(np.exp(noise))
+
+
+def cell(params: int, seed: int, expert: int, domain: str, role: str, replica: int = 0, **changes) -> Cell:
+  value = Cell(params, params + 5000, domain, seed, expert, 400_000, (seed / 3 + expert) / 400_000,
+               loss(params, seed, expert, domain, replica), 1.0, 6.0 * params * (seed + expert), replica, role, 0.004, BATCH, None, "ok")
+  return dataclasses.replace(value, **changes)
+
+
+def config(**experiment) -> dict:
+  settings = {"data": "text", "budget_tokens": BUDGET, "accounting": "total", "target": [64, 4], "trunk": "shared",
+              "sizes": [[16, 2], [32, 2], [48, 3]], **experiment}
+  return {"Experiment": settings, "Training": {"sequence_length": 100, "batch_sequences": 10}, "Probe": {"rates": [0.002, 0.004, 0.008]}}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> pathlib.Path:
+  """The work directory of a finished experiment. Do not write to it: see `workdir`."""
+  path = tmp_path_factory.mktemp("finished")
+  write_json(path / "config.json", config())
+  CellTable(path / "cells.csv").add(
+      cell(params, seed, expert, domain, "grid") for params in SIZES for seed in (250_000, 500_000, 900_000)
+      for expert in (0, 30_000, 90_000, 240_000) for domain in DOMAINS)
+  law = fit_law(read_cells(path / "cells.csv"), form="effective_data", starts=16, bootstrap=30, holdout="params:1")
+  law.save(path / "law.json")
+  plan = plan_split(law, params=float(TARGET), budget_tokens=float(BUDGET), num_domains=len(DOMAINS), accounting="total")
+  plan.save(path / "plan.json")
+  seed = round(plan.fraction * BUDGET / BATCH) * BATCH
+  expert = int((BUDGET - seed) / len(DOMAINS) / BATCH) * BATCH
+  CellTable(path / "cells.csv").add(
+      cell(TARGET, *tokens, domain, role, replica) for tokens, role in (((seed, expert), "split"), ((BUDGET, 0), "dense"))
+      for domain in DOMAINS for replica in range(2))
+  CellTable(path / "probe.csv").add(
+      cell(params, 200_000, 0, domain, "probe", learning_rate=rate, loss=3.0 + (np.log(rate / 0.004)) ** 2)
+      for params in SIZES for rate in (0.002, 0.004, 0.008) for domain in DOMAINS)
+  legs = {"d16-l2/probe/200": (200, 3), "d16-l2/trunk/250": (250, 1), "d16-l2/trunk/500": (250, 1), "d16-l2/full/250": (50, 1),
+          "d16-l2/experts-250-500/branch-72": (72, 6), "d16-l2/experts-250-500/cooldown-90": (18, 6)}
+  metrics = Metrics(path / "metrics.jsonl")
+  for leg, (steps, runs) in legs.items():
+    metrics.append(leg, 0, {"loss": 3 - np.linspace(0, 1, steps)[:, None] + 0.1 * np.arange(runs)})
+  metrics.close()
+  entry = lambda leg: {"stage": "probe" if "probe" in leg else "grid", "leg": leg, "phase": leg.split("/")[1], "params": 10_000,
+                       "runs": legs[leg][1], "steps": legs[leg][0], "tokens": 1, "flops": 1.0}
+  write_json(path / "ledger.json", {"entries": [entry(leg) for leg in legs], "totals": {
+      "probe/probe": {"tokens": 600_000, "flops": 2e10}, "grid/trunk": {"tokens": 900_000, "flops": 3e10},
+      "proof/branch": {"tokens": 500_000, "flops": 5e10}}})
+  return path
+
+
+@pytest.fixture
+def workdir(finished, tmp_path) -> pathlib.Path:
+  """A copy of the finished experiment to take things away from."""
+  return pathlib.Path(shutil.copytree(finished, tmp_path / "experiment"))
+
+
+@pytest.fixture
+def phonebook(tmp_path) -> pathlib.Path:
+  """A phonebook experiment: accuracies of three replicas at three shares, best in the middle."""
+  write_json(tmp_path / "config.json", config(data="phonebook", sizes=[]))
+  CellTable(tmp_path / "cells.csv").add(
+      cell(TARGET, seed, expert, domain, "split" if expert else "dense", replica, accuracy=accuracy + 0.01 * replica)
+      for seed, expert, accuracy in ((0, 333_000, 0.0), (600_000, 133_000, 0.7), (1_000_000, 0, 0.1))
+      for domain in DOMAINS for replica in range(3))
+  return tmp_path
+
+
+def rewrite(path: pathlib.Path, change) -> None:
+  """Applies `change` to the value in a JSON file."""
+  value = json.loads(path.read_text())
+  change(value)
+  write_json(path, value)

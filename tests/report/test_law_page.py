@@ -1,0 +1,68 @@
+import re
+
+import numpy as np
+import pytest
+
+from jaxsplit.law import Cells, fit_law, load_law, read_cells
+from jaxsplit.report import law_figures
+from jaxsplit.report.law_page import write_law_page
+from jaxsplit.report.law_text import rule_text
+from jaxsplit.report.refit import held_out_predictions, predictions
+from tests.report.conftest import DOMAINS
+from tests.report.test_page import check
+
+
+@pytest.fixture(scope="module")
+def fitted(finished):
+  return load_law(finished / "law.json"), read_cells(finished / "cells.csv")
+
+
+def test_predictions_are_those_of_each_domain(fitted):
+  law, cells = fitted
+  for domain in DOMAINS:
+    of = cells.domain == domain
+    np.testing.assert_array_equal(predictions(law, cells)[of], law.predict(cells.params[of], cells.seed_tokens[of], cells.expert_tokens[of], domain))
+
+
+def test_the_refit_errs_as_the_law_says_that_it_does(fitted):
+  law, cells = fitted
+  measured, predicted = held_out_predictions(law, cells)
+  assert len(measured) == law.held_out["num_points"] == 36
+  assert np.abs(predicted / measured - 1).mean() == pytest.approx(law.held_out["mre"], rel=1e-3)
+
+
+def test_the_page_has_every_figure(fitted, tmp_path):
+  law, cells = fitted
+  page = write_law_page(tmp_path / "law.html", law, cells).read_text()
+  check(page)
+  assert re.findall(r'<section id="(\w+)">', page) == ["law", "candidates", "agreement", "split", "isoflops"]
+  assert page.count("<svg") == 5 and f"{law.r2:.4f}" in page
+
+
+def test_a_table_with_one_kind_of_tokens_has_no_split(tmp_path):
+  params, tokens = (a.ravel() for a in np.meshgrid([1e6, 3e6, 1e7, 3e7], [1e8, 3e8, 1e9, 3e9]))
+  cells = Cells.from_columns({"params": params, "seed_tokens": tokens, "loss": 1.7 + 400 * params**-0.35 + 400 * tokens**-0.3})
+  law = fit_law(cells, form="chinchilla", starts=8, bootstrap=0, holdout="none")
+  page = write_law_page(tmp_path / "law.html", law, cells).read_text()
+  check(page)
+  assert 'id="split"' not in page and 'id="isoflops"' in page and "Nothing was held out" in page
+  curves = [line for line in law_figures.isoflops(law, cells).axes[0].lines if line.get_linestyle() == "--"]
+  # At fixed compute the known law is least where the two terms fall equally fast: a A N^-a = b B (C / 6N)^-b.
+  for line in curves:
+    sizes, losses = line.get_data()
+    assert losses.min() < min(losses[0], losses[-1]) or losses.argmin() in (0, len(sizes) - 1)
+
+
+def test_residuals_show_each_axis_that_varies(fitted):
+  _, cells = fitted
+  axes = law_figures.residuals(cells, cells.loss * 1.01).axes
+  assert [a.get_xlabel() for a in axes] == ["parameters N", "seed tokens D", "expert tokens D′"]
+  for a in axes:
+    np.testing.assert_allclose(a.lines[2].get_ydata(), 0.01)
+
+
+@pytest.mark.parametrize("rule, words", [
+    ("params:1", "the cells with the largest model size N"), ("compute:3", "the cells with the 3 largest values of compute"),
+    ("leave_one_out", "each cell in turn")])
+def test_rules_in_words(rule, words):
+  assert rule_text(rule) == words

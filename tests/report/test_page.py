@@ -1,0 +1,106 @@
+import html.parser
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from jaxsplit.report.evidence import read_evidence
+from jaxsplit.report.page import write_report
+
+_VOID = {"meta", "br", "hr", "img", "link"}
+
+
+class _Checker(html.parser.HTMLParser):
+  """Collects tags and sees to it that they close."""
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.tags, self.attributes, self.ids = [], [], [], []
+
+  def handle_starttag(self, tag, attributes):
+    self.tags.append(tag)
+    self.attributes += attributes
+    if tag not in _VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attributes):
+    self.attributes += attributes
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+def check(page):
+  checker = _Checker()
+  checker.feed(page)
+  assert checker.open == []
+  assert not {"script", "link", "img", "iframe"} & set(checker.tags)
+  for name, value in checker.attributes:
+    assert not (name in ("src", "href", "xlink:href") and not value.startswith("#")), (name, value)
+  assert not re.search(r"url\((?!#)|@import", page)
+  return checker
+
+
+@pytest.fixture(scope="module")
+def report(finished, tmp_path_factory):
+  path = tmp_path_factory.mktemp("page") / "experiment"
+  shutil.copytree(finished, path)
+  return write_report(path)
+
+
+def test_the_page_is_whole_and_self_contained(report):
+  page = report.read_text()
+  check(page)
+  for name in ("closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "settings"):
+    assert f'<section id="{name}">' in page and f'href="#{name}"' in page
+  assert page.count("<svg") == 7 and "not finished" not in page
+
+
+def test_the_page_says_what_was_found(report):
+  page, evidence = report.read_text(), read_evidence(report.parent)
+  mean = evidence.closing()[-1]
+  assert f"<td>{mean.measured:.4f}</td>" in page and f"<td>{mean.perplexity_change:+.2%}</td>" in page
+  answer = re.search(r'class="answer">([^<]*)', page).group(1)
+  assert f"{evidence.plan.fraction:.0%}" in answer and f"{mean.dense:.3f}" in answer
+  assert ("lower" in answer) == (mean.perplexity_change < 0)
+
+
+def test_names_are_written_as_they_are(report):
+  page = report.read_text()
+  assert "<b>" not in page and "&lt;b&gt;&amp;prose" in page and "$code$" in page
+
+
+def test_figures_lie_beside_the_page(report):
+  files = sorted((report.parent / "figures").iterdir())
+  assert [f.stem for f in files] == ["agreement", "cells", "gains", "ledger", "loss_curves", "probe", "split_curve"] and all(
+      ElementTree.parse(f).getroot().tag.endswith("svg") for f in files)
+
+
+def test_writing_again_changes_nothing(phonebook):
+  first = write_report(phonebook).read_bytes()
+  assert write_report(phonebook).read_bytes() == first
+
+
+@pytest.mark.parametrize("lost, sections, sentence", [
+    (["plan.json"], {"closing", "split"}, "no plan yet"),
+    (["plan.json", "law.json"], {"closing", "split", "agreement", "law", "candidates"}, "no law yet"),
+    (["plan.json", "law.json", "ledger.json"], {"closing", "split", "agreement", "law", "candidates", "curves", "ledger"}, "no ledger"),
+    (["plan.json", "law.json", "ledger.json", "metrics.jsonl", "cells.csv", "probe.csv"],
+     {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger"}, "No cells"),
+])
+def test_an_interrupted_experiment_has_a_page_too(workdir, lost, sections, sentence):
+  for name in lost:
+    (workdir / name).unlink()
+  page = write_report(workdir).read_text()
+  check(page)
+  everything = {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "settings"}
+  assert set(re.findall(r'<section id="(\w+)">', page)) == everything - sections
+  assert "This experiment is not finished" in page and sentence in page
+
+
+def test_the_phonebook_shows_accuracy(phonebook):
+  page = write_report(phonebook).read_text()
+  check(page)
+  assert "60% of 1,000,000 tokens on the shared seed did best: 71% of the entries recalled exactly, against 11% by" in page
+  assert (phonebook / "figures" / "accuracy.svg").exists() and "no law" not in page

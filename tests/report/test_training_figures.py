@@ -1,0 +1,58 @@
+import json
+
+import numpy as np
+import pytest
+
+from jaxsplit.report import training_figures
+from jaxsplit.report.evidence import read_evidence
+from jaxsplit.training.metrics import read_metrics
+from tests.report.conftest import BATCH, rewrite
+
+
+def _curves(path):
+  ledger = json.loads((path / "ledger.json").read_text())
+  return training_figures.read_curves(read_metrics(path / "metrics.jsonl"), ledger, BATCH)
+
+
+def test_curves_stand_where_their_runs_were(finished):
+  curves = {}
+  for curve in _curves(finished):
+    curves.setdefault(curve.phase, []).append((curve.tokens[0] / BATCH, curve.tokens[-1] / BATCH, len(curve.tokens)))
+  spans = {phase: [(round(a), round(b)) for a, b, _ in of] for phase, of in curves.items()}
+  # Smoothed over about 6 steps: ends lie within 3 steps of the leg's.
+  expected = {"trunk": [(1, 250), (251, 500)], "full": [(201, 250)], "branch": [(251, 322), (501, 572)], "cooldown": [(323, 340), (573, 590)]}
+  assert spans.keys() == expected.keys()
+  for phase in expected:
+    np.testing.assert_allclose(spans[phase], expected[phase], atol=3.5)
+
+
+def test_a_curve_is_the_mean_of_its_own_fork(finished):
+  first, second = (curve for curve in _curves(finished) if curve.phase == "branch")
+  # Runs 0, 1, 2 descend from the first fork and 3, 4, 5 from the second; run r lies 0.1 r higher.
+  np.testing.assert_allclose(second.loss - first.loss, 0.3, atol=1e-6)
+  assert first.loss.mean() == pytest.approx(2.5 + 0.1, abs=1e-3)
+
+
+def test_a_leg_that_is_not_finished_has_no_curve(workdir):
+  rewrite(workdir / "ledger.json", lambda ledger: ledger["entries"].pop())
+  assert {curve.phase for curve in _curves(workdir)} == {"trunk", "full", "branch"}
+
+
+def test_steps_that_are_not_finite_are_left_out(workdir):
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  lines[1]["loss"][:100] = [[None]] * 100
+  (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  trunk = next(curve for curve in _curves(workdir) if curve.phase == "trunk")
+  assert np.isfinite(trunk.loss).all() and trunk.tokens[0] > 99 * BATCH
+
+
+def test_the_probe_marks_the_rate_of_every_size(finished):
+  figure = training_figures.probe(read_evidence(finished))
+  triangles = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "^" and len(line.get_xdata())]
+  assert triangles == [0.004] * 4
+
+
+def test_spending_is_in_proportion(finished):
+  left, right = training_figures.spending(read_evidence(finished).ledger["totals"]).axes
+  assert [text.get_text() for text in right.texts] == ["50%", "30%", "20%"]
+  assert [text.get_text() for text in left.get_yticklabels()] == ["proof, branch", "grid, trunk", "probe"]
