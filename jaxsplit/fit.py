@@ -65,7 +65,7 @@ def _summary(law: Law, cells: Cells) -> str:
   for name, value in law.parameters.items():
     low, high = law.intervals.get(name, (None, None))
     lines.append(f"  {name:<20}{value:>14.6g}" + (f"   95 % {low:.5g} .. {high:.5g}" if low is not None else ""))
-  lines += [f"warning: {text}" for text in (*cells.source.get("repeated", ()), *law.warnings)]
+  lines += [f"warning: {text}" for text in (*cells.source.get("notes", ()), *law.warnings)]
   return "\n".join(lines)
 
 

@@ -79,13 +79,8 @@ class Cells:
         raise InputError(f"{where}: column {name!r} has {len(array)} values, column 'loss' has {size}")
       arrays[name] = _typed(array, name, where, rows)
     _check_values(arrays, where, rows)
-    source = dict(source or {})
-    repeated = _repeated(arrays, where, rows)
-    if repeated:
-      keep = ~np.isin(np.arange(size), list(repeated))
-      arrays = {name: array[keep] for name, array in arrays.items()}
-      source = {**source, "dropped": {**source.get("dropped", {}), "repeated": len(repeated)}, "repeated": list(repeated.values())}
-    return cls(**arrays, source=source)
+    notes = _repeated(arrays, where, rows)
+    return cls(**arrays, source={**(source or {}), "notes": notes} if notes else dict(source or {}))
 
   def __len__(self) -> int:
     return len(self.loss)
@@ -105,8 +100,8 @@ def read_cells(path: str | os.PathLike, columns: Mapping[str, str] | None = None
   """Reads a table of measured models from a .csv or .parquet file.
 
   Rows whose `status` column is there and not "ok" are left out, and so are rows whose `role` column is there and not
-  "grid" (those are the proof of a plan, not the law's data) and rows that repeat another in every number, loss
-  included, which measure nothing. `source["dropped"]` counts them. Any other row must be a measurement.
+  "grid": those are the proof of a plan, not the law's data. `source["dropped"]` counts them. Every other row must be a
+  measurement. Rows that repeat another in every number are kept, with a line in `source["notes"]`.
 
   Args:
     path: the file.
@@ -231,16 +226,19 @@ def _check_values(arrays: dict[str, np.ndarray], where: str, rows: Sequence[int]
          "with no expert_tokens either the model is untrained: remove the row")
 
 
-def _repeated(arrays: dict[str, np.ndarray], where: str, rows: Sequence[int] | None) -> dict[int, str]:
-  """Entries that repeat an earlier one in every number, the loss included, with a line on each."""
+def _repeated(arrays: dict[str, np.ndarray], where: str, rows: Sequence[int] | None) -> list[str]:
+  """One line on rows that repeat an earlier one in every number, or none."""
   seen: dict[tuple, int] = {}
-  found = {}
+  found = []
   for i, key in enumerate(zip(*(arrays[name].tolist() for name in (*REQUIRED, *OPTIONAL)))):
     if key in seen:
-      found[i] = (f"{where}:{_line(rows, i)}: left out, the same measurement as row {_line(rows, seen[key])} "
-                  f"(params {arrays['params'][i]:g}, loss {arrays['loss'][i]:g})")
+      found.append((i, seen[key]))
     seen.setdefault(key, i)
-  return found
+  if not found:
+    return []
+  (i, first), more = found[0], len(found) - 1
+  return [f"{where}:{_line(rows, i)}: repeats row {_line(rows, first)} in every column, loss {arrays['loss'][i]:g} included"
+          f"{f' ({more} more rows repeat others)' if more else ''}; all are kept, so remove them if they are copies"]
 
 
 def _line(rows: Sequence[int] | None, i: int) -> int:

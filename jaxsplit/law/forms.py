@@ -1,8 +1,8 @@
 """The forms a law can take: loss as a function of model size N, seed tokens D and expert tokens D'.
 
-A form is a pure function of its constants `p` and of a `Point`, whose fields are measured in units of the table's
-geometric means (N/N0, D/D0 ...). There all constants are of order one, which is what makes the fit well conditioned;
-`natural` then rewrites them for plain tokens and parameters, which is how they are reported.
+A form is a pure function of its constants `p` and of a `Point`, whose fields are logarithms in units of the table's
+geometric means (ln N/N0, ln D/D0 ...). There all constants are of order one, which is what makes the fit well
+conditioned; `natural` then rewrites them for plain tokens and parameters, which is how they are reported.
 
 To add a form, write a file like this one's entries, ending in `FORM = Form(...)`, and give its path as the form's name.
 """
@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,9 +26,9 @@ Constants = Mapping[str, Any]
 
 
 class Point(NamedTuple):
-  """What a form sees of a cell, each field an array of one shape, in units of its own scale.
+  """What a form sees of a cell: natural logarithms of N, D, D' and D + D', each in its own unit.
 
-  `total` is D + D', kept apart because its unit differs from the units of its parts.
+  Zero tokens appear as a very negative logarithm (-690), so that exp gives next to nothing and derivatives stay finite.
   """
 
   params: Any
@@ -63,7 +64,8 @@ class Form:
     name: what --form takes.
     parameters: its constants.
     loss: (p, point) -> nats per token; pure, elementwise, in jax.numpy.
-    natural: (p, units) -> p for plain units, where units is a Point of scales; None: the form sees plain units itself.
+    natural: (p, units) -> p for plain units, where units is a Point of plain scales; None: the form sees the logarithms
+      of plain counts, and scales them itself where it needs to.
     needs: the columns that must vary for the constants to be told apart.
     diverges: the columns whose zero makes the loss infinite; there an offset is added to them (see law.problem).
     source: where the form comes from.
@@ -76,12 +78,6 @@ class Form:
   needs: tuple[str, ...]
   diverges: tuple[str, ...]
   source: str
-
-
-def power(base: Any, exponent: Any) -> Any:
-  """base ** exponent for base >= 0 with finite derivatives at 0, where the value is 0 (exponents there are positive)."""
-  inside = jnp.where(base > 0, base, 1.0)
-  return jnp.where(base > 0, jnp.exp(exponent * jnp.log(inside)), 0.0)
 
 
 def coefficient(name: str) -> Parameter:
@@ -216,13 +212,15 @@ def _check_form(form: Form) -> None:
   random = np.random.default_rng(0)
   p = {q.name: float(random.uniform(*q.start)) for q in form.parameters}
   units = Point(3.0, 5.0, 7.0, 11.0)
-  x = Point(*(random.uniform(0.5, 2.0, 8) for _ in Point._fields))
+  x = Point(*(random.uniform(-0.7, 0.7, 8) for _ in Point._fields))
+  elsewhere = Point(*(a + np.log(u) for a, u in zip(x, units)))
   try:
-    here = np.asarray(form.loss(p, x))
-    there = here if form.natural is None else np.asarray(form.loss(form.natural(p, units), Point(*(a * u for a, u in zip(x, units)))))
+    with jax.enable_x64(True):
+      here = np.asarray(form.loss(p, x))
+      there = here if form.natural is None else np.asarray(form.loss(form.natural(p, units), elsewhere))
   except Exception as error:
     raise InputError(f"{form.name}: FORM cannot be evaluated ({type(error).__name__}: {error})") from None
   if here.shape != (8,) or not np.isfinite(here).all():
     raise InputError(f"{form.name}: FORM.loss must give one finite value a point; it gave {here.tolist()}")
-  if not np.allclose(here, there, rtol=1e-5):
+  if not np.allclose(here, there, rtol=1e-9):
     raise InputError(f"{form.name}: FORM.natural does not reproduce FORM.loss in other units; mend it, or give natural=None")
