@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def segments(tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
@@ -20,16 +23,30 @@ def causal_mask(segments_BxT: jax.Array | None, length: int) -> jax.Array:
   return mask_1x1xTxT & (segments_BxT[:, None, :, None] == segments_BxT[:, None, None, :])
 
 
-def rotate(x_BxTxHxd: jax.Array, positions_T: jax.Array, theta: float) -> jax.Array:
-  """Rotary position embedding (arXiv 2104.09864): pairs (i, i + d/2) turn by positions * theta^(-2i/d)."""
-  half = x_BxTxHxd.shape[-1] // 2
-  angles_Txh = positions_T[:, None] * theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  cos_Tx1xh, sin_Tx1xh = jnp.cos(angles_Txh)[:, None], jnp.sin(angles_Txh)[:, None]
-  first, second = jnp.split(x_BxTxHxd.astype(jnp.float32), 2, axis=-1)
-  rotated = jnp.concatenate([first * cos_Tx1xh - second * sin_Tx1xh, second * cos_Tx1xh + first * sin_Tx1xh], axis=-1)
-  return rotated.astype(x_BxTxHxd.dtype)
+class Rotation(NamedTuple):
+  """What rotary embeddings (arXiv 2104.09864) multiply by: cosines and sines of position * theta^(-2i/d), [T, d / 2] each."""
+
+  cos_Txh: jax.Array
+  sin_Txh: jax.Array
 
 
-def attend(q_BxTxHxd: jax.Array, k_BxTxGxd: jax.Array, v_BxTxGxd: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
-  """Softmax attention; H query heads share G key/value heads. Returns [B, T, H, d]."""
-  return jax.nn.dot_product_attention(q_BxTxHxd, k_BxTxGxd, v_BxTxGxd, mask=mask_Bx1xTxT)
+def rotation(length: int, head_dim: int, theta: float) -> Rotation:
+  """The rotation of positions 0 to length - 1. Made once, outside the scan over layers."""
+  half = head_dim // 2
+  angles_Txh = np.arange(length)[:, None] * theta ** (-np.arange(half) / half)
+  return Rotation(jnp.asarray(np.cos(angles_Txh), jnp.float32), jnp.asarray(np.sin(angles_Txh), jnp.float32))
+
+
+def rotate(x_BxTxGxPxd: jax.Array, rotation: Rotation) -> jax.Array:
+  """Turns the pairs (i, i + d/2) of every head by its position's angles."""
+  cos_Tx1x1xh, sin_Tx1x1xh = (a[:, None, None] for a in rotation)
+  first, second = jnp.split(x_BxTxGxPxd.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate([first * cos_Tx1x1xh - second * sin_Tx1x1xh, second * cos_Tx1x1xh + first * sin_Tx1x1xh], axis=-1)
+  return rotated.astype(x_BxTxGxPxd.dtype)
+
+
+def attend(q_BxTxGxQxd: jax.Array, k_BxTxGxd: jax.Array, v_BxTxGxd: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
+  """Softmax attention; the Q queries of a group share its key and value. Returns [B, T, G, Q, d]."""
+  batch, length, groups, queries, dim = q_BxTxGxQxd.shape
+  q_BxTxHxd = q_BxTxGxQxd.reshape(batch, length, groups * queries, dim)
+  return jax.nn.dot_product_attention(q_BxTxHxd, k_BxTxGxd, v_BxTxGxd, mask=mask_Bx1xTxT).reshape(q_BxTxGxQxd.shape)

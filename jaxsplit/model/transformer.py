@@ -3,7 +3,7 @@
 Every parameter is declared once, with its shape, its initializer and its logical axes; `initialize`, `abstract_params` and
 `param_axes` derive from that one declaration. Outside this file a model is a pytree of arrays and a pure function.
 
-Shapes in names: B batch, T time, D width, H query heads, G key/value heads, d head width, F hidden width, V vocabulary.
+Shapes in names: B batch, T time, D width, G key/value heads, Q queries per key, d head width, F hidden width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxsplit.model import attention
@@ -50,37 +51,39 @@ class RMSNorm(nnx.Module):
   def __init__(self, shape: tuple[int, ...], axes: tuple[str, ...]):
     self.scale = nnx.Param(jnp.ones(shape, jnp.float32), axes=axes)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, rows: np.ndarray | slice = slice(None)) -> jax.Array:
     x32 = x.astype(jnp.float32)
     normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
-    return (normed * self.scale[...]).astype(x.dtype)
+    return (normed * self.scale[...][rows]).astype(x.dtype)
 
 
 class Attention(nnx.Module):
-  """Grouped-query self-attention with rotary positions and optional QK-norm."""
+  """Grouped-query self-attention with rotary positions and optional QK-norm.
+
+  One projection makes, for each of G groups, Q queries, a key and a value: M = Q + 2 heads that belong together, so that a mesh
+  may share out the groups.
+  """
 
   def __init__(self, c: ModelConfig, noise: _Noise):
     self.config = c
-    std, std_out = c.width**-0.5, (c.heads * c.head_dim * 2 * c.depth) ** -0.5
-    self.q_DxHxd = noise.weight((c.depth, c.width, c.heads, c.head_dim), ("layers", "embed", "heads", "head_dim"), std)
-    self.kv_Dx2xGxd = noise.weight(
-        (c.depth, c.width, 2, c.kv_heads, c.head_dim), ("layers", "embed", None, "kv_heads", "head_dim"), std)
-    self.out_HxdxD = noise.weight((c.depth, c.heads, c.head_dim, c.width), ("layers", "heads", "head_dim", "embed"), std_out)
-    if c.qk_norm:
-      self.q_norm = RMSNorm((c.depth, c.head_dim), ("layers", "head_dim"))
-      self.k_norm = RMSNorm((c.depth, c.head_dim), ("layers", "head_dim"))
+    queries, std_out = c.heads // c.kv_heads, (c.heads * c.head_dim * 2 * c.depth) ** -0.5
+    self.in_DxGxMxd = noise.weight(
+        (c.depth, c.width, c.kv_heads, queries + 2, c.head_dim), ("layers", "embed", "kv_heads", None, "head_dim"), c.width**-0.5)
+    self.out_GxQxdxD = noise.weight(
+        (c.depth, c.kv_heads, queries, c.head_dim, c.width), ("layers", "kv_heads", None, "head_dim", "embed"), std_out)
+    if c.qk_norm:  # A scale for queries, one for keys.
+      self.norm = RMSNorm((c.depth, 2, c.head_dim), ("layers", None, "head_dim"))
 
-  def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
+  def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array, rotation: attention.Rotation) -> jax.Array:
     dtype = x_BxTxD.dtype
-    q_BxTxHxd = jnp.einsum("BTD,DHd->BTHd", x_BxTxD, self.q_DxHxd[...].astype(dtype))
-    k_BxTxGxd, v_BxTxGxd = jnp.moveaxis(jnp.einsum("BTD,DcGd->BTcGd", x_BxTxD, self.kv_Dx2xGxd[...].astype(dtype)), 2, 0)
+    heads_BxTxGxMxd = jnp.einsum("BTD,DGMd->BTGMd", x_BxTxD, self.in_DxGxMxd[...].astype(dtype))
+    qk_BxTxGxPxd, v_BxTxGxd = heads_BxTxGxMxd[..., :-1, :], heads_BxTxGxMxd[..., -1, :]
     if self.config.qk_norm:
-      q_BxTxHxd, k_BxTxGxd = self.q_norm(q_BxTxHxd), self.k_norm(k_BxTxGxd)
-    positions_T = jnp.arange(x_BxTxD.shape[1], dtype=jnp.float32)
-    q_BxTxHxd = attention.rotate(q_BxTxHxd, positions_T, self.config.rope_theta)
-    k_BxTxGxd = attention.rotate(k_BxTxGxd, positions_T, self.config.rope_theta)
-    y_BxTxHxd = attention.attend(q_BxTxHxd, k_BxTxGxd, v_BxTxGxd, mask_Bx1xTxT)
-    return jnp.einsum("BTHd,HdD->BTD", y_BxTxHxd, self.out_HxdxD[...].astype(dtype))
+      which_P = np.array([0] * (qk_BxTxGxPxd.shape[3] - 1) + [1])
+      qk_BxTxGxPxd = self.norm(qk_BxTxGxPxd, which_P)
+    qk_BxTxGxPxd = attention.rotate(qk_BxTxGxPxd, rotation)
+    y_BxTxGxQxd = attention.attend(qk_BxTxGxPxd[..., :-1, :], qk_BxTxGxPxd[..., -1, :], v_BxTxGxd, mask_Bx1xTxT)
+    return jnp.einsum("BTGQd,GQdD->BTD", y_BxTxGxQxd, self.out_GxQxdxD[...].astype(dtype))
 
 
 class SwiGLU(nnx.Module):
@@ -104,8 +107,8 @@ class Layer(nnx.Module):
     self.attention_norm, self.attention = RMSNorm((c.depth, c.width), ("layers", "embed")), Attention(c, noise)
     self.mlp_norm, self.mlp = RMSNorm((c.depth, c.width), ("layers", "embed")), SwiGLU(c, noise)
 
-  def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
-    x_BxTxD = x_BxTxD + self.attention(self.attention_norm(x_BxTxD), mask_Bx1xTxT)
+  def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array, rotation: attention.Rotation) -> jax.Array:
+    x_BxTxD = x_BxTxD + self.attention(self.attention_norm(x_BxTxD), mask_Bx1xTxT, rotation)
     return x_BxTxD + self.mlp(self.mlp_norm(x_BxTxD))
 
 
@@ -124,8 +127,9 @@ class Transformer(nnx.Module):
     c = self.config
     segments_BxT = attention.segments(tokens_BxT, end_of_document) if c.document_masking else None
     mask_Bx1xTxT = attention.causal_mask(segments_BxT, tokens_BxT.shape[1])
+    rotation = attention.rotation(tokens_BxT.shape[1], c.head_dim, c.rope_theta)
     graph, layers = nnx.split(self.layers)
-    layer = _REMAT[c.remat](lambda x_BxTxD, weights: (nnx.merge(graph, weights)(x_BxTxD, mask_Bx1xTxT), None))
+    layer = _REMAT[c.remat](lambda x_BxTxD, weights: (nnx.merge(graph, weights)(x_BxTxD, mask_Bx1xTxT, rotation), None))
     x_BxTxD = self.embed_VxD[...][tokens_BxT].astype(compute_dtype(c))
     x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, layers)
     return self.norm(x_BxTxD)
