@@ -74,8 +74,8 @@ class Fitted:
 
   @property
   def objective_value(self) -> float:
-    """The minimum."""
-    return float(self.solution.objective.min())
+    """The minimum: summed Huber losses, absolute residuals (L1) or half squares."""
+    return float(self.solution.objective.min()) / (self.problem.delta if self.problem.delta == _TINY else 1)
 
   def predict(self, theta: np.ndarray, cells: Cells) -> np.ndarray:
     """Loss of every cell at `theta` [P]."""

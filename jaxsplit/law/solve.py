@@ -31,7 +31,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_BATCH = 64  # Starts evaluated together: 64 x 240 doubles stay in a core's cache.
+_BATCH = 64  # Starts evaluated together ...
+_MANY = 2000  # ... or four times as many from this number on, where it pays for another compilation.
 _SETTLING_STEPS = 4
 _LEAST_SQUARES_STEPS = 40
 _PATIENCE = 100  # Steps at one width after which second derivatives are worth their price ...
@@ -85,22 +86,23 @@ def solve(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray,
     weight: [K, M] or [S, K, M]; zero leaves a point out.
     near: the starts are optima of almost the same objective, so settling and least squares are skipped.
   """
-  starts, size = theta.shape
-  pick = lambda a, i: np.broadcast_to(a if a.ndim == 2 else a[i], (len(i), *a.shape[-2:]))
-  total = np.broadcast_to(weight.sum((-2, -1)), starts)
-  out = Solution(np.array(theta), np.full(starts, np.inf), np.full(starts, np.inf))
-  waiting = list(range(starts))[::-1]
-  slots = _Slots(problem, size, near)
+  theta = np.asarray(theta, float)
+  total = np.broadcast_to(weight.sum((-2, -1)), len(theta))
+  out = Solution(theta.copy(), np.full(len(theta), np.inf), np.full(len(theta), np.inf))
+  waiting = list(range(len(theta)))[::-1]
+  batch = _BATCH if len(theta) < _MANY else 4 * _BATCH
+  slots = _Slots(problem, batch, theta.shape[1], near)
+  shared = target.ndim == weight.ndim == 2
+  pick = lambda a, i: jnp.asarray(np.broadcast_to(a if a.ndim == 2 else a[i], (batch, *a.shape[-2:])))
+  data = None
   with jax.enable_x64(True):
-    cells, index = jax.tree.map(jnp.asarray, problem.cells), jnp.asarray(problem.index)
-    data = None
+    cells, index = jax.tree.map(jnp.asarray, (problem.cells, problem.index))
     while True:
-      data = None if slots.load(waiting, theta) else data
+      loaded = slots.load(waiting, theta)
       if not slots.busy.any():
         return out
-      if data is None:
-        i = slots.start
-        data = jnp.asarray(pick(target, i)), jnp.asarray(pick(weight, i) / total[i][:, None, None])
+      if data is None or loaded and not shared:
+        data = pick(target, slots.start), pick(weight, slots.start) / total[slots.start][:, None, None]
       patient = bool((slots.busy & (slots.age > _PATIENCE)).any())
       slots.take(*jax.device_get(_evaluate(model, patient, cells, index, slots.trial, *data, slots.width)))
       for s in np.flatnonzero(slots.busy & slots.settled):
@@ -114,14 +116,14 @@ def solve(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray,
 class _Slots:
   """The starts in work, one a slot: where each stands, the quadratic model of F there, and what it tries next."""
 
-  def __init__(self, problem: Problem, size: int, near: bool):
+  def __init__(self, problem: Problem, batch: int, size: int, near: bool):
     self.problem, self.near = problem, near
-    self.start = np.zeros(_BATCH, int)
-    self.busy, self.settled, self.polishing = (np.zeros(_BATCH, bool) for _ in range(3))
-    self.age = np.zeros(_BATCH, int)
-    self.theta, self.move, self.slope = (np.zeros((_BATCH, size)) for _ in range(3))
-    self.value, self.damping, self.width, self.promise = (np.ones(_BATCH) for _ in range(4))
-    self.inside, self.beyond, self.second = (np.zeros((_BATCH, size, size)) for _ in range(3))
+    self.start = np.zeros(batch, int)
+    self.busy, self.settled, self.polishing = (np.zeros(batch, bool) for _ in range(3))
+    self.age = np.zeros(batch, int)
+    self.theta, self.move, self.slope = (np.zeros((batch, size)) for _ in range(3))
+    self.value, self.damping, self.width, self.promise = (np.ones(batch) for _ in range(4))
+    self.inside, self.beyond, self.second = (np.zeros((batch, size, size)) for _ in range(3))
 
   @property
   def trial(self) -> np.ndarray:
