@@ -17,6 +17,7 @@ from jaxsplit.report.refit import held_out_predictions, predictions
 from jaxsplit.training.metrics import read_metrics
 
 Parts = list[str]  # HTML.
+_UNTRAINED = "No stage of training is finished yet, so there are neither loss curves nor a ledger."
 
 
 class Missing(Exception):
@@ -32,12 +33,15 @@ def closing(evidence: Evidence, album: Album) -> Parts:
   plan, (low, high) = evidence.plan, evidence.plan.fraction_interval
   rows = [[line.domain, f"{line.predicted:.4f}", f"{line.measured:.4f}", f"{line.dense:.4f}", f"{line.perplexity_change:+.2%}"]
           for line in lines]
-  caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95% interval {low:.0%} to {high:.0%}); "
-             f"trained: a seed of {seed:,} tokens, then {expert:,} tokens for each expert. Dense: full pretraining at the same compute.")
-  return [
-      html.table(["domain", "predicted", "measured", "dense", "perplexity"], rows, caption, total=True),
-      album.show("gains", figures.gains(lines), "Change of perplexity on every domain when the same compute is split instead of spent on "
-                 "one dense model. Bars to the left are gains. The dashed line is the mean over domains.")]
+  caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95% interval {low:.0%} to "
+             f"{high:.0%}); trained: a seed of {seed:,} tokens, then {expert:,} tokens for each expert. Dense: full pretraining "
+             "at the same compute.")
+  table = html.table(["domain", "predicted", "measured", "dense", "perplexity"], rows, caption, total=True)
+  if expert == 0:  # The dense model is the recommendation: there is nothing to gain over itself.
+    return [table]
+  return [table, album.show("gains", figures.gains(lines), (
+      "Change of perplexity on every domain when the same compute is split instead of spent on one dense model. Bars to the left "
+      "are gains. The dashed line is the mean over domains."))]
 
 
 def split(evidence: Evidence, album: Album) -> Parts:
@@ -46,10 +50,11 @@ def split(evidence: Evidence, album: Album) -> Parts:
   if plan is None:
     raise Missing("There is no plan yet, so there is no predicted split curve.")
   figure = album.show("split_curve", figures.split_curve(evidence, plan), (
-      f"Loss that the law predicts at N = {plan.params:,.0f}, a size it has not seen, for every split of {plan.budget_tokens:,.0f} tokens "
-      f"between the seed and {plan.num_domains} experts. The lowest point is the recommendation; where the curve is flat around it, the "
-      "choice matters little. Diamonds are means over domains of what was then measured (dots: each replica); the dashed line is the "
-      "dense model. Diamonds within the band mean that the law extrapolates as surely as it says."))
+      f"Loss that the law predicts at N = {plan.params:,.0f}, a size it has not seen, for every split of "
+      f"{plan.budget_tokens:,.0f} tokens between the seed and {plan.num_domains} experts. The lowest point is the "
+      "recommendation; where the curve is flat around it, the choice matters little. Diamonds are means over domains of what was "
+      "then measured (dots: each replica); the dashed line is the dense model. Diamonds within the band mean "
+      "that the law extrapolates as surely as it says."))
   return [figure, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
 
 
@@ -60,23 +65,23 @@ def measured_fractions(evidence: Evidence, album: Album) -> Parts:
   parts = []
   if all(cell.accuracy is not None for cell in evidence.proof):
     parts.append(album.show("accuracy", figures.measured_curve(evidence, "accuracy", "share of sequences recalled exactly"), (
-        "Memorization: the share of entries whose every scored token is right under greedy decoding, against the seed's share of one "
-        "fixed budget. Thin lines are replicas, the thick line is their mean. 100% is one model pretrained on everything.")))
+        "Memorization: the share of entries whose every scored token is right under greedy decoding, against the seed's share of "
+        "one fixed budget. Thin lines are replicas, the thick line is their mean. 100% is one model pretrained on everything.")))
   parts.append(album.show("fractions", figures.measured_curve(evidence, "loss", style.LOSS), (
-      "Mean loss over domains against the seed's share of one fixed budget. Thin lines are replicas, the thick line is their mean; "
-      "100% is the dense model.")))
+      "Mean loss over domains against the seed's share of one fixed budget. Thin lines are replicas, the thick line is their "
+      "mean; 100% is the dense model.")))
   return parts
 
 
 def cells(evidence: Evidence, album: Album) -> Parts:
   """The law's data."""
-  if not evidence.grid:
-    raise Missing("No cells of the law's grid are measured yet.")
+  if not any(cell.expert_tokens for cell in evidence.grid):
+    raise Missing("No experts of the law's grid are measured yet.")
   drawn = "Lines are the fitted law. " if evidence.law else ""
   return [album.show("cells", figures.cells_with_law(evidence, evidence.law), (
-      f"All {len(evidence.grid):,} cells, each point the mean over domains of one replica. {drawn}Left of the dotted line: no expert "
-      "tokens, full pretraining. Curves of few seed tokens fall furthest; where curves of different D meet, pretraining has stopped "
-      "mattering."))]
+      f"All {len(evidence.grid):,} cells, each point the mean over domains of one replica. {drawn}Left of the dotted line: no "
+      "expert tokens, full pretraining. The further a curve falls, the more its experts gain; where curves of different D meet, "
+      "pretraining has stopped mattering."))]
 
 
 def agreement(evidence: Evidence, album: Album) -> Parts:
@@ -96,7 +101,7 @@ def agreement(evidence: Evidence, album: Album) -> Parts:
     proof = Cells.from_columns({name: [getattr(cell, name) for cell in evidence.proof] for name in names})
     series["proof"] = proof.loss, predictions(law, proof)
     error = np.abs(series["proof"][1] / proof.loss - 1).mean()
-    caption += f"Diamonds: the models at the target size, trained after the law was fitted; it is off by {error:.2%} on average there. "
+    caption += f"Diamonds: models at the target size, trained after the fit, which is off by {error:.2%} on average there. "
   return [album.show("agreement", law_figures.agreement(series), caption + "Points on the line are predicted exactly.")]
 
 
@@ -118,14 +123,14 @@ def candidates(evidence: Evidence, album: Album) -> Parts:
 def curves(evidence: Evidence, album: Album) -> Parts:
   """Loss curves."""
   if evidence.ledger is None:
-    raise Missing("No stage of training is finished yet, so there are no loss curves.")
+    raise Missing(_UNTRAINED)
   lines = training_figures.read_curves(read_metrics(evidence.path / "metrics.jsonl"), evidence.ledger, evidence.batch_tokens)
   if not lines:
     raise Missing("The grid's training is not finished yet, so there are no loss curves.")
   params = {entry["leg"].split("/")[0]: entry["params"] for entry in evidence.ledger["entries"]}
   return [album.show("loss_curves", training_figures.loss_curves(lines, params), (
-      "Training loss, smoothed, the mean over replicas and domains. Experts leave the trunk at its snapshots, without a jump if the fork "
-      "is clean, and each measured cell ends in its own cooldown, where the loss falls once more."))]
+      "Training loss, smoothed, the mean over replicas and domains. Experts leave the trunk at its snapshots, without a jump if "
+      "the fork is clean, and each measured cell ends in its own cooldown, where the loss falls once more."))]
 
 
 def probe(evidence: Evidence, album: Album) -> Parts:
@@ -133,21 +138,22 @@ def probe(evidence: Evidence, album: Album) -> Parts:
   if not evidence.probe:
     raise Missing("No learning rates are probed.")
   return [album.show("probe", training_figures.probe(evidence), (
-      "Short runs on the mixture at several learning rates, mean loss over domains. Triangles on the axis mark the rate at which each "
-      "size was then trained. One far from its curve's lowest point, or a lowest point at the edge of the rates tried, is a reason to "
-      "probe again with other rates."))]
+      "Short runs on the mixture at several learning rates, mean loss over domains. Triangles on the axis mark the rate at which "
+      "each size was then trained. One far from its curve's lowest point, or a lowest point at the edge of the rates tried, is a "
+      "reason to probe again with other rates."))]
 
 
 def ledger(evidence: Evidence, album: Album) -> Parts:
   """What was spent on what."""
   if evidence.ledger is None:
-    raise Missing("No stage of training is finished yet, so there is no ledger.")
+    raise Missing(_UNTRAINED)
   totals = evidence.ledger["totals"]
-  rows = [[training_figures.stage_name(name), f"{total['tokens']:,.0f}", f"{total['flops']:.3g}"] for name, total in totals.items()]
-  rows.append(["all training", f"{sum(t['tokens'] for t in totals.values()):,.0f}", f"{sum(t['flops'] for t in totals.values()):.3g}"])
+  everything = {column: sum(total[column] for total in totals.values()) for column in ("tokens", "flops")}
+  rows = [[name, f"{total['tokens']:,.0f}", style.scientific(total["flops"])] for name, total in (
+      *((training_figures.stage_name(key), total) for key, total in totals.items()), ("all training", everything))]
   return [album.show("ledger", training_figures.spending(totals), (
-      "Where the training went: probe (learning rates), grid (the law's cells), proof (the recommended split and its rivals at the "
-      "target size). Percentages are of all training.")),
+      "Where the training went: probe (learning rates), grid (the law's cells), proof (the recommended split and its rivals at "
+      "the target size). Percentages are of all training.")),
           html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]
 
 
@@ -163,11 +169,13 @@ def settings(evidence: Evidence, album: Album) -> Parts:
 def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Album], Parts]]]:
   """(name, title, writer) of the chapters that this kind of experiment has."""
   found = [("closing", "What was found", closing), ("split", "The split curve", split), ("cells", "The cells and the law", cells),
-           ("agreement", "Predicted and measured", agreement), ("law", "The law", law), ("candidates", "Forms compared", candidates)]
+           ("agreement", "Predicted and measured", agreement), ("law", "The law", law),
+           ("candidates", "Forms compared", candidates)]
   if not evidence.experiment["sizes"]:
     found = [("fractions", "Measured against the split", measured_fractions)]
   probed = [("probe", "Learning rates", probe)] if len(evidence.config["Probe"]["rates"]) > 1 else []
-  return [*found, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger), ("settings", "Every setting", settings)]
+  return [*found, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger),
+          ("settings", "Every setting", settings)]
 
 
 def _plain(value: Any) -> str:

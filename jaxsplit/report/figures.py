@@ -65,7 +65,7 @@ def cells_with_law(evidence: Evidence, law: Law | None) -> Figure:
   for axes, size in zip(panels, sizes):
     style.log_axis(axes, "x", zero, lengths[-1], zero)
     for seed, color, marker in zip(seeds, style.shades(len(seeds)), MARKERS * len(seeds)):
-      points = [(length or zero, loss) for (params, start, length, *_), loss in measured.items() if (params, start) == (size, seed)]
+      points = [(key[2] or zero, loss) for key, loss in measured.items() if key[:2] == (size, seed)]
       axes.plot(*zip(*points), ls="", marker=marker, color=color, mec=PAPER, mew=0.5, ms=5.5, zorder=3,
                 label=style.number(seed) if axes is panels[0] else None)
       if law is not None:

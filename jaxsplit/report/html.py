@@ -6,7 +6,8 @@ import html
 from collections.abc import Iterable, Sequence
 
 _STYLE = """
-:root { --ink: #1c2126; --muted: #66707a; --rule: #d9dee3; --paper: #fdfefe; --soft: #f2f5f7; --accent: #00744f; color-scheme: light dark; }
+:root { --ink: #1c2126; --muted: #66707a; --rule: #d9dee3; --paper: #fdfefe; --soft: #f2f5f7; --accent: #00744f;
+  color-scheme: light dark; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ec; --muted: #9aa5af; --rule: #333b43; --paper: #14181c; --soft: #1d2328; --accent: #3cc496; }
 }
@@ -30,20 +31,35 @@ figure { margin: 1.2rem 0 1.8rem; break-inside: avoid; }
 figure svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif !important; }
 figcaption { margin-top: .4rem; }
-.scroll { overflow-x: auto; break-inside: avoid; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .8rem 0; }
-caption { text-align: left; padding-bottom: .3rem; }
-th, td { padding: .28rem .7rem .28rem 0; text-align: right; border-bottom: 1px solid var(--rule); vertical-align: top; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; margin: .8rem 0; }
+caption { text-align: left; padding-bottom: .3rem; } caption, thead { break-after: avoid; }
+th, td { padding: .28rem .7rem .28rem 0; text-align: right; border-bottom: 1px solid var(--rule); vertical-align: top;
+  white-space: nowrap; }
+th { white-space: normal; vertical-align: bottom; }
 th { font-weight: 600; } th:first-child, td:first-child { text-align: left; } tr { break-inside: avoid; }
 tr.total td { font-weight: 600; border-bottom: none; border-top: 1.5px solid var(--muted); }
 ul { padding-left: 1.2rem; } li { margin: .3rem 0; }
 .settings { columns: 2 21rem; column-gap: 2rem; } .settings section { break-inside: avoid; }
-.settings h3 { margin-top: 0; } .settings td { overflow-wrap: anywhere; } .settings td:last-child { color: var(--muted); }
+.settings h3 { margin-top: 0; } .settings td { white-space: normal; overflow-wrap: anywhere; }
+.settings td:last-child { color: var(--muted); }
 """
 
 
-def page(title: str, body: Iterable[str]) -> str:
-  """A whole HTML document; `body` is HTML."""
+def page(title: str, *, meta: str, answer: str, notes: Iterable[str] = (),
+         sections: Sequence[tuple[str, str, Sequence[str]]]) -> str:
+  """A whole HTML document.
+
+  Args:
+    title, meta, answer: its head: what it is, where it comes from, and the one sentence to take away.
+    notes: paragraphs that belong before everything else.
+    sections: (name, title, HTML parts), each reached by `#name`.
+  """
+  links = " ".join(f'<a href="#{text(name)}">{text(words)}</a>' for name, words, _ in sections)
+  body = [f"<h1>{text(title)}</h1>", paragraph(meta, "meta"), paragraph(answer, "answer"), *map(paragraph, notes),
+          f"<nav>{links}</nav>"]
+  for name, words, parts in sections:
+    body += [f'<section id="{text(name)}">', f"<h2>{text(words)}</h2>", *parts, "</section>"]
   return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
           f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{text(title)}</title>\n'
           f"<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n")
@@ -57,16 +73,6 @@ def text(value: object) -> str:
 def paragraph(words: str, kind: str = "") -> str:
   """A paragraph of plain text; `kind` is meta, answer or nothing."""
   return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
-
-
-def section(name: str, title: str, *parts: str) -> str:
-  """A titled section that `#name` leads to; `parts` are HTML."""
-  return f'<section id="{text(name)}">\n<h2>{text(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
-
-
-def links(sections: Sequence[tuple[str, str]]) -> str:
-  """Where to find what: (name, title) pairs."""
-  return "<nav>" + " ".join(f'<a href="#{text(name)}">{text(title)}</a>' for name, title in sections) + "</nav>"
 
 
 def figure(svg: str, caption: str) -> str:

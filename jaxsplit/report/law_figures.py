@@ -32,6 +32,7 @@ def agreement(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
   right.axhline(0, color=MUTED, lw=1)
   for name, (measured, predicted) in series.items():
     marker, color, size, alpha = _SERIES[name]
+    size *= min(1.0, (300 / len(measured)) ** 0.25)
     look = dict(ls="", marker=marker, color=color, ms=size, alpha=alpha, mec=PAPER, mew=0.4)
     left.plot(measured, predicted, **look, label=f"{name} ({len(measured)})")
     right.plot(measured, predicted / measured - 1, **look)
@@ -70,7 +71,7 @@ def contours(law: Law, cells: Cells, experts: int) -> Figure:
   levels = np.unique(np.quantile(np.concatenate(surfaces), np.linspace(0.03, 0.9, 14)).round(3))
   figure, panels = style.panels(len(sizes), height=3.6, share="both")
   budgets = np.geomspace(seeds[0] + experts * lengths[0], seeds[-1] + experts * lengths[-1], 40)
-  shares = np.linspace(0.01, 0.99, 99)
+  shares = np.linspace(0.005, 0.995, 298)
   for axes, size, surface in zip(panels, sizes, surfaces):
     style.log_axis(axes, "x", seeds[0], seeds[-1])
     style.log_axis(axes, "y", lengths[0], lengths[-1])

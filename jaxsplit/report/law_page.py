@@ -30,19 +30,21 @@ def write_law_page(path: str | os.PathLike, law: Law, cells: Cells) -> pathlib.P
     sections.append(("split", "Splitting tokens", _splits(law, cells, album)))
   if len(np.unique(cells.params)) > 2:
     sections.append(("isoflops", "Sizes at equal compute", [_isoflops(law, cells, album)]))
-  title = f"The split law of {cells.source.get('file', 'cells')}"
-  body = [f"<h1>{html.text(title)}</h1>", html.paragraph(f"jaxsplit {jaxsplit.__version__}", "meta"), html.paragraph(_answer(law), "answer"),
-          html.links([(name, text) for name, text, _ in sections]), *(html.section(name, text, *parts) for name, text, parts in sections)]
+  source = cells.source.get("file", "cells")
+  title = f"The split law of {pathlib.Path(source).name}"
+  page = html.page(title, meta=f"jaxsplit {jaxsplit.__version__} · {source}", answer=_answer(law), sections=sections)
   try:
-    write_atomic(path, html.page(title, body))
+    write_atomic(path, page)
   except OSError as error:
     raise InputError(f"--report={path}: cannot be written ({error.strerror}); name a file that can be") from None
   return pathlib.Path(path)
 
 
 def _answer(law: Law) -> str:
-  error = f" and predicts {rule_text(law.held_out['rule'])}, held out, to {law.held_out['mre']:.2%}" if law.held_out else ""
-  return f"Among {len(law.candidates)} forms tried, {law.form} is the choice: it fits {law.num_points:,} cells with R² = {law.r2:.4f}{error}."
+  held_out = law.held_out
+  error = f" and predicts {rule_text(held_out['rule'])}, held out, with an error of {held_out['mre']:.2%}" if held_out else ""
+  choice = f"Of {len(law.candidates)} forms, {law.form} is the best: it" if len(law.candidates) > 1 else f"Form {law.form}"
+  return f"{choice} fits {law.num_points:,} cells with R² = {law.r2:.4f}{error}."
 
 
 def _agreement(law: Law, cells: Cells, album: Album) -> list[str]:
@@ -55,15 +57,15 @@ def _agreement(law: Law, cells: Cells, album: Album) -> list[str]:
     caption += f"Squares: {rule_text(law.held_out['rule'])}, as predicted by a fit without them. "
   return [album.show("agreement", law_figures.agreement(series), caption + "Points on the line are predicted exactly."),
           album.show("residuals", law_figures.residuals(cells, predicted), (
-              "Errors of the fitted cells against each axis; diamonds are their mean at each value. A mean that bends away from zero "
-              "shows what the form cannot bend to, and what to expect beyond the last value."))]
+              "Errors of the fitted cells against each axis; diamonds are their mean at each value. A mean that bends away from "
+              "zero shows what the form cannot follow, and what to expect beyond the last value."))]
 
 
 def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
   experts = len(law.domains)
   parts = [album.show("contours", law_figures.contours(law, cells, experts), (
-      f"Lines of equal loss, the mean over domains, over seed and expert tokens, at the smallest and the largest size. The thick line "
-      f"is the best way to spend growing budgets of D + {experts} D′. Where it leaves the cells, the law extrapolates."))]
+      "Lines of equal loss, the mean over domains, over seed and expert tokens, at the smallest and the largest size. The thick "
+      f"line is the best way to spend growing budgets of D + {experts} D′. Where it leaves the cells, the law extrapolates."))]
   if law.members[0].samples.size:
     size, budget = cells.params.max(), float(np.max(cells.seed_tokens + experts * cells.expert_tokens))
     plan = plan_split(law, params=float(size), budget_tokens=budget, num_domains=experts, accounting="total")
@@ -75,5 +77,5 @@ def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
 
 def _isoflops(law: Law, cells: Cells, album: Album) -> str:
   return album.show("isoflops", law_figures.isoflops(law, cells), (
-      "Loss against size when one model's training FLOPs, 6 N (D + D′), are held fixed and the tokens are split as well as they can be, "
-      "within the shares that were measured. Dots are the best sizes. Dashes: more or fewer tokens than any cell has."))
+      "Loss against size when one model's training FLOPs, 6 N (D + D′), are held fixed and the tokens are split as well as they "
+      "can be, within the shares that were measured. Dots are the best sizes. Dashes: more or fewer tokens than any cell has."))

@@ -19,7 +19,8 @@ def law_parts(law: Law) -> list[str]:
   quality = f"It explains R² = {law.r2:.4f} of the variance of log loss within its {law.num_points:,} cells. "
   if law.held_out:
     quality += (f"With {rule_text(law.held_out['rule'])} left out of the fit, it predicts those {law.held_out['num_points']:,} "
-                f"to {law.held_out['mre']:.2%} on average (largest error {law.held_out['max']:.2%}, bias {law.held_out['bias']:+.2%}).")
+                f"with an error of {law.held_out['mre']:.2%} on average (largest {law.held_out['max']:.2%}, "
+                f"bias {law.held_out['bias']:+.2%}).")
   dropped = {name: count for name, count in (law.data.get("dropped") or {}).items() if count}
   if dropped:
     quality += " Rows not used: " + ", ".join(f"{count:,} ({name})" for name, count in dropped.items()) + "."
@@ -48,18 +49,18 @@ def candidates_table(law: Law) -> str:
 
 def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   """HTML on what a plan expects of its split, and of one split for each domain; `known` warnings are told elsewhere."""
-  gain = lambda value, pair: f"{value:.3f} nats per token (95% interval {pair[0]:.3f} to {pair[1]:.3f})"
+  gain = lambda value, pair: f"{_nats(value)} nats per token (95% interval {_nats(pair[0])} to {_nats(pair[1])})"
   words = (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and of "
-           f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. Were one of the law's refits the "
-           f"truth, this split would be {plan.regret:.4f} nats per token worse than the best one, on average. From {plan.split_point:,.0f} "
-           "seed tokens on, a token helps the experts more than the seed.")
-  rows = [[d.domain, f"{d.loss:.4f}", f"{d.loss_interval[0]:.4f} to {d.loss_interval[1]:.4f}", f"{d.dense_loss:.4f}",
+           f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. Were one of the law's "
+           f"refits the truth, this split would be {_nats(plan.regret)} nats per token worse than the best one, on average. From "
+           f"{plan.split_point:,.0f} seed tokens on, a token helps the experts more than the seed.")
+  rows = [[d.domain, f"{d.loss:.4f}", "{:.4f} to {:.4f}".format(*d.loss_interval), f"{d.dense_loss:.4f}",
            f"{d.best_seed_tokens:,.0f}", f"{d.best_expert_tokens:,.0f}", f"{d.best_loss:.4f}"] for d in plan.domains]
-  caption = ("Predicted, in nats per token: at the common split and for the dense model. Then the best that could be had if every domain "
-             "had its own fork and length, at the same total budget.")
+  caption = ("Predicted, in nats per token: at the common split and for the dense model. Then the best that could be had if "
+             "every domain had its own fork and length, at the same total budget.")
+  header = ["domain", "loss", "95% interval", "dense", "own seed tokens", "own expert tokens", "own loss"]
   warnings = [warning for warning in plan.warnings if warning not in known]
-  return [html.paragraph(words), *([html.bullets(warnings)] if warnings else []),
-          html.table(["domain", "loss", "95% interval", "dense", "own seed tokens", "own expert tokens", "own loss"], rows, caption)]
+  return [html.paragraph(words), *([html.bullets(warnings)] if warnings else []), html.table(header, rows, caption)]
 
 
 def rule_text(rule: str) -> str:
@@ -80,6 +81,10 @@ def _constants(law: Law) -> list[str]:
     rows = [[domain, *(f"{law.parameters[f'{name}[{domain}]']:.5g}" for name in owned)] for domain in law.domains]
     tables.append(html.table(["domain", *owned], rows, "Constants of each domain."))
   return tables
+
+
+def _nats(value: float) -> str:
+  return f"{value:.4f}".replace("-0.0000", "0.0000").replace("-", "−")
 
 
 def _interval(pair: Any) -> str:

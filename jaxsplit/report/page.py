@@ -29,18 +29,14 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
       written.append((name, title, write(evidence, album)))
     except Missing as reason:
       missing.append(str(reason))
-  experiment = evidence.experiment
-  title = f"{experiment['budget_tokens']:,} tokens over {len(evidence.domains)} domains"
-  title = ("Phonebook: " if experiment["data"] == "phonebook" else "The split of ") + title
-  body = [f"<h1>{html.text(title)}</h1>", html.paragraph(f"jaxsplit {jaxsplit.__version__} · {path.resolve().name}", "meta"),
-          html.paragraph(answer(evidence), "answer")]
+  notes = []
   if missing:
-    body.append(html.paragraph("This experiment is not finished. " + " ".join(dict.fromkeys(missing))))
+    notes.append("This experiment is not finished. " + " ".join(dict.fromkeys(missing)))
   if evidence.diverged:
-    body.append(html.paragraph(f"Left out of everything below: {evidence.diverged:,} cells whose loss is not finite."))
-  body.append(html.links([(name, title) for name, title, _ in written]))
-  body += [html.section(name, title, *parts) for name, title, parts in written]
-  write_atomic(path / "report.html", html.page(title, body))
+    notes.append(f"Left out of everything below: {evidence.diverged:,} cells whose loss is not finite.")
+  meta = f"jaxsplit {jaxsplit.__version__} · {path.resolve().name}"
+  page = html.page(_title(evidence), meta=meta, answer=answer(evidence), notes=notes, sections=written)
+  write_atomic(path / "report.html", page)
   return path / "report.html"
 
 
@@ -49,20 +45,27 @@ def answer(evidence: Evidence) -> str:
   plan, lines = evidence.plan, evidence.closing()
   if plan is None:
     return _best_measured(evidence) or f"No answer yet: {len(evidence.grid):,} cells of the law's grid are measured."
-  low, high = plan.fraction_interval
-  advice = (f"Spend {plan.fraction:.0%} (95% interval {low:.0%} to {high:.0%}) of the {plan.budget_tokens:,.0f} tokens on a shared seed "
-            f"and the rest on {plan.num_domains} experts")
+  interval = "95% interval {:.0%} to {:.0%}".format(*plan.fraction_interval)
+  advice = (f"Spend {plan.fraction:.0%} ({interval}) of the {plan.budget_tokens:,.0f} tokens on a shared seed and the rest on "
+            f"{plan.num_domains} experts")
   if plan.fraction == 1:
-    advice = (f"Do not split the {plan.budget_tokens:,.0f} tokens: one dense model is best (95% interval of the seed's share: {low:.0%} "
-              f"to {high:.0%})")
+    advice = f"Do not split the {plan.budget_tokens:,.0f} tokens, train one dense model (share of a seed: 100%, {interval})"
   if lines is None:
     return f"{advice}: the law expects a mean loss of {plan.loss:.3f} nats per token, which is not measured yet."
   mean = lines[-1]
+  measured = f"{advice}: this measured a mean loss of {mean.measured:.3f} nats per token"
+  predicted = f"the law had predicted {mean.predicted:.3f}."
   if evidence.recommended()[1] == 0:
-    return f"{advice}: it measured a mean loss of {mean.measured:.3f} nats per token; the law had predicted {mean.predicted:.3f}."
+    return f"{measured}; {predicted}"
   side = "lower" if mean.perplexity_change < 0 else "higher"
-  return (f"{advice}: this measured a mean loss of {mean.measured:.3f} nats per token against {mean.dense:.3f} for one dense model of the same "
-          f"compute, which is {abs(mean.perplexity_change):.1%} {side} perplexity; the law had predicted {mean.predicted:.3f}.")
+  return (f"{measured} against {mean.dense:.3f} for one dense model of the same compute, which is "
+          f"{abs(mean.perplexity_change):.1%} {side} perplexity, averaged over domains; {predicted}")
+
+
+def _title(evidence: Evidence) -> str:
+  experiment = evidence.experiment
+  title = "Phonebook: " if experiment["data"] == "phonebook" else "The split of "
+  return f"{title}{experiment['budget_tokens']:,} tokens" + (f" over {len(evidence.domains)} domains" if evidence.domains else "")
 
 
 def _best_measured(evidence: Evidence) -> str | None:
@@ -70,11 +73,11 @@ def _best_measured(evidence: Evidence) -> str | None:
   if not evidence.proof or evidence.experiment["sizes"]:
     return None
   exact = all(cell.accuracy is not None for cell in evidence.proof)
-  groups = evidence.by_fraction("accuracy" if exact else "loss")
-  best = (max if exact else min)(groups, key=lambda fraction: np.mean(groups[fraction]))
-  value = (lambda share: f"{np.mean(groups[share]):.0%}") if exact else (lambda share: f"{np.mean(groups[share]):.3f} nats per token")
+  means = {share: float(np.mean(values)) for share, values in evidence.by_fraction("accuracy" if exact else "loss").items()}
+  best = (max if exact else min)(means, key=means.get)
+  show = "{:.0%}" if exact else "{:.3f} nats per token"
   what = "of the entries recalled exactly" if exact else "mean loss"
-  rival = f", against {value(1.0)} by one model pretrained on everything" if 1.0 in groups and best != 1.0 else ""
+  rival = f", against {show.format(means[1.0])} by one model pretrained on everything" if 1.0 in means and best != 1.0 else ""
   so_far = "" if evidence.ledger else " so far"
-  return (f"Of the splits measured{so_far}, {best:.0%} of {evidence.experiment['budget_tokens']:,} tokens on the shared seed did best: "
-          f"{value(best)} {what}{rival}.")
+  return (f"Of the splits measured{so_far}, {best:.0%} of {evidence.experiment['budget_tokens']:,} tokens on the shared seed did "
+          f"best: {show.format(means[best])} {what}{rival}.")

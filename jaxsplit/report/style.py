@@ -57,6 +57,7 @@ def panels(count: int = 1, *, height: float, share: Literal["none", "y", "both"]
   columns = count if count <= 3 else 2 if count == 4 else 3
   rows = -(-count // columns)
   figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+  figure.get_layout_engine().set(w_pad=0.1)  # Inches, so that the tick labels of neighbours keep apart.
   axes = figure.subplots(rows, columns, squeeze=False, sharex=share == "both", sharey=share != "none").ravel()
   for spare in axes[count:]:
     spare.remove()
@@ -73,11 +74,10 @@ def shades(count: int) -> list[Any]:
 
 def number(value: float) -> str:
   """Two or three digits with a suffix: 850, 12k, 3.4M, 1.2e+21."""
-  if value == 0 or not math.isfinite(value):
-    return f"{value:g}"
+  value = float(f"{value:.3g}")
   for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
     if unit <= abs(value) < 1e15:
-      return f"{float(f'{value / unit:.3g}'):g}{suffix}"
+      return f"{value / unit:g}{suffix}"
   return f"{value:.3g}"
 
 
@@ -126,7 +126,7 @@ def inline(svg: str) -> str:
   svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
   svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1)
   # The groups' ids are for editing; in a page with other figures they would not be unique.
-  svg = re.sub(r'<g id="(?:figure|axes|patch|text|line2d|legend|matplotlib\.axis|xtick|ytick|[A-Za-z]+Collection)_\d+">', "<g>", svg)
+  svg = re.sub(r'<g id="[^"]*"', "<g", svg)
   for grey, variable in _VARIABLES.items():
     svg = svg.replace(grey, variable)
   return svg

@@ -111,7 +111,8 @@ def probe(evidence: Evidence) -> Figure:
         axes.plot(chosen[size], 0, ls="", marker="^", ms=9, color=color, mec=PAPER, mew=0.5, clip_on=False, zorder=4,
                   transform=axes.get_xaxis_transform())
       shown += [loss for loss in line if loss < min(line) + _NEAR]
-    style.log_axis(axes, "x", min(*rates, *chosen.values()), max(*rates, *chosen.values()))
+    marked = [*rates, *chosen.values()]
+    style.log_axis(axes, "x", min(marked), max(marked))
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.set_title(f"after {style.number(length)} tokens")
   panels[0].plot([], [], ls="", marker="^", ms=9, color=MUTED, label="rate trained at")
@@ -134,7 +135,8 @@ def spending(totals: dict[str, dict[str, float]]) -> Figure:
     bars = axes.barh(range(len(names)), values, height=0.62, color=[_STAGES[name.split("/")[0]] for name in names])
     share = [f"{value / sum(values):.0%}" for value in values]
     axes.bar_label(bars, share, padding=3, fontsize=8.5)
-    axes.set(xlabel=label, yticks=range(len(names)), yticklabels=map(stage_name, names) if axes is panels[0] else [], xlim=(0, 1.15 * max(values)))
+    axes.set(xlabel=label, xlim=(0, 1.15 * max(values)))
+    axes.set_yticks(range(len(names)), map(stage_name, names) if axes is panels[0] else [""] * len(names))
     axes.grid(False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: style.number(value))

@@ -29,15 +29,17 @@ def loss(params: float, seed: float, expert: float, domain: str, replica: int = 
 
 
 def cell(params: int, seed: int, expert: int, domain: str, role: str, replica: int = 0, **changes) -> Cell:
+  flops = 6.0 * params * (seed + expert)
   value = Cell(params, params + 5000, domain, seed, expert, 400_000, (seed / 3 + expert) / 400_000,
-               loss(params, seed, expert, domain, replica), 1.0, 6.0 * params * (seed + expert), replica, role, 0.004, BATCH, None, "ok")
+               loss(params, seed, expert, domain, replica), 1.0, flops, replica, role, 0.004, BATCH, None, "ok")
   return dataclasses.replace(value, **changes)
 
 
 def config(**experiment) -> dict:
   settings = {"data": "text", "budget_tokens": BUDGET, "accounting": "total", "target": [64, 4], "trunk": "shared",
               "sizes": [[16, 2], [32, 2], [48, 3]], **experiment}
-  return {"Experiment": settings, "Training": {"sequence_length": 100, "batch_sequences": 10}, "Probe": {"rates": [0.002, 0.004, 0.008]}}
+  return {"Experiment": settings, "Training": {"sequence_length": 100, "batch_sequences": 10},
+          "Probe": {"rates": [0.002, 0.004, 0.008]}}
 
 
 @pytest.fixture(scope="session")

@@ -85,9 +85,10 @@ def test_writing_again_changes_nothing(phonebook):
 @pytest.mark.parametrize("lost, sections, sentence", [
     (["plan.json"], {"closing", "split"}, "no plan yet"),
     (["plan.json", "law.json"], {"closing", "split", "agreement", "law", "candidates"}, "no law yet"),
-    (["plan.json", "law.json", "ledger.json"], {"closing", "split", "agreement", "law", "candidates", "curves", "ledger"}, "no ledger"),
+    (["plan.json", "law.json", "ledger.json"],
+     {"closing", "split", "agreement", "law", "candidates", "curves", "ledger"}, "nor a ledger"),
     (["plan.json", "law.json", "ledger.json", "metrics.jsonl", "cells.csv", "probe.csv"],
-     {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger"}, "No cells"),
+     {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger"}, "No experts"),
 ])
 def test_an_interrupted_experiment_has_a_page_too(workdir, lost, sections, sentence):
   for name in lost:

@@ -14,7 +14,9 @@ def _figure(name="plain"):
   return figure
 
 
-@pytest.mark.parametrize("value, text", [(0, "0"), (850, "850"), (12_345, "12.3k"), (3_400_000, "3.4M"), (999.9, "1e+03"), (2e12, "2T")])
+@pytest.mark.parametrize("value, text", [
+    (0, "0"), (850, "850"), (12_345, "12.3k"), (3_400_000, "3.4M"), (999.9, "1k"),
+    (999_999, "1M"), (2e12, "2T"), (6e21, "6e+21")])
 def test_numbers_are_short(value, text):
   assert style.number(value) == text
 
