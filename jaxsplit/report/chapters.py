@@ -12,8 +12,8 @@ from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.report import figures, html, law_figures, style, training_figures
 from jaxsplit.report.album import Album
 from jaxsplit.report.evidence import Evidence
-from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts, rule_text
-from jaxsplit.report.refit import held_out_predictions, predictions
+from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts
+from jaxsplit.report.refit import comparison, predictions
 from jaxsplit.training.metrics import read_metrics
 
 Parts = list[str]  # HTML.
@@ -53,8 +53,8 @@ def split(evidence: Evidence, album: Album) -> Parts:
       f"Loss that the law predicts at N = {plan.params:,.0f}, a size it has not seen, for every split of "
       f"{plan.budget_tokens:,.0f} tokens between the seed and {plan.num_domains} experts. The lowest point is the "
       "recommendation; where the curve is flat around it, the choice matters little. Diamonds are means over domains of what was "
-      "then measured (dots: each replica); the dashed line is the dense model. Diamonds within the band mean "
-      "that the law extrapolates as surely as it says."))
+      "then measured (dots: each replica); the dashed line is the dense model. Diamonds within the band mean that the law "
+      "extrapolates as surely as it says."))
   return [figure, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
 
 
@@ -89,13 +89,7 @@ def agreement(evidence: Evidence, album: Album) -> Parts:
   law = evidence.law
   if law is None:
     raise Missing("There is no law yet.")
-  fitted = read_law_cells(evidence.path / "cells.csv")
-  series = {"fitted": (fitted.loss, predictions(law, fitted))}
-  held_out = held_out_predictions(law, fitted)
-  caption = f"Every cell on its own, domain by domain. Circles: the {len(fitted):,} cells that the law is fitted to. "
-  if held_out is not None:
-    series["held out"] = held_out
-    caption += f"Squares: {rule_text(law.held_out['rule'])}, as predicted by a fit without them. "
+  series, caption = comparison(law, read_law_cells(evidence.path / "cells.csv"))
   if evidence.proof:
     names = ("params", "seed_tokens", "expert_tokens", "loss", "domain", "replica")
     proof = Cells.from_columns({name: [getattr(cell, name) for cell in evidence.proof] for name in names})

@@ -34,7 +34,7 @@ def agreement(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     marker, color, size, alpha = _SERIES[name]
     size *= min(1.0, (300 / len(measured)) ** 0.25)
     look = dict(ls="", marker=marker, color=color, ms=size, alpha=alpha, mec=PAPER, mew=0.4)
-    left.plot(measured, predicted, **look, label=f"{name} ({len(measured)})")
+    left.plot(measured, predicted, **look, label=f"{name} ({len(measured):,})")
     right.plot(measured, predicted / measured - 1, **look)
   left.set(xlabel="measured loss, nats per token", ylabel="predicted loss, nats per token")
   right.set(xlabel="measured loss, nats per token", ylabel="error of the prediction")
@@ -76,7 +76,7 @@ def contours(law: Law, cells: Cells, experts: int) -> Figure:
     style.log_axis(axes, "x", seeds[0], seeds[-1])
     style.log_axis(axes, "y", lengths[0], lengths[-1])
     lines = axes.contour(seeds, lengths, surface, levels=levels, colors=style.shades(len(levels))[::-1], linewidths=1.2)
-    axes.clabel(lines, lines.levels[::2], fontsize=7.5, fmt="%.2f", colors=INK)
+    axes.clabel(lines, lines.levels[::2], fontsize=7.5, fmt="%.3f", colors=INK)
     here = (cells.params == size) & (cells.seed_tokens > 0) & (cells.expert_tokens > 0)
     axes.plot(cells.seed_tokens[here], cells.expert_tokens[here], ls="", marker="o", ms=3.5, color=INK, mec=PAPER, mew=0.4,
               label="cells" if axes is panels[0] else None)
@@ -141,6 +141,7 @@ def isoflops(law: Law, cells: Cells) -> Figure:
 
 
 def _span(values: np.ndarray, count: int) -> np.ndarray:
+  """From the least to the largest positive value, evenly in their logarithm."""
   positive = values[values > 0]
   return np.geomspace(positive.min(), positive.max(), count)
 

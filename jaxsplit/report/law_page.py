@@ -14,7 +14,7 @@ from jaxsplit.law import Cells, Law, plan_split
 from jaxsplit.report import html, law_figures
 from jaxsplit.report.album import Album
 from jaxsplit.report.law_text import candidates_table, law_parts, rule_text
-from jaxsplit.report.refit import held_out_predictions, predictions
+from jaxsplit.report.refit import comparison
 
 
 def write_law_page(path: str | os.PathLike, law: Law, cells: Cells) -> pathlib.Path:
@@ -26,7 +26,7 @@ def write_law_page(path: str | os.PathLike, law: Law, cells: Cells) -> pathlib.P
   album = Album(None)
   sections = [("law", "The law", law_parts(law)), ("candidates", "Forms compared", [candidates_table(law)]),
               ("agreement", "Predicted and measured", _agreement(law, cells, album))]
-  if (cells.seed_tokens > 0).any() and (cells.expert_tokens > 0).any():
+  if all(len(np.unique(tokens[tokens > 0])) > 1 for tokens in (cells.seed_tokens, cells.expert_tokens)):
     sections.append(("split", "Splitting tokens", _splits(law, cells, album)))
   if len(np.unique(cells.params)) > 2:
     sections.append(("isoflops", "Sizes at equal compute", [_isoflops(law, cells, album)]))
@@ -48,15 +48,9 @@ def _answer(law: Law) -> str:
 
 
 def _agreement(law: Law, cells: Cells, album: Album) -> list[str]:
-  predicted = predictions(law, cells)
-  series = {"fitted": (cells.loss, predicted)}
-  caption = f"Circles: the {len(cells):,} cells that the law is fitted to. "
-  held_out = held_out_predictions(law, cells)
-  if held_out is not None:
-    series["held out"] = held_out
-    caption += f"Squares: {rule_text(law.held_out['rule'])}, as predicted by a fit without them. "
+  series, caption = comparison(law, cells)
   return [album.show("agreement", law_figures.agreement(series), caption + "Points on the line are predicted exactly."),
-          album.show("residuals", law_figures.residuals(cells, predicted), (
+          album.show("residuals", law_figures.residuals(cells, series["fitted"][1]), (
               "Errors of the fitted cells against each axis; diamonds are their mean at each value. A mean that bends away from "
               "zero shows what the form cannot follow, and what to expect beyond the last value."))]
 
@@ -70,8 +64,9 @@ def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
     size, budget = cells.params.max(), float(np.max(cells.seed_tokens + experts * cells.expert_tokens))
     plan = plan_split(law, params=float(size), budget_tokens=budget, num_domains=experts, accounting="total")
     parts.append(album.show("split_curve", law_figures.split_curve(plan), (
-        f"The largest budget that the cells hold, {budget:,.0f} tokens, split between one seed and {experts} experts of "
-        f"{size:,.0f} parameters. Where the curve is flat around its lowest point, the choice matters little.")))
+        f"The largest budget that the cells hold, {budget:,.0f} tokens, split between a seed and {experts} "
+        f"expert{'s' * (experts > 1)} of {size:,.0f} parameters. Where the curve is flat around its lowest point, the choice "
+        "matters little.")))
   return parts
 
 

@@ -21,6 +21,8 @@ def law_parts(law: Law) -> list[str]:
     quality += (f"With {rule_text(law.held_out['rule'])} left out of the fit, it predicts those {law.held_out['num_points']:,} "
                 f"with an error of {law.held_out['mre']:.2%} on average (largest {law.held_out['max']:.2%}, "
                 f"bias {law.held_out['bias']:+.2%}).")
+  starts = law.diagnostics
+  quality += f" {starts['starts_at_optimum']:.0%} of {starts['starts']:,} starting points led to this optimum."
   dropped = {name: count for name, count in (law.data.get("dropped") or {}).items() if count}
   if dropped:
     quality += " Rows not used: " + ", ".join(f"{count:,} ({name})" for name, count in dropped.items()) + "."
@@ -39,8 +41,8 @@ def candidates_table(law: Law) -> str:
                  *(_percent(other["mre"], False) for other in held_out.get("others", ()))])
   first = (law.candidates[0]["held_out"] or {}) if law.candidates else {}
   others = [f"mean, {other['rule']}" for other in first.get("others", ())]
-  caption = f"Relative errors where {rule_text(first['rule'])} are held out." if first else "Nothing was held out."
-  caption += "".join(f" Column {name}: the mean error where {rule_text(other['rule'])} are held out instead."
+  caption = f"Relative errors; held out: {rule_text(first['rule'])}." if first else "Nothing was held out."
+  caption += "".join(f" Column {name}: the mean error where the rule is {rule_text(other['rule'])}."
                      for name, other in zip(others, first.get("others", ())))
   skipped = law.diagnostics.get("skipped_forms") or {}
   return html.table(["form", "constants", "objective", "mean error", "largest", "bias", *others], rows, caption) + (

@@ -1,4 +1,4 @@
-"""What a law predicts for cells that it has not seen: the same form fitted again without the cells that its rule holds out."""
+"""A law against its cells, and against those that its rule holds out: there the same form is fitted again without them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,20 @@ from jaxsplit.law.fit import fit_form
 from jaxsplit.law.forms import get_form
 from jaxsplit.law.holdout import folds
 from jaxsplit.law.law import Member
+from jaxsplit.report.law_text import rule_text
 
 _STARTS = 32
+
+
+def comparison(law: Law, cells: Cells) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
+  """(measured, predicted) losses of the fitted cells and, by a refit, of those held out; and a sentence on each."""
+  series = {"fitted": (cells.loss, predictions(law, cells))}
+  words = f"Circles: the {len(cells):,} cells that the law is fitted to, domain by domain. "
+  held_out = held_out_predictions(law, cells)
+  if held_out is not None:
+    series["held out"] = held_out
+    words += f"Squares: {rule_text(law.held_out['rule'])}, as predicted by a fit without them. "
+  return series, words
 
 
 def held_out_predictions(law: Law, cells: Cells) -> tuple[np.ndarray, np.ndarray] | None:

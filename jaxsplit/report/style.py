@@ -69,11 +69,11 @@ def panels(count: int = 1, *, height: float, share: Literal["none", "y", "both"]
 
 def shades(count: int) -> list[Any]:
   """Colours for ordered values, few to many, none of which fades into white or black."""
-  return list(matplotlib.colormaps["viridis"](np.linspace(0.15, 0.8, count) if count > 1 else [0.45]))
+  return list(matplotlib.colormaps["viridis"](np.linspace(0.25, 0.82, count) if count > 1 else [0.45]))
 
 
 def number(value: float) -> str:
-  """Two or three digits with a suffix: 850, 12k, 3.4M, 1.2e+21."""
+  """Up to three digits with a suffix: 850, 12k, 3.41M, 1.2e+21."""
   value = float(f"{value:.3g}")
   for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
     if unit <= abs(value) < 1e15:

@@ -40,18 +40,31 @@ def test_the_page_has_every_figure(fitted, tmp_path):
   assert page.count("<svg") == 5 and f"{law.r2:.4f}" in page
 
 
-def test_a_table_with_one_kind_of_tokens_has_no_split(tmp_path):
+@pytest.fixture(scope="module")
+def table():
+  """A law without experts, of known constants, and its cells."""
   params, tokens = (a.ravel() for a in np.meshgrid([1e6, 3e6, 1e7, 3e7], [1e8, 3e8, 1e9, 3e9]))
   cells = Cells.from_columns({"params": params, "seed_tokens": tokens, "loss": 1.7 + 400 * params**-0.35 + 400 * tokens**-0.3})
-  law = fit_law(cells, form="chinchilla", starts=8, bootstrap=0, holdout="none")
+  return fit_law(cells, form="chinchilla", starts=8, bootstrap=0, holdout="none"), cells
+
+
+def test_a_table_with_one_kind_of_tokens_has_no_split(table, tmp_path):
+  law, cells = table
   page = write_law_page(tmp_path / "law.html", law, cells).read_text()
   check(page)
   assert 'id="split"' not in page and 'id="isoflops"' in page and "Nothing was held out" in page
-  curves = [line for line in law_figures.isoflops(law, cells).axes[0].lines if line.get_linestyle() == "--"]
-  # At fixed compute the known law is least where the two terms fall equally fast: a A N^-a = b B (C / 6N)^-b.
-  for line in curves:
-    sizes, losses = line.get_data()
-    assert losses.min() < min(losses[0], losses[-1]) or losses.argmin() in (0, len(sizes) - 1)
+
+
+def test_the_best_size_at_equal_compute_is_the_known_one(table):
+  law, cells = table
+  axes = law_figures.isoflops(law, cells).axes[0]
+  dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+  budgets = np.geomspace(*np.quantile(6 * cells.params * cells.seed_tokens, [0.3, 0.9]), 4)
+  # Where both terms change equally fast with N: 0.35 * 400 N^-0.35 = 0.3 * 400 (C / 6N)^-0.3.
+  known = ((0.35 / 0.3) * (budgets / 6) ** 0.3) ** (1 / 0.65)
+  inside = (known > 1.1e6) & (known < 2.8e7)
+  assert inside.sum() >= 2
+  np.testing.assert_allclose(dots, known[inside], rtol=0.05)
 
 
 def test_residuals_show_each_axis_that_varies(fitted):
