@@ -45,7 +45,7 @@ def agreement(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 
 @style.styled
 def residuals(cells: Cells, predicted: np.ndarray) -> Figure:
-  """Relative errors of the fitted cells against each axis that varies, with their mean at each value."""
+  """Relative errors of the fitted cells against each axis that varies, with their mean at each value, or range of values."""
   error = predicted / cells.loss - 1
   varied = [name for name in _AXES if len(np.unique(getattr(cells, name))) > 1]
   figure, panels = style.panels(len(varied), height=2.9, share="y")
@@ -54,8 +54,9 @@ def residuals(cells: Cells, predicted: np.ndarray) -> Figure:
     place, zero = _with_zero(values)
     axes.axhline(0, color=MUTED, lw=1)
     axes.plot(place, error, ls="", marker="o", ms=3, color=BLUE, alpha=0.45, mew=0)
-    distinct = np.unique(place)
-    axes.plot(distinct, [error[place == value].mean() for value in distinct], color=ORANGE, marker="D", ms=4, lw=1.2)
+    groups = _groups(place)
+    axes.plot([np.exp(np.log(place[g]).mean()) for g in groups], [error[g].mean() for g in groups], color=ORANGE, marker="D", ms=4,
+              lw=1.2)
     style.log_axis(axes, "x", place.min(), place.max(), zero)
     axes.set(xlabel=_AXES[name], ylabel="error of the prediction" if axes is panels[0] else "")
     style.percent_axis(axes, "y", signed=True)
@@ -82,7 +83,7 @@ def contours(law: Law, cells: Cells, experts: int) -> Figure:
               label="cells" if axes is panels[0] else None)
     best = shares[law.predict(size, shares * budgets[:, None], (1 - shares) * budgets[:, None] / experts).argmin(1)]
     axes.plot(best * budgets, (1 - best) * budgets / experts, color=GREEN, lw=2,
-              label=f"best split of D + {experts} D′" if axes is panels[0] else None)
+              label=f"best split of {budget_text(experts)}" if axes is panels[0] else None)
     axes.set_title(f"N = {style.number(size)}")
   figure.supxlabel(_AXES["seed_tokens"], fontsize=9)
   figure.supylabel(_AXES["expert_tokens"], fontsize=9)
@@ -140,10 +141,23 @@ def isoflops(law: Law, cells: Cells) -> Figure:
   return figure
 
 
+def budget_text(experts: int) -> str:
+  """What a budget for a seed and so many experts counts."""
+  return f"D + {experts} D′" if experts > 1 else "D + D′"
+
+
 def _span(values: np.ndarray, count: int) -> np.ndarray:
   """From the least to the largest positive value, evenly in their logarithm."""
   positive = values[values > 0]
   return np.geomspace(positive.min(), positive.max(), count)
+
+
+def _groups(values: np.ndarray) -> list[np.ndarray]:
+  """Masks of the cells at each value, or of at most ten ranges that hold about as many cells each."""
+  distinct = np.unique(values)
+  edges = distinct if len(distinct) <= 10 else np.unique(np.quantile(values, np.linspace(0, 1, 11)))[:-1]
+  index = np.searchsorted(edges, values, side="right")
+  return [index == i for i in np.unique(index)]
 
 
 def _with_zero(values: np.ndarray) -> tuple[np.ndarray, float | None]:

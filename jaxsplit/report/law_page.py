@@ -51,7 +51,7 @@ def _agreement(law: Law, cells: Cells, album: Album) -> list[str]:
   series, caption = comparison(law, cells)
   return [album.show("agreement", law_figures.agreement(series), caption + "Points on the line are predicted exactly."),
           album.show("residuals", law_figures.residuals(cells, series["fitted"][1]), (
-              "Errors of the fitted cells against each axis; diamonds are their mean at each value. A mean that bends away from "
+              "Errors of the fitted cells against each axis; diamonds are their means. A mean that bends away from "
               "zero shows what the form cannot follow, and what to expect beyond the last value."))]
 
 
@@ -59,7 +59,7 @@ def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
   experts = len(law.domains)
   parts = [album.show("contours", law_figures.contours(law, cells, experts), (
       "Lines of equal loss, the mean over domains, over seed and expert tokens, at the smallest and the largest size. The thick "
-      f"line is the best way to spend growing budgets of D + {experts} D′. Where it leaves the cells, the law extrapolates."))]
+      f"line is the best way to spend growing budgets of {law_figures.budget_text(experts)}. Where it leaves the cells, the law extrapolates."))]
   if law.members[0].samples.size:
     size, budget = cells.params.max(), float(np.max(cells.seed_tokens + experts * cells.expert_tokens))
     plan = plan_split(law, params=float(size), budget_tokens=budget, num_domains=experts, accounting="total")

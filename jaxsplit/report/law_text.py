@@ -9,8 +9,9 @@ from jaxsplit.law import Law, Plan
 from jaxsplit.law.forms import get_form
 from jaxsplit.report import html
 
-_RULES = {"params": "model size N", "seed_tokens": "seed tokens D", "expert_tokens": "expert tokens D′",
-          "tokens": "tokens D + D′", "compute": "compute"}
+_AXES = {"params": ("model size N", "N"), "seed_tokens": ("number of seed tokens D", "D"),
+         "expert_tokens": ("number of expert tokens D′", "D′"), "tokens": ("number of tokens D + D′", "D + D′"),
+         "compute": ("compute", "compute")}
 
 
 def law_parts(law: Law) -> list[str]:
@@ -26,9 +27,10 @@ def law_parts(law: Law) -> list[str]:
   dropped = {name: count for name, count in (law.data.get("dropped") or {}).items() if count}
   if dropped:
     quality += " Rows not used: " + ", ".join(f"{count:,} ({name})" for name, count in dropped.items()) + "."
-  warnings = [html.paragraph("What to know before trusting it:"), html.bullets(law.warnings)] if law.warnings else [
+  warnings = (*law.data.get("repeated", ()), *law.warnings)
+  told = [html.paragraph("What to know before trusting it:"), html.bullets(warnings)] if warnings else [
       html.paragraph("The fit raised no warnings.")]
-  return [html.paragraph(f"Form {law.form}: {form.source}."), html.paragraph(quality), *warnings, *_constants(law)]
+  return [html.paragraph(f"Form {law.form}: {form.source}."), html.paragraph(quality), *told, *_constants(law)]
 
 
 def candidates_table(law: Law) -> str:
@@ -40,10 +42,11 @@ def candidates_table(law: Law) -> str:
                  *(_percent(held_out.get(name), signed) for name, signed in (("mre", False), ("max", False), ("bias", True))),
                  *(_percent(other["mre"], False) for other in held_out.get("others", ()))])
   first = (law.candidates[0]["held_out"] or {}) if law.candidates else {}
-  others = [f"mean, {other['rule']}" for other in first.get("others", ())]
   caption = f"Relative errors; held out: {rule_text(first['rule'])}." if first else "Nothing was held out."
-  caption += "".join(f" Column {name}: the mean error where the rule is {rule_text(other['rule'])}."
-                     for name, other in zip(others, first.get("others", ())))
+  others = []
+  for other in first.get("others", ()):
+    others.append(f"mean by {_AXES[other['rule'].partition(':')[0]][1]}")
+    caption += f" Column {others[-1]}: instead {rule_text(other['rule'])}."
   skipped = law.diagnostics.get("skipped_forms") or {}
   return html.table(["form", "constants", "objective", "mean error", "largest", "bias", *others], rows, caption) + (
       html.bullets(f"{name} was not tried: {reason}." for name, reason in skipped.items()) if skipped else "")
@@ -68,9 +71,9 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
 def rule_text(rule: str) -> str:
   """A hold-out rule in words."""
   axis, _, count = rule.partition(":")
-  if axis not in _RULES:
+  if axis not in _AXES:
     return "each cell in turn" if rule == "leave_one_out" else rule
-  return f"the cells with the {'largest' if count == '1' else f'{count} largest values of'} {_RULES[axis]}"
+  return f"the cells with the {'largest' if count == '1' else f'{count} largest values of'} {_AXES[axis][0]}"
 
 
 def _constants(law: Law) -> list[str]:

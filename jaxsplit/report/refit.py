@@ -19,7 +19,7 @@ _STARTS = 32
 def comparison(law: Law, cells: Cells) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
   """(measured, predicted) losses of the fitted cells and, by a refit, of those held out; and a sentence on each."""
   series = {"fitted": (cells.loss, predictions(law, cells))}
-  words = f"Circles: the {len(cells):,} cells that the law is fitted to, domain by domain. "
+  words = f"Circles: the {len(cells):,} cells that the law is fitted to. "
   held_out = held_out_predictions(law, cells)
   if held_out is not None:
     series["held out"] = held_out
