@@ -19,7 +19,7 @@ from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import file_hash
 
 REQUIRED = ("params", "loss")
-OPTIONAL = {"seed_tokens": 0.0, "expert_tokens": 0.0, "domain": "all", "replica": 0, "unique_tokens": np.inf}
+OPTIONAL = {"seed_tokens": 0.0, "expert_tokens": 0.0, "domain": "all", "replica": 0, "unique_tokens": np.inf, "weight": 1.0}
 _MAX_BYTES = 256 << 20  # A law's table has a row per trained model: anything larger is some other file.
 
 
@@ -35,6 +35,7 @@ class Cells:
     domain: [n] strings.
     replica: [n] integers: which repetition of the trunk.
     unique_tokens: [n] distinct tokens of the domain, infinite where unknown.
+    weight: [n] how much the row counts in the objective.
     source: what the rows came from: file, hash, dropped rows and the column names used.
   """
 
@@ -45,6 +46,7 @@ class Cells:
   domain: np.ndarray
   replica: np.ndarray
   unique_tokens: np.ndarray
+  weight: np.ndarray
   source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
@@ -221,6 +223,7 @@ def _check_values(arrays: dict[str, np.ndarray], where: str, rows: Sequence[int]
   for name in ("seed_tokens", "expert_tokens"):
     refuse(~(np.isfinite(arrays[name]) & (arrays[name] >= 0)), name, "it must be a number, zero or more")
   refuse(~(arrays["unique_tokens"] > 0), "unique_tokens", "it must be positive")
+  refuse(~(np.isfinite(arrays["weight"]) & (arrays["weight"] >= 0)), "weight", "it must be a number, zero or more")
   refuse(~np.isfinite(arrays["replica"]), "replica", "it must be a number")
   refuse(arrays["seed_tokens"] + arrays["expert_tokens"] <= 0, "seed_tokens",
          "with no expert_tokens either the model is untrained: remove the row")

@@ -17,8 +17,8 @@ from jaxsplit.law.diagnostics import check_design, diagnose, skip_reason
 from jaxsplit.law.forms import FORMS, Form, get_form
 from jaxsplit.law.law import Law, Member
 from jaxsplit.law.problem import Layout, Model, draw_starts, lay_out, pose
-from jaxsplit.law.solve import Problem, Solution, sensitivities, solve
-from jaxsplit.law.uncertainty import parameter_intervals, resample
+from jaxsplit.law.solve import Problem, Solution, predictions, sensitivities, solve
+from jaxsplit.law.uncertainty import parameter_intervals, profiles, resample
 
 _HELD_OUT_STARTS = 15  # Besides the full fit's optimum, from which a refit without a few cells is rarely far.
 _CONTENDER = 1.5  # A form whose held-out error is within this factor of the best keeps a say in the intervals.
@@ -42,6 +42,7 @@ class FitSettings:
     starts: starting points per form.
     bootstrap: refits of resampled cells per form in play; 0 for none.
     resample: what a bootstrap draws: "residuals", "pairs" (cells) or "trunks" (all cells of one size and replica).
+    profile: values per constant at which the objective is profiled; 0 for none.
     seed: of starts and bootstrap.
   """
 
@@ -55,6 +56,7 @@ class FitSettings:
   starts: int = 64
   bootstrap: int = 1000
   resample: Literal["residuals", "pairs", "trunks"] = "residuals"
+  profile: int = 0
   seed: int = 0
 
 
@@ -67,6 +69,7 @@ class Fitted:
   problem: Problem
   target: np.ndarray
   row: np.ndarray
+  weight: np.ndarray
   theta: np.ndarray
   starts: np.ndarray
   solution: Solution
@@ -85,6 +88,10 @@ class Fitted:
       i = row[row >= 0]
       out[i] = member.predict(theta[None], cells.params[i], cells.seed_tokens[i], cells.expert_tokens[i], k)[0]
     return out
+
+  def predictions(self) -> np.ndarray:
+    """[K, M] predictions in the objective's space at the optimum."""
+    return predictions(self.model, self.problem, self.theta)
 
   def jacobian(self) -> np.ndarray:
     """[n, P] derivatives of the predictions, in the objective's space, at the optimum."""
@@ -125,13 +132,13 @@ def fit_form(form: Form, cells: Cells, settings: FitSettings, rules: Sequence[st
   layout = lay_out(model, cells, settings.share)
   delta = {"huber": settings.delta, "l1": _TINY, "least_squares": _HUGE}[settings.objective]
   problem, target, row = pose(model, layout, cells, delta)
-  weight = (row >= 0).astype(float)
+  weight = np.where(row >= 0, cells.weight[row], 0.0)
   starts = draw_starts(model, layout, settings.starts, settings.seed)
   solution = solve(model, problem, starts, target, weight)
   if not np.isfinite(solution.objective).any():
     raise InputError(f"{cells.source.get('file', 'cells')}: no start of form {form.name} gave a finite loss; the values may overflow")
   theta = solution.theta[np.nanargmin(solution.objective)]
-  fit = Fitted(model, layout, problem, target, row, theta, starts, solution, None)
+  fit = Fitted(model, layout, problem, target, row, weight, theta, starts, solution, None)
   masks = [holdout.folds(cells, rule) for rule in rules]
   predicted = iter(_predict_held_out(fit, cells, sum(masks, [])))
   scores = [holdout.score(cells, folds, [next(predicted) for _ in folds], rule) for rule, folds in zip(rules, masks) if folds]
@@ -154,7 +161,7 @@ def _predict_held_out(fit: Fitted, cells: Cells, masks: list[np.ndarray]) -> lis
     return []
   starts = np.concatenate([fit.theta[None], fit.starts[:_HELD_OUT_STARTS]])
   each = len(starts)
-  weight = np.stack([np.where((fit.row >= 0) & ~mask[fit.row], 1.0, 0.0) for mask in masks])
+  weight = np.stack([np.where(mask[fit.row], 0.0, fit.weight) for mask in masks])
   solution = solve(fit.model, fit.problem, np.tile(starts, (len(masks), 1)), fit.target, np.repeat(weight, each, 0))
   best = np.nan_to_num(solution.objective.reshape(len(masks), each), nan=np.inf).argmin(1)
   return [fit.predict(solution.theta[i * each + j], cells)[mask] for i, (mask, j) in enumerate(zip(masks, best))]
@@ -225,7 +232,8 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
                  "space": settings.space},
       parameters=candidates[0]["parameters"], objective_value=best.objective_value, num_points=len(cells),
       r2=float(1 - (residuals**2).sum() / spread) if spread > 0 else 0.0, held_out=best.held_out,
-      intervals=parameter_intervals(best, members[0].samples), candidates=candidates,
+      intervals=parameter_intervals(best, members[0].samples),
+      profiles=profiles(best, cells, settings.profile) if settings.profile else {}, candidates=candidates,
       diagnostics=diagnose(best, cells, skipped), data={**cells.source, "ranges": ranges},
       settings=dataclasses.asdict(settings), members=members, residuals=residuals)
 

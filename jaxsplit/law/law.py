@@ -65,10 +65,11 @@ class Law:
     parameters: constants in plain units by name; "E[prose]" is domain prose's.
     objective_value: the minimum, summed over points.
     num_points: fitted points.
-    r2: share of the variance of log loss, within all fitted points, that the law explains.
+    r2: share of the variance of log loss around each domain's mean that the law explains, over the fitted points.
     held_out: {"mre", "max", "bias", "num_points", "rule", "distance", "others"}: relative errors on cells left out of a
       refit; distance is the log of how far they lie beyond the fitted ones. None where nothing was held out.
-    intervals: name -> (low, high), 95 %.
+    intervals: name -> (low, high), 95 %, from the bootstrap.
+    profiles: name -> {"value", "deviance", "interval"}, see law.uncertainty.profiles; empty where none was asked for.
     candidates: every form tried: {"form", "parameters", "objective_value", "held_out"}, best first.
     diagnostics: numbers and the plain-language "warnings".
     data: file, hash, dropped rows, ranges, what params counts.
@@ -85,6 +86,7 @@ class Law:
   r2: float
   held_out: dict[str, Any] | None
   intervals: dict[str, tuple[float, float]]
+  profiles: dict[str, dict[str, list[float]]]
   candidates: tuple[dict[str, Any], ...]
   diagnostics: dict[str, Any]
   data: dict[str, Any]

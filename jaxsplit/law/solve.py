@@ -50,7 +50,7 @@ class Problem(NamedTuple):
   Attributes:
     cells: pytree of arrays, leading axis K, that the model reads.
     index: [K, q] positions in theta of each domain's constants.
-    low, high: [P] bounds.
+    low, high: [P] bounds, or [S, P] where each start has its own.
     linear: [P] which constants the model is linear in, before any logarithm.
     delta: where the objective turns from square to straight.
   """
@@ -91,7 +91,7 @@ def solve(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray,
   out = Solution(theta.copy(), np.full(len(theta), np.inf), np.full(len(theta), np.inf))
   waiting = list(range(len(theta)))[::-1]
   batch = _BATCH if len(theta) < _MANY else 4 * _BATCH
-  slots = _Slots(problem, batch, theta.shape[1], near)
+  slots = _Slots(problem, batch, theta.shape, near)
   shared = target.ndim == weight.ndim == 2
   pick = lambda a, i: jnp.asarray(np.broadcast_to(a if a.ndim == 2 else a[i], (batch, *a.shape[-2:])))
   data = None
@@ -116,8 +116,11 @@ def solve(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray,
 class _Slots:
   """The starts in work, one a slot: where each stands, the quadratic model of F there, and what it tries next."""
 
-  def __init__(self, problem: Problem, batch: int, size: int, near: bool):
-    self.problem, self.near = problem, near
+  def __init__(self, problem: Problem, batch: int, shape: tuple[int, int], near: bool):
+    starts, size = shape
+    self.near, self.goal, self.linear = near, problem.delta, problem.linear
+    self.bounds = np.broadcast_to(problem.low, (starts, size)), np.broadcast_to(problem.high, (starts, size))
+    self.low, self.high = np.zeros((batch, size)), np.zeros((batch, size))
     self.start = np.zeros(batch, int)
     self.busy, self.settled, self.polishing = (np.zeros(batch, bool) for _ in range(3))
     self.age = np.zeros(batch, int)
@@ -136,7 +139,8 @@ class _Slots:
     if not len(idle):
       return False
     self.start[idle] = [waiting.pop() for _ in idle]
-    self.theta[idle] = np.clip(theta[self.start[idle]], self.problem.low, self.problem.high)
+    self.low[idle], self.high[idle] = (bound[self.start[idle]] for bound in self.bounds)
+    self.theta[idle] = np.clip(theta[self.start[idle]], self.low[idle], self.high[idle])
     self.move[idle] = 0
     self.value[idle], self.damping[idle], self.width[idle] = np.inf, 1e-2, np.inf
     self.busy[idle], self.settled[idle], self.polishing[idle] = True, False, False
@@ -157,7 +161,7 @@ class _Slots:
     stuck = self.damping > _STUCK
     self.settled |= (fresh & ~better) | (self.age > _MOST_STEPS)  # not finite at the start, or no end in sight
     # The next width is taken up only near the optimum of this one: the path of optima is smooth, shortcuts are not.
-    last = self.width <= self.problem.delta
+    last = self.width <= self.goal
     narrow = self.polishing & ~last & (stuck | better & ~fresh & (self.promise < _NARROW))
     self._choose_move()
     promised = self.promise < np.where(self.polishing, _SETTLED, _CLOSE)
@@ -166,24 +170,23 @@ class _Slots:
     turn = ~self.polishing & (enough | (self.age > _LEAST_SQUARES_STEPS))
     width = np.where(turn, np.sqrt(2 * self.value), self.width / 2)
     for changed in (narrow & ~self.settled, turn & ~self.settled):
-      self.width[changed] = np.maximum(self.problem.delta, width[changed])
+      self.width[changed] = np.maximum(self.goal, width[changed])
       self.value[changed], self.move[changed], self.age[changed] = np.inf, 0, 0
     self.damping[turn | narrow & stuck] = 1e-4
     self.polishing |= turn
 
   def _choose_move(self) -> None:
     """The damped Newton step inside the bounds, and the relative descent it promises."""
-    p = self.problem
     blend = np.minimum(1, self.damping / _FULL_BLEND)
     curvature = self.inside + blend[:, None, None] * self.beyond
     diagonal = np.einsum("bii->bi", curvature)
     scale = np.maximum(diagonal.max(1), 1e-300)[:, None]
     curvature += ((1 - blend) * (self.polishing & (self.age > _PATIENCE)))[:, None, None] * self.second
     diagonal += self.damping[:, None] * scale
-    outward = (self.theta <= p.low) & (self.slope > 0) | (self.theta >= p.high) & (self.slope < 0)
-    held = outward | ((~self.polishing & (self.age <= _SETTLING_STEPS))[:, None] & ~p.linear)
+    outward = (self.theta <= self.low) & (self.slope > 0) | (self.theta >= self.high) & (self.slope < 0)
+    held = outward | ((~self.polishing & (self.age <= _SETTLING_STEPS))[:, None] & ~self.linear)
     self.slope[held] = 0
-    low, high = p.low - self.theta, p.high - self.theta
+    low, high = self.low - self.theta, self.high - self.theta
     move = _minimise(curvature, self.slope, scale, held, np.zeros_like(low))
     # Constants that would leave the bounds stop there, and the others make the best of it.
     leaving = (move < low) | (move > high)
@@ -230,6 +233,12 @@ def _evaluate(model, patient, cells, index, theta, target, weight, delta):
   return value.sum(), jnp.zeros(size).at[index].add(slope), *map(place, bent)
 
 
+def predictions(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray) -> np.ndarray:
+  """[K, M] predictions in the target's space at theta [P]."""
+  with jax.enable_x64(True):
+    return np.asarray(_predict(model, theta[problem.index], problem.cells))
+
+
 def sensitivities(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray) -> np.ndarray:
   """[K, M, P] derivatives of the predictions with respect to theta [P]."""
   with jax.enable_x64(True):
@@ -238,6 +247,11 @@ def sensitivities(model: Callable[[Any, Any], Any], problem: Problem, theta: np.
   for k, places in enumerate(problem.index):
     out[k][:, places] = local[k]
   return out
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _predict(model, local, cells):
+  return jax.vmap(model)(local, cells)
 
 
 @functools.partial(jax.jit, static_argnames="model")
