@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxsplit.law import Cells, Law, Plan
 from jaxsplit.report import style
 from jaxsplit.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER
 
 SHARE = "share of the compute that the shared seed takes"
+_CHI2 = 3.841  # The 95% quantile of chi-squared with one degree of freedom.
 _AXES = {"params": "parameters N", "seed_tokens": "seed tokens D", "expert_tokens": "expert tokens D′"}
 
 _SERIES = {"fitted": ("o", BLUE, 3.5, 0.55), "held out": ("s", ORANGE, 4.5, 0.8), "proof": ("D", INK, 6.0, 1.0)}
@@ -92,6 +94,23 @@ def contours(law: Law, cells: Cells, experts: int) -> Figure:
 
 
 @style.styled
+def profiles(law: Law) -> Figure:
+  """The deviance along each constant that all domains share, the others refitted, with its 95% interval."""
+  kinds = {q.name: q.kind for q in law.members[0].model.parameters}
+  shared = [name for name in law.profiles if "[" not in name]
+  figure, panels = style.panels(len(shared), height=2.1, share="y")
+  for axes, name in zip(panels, shared):
+    profile = law.profiles[name]
+    axes.axvspan(*profile["interval"], color=GREEN, alpha=0.13, lw=0)
+    axes.axhline(_CHI2, color=MUTED, lw=1, ls=(0, (4, 3)))
+    axes.plot(profile["value"], profile["deviance"], color=BLUE, marker="o", ms=2.5)
+    axes.set(xlabel=f"ln {name}" if kinds[name] == "positive" else name, ylim=(-0.4, 3 * _CHI2))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+  figure.supylabel("deviance", fontsize=9)
+  return figure
+
+
+@style.styled
 def split_curve(plan: Plan) -> Figure:
   """A plan's split curve, with nothing measured on it."""
   figure, (axes,) = style.panels(height=3.9)
@@ -112,6 +131,8 @@ def draw_split(axes: Axes, plan: Plan, measured: Sequence[float]) -> None:
   middle = (fraction >= 0.05) & (fraction <= 0.98)
   bottom = min([*measured, lower[middle].min()])
   top = max([*measured, loss.min() + 0.6 * np.ptp(loss[middle]), upper[loss.argmin()]])
+  if loss[-1] < bottom + 2.5 * (top - bottom):
+    top = max(top, loss[-1])
   room = 0.06 * (top - bottom)
   axes.set(xlabel=SHARE, ylabel=style.LOSS, xlim=(-0.02, 1.02), ylim=(bottom - room, top + room))
   style.percent_axis(axes, "x")

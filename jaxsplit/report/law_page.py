@@ -25,7 +25,8 @@ def write_law_page(path: str | os.PathLike, law: Law, cells: Cells) -> pathlib.P
   """
   album = Album(None)
   sections = [("law", "The law", law_parts(law)), ("candidates", "Forms compared", [candidates_table(law)]),
-              ("agreement", "Predicted and measured", _agreement(law, cells, album))]
+              ("agreement", "Predicted and measured", _agreement(law, cells, album)),
+              ("profiles", "How sure the constants are", [_profiles(law, album)])]
   if all(len(np.unique(tokens[tokens > 0])) > 1 for tokens in (cells.seed_tokens, cells.expert_tokens)):
     sections.append(("split", "Splitting tokens", _splits(law, cells, album)))
   if len(np.unique(cells.params)) > 2:
@@ -53,6 +54,15 @@ def _agreement(law: Law, cells: Cells, album: Album) -> list[str]:
           album.show("residuals", law_figures.residuals(cells, series["fitted"][1]), (
               "Errors of the fitted cells against each axis; diamonds are their means. A mean that bends away from "
               "zero shows what the form cannot follow, and what to expect beyond the last value."))]
+
+
+def _profiles(law: Law, album: Album) -> str:
+  if not any("[" not in name for name in law.profiles):
+    return html.paragraph("No profiles were asked for: --profile=21 refits all other constants at 21 values of each.")
+  return album.show("profiles", law_figures.profiles(law), (
+      "How much worse the fit gets as one constant moves and all others follow. Shaded: the 95% interval, where the deviance stays "
+      "under the dashed line. A steep valley is a constant that the cells pin down; a flat one is a constant that they do not, or "
+      "that others make up for. Coefficients are multiples of the typical loss at the centre of the table."))
 
 
 def _splits(law: Law, cells: Cells, album: Album) -> list[str]:

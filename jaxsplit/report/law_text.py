@@ -27,7 +27,7 @@ def law_parts(law: Law) -> list[str]:
   dropped = {name: count for name, count in (law.data.get("dropped") or {}).items() if count}
   if dropped:
     quality += " Rows not used: " + ", ".join(f"{count:,} ({name})" for name, count in dropped.items()) + "."
-  warnings = (*law.data.get("repeated", ()), *law.warnings)
+  warnings = (*law.data.get("notes", ()), *law.warnings)
   told = [html.paragraph("What to know before trusting it:"), html.bullets(warnings)] if warnings else [
       html.paragraph("The fit raised no warnings.")]
   return [html.paragraph(f"Form {law.form}: {form.source}."), html.paragraph(quality), *told, *_constants(law)]

@@ -24,7 +24,7 @@ _STRETCHES = 100  # Points of a smoothed curve as long as the longest run.
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """Training loss along one leg, for one snapshot that it descends from.
+  """Training loss along the trunk, or along one leg off it for one snapshot that the leg descends from.
 
   Attributes:
     size: name of the model's shape.
@@ -50,7 +50,7 @@ def read_curves(metrics: Iterable[dict[str, Any]], ledger: dict[str, Any], batch
   for line in metrics:
     if line["leg"] in steps:
       losses.setdefault(line["leg"], []).append(np.array(line["loss"], float))
-  curves = []
+  stretches: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = {}
   for leg, blocks in losses.items():
     size, stem, last = leg.split("/")
     forks, phase, end = [0], stem, last
@@ -61,7 +61,11 @@ def read_curves(metrics: Iterable[dict[str, Any]], ledger: dict[str, Any], batch
     first = int(end) - steps[leg] + 1
     loss = np.ma.masked_invalid(loss.reshape(len(loss), len(forks), -1)).mean(axis=2).filled(np.nan)
     for column, fork in enumerate(forks):
-      curves.append(Curve(size, phase, (fork + first + np.arange(len(loss))) * batch_tokens, loss[:, column]))
+      # The trunk's legs follow one another: they are one curve.
+      key = (size, phase, "" if phase == "trunk" else leg, fork)
+      stretches.setdefault(key, []).append(((fork + first + np.arange(len(loss))) * batch_tokens, loss[:, column]))
+  curves = [Curve(size, phase, *map(np.concatenate, zip(*sorted(parts, key=lambda part: part[0][0]))))
+            for (size, phase, *_), parts in stretches.items()]
   stretch = max((curve.tokens[-1] for curve in curves), default=0) / _STRETCHES
   return [_smooth(curve, stretch) for curve in curves]
 

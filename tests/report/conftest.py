@@ -50,7 +50,7 @@ def finished(tmp_path_factory) -> pathlib.Path:
   CellTable(path / "cells.csv").add(
       cell(params, seed, expert, domain, "grid") for params in SIZES for seed in (250_000, 500_000, 900_000)
       for expert in (0, 30_000, 90_000, 240_000) for domain in DOMAINS)
-  law = fit_law(read_cells(path / "cells.csv"), form="effective_data", starts=16, bootstrap=30, holdout="params:1")
+  law = fit_law(read_cells(path / "cells.csv"), form="effective_data", starts=16, bootstrap=30, profile=7, holdout="params:1")
   law.save(path / "law.json")
   plan = plan_split(law, params=float(TARGET), budget_tokens=float(BUDGET), num_domains=len(DOMAINS), accounting="total")
   plan.save(path / "plan.json")

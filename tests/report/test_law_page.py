@@ -36,8 +36,8 @@ def test_the_page_has_every_figure(fitted, tmp_path):
   law, cells = fitted
   page = write_law_page(tmp_path / "law.html", law, cells).read_text()
   check(page)
-  assert re.findall(r'<section id="(\w+)">', page) == ["law", "candidates", "agreement", "split", "isoflops"]
-  assert page.count("<svg") == 5 and f"{law.r2:.4f}" in page
+  assert re.findall(r'<section id="(\w+)">', page) == ["law", "candidates", "agreement", "profiles", "split", "isoflops"]
+  assert page.count("<svg") == 6 and f"{law.r2:.4f}" in page
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,17 @@ def test_the_best_size_at_equal_compute_is_the_known_one(table):
   inside = (known > 1.1e6) & (known < 2.8e7)
   assert inside.sum() >= 2
   np.testing.assert_allclose(dots, known[inside], rtol=0.05)
+
+
+def test_profiles_are_those_of_the_shared_constants(fitted):
+  law, _ = fitted
+  axes = law_figures.profiles(law).axes
+  assert [a.get_xlabel() for a in axes] == ["alpha", "beta", "gamma"]
+  for a in axes:
+    value, deviance = a.lines[-1].get_data()
+    assert len(value) == 7 and deviance.min() < 0.1
+    low, high = law.profiles[a.get_xlabel()]["interval"]
+    assert low < value[deviance.argmin()] < high
 
 
 def test_residuals_show_each_axis_that_varies(fitted):

@@ -20,7 +20,7 @@ def test_curves_stand_where_their_runs_were(finished):
     curves.setdefault(curve.phase, []).append((curve.tokens[0] / BATCH, curve.tokens[-1] / BATCH, len(curve.tokens)))
   spans = {phase: [(round(a), round(b)) for a, b, _ in of] for phase, of in curves.items()}
   # Smoothed over about 6 steps: ends lie within 3 steps of the leg's.
-  expected = {"trunk": [(1, 250), (251, 500)], "full": [(201, 250)], "branch": [(251, 322), (501, 572)],
+  expected = {"trunk": [(1, 500)], "full": [(201, 250)], "branch": [(251, 322), (501, 572)],
               "cooldown": [(323, 340), (573, 590)]}
   assert spans.keys() == expected.keys()
   for phase in expected:
