@@ -20,7 +20,7 @@ from jaxsplit.training import stack
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import Training, train
 from jaxsplit.training.optimizer import Optimizer, Schedule
-from jaxsplit.training.sharding import Layout
+from jaxsplit.training.sharding import Layout, filled
 from jaxsplit.training.stack import StackSpec, State
 
 
@@ -89,9 +89,13 @@ class Runner:
     training = self._rules.training
     mask = self._store.loss_mask(training.sequence_length)
     return StackSpec(
-        model=leg.model, optimizer=self._rules.optimizer, layout=self._rules.layout, runs=len(leg.runs),
+        model=leg.model, optimizer=self._rules.optimizer, layout=self._rules.layout, runs=len(self._rows(leg)),
         runs_per_map=training.runs_per_map, batch=training.batch_sequences, end_of_document=self._store.end_of_document,
         loss_mask=None if mask.all() else tuple(bool(m) for m in mask))
+
+  def _rows(self, leg: Leg) -> tuple[Run, ...]:
+    """The leg's runs, filled up with idle copies of the first to as many rows as its devices share evenly."""
+    return leg.runs + leg.runs[:1] * (filled(self._rules.layout, len(leg.runs)) - len(leg.runs))
 
   def _train(self, leg: Leg) -> State:
     spec, checkpoints, metrics = self.spec(leg), self._workdir.checkpoints, self._workdir.metrics
@@ -101,11 +105,12 @@ class Runner:
     elif leg.parents:
       state = self._fork(leg, spec)
     else:
-      state = stack.initialize(spec, [self._seed("weights", run.replica, run.seed_index) for run in leg.runs])
+      state = stack.initialize(spec, [self._seed("weights", run.replica, run.seed_index) for run in self._rows(leg)])
     metrics.rewind(leg.name, done)
     self._progress.start(leg, done)
 
     def observe(first_step: int, values: dict[str, np.ndarray]) -> None:
+      values = {name: value[:, :len(leg.runs)] for name, value in values.items()}
       metrics.append(leg.name, first_step, values)
       self._progress.advance(leg, len(values["loss"]), float(np.mean(values["loss"][-1])))
 
@@ -114,8 +119,8 @@ class Runner:
       checkpoints.save(leg.name, step, state, {"leg": leg.name, "step": step, "config": self._workdir.config_hash})
 
     state = train(
-        spec, state, Batches([self._stream(run) for run in leg.runs], spec.batch), self._schedule(leg),
-        first_batch=[run.first_batch for run in leg.runs], done=done, steps=leg.steps, training=self._rules.training,
+        spec, state, Batches([self._stream(run) for run in self._rows(leg)], spec.batch), self._schedule(leg),
+        first_batch=[run.first_batch for run in self._rows(leg)], done=done, steps=leg.steps, training=self._rules.training,
         observe=observe, save=save, interruption=self._interruption)
     is_parent = any(leg.name in other.parents for other in self._legs.values())
     if done < leg.steps and (leg.keep or is_parent):
@@ -125,15 +130,16 @@ class Runner:
 
   def _fork(self, leg: Leg, spec: StackSpec) -> State:
     """The leg's first state: rows of its parents' last states."""
-    parents = []
+    parents, rows = [], []  # rows: where in the filled stacks, one after the other, each of the parents' runs is.
     for name in leg.parents:
-      parent = self._legs[name]
+      parent, before = self._legs[name], sum(one["step"].shape[0] for one in parents)
       parents.append(self._workdir.checkpoints.restore(name, parent.steps, self.spec(parent).abstract))
-    return stack.fork(spec, parents, [run.parent for run in leg.runs], keep_moments=self._rules.keep_moments or not leg.forks)
+      rows += range(before, before + len(parent.runs))
+    return stack.fork(spec, parents, [rows[run.parent] for run in self._rows(leg)], keep_moments=self._rules.keep_moments or not leg.forks)
 
   def _schedule(self, leg: Leg) -> Schedule:
     warmup = round(self._rules.optimizer.warmup_tokens / self._rules.training.batch_tokens)
-    runs = leg.runs
+    runs = self._rows(leg)
     return Schedule(
         peak=np.array([run.learning_rate for run in runs], np.float32),
         warmup_start=np.array([run.rewarm for run in runs], np.int32),
@@ -161,7 +167,7 @@ class Runner:
   def _measure(self, leg: Leg, state: State) -> list[Cell]:
     if not any(run.point for run in leg.runs):
       return []
-    values = held_out(self.spec(leg), state, [[self._windows[d] for d in self._domains(run)] for run in leg.runs],
+    values = held_out(self.spec(leg), state, [[self._windows[d] for d in self._domains(run)] for run in self._rows(leg)],
                       self._rules.exact_match)
     return [
         self._cell(leg, run, domain, values["loss"][r, m], values["exact"][r, m] if self._rules.exact_match else None)
