@@ -250,18 +250,19 @@ def _uneven(split: _Split, even_fraction: float) -> dict[str, tuple[float, float
       out[name] = float(d[i]), float(e[i]), float(losses[i])
     return out
   # Experts' lengths as multiples of an even share; num_domains may exceed the law's domains, whose share is then scaled.
-  lengths = np.unique(np.concatenate([[0, 1], np.geomspace(0.02, split.share, 500)]))
+  lengths = np.unique(np.concatenate([[0, 1], np.geomspace(0.02, split.share, 250)]))
   best = None
   for fraction in np.append(np.linspace(0, 0.96, 25), even_fraction):
     trunk, even = fraction * split.budget, (1 - fraction) * split.budget / split.share
     forks = trunk * np.linspace(0, 1, 5) if trunk else np.zeros(1)
     table = np.stack([loss(name, forks[:, None], even * lengths) for name in names])  # [k, fork, length]
-    fork, least = table.argmin(1), table.min(1)
-    chosen = _share_out(least, lengths)
-    total = least[np.arange(len(names)), chosen].mean()
-    if best is None or total < best[0]:
-      best = total, {name: (float(forks[fork[k, c]]), float(even * lengths[c]), float(least[k, c]))
-                     for k, (name, c) in enumerate(zip(names, chosen))}
+    shared = lengths[_share_out(table.min(1), lengths)]
+    # The grid leaves a little of the budget over: it is spent in proportion. Even lengths are always a candidate.
+    for length in (np.ones(len(names)), shared / max(shared.mean(), 1e-12)):
+      fork = forks[[table[k, :, np.abs(lengths - length[k]).argmin()].argmin() for k in range(len(names))]]
+      losses = [float(loss(name, d, even * x)) for name, d, x in zip(names, fork, length)]
+      if best is None or sum(losses) < best[0]:
+        best = sum(losses), {name: (float(d), float(even * x), y) for name, d, x, y in zip(names, fork, length, losses)}
   return best[1]
 
 

@@ -195,7 +195,7 @@ class _Slots:
     if len(again):
       move[again] = _minimise(curvature[again], self.slope[again], scale[again], (held | leaving)[again], move[again])
     self.move = np.clip(move, low, high)
-    self.promise = -(self.slope * self.move).sum(1) / self.value
+    self.promise = -(self.slope * self.move).sum(1) / np.maximum(self.value, 1e-300)
 
 
 def _minimise(curvature: np.ndarray, slope: np.ndarray, scale: np.ndarray, held: np.ndarray, move: np.ndarray) -> np.ndarray:

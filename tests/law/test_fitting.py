@@ -1,0 +1,187 @@
+"""Fitted laws reproduce known answers, choose by held-out error, and come back from their file unchanged."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jaxsplit.errors import InputError
+from jaxsplit.law import Cells, FitSettings, fit_law, load_law, read_cells
+from jaxsplit.law.holdout import default_rules, folds
+from worlds import SIZES, TABLES, effective_cells, effective_loss, needs_tables
+
+TIED = '''
+import jax.numpy as jnp
+from jaxsplit.law.forms import Form, coefficient, exponent
+
+def loss(p, x):
+  return p["E"] + p["A"] * jnp.exp(-p["alpha"] * x.params) + p["B"] * jnp.exp(-p["alpha"] * x.total)
+
+def natural(p, u):
+  return dict(p, A=p["A"] * u.params ** p["alpha"], B=p["B"] * u.total ** p["alpha"])
+
+FORM = Form("tied", (*map(coefficient, "EAB"), exponent("alpha")), loss, natural, ("params", "total_tokens"), (),
+            "Gadre et al. 2024, arXiv 2403.08540, eq. 4")
+'''
+
+
+@pytest.fixture(scope="module")
+def two_domains():
+  return fit_law(effective_cells(noise=1e-3, domains=("prose", "verse")), form="effective_data", bootstrap=64)
+
+
+def test_a_noiseless_law_is_recovered():
+  law = fit_law(effective_cells(), form="effective_data", bootstrap=0)
+  expected = {"E": 1.2, "A": 20.0, "alpha": 0.3, "B": 150.0, "beta": 0.35, "k": 3.0, "gamma": 0.8}
+  assert law.parameters == pytest.approx(expected, rel=1e-4)
+  assert law.r2 > 1 - 1e-9 and law.held_out["mre"] < 1e-6
+  assert law.diagnostics["starts_at_optimum"] > 0.0
+  assert law.predict(1e7, 1e8, [0.0, 1e7]) == pytest.approx(effective_loss(1e7, 1e8, np.array([0.0, 1e7])), rel=1e-5)
+
+
+def test_domains_have_their_own_constants_and_shared_exponents(two_domains):
+  law = two_domains
+  assert law.domains == ("prose", "verse")
+  assert {"E[prose]", "E[verse]", "k[verse]", "alpha", "beta", "gamma"} <= set(law.parameters)
+  assert not {"alpha[prose]", "E"} & set(law.parameters)
+  for name, e, k in (("prose", 1.2, 3.0), ("verse", 1.3, 4.0)):
+    assert law.predict(1e6, 8e6, 2e6, name) == pytest.approx(effective_loss(1e6, 8e6, 2e6, e=e, k=k), rel=2e-3)
+  mean = (law.predict(1e6, 8e6, 2e6, "prose") + law.predict(1e6, 8e6, 2e6, "verse")) / 2
+  assert law.predict(1e6, 8e6, 2e6) == pytest.approx(mean)
+  with pytest.raises(InputError, match="did you mean prose"):
+    law.predict(1e6, 8e6, 2e6, "prosa")
+
+
+def test_a_law_comes_back_from_its_file(two_domains, tmp_path):
+  two_domains.save(tmp_path / "law.json")
+  law = load_law(tmp_path / "law.json")
+  np.testing.assert_array_equal(law.predict(2e6, [1e7, 2e7], 1e6), two_domains.predict(2e6, [1e7, 2e7], 1e6))
+  for mine, theirs in zip(law.interval(2e6, [1e7, 2e7], 1e6, "verse"), two_domains.interval(2e6, [1e7, 2e7], 1e6, "verse")):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+  record = json.loads((tmp_path / "law.json").read_text())
+  for key in ("form", "objective", "parameters", "objective_value", "num_points", "held_out", "intervals", "candidates",
+              "diagnostics", "data", "version"):
+    assert key in record
+  assert {"mre", "max", "bias", "num_points", "rule"} <= set(record["held_out"])
+
+
+@pytest.mark.parametrize("text, message", [
+    ("{}", "not a law"), ("[1]", "not a law"), ("{", "not JSON"), ('{"form": "x", "members": [], "version": 99}', "version 99"),
+    ('{"form": "x", "members": [{}], "version": 1}', "damaged"),
+])
+def test_a_broken_law_file(tmp_path, text, message):
+  (tmp_path / "law.json").write_text(text)
+  with pytest.raises(InputError, match=message):
+    load_law(tmp_path / "law.json")
+
+
+def test_the_same_fit_twice_is_the_same():
+  cells = effective_cells(noise=3e-3)
+  first, second = (fit_law(cells, form="chinchilla", bootstrap=20) for _ in range(2))
+  assert first.parameters == second.parameters and first.intervals == second.intervals
+
+
+def test_auto_takes_the_best_held_out_error_and_ranks_the_rest():
+  law = fit_law(effective_cells(noise=2e-3), form="auto", bootstrap=0)
+  errors = [c["held_out"]["mre"] for c in law.candidates]
+  assert law.form in ("effective_data", "effective_data_by_size") and errors == sorted(errors) and len(errors) == 6
+  assert law.held_out["rule"] == "params:1" and law.held_out["distance"] == pytest.approx(np.log(3))
+  assert {r["rule"] for r in law.held_out["others"]} == {"tokens:1", f"compute:{_fifth(effective_cells())}"}
+
+
+def _fifth(cells):
+  return len(np.unique(6 * cells.params * (cells.seed_tokens + cells.expert_tokens))) // 5
+
+
+def test_holdout_rules():
+  cells = effective_cells()
+  assert [int(m.sum()) for m in folds(cells, "params:2")] == [24]
+  assert (cells.params[folds(cells, "params:1")[0]] == SIZES[-1]).all()
+  assert len(folds(cells.take(np.arange(5)), "leave_one_out")) == 5
+  assert default_rules(cells.take(np.arange(20))) == ("leave_one_out",)
+  for rule, message in (("params:4", "only 4 values"), ("size:1", "AXIS:k"), ("params:x", "AXIS:k")):
+    with pytest.raises(InputError, match=message):
+      folds(cells, rule)
+
+
+def test_row_weights_count():
+  cells = effective_cells(noise=0.01)
+  columns = {name: getattr(cells, name) for name in ("params", "seed_tokens", "expert_tokens", "loss")}
+  heavy = Cells.from_columns({**columns, "weight": np.where(cells.params == 1e5, 0.0, 1.0)})
+  without = cells.take(cells.params != 1e5)
+  settings = FitSettings(form="chinchilla", bootstrap=0, holdout="none", objective="least_squares")
+  assert fit_law(heavy, settings).objective_value == pytest.approx(fit_law(without, settings).objective_value, rel=1e-6)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"params": 1e6}, "params has 1 distinct value"),
+    ({"params": 1e6, "seed_tokens": 1e7, "expert_tokens": 0.0}, "measure 2 more sizes N"),
+    ({"seed_tokens": 1e7, "expert_tokens": 1e6}, "total_tokens has 1 distinct value"),
+])
+def test_designs_that_tell_nothing_are_refused_with_what_to_measure(change, message):
+  cells = effective_cells(noise=0.01)
+  columns = {name: getattr(cells, name) for name in ("params", "seed_tokens", "expert_tokens", "loss")}
+  columns |= {name: np.full(len(cells), value) for name, value in change.items()}
+  with pytest.raises(InputError) as error:
+    fit_law(Cells.from_columns(columns))
+  assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_sizes_and_tokens_that_rise_together_are_refused():
+  n = np.geomspace(1e5, 1e7, 20)
+  cells = Cells.from_columns({"params": n, "seed_tokens": 20 * n, "loss": 1 + n**-0.3})
+  with pytest.raises(InputError, match="rise together"):
+    fit_law(cells, form="chinchilla")
+
+
+def test_settings_are_checked():
+  for settings, message in (({"form": "chinchila"}, "did you mean chinchilla"), ({"deltas": 1}, "did you mean delta"),
+                            ({"delta": 0.0}, "--delta"), ({"objective": "l2"}, "--objective"), ({"holdout": "none"}, "nothing to choose"),
+                            ({"repeats": True}, "unique_tokens")):
+    with pytest.raises(InputError, match=message):
+      fit_law(effective_cells(), **settings)
+
+
+def test_a_floor_that_is_not_there_is_told():
+  n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e5, 1e7, 5), np.geomspace(1e6, 1e8, 5)))
+  loss = 20 * n**-0.3 + 150 * d**-0.35 - 0.02
+  law = fit_law(Cells.from_columns({"params": n, "seed_tokens": d, "loss": loss}), form="chinchilla", bootstrap=0)
+  assert law.parameters["E"] == 0 and law.diagnostics["at_bounds"] == ["E"]
+  assert any("reached 0" in text for text in law.warnings)
+
+
+@needs_tables
+def test_farseer_published_error():
+  columns = {"params": "N", "seed_tokens": "D"}
+  train, test = (read_cells(TABLES / "farseer" / f"{name}.parquet", columns) for name in ("train", "test"))
+  law = fit_law(train, form="chinchilla", bootstrap=0, holdout="none")
+  assert len(train) == 404 and "repeats row" in train.source["notes"][0]
+  assert np.abs(law.predict(test.params, test.seed_tokens, 0) / test.loss - 1).mean() == pytest.approx(0.0299, abs=2e-4)
+
+
+@needs_tables
+def test_gadre_published_errors(tmp_path):
+  (tmp_path / "tied.py").write_text(TIED)
+  with open(TABLES / "gadre_overtrain" / "gadre_runs.csv") as f:
+    runs = {r["model"] + "-" + r["chinchilla_multiplier"]: r for r in csv.DictReader(f) if r["dataset"] == "rpj"}
+  table = lambda *names: Cells.from_columns({
+      "params": [float(runs[n]["N"]) for n in names], "seed_tokens": [float(runs[n]["D"]) for n in names],
+      "loss": [float(runs[n]["loss_c4_val"]) for n in names]})
+  small = table("d=96_l=8_h=4-1.0", "d=96_l=8_h=4-16.0", "d=512_l=8_h=4-1.0", "d=576_l=24_h=8-1.0", "d=1024_l=24_h=8-1.0")
+  large = table("open_lm_1b-32.0", "open_lm_7b-1.0")
+  law = fit_law(small, form=str(tmp_path / "tied.py"), objective="least_squares", space="raw", bootstrap=0, holdout="none")
+  error = 100 * np.abs(law.predict(large.params, large.seed_tokens, 0) / large.loss - 1)
+  assert error == pytest.approx([0.7103, 0.7320], abs=5e-5)
+
+
+@needs_tables
+def test_upcycling_extrapolates_and_auto_chooses_well():
+  cells = read_cells(TABLES / "upcycling_twostage" / "two_stage_grid.csv",
+                     {"params": "N_active", "seed_tokens": "D1", "expert_tokens": "D2"})
+  law = fit_law(cells, form="auto", holdout="params:3", bootstrap=0)
+  errors = {c["form"]: c["held_out"]["mre"] for c in law.candidates}
+  assert errors["interaction"] <= 0.00684 and errors["chinchilla"] == pytest.approx(0.01338, abs=1e-5)
+  assert law.held_out["mre"] <= 1.1 * min(errors.values())

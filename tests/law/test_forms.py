@@ -1,0 +1,113 @@
+"""Every form keeps its values under a change of units, is finite at zero tokens, and can be joined by a user's own."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsplit.errors import InputError
+from jaxsplit.law.forms import FORMS, Form, Point, get_form
+from jaxsplit.law.problem import Domain, Model
+
+UNITS = Point(2e6, 3e7, 5e6, 4e7)
+
+
+def constants(form: Form) -> dict[str, float]:
+  random = np.random.default_rng(3)
+  return {q.name: float(random.uniform(*q.start)) for q in form.parameters}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_natural_constants_give_the_same_loss(form):
+  random = np.random.default_rng(1)
+  x = Point(*(random.uniform(-2, 2, 20) for _ in Point._fields))
+  plain = Point(*(a + np.log(u) for a, u in zip(x, UNITS)))
+  p = constants(form)
+  with jax.enable_x64(True):
+    np.testing.assert_allclose(form.loss(form.natural(p, UNITS), plain), form.loss(p, x), rtol=1e-10)
+
+
+def test_forms_are_the_formulas_they_name():
+  n, d, e = 3e6, 2e7, 4e6
+  x = Point(*(np.log(v) for v in (n, d, e, d + e)))
+  p = {"E": 1.5, "A": 90.0, "B": 200.0, "C": 30.0, "alpha": 0.31, "beta": 0.28, "gamma": 0.4, "delta": 0.01, "k": 2.0, "kappa": 0.1}
+  base = 1.5 + 90 * n**-0.31
+  expected = {
+      "chinchilla": base + 200 * (d + e) ** -0.28,
+      "additive": base + 200 * d**-0.28 + 30 * e**-0.4,
+      "interaction": base + 200 * d**-0.28 * e ** (-0.4 + 0.01 * np.log(d)),
+      "effective_data": base + 200 * (e + 2 * d**0.4) ** -0.28,
+      "effective_data_by_size": base + 200 * (e + 2 * n**0.1 * d**0.4) ** -0.28,
+      "multiplicative": 1.5 + 90 * n**-0.31 * d**-0.28 * e**-0.4,
+  }
+  assert set(expected) == set(FORMS)
+  with jax.enable_x64(True):
+    for name, value in expected.items():
+      assert float(FORMS[name].loss(p, x)) == pytest.approx(value, rel=1e-12), name
+
+
+def domain(seed, expert, unique):
+  one = np.ones(())
+  return Domain(np.zeros(1), np.array([seed]), np.array([expert]), np.array([unique]), one, one, one * 1e-3, one * 1e-3, one)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("seed, expert", [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
+def test_loss_and_derivatives_are_finite_at_zero_tokens(form, seed, expert):
+  model = Model(form, log=True)
+  theta = np.array([np.log(np.mean(q.start)) if q.kind == "positive" else np.mean(q.start) for q in model.parameters])
+  with jax.enable_x64(True):
+    value, slope = jax.value_and_grad(lambda t: model(t, domain(seed, expert, np.inf))[0])(theta)
+  assert np.isfinite(value) and np.isfinite(slope).all()
+
+
+def test_repeats_discount_as_muennighoff():
+  model = Model(FORMS["chinchilla"], log=False, repeats=True)
+  theta = np.array([1.0, 1.0, 0.3, 1.0, 0.5, np.log(15.0)])
+  with jax.enable_x64(True):
+    loss = lambda expert, unique: float(model(theta, domain(0.0, expert, unique))[0])
+    unique, epochs, r_star = 2.0, 5.0, 15.0
+    worth = unique + unique * r_star * (1 - np.exp(-(epochs - 1) / r_star))
+    assert loss(unique * epochs, unique) == pytest.approx(loss(worth, np.inf), rel=1e-12)
+    assert loss(1.0, unique) == pytest.approx(loss(1.0, np.inf), rel=1e-12)
+
+
+OWN = '''
+import jax.numpy as jnp
+from jaxsplit.law.forms import FORMS, Form, coefficient, exponent
+
+def loss(p, x):
+  return p["E"] + p["A"] * jnp.exp(-p["alpha"] * x.params) + p["B"] * jnp.exp(-p["alpha"] * x.total)
+
+def natural(p, u):
+  return dict(p, A=p["A"] * u.params ** p["alpha"], B=p["B"] * u.total ** p["alpha"]{extra})
+
+FORM = Form("tied", (*map(coefficient, "EAB"), exponent("alpha")), loss, {natural}, ("params", "total_tokens"), (), "a test")
+'''
+
+
+def test_a_users_form(tmp_path):
+  path = tmp_path / "tied.py"
+  path.write_text(OWN.format(extra="", natural="natural"))
+  assert [q.name for q in get_form(str(path)).parameters] == ["E", "A", "B", "alpha"]
+
+
+@pytest.mark.parametrize("text, message", [
+    (OWN.format(extra=", E=2 * p['E']", natural="natural"), "does not reproduce FORM.loss"),
+    ("FORM = 3", "defines no FORM"),
+    ("raise ValueError('no')", "cannot be run (ValueError: no)"),
+])
+def test_a_users_broken_form(tmp_path, text, message):
+  path = tmp_path / "own.py"
+  path.write_text(text)
+  with pytest.raises(InputError) as error:
+    get_form(str(path))
+  assert message in str(error.value) and str(path) in str(error.value)
+
+
+def test_unknown_forms_name_the_nearest():
+  with pytest.raises(InputError, match="did you mean chinchilla"):
+    get_form("chinchila")
+  with pytest.raises(InputError, match="no such file"):
+    get_form("nowhere.py")

@@ -1,0 +1,99 @@
+"""Plans find the optimum of a law that is known, at the ends too, and keep the budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from jaxsplit.errors import InputError
+from jaxsplit.law import fit_law, load_plan, plan_split
+from worlds import effective_cells, effective_loss
+
+N, C, K = 2e6, 4e7, 9
+
+
+@pytest.fixture(scope="module")
+def law():
+  return fit_law(effective_cells(noise=1e-3, domains=("prose", "verse")), form="effective_data", bootstrap=100)
+
+
+@pytest.fixture(scope="module")
+def plan(law):
+  return plan_split(law, params=N, budget_tokens=C, num_domains=K)
+
+
+def true_curve(fraction):
+  d, x = fraction * C, (1 - fraction) * C / K
+  return (effective_loss(N, d, x, e=1.2, k=3.0) + effective_loss(N, d, x, e=1.3, k=4.0)) / 2
+
+
+def test_the_true_optimum_is_found(plan):
+  best = optimize.minimize_scalar(true_curve, bounds=(1e-6, 1), method="bounded")
+  low, high = plan.fraction_interval
+  assert 0.05 < best.x < 0.95, "the test needs an optimum inside"
+  assert low <= best.x <= high and low <= plan.fraction <= high
+  assert true_curve(plan.fraction) - best.fun < 1e-3
+  assert plan.loss == pytest.approx(best.fun, rel=2e-3)
+  assert plan.dense_loss == pytest.approx(true_curve(1.0), rel=5e-3) and plan.fixed_loss == pytest.approx(true_curve(0.8), rel=5e-3)
+  assert plan.gain_over_dense == pytest.approx(plan.dense_loss - plan.loss)
+  assert 0 <= plan.regret < 1e-3
+
+
+def test_the_budget_is_kept(plan, law):
+  assert plan.num_domains == K and plan.budget_flops == pytest.approx(6 * N * C)
+  assert plan.seed_tokens + K * plan.expert_tokens == pytest.approx(C)
+  own = max(d.best_seed_tokens for d in plan.domains) + K * np.mean([d.best_expert_tokens for d in plan.domains])
+  assert own <= C * (1 + 1e-9)
+  single = plan_split(law, params=N, budget_flops=6 * N * C, accounting="per_model")
+  assert single.seed_tokens + single.expert_tokens == pytest.approx(C)
+
+
+def test_own_splits_are_no_worse_than_the_common_one(plan):
+  assert sum(d.best_loss for d in plan.domains) <= sum(d.loss for d in plan.domains) + 1e-12
+
+
+def test_the_curve_holds_both_ends_and_the_optimum(plan):
+  curve = {name: np.array(values) for name, values in plan.curve.items()}
+  assert curve["fraction"][0] == 0 and curve["fraction"][-1] == 1 and plan.fraction in curve["fraction"]
+  assert curve["loss"].min() == plan.loss and (curve["low"] <= curve["high"]).all()
+  assert np.isfinite(curve["loss"]).all()
+  assert plan.split_point == pytest.approx(plan.seed_tokens)
+
+
+def test_ends_can_win(law):
+  # One model alone has nothing to share a seed with: all of its budget goes to its own domain.
+  plan = plan_split(law, params=N, budget_tokens=1e5, num_domains=1, accounting="per_model")
+  assert plan.fraction == pytest.approx(plan.curve["fraction"][int(np.argmin(plan.curve["loss"]))])
+  # With very many domains each expert gets next to nothing, and full pretraining is best or nearly so.
+  many = plan_split(law, params=N, budget_tokens=C, num_domains=5000)
+  assert many.fraction > 0.5
+
+
+def test_a_flop_budget_chooses_the_size(law):
+  plan = plan_split(law, budget_flops=6 * N * C)
+  neighbours = [plan_split(law, params=plan.params * f, budget_flops=6 * N * C).loss for f in (0.8, 1.25)]
+  assert plan.loss <= min(neighbours)
+
+
+def test_a_plan_comes_back_from_its_file(plan, tmp_path):
+  plan.save(tmp_path / "plan.json")
+  assert load_plan(tmp_path / "plan.json") == plan
+  (tmp_path / "plan.json").write_text('{"fraction": 1, "version": 1}')
+  with pytest.raises(InputError, match="damaged"):
+    load_plan(tmp_path / "plan.json")
+
+
+def test_what_is_extrapolated_is_told(law):
+  plan = plan_split(law, params=1e8, budget_tokens=1e10)
+  assert any("N = 1e+08 is 33.3 times the largest measured" in text for text in plan.warnings)
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({}, "give one budget"), ({"params": N, "budget_tokens": C, "budget_flops": C}, "give one budget"),
+    ({"budget_tokens": C}, "--params is missing"), ({"params": -1.0, "budget_tokens": C}, "--params=-1"),
+    ({"params": N, "budget_tokens": C, "accounting": "all"}, "--accounting"), ({"parms": N}, "did you mean params"),
+])
+def test_settings_are_checked(law, settings, message):
+  with pytest.raises(InputError, match=message):
+    plan_split(law, **settings)
