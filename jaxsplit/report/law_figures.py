@@ -103,8 +103,13 @@ def profiles(law: Law) -> Figure:
     profile = law.profiles[name]
     axes.axvspan(*profile["interval"], color=GREEN, alpha=0.13, lw=0)
     axes.axhline(_CHI2, color=MUTED, lw=1, ls=(0, (4, 3)))
-    axes.plot(profile["value"], profile["deviance"], color=BLUE, marker="o", ms=2.5)
+    value, deviance = np.array(profile["value"]), np.array(profile["deviance"])
+    axes.plot(value, deviance, color=BLUE, marker="o", ms=2.5)
+    seen = value[deviance < 4 * _CHI2]
     axes.set(xlabel=f"ln {name}" if kinds[name] == "positive" else name, ylim=(-0.4, 3 * _CHI2))
+    room = 0.08 * np.ptp(seen)
+    if room > 0:
+      axes.set_xlim(seen.min() - room, seen.max() + room)
     axes.xaxis.set_major_locator(MaxNLocator(4))
   figure.supylabel("deviance", fontsize=9)
   return figure

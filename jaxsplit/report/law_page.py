@@ -62,14 +62,16 @@ def _profiles(law: Law, album: Album) -> str:
   return album.show("profiles", law_figures.profiles(law), (
       "How much worse the fit gets as one constant moves and all others follow. Shaded: the 95% interval, where the deviance stays "
       "under the dashed line. A steep valley is a constant that the cells pin down; a flat one is a constant that they do not, or "
-      "that others make up for. Coefficients are multiples of the typical loss at the centre of the table."))
+      "that others make up for. Values are in units of the table's centre: there coefficients are multiples of the typical loss, and "
+      "exponents that interact differ from those far from it."))
 
 
 def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
   experts = len(law.domains)
   parts = [album.show("contours", law_figures.contours(law, cells, experts), (
       "Lines of equal loss, the mean over domains, over seed and expert tokens, at the smallest and the largest size. The thick "
-      f"line is the best way to spend growing budgets of {law_figures.budget_text(experts)}. Where it leaves the cells, the law extrapolates."))]
+      f"line is the best way to spend growing budgets of {law_figures.budget_text(experts)}. Where it leaves the cells, the law "
+      "extrapolates."))]
   if law.members[0].samples.size:
     size, budget = cells.params.max(), float(np.max(cells.seed_tokens + experts * cells.expert_tokens))
     plan = plan_split(law, params=float(size), budget_tokens=budget, num_domains=experts, accounting="total")
