@@ -57,8 +57,8 @@ def residuals(cells: Cells, predicted: np.ndarray) -> Figure:
     axes.axhline(0, color=MUTED, lw=1)
     axes.plot(place, error, ls="", marker="o", ms=3, color=BLUE, alpha=0.45, mew=0)
     groups = _groups(place)
-    axes.plot([np.exp(np.log(place[g]).mean()) for g in groups], [error[g].mean() for g in groups], color=ORANGE, marker="D", ms=4,
-              lw=1.2)
+    axes.plot([np.exp(np.log(place[g]).mean()) for g in groups], [error[g].mean() for g in groups], color=ORANGE, marker="D",
+              ms=4, lw=1.2)
     style.log_axis(axes, "x", place.min(), place.max(), zero)
     axes.set(xlabel=_AXES[name], ylabel="error of the prediction" if axes is panels[0] else "")
     style.percent_axis(axes, "y", signed=True)

@@ -60,10 +60,10 @@ def _profiles(law: Law, album: Album) -> str:
   if not any("[" not in name for name in law.profiles):
     return html.paragraph("No profiles were asked for: --profile=21 refits all other constants at 21 values of each.")
   return album.show("profiles", law_figures.profiles(law), (
-      "How much worse the fit gets as one constant moves and all others follow. Shaded: the 95% interval, where the deviance stays "
-      "under the dashed line. A steep valley is a constant that the cells pin down; a flat one is a constant that they do not, or "
-      "that others make up for. Values are in units of the table's centre: there coefficients are multiples of the typical loss, "
-      "and exponents that interact differ from those far from it."))
+      "How much worse the fit gets as one constant moves and all others follow. Shaded: the 95% interval, where the deviance "
+      "stays under the dashed line. A steep valley is a constant that the cells pin down; a flat one is a constant that they do "
+      "not, or that others make up for. Values are in units of the table's centre: there coefficients are multiples of the "
+      "typical loss, and exponents that interact differ from those far from it."))
 
 
 def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
