@@ -107,10 +107,8 @@ def parse(
       gin.bind_parameter(f"{cls.__name__}.{name}", value)
     try:
       values[cls] = _coerce(cls, gin.get_configurable(cls)())
-    except InputError:
-      raise
-    except (TypeError, ValueError) as error:
-      raise InputError(f"{cls.__name__}: {str(error).splitlines()[0]}") from None
+    except (TypeError, ValueError) as error:  # gin adds lines of its own to what a dataclass says.
+      raise InputError(str(error).splitlines()[0]) from None
   return Settings(values, {name: args[name] for name in flags or {}}, gin.operative_config_str())
 
 

@@ -39,7 +39,7 @@ def arguments(corpus, workdir, *more):
           "--gin.Experiment.sizes=((8, 1), (16, 1), (16, 2))", "--gin.Experiment.target=(24, 1)", "--gin.Experiment.validation_tokens=2048",
           "--gin.Experiment.expert_fractions=(0.2, 0.5)", "--gin.Probe.rates=(5e-3,)", "--gin.Architecture.head_dim=8",
           "--gin.Training.sequence_length=16", "--gin.Training.batch_sequences=2", "--gin.Optimizer.warmup_tokens=320",
-          "--gin.FitSettings.bootstrap=40", "--gin.FitSettings.form=effective_data", *more]
+          "--gin.Layout.devices=2", "--gin.FitSettings.bootstrap=40", "--gin.FitSettings.form=effective_data", *more]
 
 
 def proof_only(corpus, workdir):
@@ -131,7 +131,7 @@ def test_another_experiments_work_directory_is_refused(corpus, finished):
     (["--gin.Experiment.target=(16, 2)"], "is one of Experiment.sizes"),
     (["--gin.Experiment.seed_fractions=(0.5, 1.5)"], "1.5 is not a share"),
     (["--gin.Architecture.head_dim=7"], "head_dim = 7"),
-    (["--gin.Layout.devices=64"], "Layout.devices"),
+    (["--gin.Layout.expert=3"], "Layout.expert = 3"),
 ])
 def test_what_cannot_work_is_said_in_one_line(corpus, tmp_path, more, message):
   with pytest.raises(InputError, match=message) as caught:

@@ -9,7 +9,7 @@ from typing import Literal
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_json
-from jaxsplit.law import FitSettings, Law, Plan, fit_law, plan_split
+from jaxsplit.law import FitSettings, Law, Plan, fit_law, load_law, plan_split
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.model.config import Architecture, ModelConfig
 from jaxsplit.split import ledger, tree
@@ -112,8 +112,8 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
   if not settings.experiment.sizes:
     story.prove(rates, None)
     return Findings(None, None, None)
-  story.measure_grid(rates)
-  law = story.fit()
+  measured = story.measure_grid(rates)
+  law = story.fit(anew=measured)
   plan = story.plan(law)
   point = story.prove(rates, plan)
   return Findings(law, plan, story.close(law, plan, point))
@@ -158,8 +158,9 @@ class _Story:
       self._progress.say(f"  {_name(size)}: N = {model.params:,}, learning rate {rule.rate(model.params):g}")
     return rule
 
-  def measure_grid(self, rates: RateRule) -> None:
-    """Measures the law's cells."""
+  def measure_grid(self, rates: RateRule) -> bool:
+    """Measures the law's cells. Returns whether any was missing."""
+    before = len(self._cells)
     experiment = self._settings.experiment
     seeds = sorted({self._steps(fraction) for fraction in experiment.seed_fractions})
     experts = sorted({self._expert_steps(fraction) for fraction in experiment.expert_fractions})
@@ -168,13 +169,15 @@ class _Story:
     self._progress.stage(f"training {len(experiment.sizes)} sizes, each with {len(seeds)} snapshots, "
                          f"{len(self._store.domains)} domains, {len(experts)} expert lengths")
     self._run("grid", legs, self._cells)
+    return len(self._cells) > before
 
-  def fit(self) -> Law:
-    """Fits the law to the grid's cells."""
-    self._progress.stage("fitting the split law")
-    law = fit_law(read_law_cells(self._cells.path), self._settings.fit)
-    law.save(self._workdir.path / "law.json")
-    return law
+  def fit(self, anew: bool) -> Law:
+    """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells before."""
+    path = self._workdir.path / "law.json"
+    if anew or not path.exists():
+      self._progress.stage("fitting the split law")
+      fit_law(read_law_cells(self._cells.path), self._settings.fit).save(path)
+    return load_law(path)  # As it is in the file, so that a plan read off it later is the same to the last bit.
 
   def plan(self, law: Law) -> Plan:
     """Reads the best split of the budget at the target size off the law."""
