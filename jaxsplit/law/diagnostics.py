@@ -71,7 +71,7 @@ def diagnose(fit: Fitted, cells: Cells, skipped: dict[str, str]) -> dict[str, An
     warnings.append(f"some combination of constants is hardly measured (condition {condition:.0e}): predictions inside the "
                     "table stand, single constants do not")
   if per_constant < 5:
-    warnings.append(f"{len(cells)} cells for {len(fit.theta)} constants is fewer than 5 each: measure more")
+    warnings.append(f"{len(cells)} cells for {len(fit.theta)} constants is fewer than 5 each: measure more, or use --share=exponents")
   if reached < 0.5:
     warnings.append(f"only {reached:.0%} of the starts reached the optimum: raise --starts and see that it stays the same")
   if not fit.model.repeats and (cells.expert_tokens > 4 * cells.unique_tokens).any():

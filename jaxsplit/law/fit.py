@@ -35,14 +35,13 @@ class FitSettings:
     objective: what is summed over residuals.
     delta: Huber's width, in the residuals' unit.
     space: residuals are of log loss, or of the loss.
-    share: what several domains have in common: "exponents" (constants per domain) or "everything" (one law).
+    share: what several domains have in common: "exponents" (constants per domain), "everything", or "nothing".
     repeats: discount repeated expert tokens (needs unique_tokens).
     holdout: "auto", "none", "leave_one_out" or AXIS:k, the k largest values of params, seed_tokens, expert_tokens,
       tokens or compute.
     starts: starting points per form.
     bootstrap: refits of resampled cells per form in play; 0 for none.
-    resample: what a bootstrap draws: "trunks" (what all cells of one size have in common; see law.uncertainty.resample),
-      "residuals" or "pairs" (cells), which take cells for independent.
+    resample: what a bootstrap draws: "residuals", "pairs" (cells) or "trunks" (all cells of one size and replica).
     profile: values per constant at which the objective is profiled; 0 for none.
     seed: of starts and bootstrap.
   """
@@ -51,12 +50,12 @@ class FitSettings:
   objective: Literal["huber", "l1", "least_squares"] = "huber"
   delta: float = 1e-3
   space: Literal["log", "raw"] = "log"
-  share: Literal["exponents", "everything"] = "exponents"
+  share: Literal["exponents", "everything", "nothing"] = "exponents"
   repeats: bool = False
   holdout: str = "auto"
   starts: int = 64
   bootstrap: int = 1000
-  resample: Literal["trunks", "residuals", "pairs"] = "trunks"
+  resample: Literal["residuals", "pairs", "trunks"] = "residuals"
   profile: int = 0
   seed: int = 0
 
@@ -115,20 +114,14 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
   # Compilation dominates small tables and does not hold the interpreter, so forms are fitted side by side.
   with ThreadPoolExecutor(min(len(forms), os.cpu_count() or 1)) as pool:
     fits = list(pool.map(lambda form: fit_form(form, cells, settings, rules), forms))
-    in_play = contenders(fits)
-    draws = list(pool.map(lambda pair: bootstrap(pair[0], cells, settings), in_play))
-  members = tuple(Member(fit.model, fit.layout, fit.theta, draw, weight) for (fit, weight), draw in zip(in_play, draws))
+    key = lambda fit: fit.held_out["mre"] if fit.held_out else fit.objective_value
+    fits.sort(key=key)
+    best = fits[0]
+    contenders = [fit for fit in fits if fit.held_out and key(fit) <= _CONTENDER * key(best)] or [best]
+    draws = list(pool.map(lambda fit: bootstrap(fit, cells, settings), contenders))
+  members = tuple(Member(fit.model, fit.layout, fit.theta, draw, _weight(key(fit), key(best))) for fit, draw in
+                  zip(contenders, draws))
   return _law(cells, settings, fits, skipped, members)
-
-
-def contenders(fits: list[Fitted]) -> list[tuple[Fitted, float]]:
-  """Sorts `fits` by held-out error and returns those that the best does not rule out, with their say in intervals."""
-  if any(fit.held_out is None for fit in fits):
-    return [(fits[0], 1.0)]
-  fits.sort(key=lambda fit: fit.held_out["mre"])
-  least = fits[0].held_out["mre"]
-  return [(fit, (least / fit.held_out["mre"]) ** 2 if least > 0 else 1.0) for fit in fits
-          if fit.held_out["mre"] <= _CONTENDER * least]
 
 
 def fit_form(form: Form, cells: Cells, settings: FitSettings, rules: Sequence[str]) -> Fitted:
@@ -185,7 +178,7 @@ def _settings(settings: FitSettings, overrides: dict[str, Any]) -> FitSettings:
   if settings.starts < 1 or settings.bootstrap < 0:
     raise InputError(f"--starts={settings.starts} must be at least 1 and --bootstrap={settings.bootstrap} at least 0")
   for name, known in (("objective", ("huber", "l1", "least_squares")), ("space", ("log", "raw")),
-                      ("share", ("exponents", "everything")), ("resample", ("trunks", "residuals", "pairs"))):
+                      ("share", ("exponents", "everything", "nothing")), ("resample", ("residuals", "pairs", "trunks"))):
     if getattr(settings, name) not in known:
       raise InputError(f"--{name}={getattr(settings, name)}: must be one of {', '.join(known)}")
   return settings
@@ -214,6 +207,10 @@ def _rules(cells: Cells, settings: FitSettings, candidates: int) -> tuple[str, .
     raise InputError("--holdout=none leaves --form=auto nothing to choose by; name a form, or a rule such as params:1")
   holdout.folds(cells, settings.holdout)
   return (settings.holdout,)
+
+
+def _weight(error: float, least: float) -> float:
+  return float((least / error) ** 2) if error > 0 else 1.0
 
 
 def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[str, str], members: tuple[Member, ...]) -> Law:

@@ -45,19 +45,18 @@ def folds(cells: Cells, rule: str) -> list[np.ndarray]:
 
 
 def default_rules(cells: Cells) -> tuple[str, ...]:
-  """The rule that candidates are ranked by, then further ones that are reported.
-
-  The largest size is what a law is for, but two sizes leave E, A and alpha open: with only three sizes measured, the
-  largest one is reported and the ranking goes by compute or tokens.
-  """
+  """The rule that candidates are ranked by, then further ones that are reported."""
   if len(cells) <= _SMALL:
     return ("leave_one_out",)
-  distinct = {axis: len(np.unique(value(cells))) for axis, value in AXES.items()}
-  rules = ["params:1"] if distinct["params"] > 3 else []
-  if distinct["compute"] >= 5:
-    rules.append(f"compute:{max(1, distinct['compute'] // 5)}")
-  rules += [f"{axis}:1" for axis in ("tokens", "seed_tokens") if distinct[axis] >= 4]
-  rules += ["params:1"] if distinct["params"] == 3 else []
+  rules = []
+  if len(np.unique(cells.params)) >= 4:
+    rules.append("params:1")
+  for axis in ("seed_tokens", "tokens"):
+    if len(np.unique(AXES[axis](cells))) >= 4:
+      rules.append(f"{axis}:1")
+  distinct = len(np.unique(AXES["compute"](cells)))
+  if distinct >= 5:
+    rules.append(f"compute:{max(1, distinct // 5)}")
   return tuple(rules) or ("leave_one_out",)
 
 

@@ -63,7 +63,7 @@ class Model:
   def is_shared(self, parameter: Parameter, share: str) -> bool:
     """Whether all domains have one value of this constant."""
     options = parameter not in self.form.parameters
-    return share == "everything" or parameter.kind == "exponent" or options
+    return share == "everything" or (share == "exponents" and (parameter.kind == "exponent" or options))
 
   def __call__(self, theta: Any, x: Domain) -> Any:
     loss = self.loss(self.constants(theta, x.scale), x)
