@@ -45,6 +45,7 @@ def _summary(plan: Plan) -> str:
   lines = [
       f"N = {plan.params:.4g}, C = {plan.budget_tokens:.4g} tokens = {plan.budget_flops:.4g} FLOPs ({plan.accounting})",
       f"split: {plan.fraction:.1%} seed ({between(plan.fraction_interval, '.1%')}): {counted}",
+      f"read off: {', '.join(f'{form} {say:.0%}' for form, say in plan.forms.items())}",
       f"loss: {plan.loss:.4f} ({between(plan.loss_interval, '.4f')}), expected regret {plan.regret:.4f}",
       f"full pretraining: {plan.dense_loss:.4f}, so the split gains {plan.gain_over_dense:.4f} "
       f"({between(plan.gain_over_dense_interval, '.4f')})",

@@ -8,7 +8,9 @@ three levels (SIZE: what all cells of one size share, such as a learning rate a 
 snapshot share, in every domain; CELL), and every form is fitted. Counted is how often the 95 % interval holds the true mean
 loss over domains, inside the grid and at two and four times its largest size, and the true best split at twice that size (to
 half a percent, the step of a plan's grid). "auto" ranks forms by held-out error, and its intervals go over the forms in play,
-as in fit_law. Every world is written to --out when it is done; the next call goes on from there.
+as in fit_law. Measured too is what a split costs, its true loss over the best split's, when it is read off the best form alone,
+off the mean of the forms in play, off the mean of all their refits, or off the true form's fit. Every world is written to --out
+when it is done; the next call goes on from there.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ EXPERTS_PAID = 5  # by the planned budgets,
 BUDGETS = (2e7, 1e8)  # tokens, at twice the largest size
 FRACTIONS = np.linspace(0, 1, 201)
 QUESTIONS = ("inside", "twice", "four times", "split")
+READINGS = ("the best form", "forms in play", "their refits", "the true form")
 ROOM = {"split": 0.0051}  # A plan's splits lie on a grid of half a percent.
 
 
@@ -58,19 +61,22 @@ def main() -> None:
     if (world, truth) in done or time.monotonic() > end:
       continue
     every = world < flags.every
-    records.append({"world": world, "truth": truth, "held": examine(world, truth, settings, flags.resample.split(","), every)})
+    held, cost = examine(world, truth, settings, flags.resample.split(","), every)
+    records.append({"world": world, "truth": truth, "held": held, "cost": cost})
     with open(out, "a") as f:
       f.write(json.dumps(records[-1]) + "\n")
   print(table(records))
 
 
-def examine(world: int, truth: str, settings: FitSettings, kinds: list[str], every: bool) -> dict[str, dict[str, list[float]]]:
-  """By fitted form and "auto, KIND": {question: [share of points whose interval holds the truth, mean width]}."""
+def examine(world: int, truth: str, settings: FitSettings, kinds: list[str], every: bool) -> tuple[dict, dict[str, float]]:
+  """By fitted form and "auto, KIND": {question: [share of points whose interval holds the truth, mean width]}; and by reading,
+  what its splits cost, relative to the loss, on average over budgets."""
   random = np.random.default_rng(world)
   loss = np.concatenate([effective_law(random, GRID) for _ in DOMAINS])
   true = fit_form(FORMS[truth], cells(loss), dataclasses.replace(settings, objective="least_squares"), ())
   measured = cells(noisy(true.losses(true.theta[None])[0], random))
   answers = {name: value[0] for name, value in ask(true, true.theta[None]).items()}
+  curves = answers.pop("curves")
   fits = [fit_form(form, measured, settings, ("params:1",)) for form in FORMS.values()]
   in_play = contenders(fits)
   held = {}
@@ -82,8 +88,17 @@ def examine(world: int, truth: str, settings: FitSettings, kinds: list[str], eve
     if i == 0:
       held |= {name: compare(draw, np.ones(settings.bootstrap), answers) for name, draw in draws.items()}
     together = {q: np.concatenate([draws[fit.model.form.name][q] for fit, _ in in_play]) for q in QUESTIONS}
-    held[f"auto, {kind}"] = compare(together, np.repeat([weight for _, weight in in_play], settings.bootstrap), answers)
-  return held
+    weights = np.array([weight for _, weight in in_play])
+    held[f"auto, {kind}"] = compare(together, np.repeat(weights, settings.bootstrap), answers)
+    if i == 0:
+      each = np.stack([ask(fit, fit.theta[None])["curves"][0] for fit, _ in in_play])
+      refits = np.stack([draws[fit.model.form.name]["curves"].mean(0) for fit, _ in in_play])
+      own = next(fit for fit in fits if fit.model.form.name == truth)
+      readings = (each[0], np.average(each, axis=0, weights=weights), np.average(refits, axis=0, weights=weights),
+                  ask(own, own.theta[None])["curves"][0])
+      cost = {name: float(np.mean(np.take_along_axis(curves, read.argmin(1)[:, None], 1)[:, 0] / curves.min(1) - 1))
+              for name, read in zip(READINGS, readings)}
+  return held, cost
 
 
 def effective_law(random: np.random.Generator, grid: np.ndarray) -> np.ndarray:
@@ -111,7 +126,8 @@ def cells(loss: np.ndarray) -> Cells:
 
 
 def ask(fit: Fitted, theta: np.ndarray) -> dict[str, np.ndarray]:
-  """What is asked of a law at theta [B, P], [B, points] each: mean losses inside the grid and beyond it, and best splits."""
+  """What is asked of a law at theta [B, P], [B, points] each: mean losses inside the grid and beyond it, and best splits; and
+  the mean losses of all splits, [B, budgets, fractions]."""
   member = Member(fit.model, fit.layout, fit.theta, theta, 1.0)
   largest = SIZES[-1]
   seed, expert = np.array([8e6, 1.6e7, 3.2e7]), np.array([2e6, 4e6, 8e6])
@@ -120,7 +136,8 @@ def ask(fit: Fitted, theta: np.ndarray) -> dict[str, np.ndarray]:
   counts = [np.concatenate(v) for v in zip(*points)]
   loss = np.mean([member.predict(theta, *counts, k) for k in range(len(DOMAINS))], 0)
   curves = loss[:, 12:].reshape(len(theta), len(BUDGETS), len(FRACTIONS))
-  return {"inside": loss[:, :6], "twice": loss[:, 6:9], "four times": loss[:, 9:12], "split": FRACTIONS[curves.argmin(2)]}
+  return {"inside": loss[:, :6], "twice": loss[:, 6:9], "four times": loss[:, 9:12], "split": FRACTIONS[curves.argmin(2)],
+          "curves": curves}
 
 
 def compare(draws: dict[str, np.ndarray], weights: np.ndarray, truth: dict[str, np.ndarray]) -> dict[str, list[float]]:
@@ -151,6 +168,10 @@ def table(records: list[dict]) -> str:
     for truth in FORMS:
       if of(fit, truth):
         line(fit, truth, of(fit, truth))
+  lines += ["", "| split read off | mean cost | 95 % of worlds under |", "| --- | ---: | ---: |"]
+  for reading in READINGS:
+    costs = [r["cost"][reading] for r in records]
+    lines.append(f"| {reading} | {np.mean(costs):.3%} | {np.quantile(costs, 0.95):.3%} |")
   return "\n".join(lines)
 
 

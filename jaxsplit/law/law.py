@@ -31,7 +31,7 @@ class Member:
     layout: domains and units.
     theta: [P] the fitted vector.
     samples: [B, P] refits of resampled cells, empty without bootstrap.
-    weight: its share in intervals.
+    weight: its say in plans and intervals, relative to the others'.
   """
 
   model: Model
@@ -123,8 +123,13 @@ class Law:
       domain: None takes the mean over domains.
     """
     counts, shape = _counts(params, seed_tokens, expert_tokens)
-    first = self.members[0]
-    return np.mean([first.predict(first.theta[None], *counts, k)[0] for k in self._which(domain)], 0).reshape(shape)
+    return self._predictions(self.members[0], counts, domain).reshape(shape)
+
+  def expect(self, params: Any, seed_tokens: Any, expert_tokens: Any, domain: str | None = None) -> np.ndarray:
+    """`predict`, averaged over the forms in play by their say: what plans are read off. The same where one form stands alone."""
+    counts, shape = _counts(params, seed_tokens, expert_tokens)
+    each = [self._predictions(member, counts, domain) for member in self.members]
+    return np.average(each, axis=0, weights=[member.weight for member in self.members]).reshape(shape)
 
   def samples(self, params: Any, seed_tokens: Any, expert_tokens: Any,
               domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +162,9 @@ class Law:
         "samples": [[float(f"{v:.6g}") for v in row] for row in m.samples.tolist()], "weight": m.weight,
     } for m in self.members]
     write_json(path, record)
+
+  def _predictions(self, member: Member, counts: tuple[np.ndarray, ...], domain: str | None) -> np.ndarray:
+    return np.mean([member.predict(member.theta[None], *counts, k)[0] for k in self._which(domain)], 0)
 
   def _which(self, domain: str | None) -> range | list[int]:
     if domain is None:

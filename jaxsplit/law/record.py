@@ -39,7 +39,7 @@ PLAN = {
     **dict.fromkeys(("params", "budget_tokens", "budget_flops", "seed_tokens", "expert_tokens", "fraction", "loss", "dense_loss",
                      "seedless_loss", "fixed_loss", "gain_over_dense", "gain_over_fixed", "split_point", "regret"), float),
     **dict.fromkeys(("fraction_interval", "loss_interval", "gain_over_dense_interval", "gain_over_fixed_interval"), _PAIR),
-    "num_domains": int, "accounting": str, "warnings": [str],
+    "num_domains": int, "accounting": str, "forms": {"*": float}, "warnings": [str],
     "curve": {name: [float] for name in ("fraction", "loss", "low", "high")},
     "domains": [{"domain": str, "loss_interval": _PAIR, **dict.fromkeys((
         "seed_tokens", "expert_tokens", "loss", "dense_loss", "best_seed_tokens", "best_expert_tokens", "best_loss"), float)}],

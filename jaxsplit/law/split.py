@@ -23,8 +23,8 @@ class Split:
     return fraction * self.budget, (1 - fraction) * self.budget / self.share
 
   def loss(self, fraction: np.ndarray, domain: str | None = None) -> np.ndarray:
-    """Predicted loss at each fraction; the mean over domains where none is named."""
-    return self.law.predict(self.params, *self.tokens(fraction), domain)
+    """Expected loss at each fraction; the mean over domains where none is named."""
+    return self.law.expect(self.params, *self.tokens(fraction), domain)
 
   def draws(self, fraction: np.ndarray, domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Refits' losses [S, n] and their weights [S]; the law alone where it has no refits."""
@@ -41,7 +41,7 @@ def uneven(split: Split, even_fraction: float) -> dict[str, tuple[float, float, 
   seed would hurt it, since the trunk is paid for anyway.
   """
   names = split.law.domains
-  loss = lambda name, d, e: split.law.predict(split.params, d, e, None if name == "all" else name)
+  loss = lambda name, d, e: split.law.expect(split.params, d, e, None if name == "all" else name)
   if split.share == 1 or len(names) == 1:
     out = {}
     for name in names:

@@ -83,7 +83,7 @@ def contours(law: Law, cells: Cells, experts: int) -> Figure:
     here = (cells.params == size) & (cells.seed_tokens > 0) & (cells.expert_tokens > 0)
     axes.plot(cells.seed_tokens[here], cells.expert_tokens[here], ls="", marker="o", ms=3.5, color=INK, mec=PAPER, mew=0.4,
               label="cells" if axes is panels[0] else None)
-    best = shares[law.predict(size, shares * budgets[:, None], (1 - shares) * budgets[:, None] / experts).argmin(1)]
+    best = shares[law.expect(size, shares * budgets[:, None], (1 - shares) * budgets[:, None] / experts).argmin(1)]
     axes.plot(best * budgets, (1 - best) * budgets / experts, color=GREEN, lw=2,
               label=f"best split of {budget_text(experts)}" if axes is panels[0] else None)
     axes.set_title(f"N = {style.number(size)}")

@@ -16,7 +16,7 @@ class Line:
 
   Attributes:
     domain: its name, or "mean".
-    predicted: the law's loss for the split that was trained.
+    predicted: the law's expected loss of the split that was trained.
     measured: the split's loss.
     dense: the loss of full pretraining at the same compute.
     perplexity_change: exp(measured - dense) - 1; for the mean, the mean of the domains' changes.
@@ -38,7 +38,7 @@ def closing_lines(cells: Iterable[Cell], law: Law, seed_tokens: int, expert_toke
     measured = mean(domain, lambda c: (c.seed_tokens, c.expert_tokens) == (seed_tokens, expert_tokens))
     dense = mean(domain, lambda c: c.role == "dense")
     params = next(c.params for c in cells)
-    lines.append(Line(domain, float(law.predict(params, seed_tokens, expert_tokens, domain)), measured, dense,
+    lines.append(Line(domain, float(law.expect(params, seed_tokens, expert_tokens, domain)), measured, dense,
                       math.exp(measured - dense) - 1))
   fields = [f.name for f in dataclasses.fields(Line) if f.name != "domain"]
   return [*lines, Line("mean", *(_mean([getattr(line, name) for line in lines]) for name in fields))]

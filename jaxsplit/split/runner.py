@@ -118,7 +118,6 @@ class Runner:
       self._ahead.wait(("initialize", spec))
       start = Start(stack.initialize(spec, self._course.weight_seeds(leg)), 0, (), (Health(),) * len(leg.runs))
     self._workdir.metrics.rewind(leg.name, start.done)
-    self._ahead.wait(("train", spec))
     return start
 
   def _train(self, leg: Leg, start: Start) -> tuple[State, tuple[Health, ...]]:
@@ -166,6 +165,7 @@ class Runner:
   def _stretch(self, leg: Leg, start: Start, attempt: int = 0) -> State:
     """Trains a leg, once."""
     spec, metrics = self._course.spec(leg), self._workdir.metrics
+    self._ahead.wait(("train", spec))
     self._progress.start(leg, start.done)
 
     def observe(first_step: int, values: dict[str, np.ndarray]) -> None:

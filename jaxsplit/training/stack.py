@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def initialize(spec: StackSpec, seeds: Sequence[int]) -> State:
 
 @functools.cache
 def _compiled_initialize(spec: StackSpec):
-  return jax.jit(functools.partial(_new_stack, spec), out_shardings=spec.shardings)
+  return _jit(functools.partial(_new_stack, spec), out_shardings=spec.shardings)
 
 
 def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_moments: bool = True) -> State:
@@ -97,7 +98,7 @@ def _compiled_fork(spec: StackSpec, keep_moments: bool):
       state["moments"] = jax.vmap(transformation(spec.optimizer).init)(state["params"])
     return state
 
-  return jax.jit(gather, out_shardings=spec.shardings)
+  return _jit(gather, out_shardings=spec.shardings)
 
 
 def train_block(spec: StackSpec):
@@ -124,7 +125,7 @@ def _compiled_train_block(spec: StackSpec):
     state, metrics = mapped(state, tokens, num_steps, schedule)
     return state, jax.tree.map(lambda m_RxS: m_RxS.T, metrics)
 
-  return jax.jit(block, donate_argnums=0, out_shardings=(spec.shardings, None))
+  return _jit(block, donate_argnums=0, out_shardings=(spec.shardings, None))
 
 
 def evaluate_block(spec: StackSpec, exact_match: bool = False):
@@ -143,7 +144,7 @@ def _compiled_evaluate_block(spec: StackSpec, exact_match: bool):
   mapped = jax.shard_map(
       lambda *arguments: _map_runs(spec, lambda run: _sums(spec, *run, exact_match), arguments),
       mesh=spec.mesh, in_specs=(P("expert"),) * 3, out_specs=P("expert"), axis_names={"expert"}, check_vma=False)
-  return jax.jit(mapped)
+  return _jit(mapped)
 
 
 def compile_initialization(spec: StackSpec) -> None:
@@ -166,6 +167,16 @@ def compile_evaluation(spec: StackSpec, windows: int, exact_match: bool = False)
   tokens = jax.ShapeDtypeStruct((spec.runs, windows, window), jnp.int32, sharding=on_mesh)
   counts = jax.ShapeDtypeStruct((spec.runs,), jnp.int32, sharding=on_mesh)
   evaluate_block(spec, exact_match).lower(spec.abstract["params"], tokens, counts).compile()
+
+
+def _jit(program, **options):
+  """`jax.jit`, on a CPU with LLVM's first level of optimization: programs run as fast and compile in two thirds of the time.
+
+  A level in XLA_FLAGS wins.
+  """
+  name = "xla_backend_optimization_level"
+  chosen = jax.default_backend() != "cpu" or name in os.environ.get("XLA_FLAGS", "")
+  return jax.jit(program, compiler_options=None if chosen else {name: 1}, **options)
 
 
 def _map_runs(spec: StackSpec, run, arguments):

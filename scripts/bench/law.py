@@ -168,7 +168,8 @@ def value_and_slope(model, theta, problem, target, weight):
   """The objective and its gradient, for scipy."""
 
   def value(theta):
-    r = jax.vmap(model)(theta[problem.index], problem.cells) - target
+    cells = jax.tree.map(lambda a: jnp.broadcast_to(a, target.shape), problem.cells)
+    r = jax.vmap(model)(theta[problem.index], cells) - target
     size, delta = jnp.abs(r), problem.delta
     return (weight * jnp.where(size <= delta, r**2 / 2, delta * (size - delta / 2))).sum()
 

@@ -56,6 +56,31 @@ def test_intervals_of_the_split_hold_the_truth_in_most_tables():
   assert held >= 8
 
 
+def test_a_plan_goes_by_the_mean_of_the_forms_in_play():
+  law = fit_law(effective_cells(noise=2e-2, domains=("prose", "verse")), bootstrap=0, starts=8)
+  assert len(law.members) > 1, "the test needs noise that leaves several forms in play"
+  plan = plan_split(law, params=N, budget_tokens=C, num_domains=K)
+  weights = np.array([member.weight for member in law.members])
+  assert list(plan.forms) == [member.model.form.name for member in law.members]
+  np.testing.assert_allclose(list(plan.forms.values()), weights / weights.sum())
+
+  def expected(fraction, members):
+    counts = [np.full(len(fraction), N), fraction * C, (1 - fraction) * C / K]
+    each = [np.mean([member.predict(member.theta[None], *counts, k)[0] for k in range(2)], 0) for member in members]
+    return np.average(each, axis=0, weights=[member.weight for member in members])
+
+  fractions = np.linspace(0.01, 0.99, 981)
+  mean = expected(fractions, law.members)
+  assert plan.fraction == pytest.approx(fractions[mean.argmin()], abs=2e-3)
+  assert plan.loss == pytest.approx(mean.min(), rel=1e-6)
+  assert abs(plan.fraction - fractions[expected(fractions, law.members[:1]).argmin()]) > 5e-3, "the best form alone plans otherwise"
+
+
+def test_one_form_alone_is_its_own_plan(law, plan):
+  assert plan.forms == {"effective_data": 1.0}
+  assert law.expect(N, 1e7, 2e6) == law.predict(N, 1e7, 2e6)
+
+
 def test_the_budget_is_kept(plan, law):
   assert plan.num_domains == K and plan.budget_flops == pytest.approx(6 * N * C)
   assert plan.seed_tokens + K * plan.expert_tokens == pytest.approx(C)
@@ -95,7 +120,7 @@ def test_a_flop_budget_chooses_the_size(law):
 def test_a_plan_comes_back_from_its_file(plan, tmp_path):
   plan.save(tmp_path / "plan.json")
   assert load_plan(tmp_path / "plan.json") == plan
-  (tmp_path / "plan.json").write_text('{"params": 1, "version": 2}')
+  (tmp_path / "plan.json").write_text('{"params": 1, "version": 3}')
   with pytest.raises(InputError, match="damaged"):
     load_plan(tmp_path / "plan.json")
 
