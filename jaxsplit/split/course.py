@@ -56,7 +56,7 @@ class Course:
     return StackSpec(
         model=leg.model, optimizer=self.rules.optimizer, layout=self.rules.layout, runs=len(self.rows(leg)),
         runs_per_map=training.runs_per_map, batch=training.batch_sequences, end_of_document=self.store.end_of_document,
-        loss_mask=None if mask.all() else tuple(bool(m) for m in mask))
+        loss_mask=None if mask.all() else tuple(bool(m) for m in mask), accumulation=training.accumulation)
 
   def keeps_moments(self, leg: Leg) -> bool:
     """Whether the leg begins with its parents' moments."""

@@ -16,7 +16,8 @@ from jaxsplit.training.checkpoint import Checkpoints
 from jaxsplit.training.metrics import Metrics
 
 # Settings that say how to train, not what: an experiment may go on with others, on other devices for one.
-HOW = ("Layout", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps", "Training.retention")
+HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps",
+       "Training.retention", "Architecture.remat")
 
 _NOTES = ("made_with", "files", "checked")  # The parts of provenance.json.
 

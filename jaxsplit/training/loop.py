@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxsplit.data.stream import Batches
+from jaxsplit.errors import InputError
 from jaxsplit.training import sharding, stack
 from jaxsplit.training.fingerprint import copy_with_fingerprint
 from jaxsplit.training.interruption import Interrupted, Interruption
@@ -24,6 +25,7 @@ class Training:
   Attributes:
     sequence_length: T, tokens per window.
     batch_sequences: B, windows per run and step.
+    accumulation: parts of a batch whose gradients are taken one after another and summed: less memory, the same update.
     steps_per_dispatch: steps that one call of the jitted program trains.
     runs_per_map: runs of a stack trained together by vmap on a device; the rest follow one another. 0: all together.
     save_every_steps: steps between snapshots inside a leg.
@@ -35,12 +37,17 @@ class Training:
 
   sequence_length: int = 128
   batch_sequences: int = 8
+  accumulation: int = 1
   steps_per_dispatch: int = 16
   runs_per_map: int = 1
   save_every_steps: int = 2_000
   retention: Literal["trunks", "all", "results"] = "trunks"
   spike: float = 1.0
   retries: int = 1
+
+  def __post_init__(self):
+    if self.accumulation < 1 or self.batch_sequences % self.accumulation:
+      raise InputError(f"Training.accumulation = {self.accumulation} must divide Training.batch_sequences = {self.batch_sequences}")
 
   @property
   def batch_tokens(self) -> int:

@@ -40,6 +40,7 @@ class StackSpec:
     batch: sequences per run and step.
     end_of_document: the token after which attention starts afresh.
     loss_mask: per position of a window, whether its target counts; None counts all.
+    accumulation: parts of a batch whose gradients are taken one after another and summed.
   """
 
   model: ModelConfig
@@ -50,10 +51,16 @@ class StackSpec:
   batch: int
   end_of_document: int
   loss_mask: tuple[bool, ...] | None = None
+  accumulation: int = 1
+
+  @property
+  def microbatch(self) -> int:
+    """Sequences of one run that are in memory at once."""
+    return self.batch // self.accumulation
 
   @functools.cached_property
   def mesh(self) -> Mesh:
-    return sharding.make_mesh(self.layout, self.runs, self.batch)
+    return sharding.make_mesh(self.layout, self.runs, self.microbatch)
 
   @functools.cached_property
   def abstract(self) -> State:
@@ -210,11 +217,7 @@ def _train_run(spec: StackSpec, state: State, tokens_SxBxT1: jax.Array, num_step
 
 def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Schedule):
   """One update of one run."""
-  def loss(params):
-    losses_BxT, weights_BxT = _losses(spec, params, tokens_BxT1)
-    return jnp.sum(losses_BxT * weights_BxT) / jnp.sum(weights_BxT)
-
-  value, gradient = jax.value_and_grad(loss)(state["params"])
+  value, gradient = _loss_and_gradient(spec, state["params"], tokens_BxT1)
   norm = optax.tree.norm(gradient)
   rate = schedule.rate(state["step"])
   direction, moments = transformation(spec.optimizer).update(gradient, state["moments"], state["params"])
@@ -225,14 +228,30 @@ def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Sched
   return state, {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite}
 
 
+def _loss_and_gradient(spec: StackSpec, params: transformer.Params, tokens_BxT1: jax.Array):
+  """A batch's mean loss and its gradient; every part of the batch counts the same number of targets."""
+  @jax.value_and_grad
+  def loss_and_gradient(params, tokens_MxT1):
+    losses_MxT, weights_MxT = _losses(spec, params, tokens_MxT1)
+    return jnp.sum(losses_MxT * weights_MxT) / jnp.sum(weights_MxT)
+
+  if spec.accumulation == 1:
+    return loss_and_gradient(params, tokens_BxT1)
+  # Part j takes rows j, j + A, ...: some of every device's share of the batch, so that no row has to move.
+  tokens_AxMxT1 = tokens_BxT1.reshape(spec.microbatch, spec.accumulation, -1).swapaxes(0, 1)
+  add = lambda total, tokens_MxT1: (jax.tree.map(jnp.add, total, loss_and_gradient(params, tokens_MxT1)), None)
+  total, _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), tokens_AxMxT1)
+  return jax.tree.map(lambda x: x / spec.accumulation, total)
+
+
 def _sums(
     spec: StackSpec, params: transformer.Params, tokens_VxT1: jax.Array, count: jax.Array, exact_match: bool) -> dict[str, jax.Array]:
-  """Sums over the first `count` windows of a set, taken a training batch at a time to bound memory."""
+  """Sums over the first `count` windows of a set, taken a training batch's part at a time to bound memory."""
   windows = tokens_VxT1.shape[0]
-  padded = -(-windows // spec.batch) * spec.batch
+  padded = -(-windows // spec.microbatch) * spec.microbatch
   real_P = jnp.arange(padded) < count
   tokens_PxT1 = jnp.pad(tokens_VxT1, ((0, padded - windows), (0, 0)))
-  batches = (tokens_PxT1.reshape(-1, spec.batch, tokens_VxT1.shape[1]), real_P.reshape(-1, spec.batch))
+  batches = (tokens_PxT1.reshape(-1, spec.microbatch, tokens_VxT1.shape[1]), real_P.reshape(-1, spec.microbatch))
 
   def one(batch):
     tokens_BxT1, real_B = batch

@@ -3,6 +3,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxsplit.errors import InputError
 from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
 
 
@@ -40,3 +41,8 @@ def test_update_is_adamw():
     update, other = theirs.update(gradient, other, b)
     b = optax.apply_updates(b, update)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), a, b)
+
+
+def test_moments_in_bfloat16_need_a_short_average():
+  with pytest.raises(InputError, match="Optimizer.b2 = 0.999"):
+    Optimizer(b2=0.999, moments="bfloat16")

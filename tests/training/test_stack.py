@@ -129,6 +129,23 @@ def test_one_run_on_two_devices_shares_its_batch(three):
   assert_close(jax.device_get(shared["params"]), state["params"], rtol=1e-3, atol=1e-5)
 
 
+def test_parts_of_a_batch_make_the_same_update(three):
+  s, block, state, metrics = three
+  parts, part_metrics = train(dataclasses.replace(s, accumulation=2), stack.initialize(s, [1, 2, 3]), block)
+  np.testing.assert_allclose(part_metrics["loss"], metrics["loss"], rtol=1e-5)
+  assert_close(jax.device_get(parts["params"]), state["params"], rtol=1e-4, atol=1e-5)
+
+
+def test_moments_may_be_kept_in_bfloat16(three):
+  s, block, _, metrics = three
+  halved = dataclasses.replace(s, optimizer=Optimizer(moments="bfloat16"))
+  state, half_metrics = train(halved, stack.initialize(halved, [1, 2, 3]), block)
+  floats = [x for x in jax.tree.leaves(state["moments"]) if jnp.issubdtype(x.dtype, jnp.floating)]
+  assert floats and {x.dtype for x in floats} == {jnp.dtype(jnp.bfloat16)}
+  np.testing.assert_allclose(half_metrics["loss"], metrics["loss"], rtol=2e-3)
+  assert_equal(jax.device_get(stack.fork(halved, [state], [0, 1, 2])), jax.device_get(state))
+
+
 def test_a_part_of_a_block_is_that_many_steps(three):
   s, block, state, metrics = three
   first, early = train(s, stack.initialize(s, [1, 2, 3]), block, steps=3)
