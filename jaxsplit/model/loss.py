@@ -8,6 +8,14 @@ import jax.numpy as jnp
 _LOGITS_AT_ONCE = 1 << 24  # Elements of [rows, V]: above this, rows are taken in chunks and logits are recomputed backwards.
 
 
+def logits_at_once(rows: int, vocab: int) -> int:
+  """How many of the rows * vocab logits are held at once: those of an even part of the rows."""
+  chunks = -(-rows * vocab // _LOGITS_AT_ONCE)
+  while rows % chunks:
+    chunks += 1
+  return rows * vocab // chunks
+
+
 def token_losses(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> jax.Array:
   """Cross-entropy of each target under softmax(x @ unembed): float32 [B, T], nats per token."""
   rows, vocab = targets_BxT.size, unembed_DxV.shape[1]
@@ -20,9 +28,7 @@ def token_losses(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Ar
     target_C = jnp.take_along_axis(logits_CxV, targets_C[:, None], axis=1)[:, 0]
     return jax.nn.logsumexp(logits_CxV, axis=1) - target_C
 
-  chunks = -(-rows * vocab // _LOGITS_AT_ONCE)
-  while rows % chunks:
-    chunks += 1
+  chunks = rows * vocab // logits_at_once(rows, vocab)
   if chunks == 1:
     return losses((x_NxD, targets_N)).reshape(targets_BxT.shape)
   split = lambda a: a.reshape(chunks, rows // chunks, *a.shape[1:])

@@ -114,6 +114,7 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
   workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
   with Runner(store, _rules(settings, store), workdir, progress, interruption) as runner:
     story = _Story(settings, store, workdir, progress, runner)
+    runner.check_memory(story.foreseen())
     rates = story.probe()
     if not settings.experiment.sizes:
       story.prove(rates, None)
@@ -153,16 +154,17 @@ class _Story:
       target = self._models[experiment.target]
       progress.expect(1.5 * experiment.replicas * experiment.budget_tokens * target.flops_per_token)
 
+  def foreseen(self) -> list[Leg]:
+    """Legs of every shape that the experiment will train, as far as that is known before any of it is."""
+    return [*self._probe_legs(), *self._grid_legs(_ANY_RATE), *self._proof_legs(_ANY_RATE, self._point(0.5))]
+
   def probe(self) -> RateRule:
     """Finds the learning rate for every N."""
-    experiment, probe = self._settings.experiment, self._settings.probe
+    probe = self._settings.probe
     table = CellTable(self._workdir.path / "probe.csv", self._workdir.say)
     if len(probe.rates) > 1:
       self._progress.stage(f"probing {len(probe.rates)} learning rates at each size")
-      sizes = experiment.sizes or (experiment.target,)
-      lengths = [self._steps(fraction) for fraction in probe.fractions]
-      legs = probe_legs(probe, [(_name(size), self._models[size]) for size in sizes], lengths, self._cooldown)
-      self._run("probe", legs, table, then=self._grid_legs(_ANY_RATE) or self._proof_legs(_ANY_RATE, None))
+      self._run("probe", self._probe_legs(), table, then=self._grid_legs(_ANY_RATE) or self._proof_legs(_ANY_RATE, None))
     rule = fit_rates(probe, list(table))
     for size, model in self._models.items():
       self._progress.say(f"  {_name(size)}: N = {model.params:,}, learning rate {rule.rate(model.params):g}")
@@ -211,6 +213,11 @@ class _Story:
     tokens = [steps * self._settings.training.batch_tokens for steps in (point.seed_steps, point.expert_steps)]
     target = self._models[self._settings.experiment.target]
     return closing_text(closing_lines(self._cells, law, *tokens, target.params_total), plan, *tokens)
+
+  def _probe_legs(self) -> list[Leg]:
+    experiment, probe = self._settings.experiment, self._settings.probe
+    models = [(_name(size), self._models[size]) for size in experiment.sizes or (experiment.target,)]
+    return probe_legs(probe, models, [self._steps(fraction) for fraction in probe.fractions], self._cooldown)
 
   def _grid_legs(self, rates: RateRule) -> list[Leg]:
     experiment = self._settings.experiment

@@ -21,7 +21,7 @@ from jaxsplit.split.progress import Progress
 from jaxsplit.split.snapshots import Snapshots, Start
 from jaxsplit.split.tree import Leg, Run
 from jaxsplit.split.workdir import Workdir
-from jaxsplit.training import fingerprint, stack
+from jaxsplit.training import fingerprint, memory, stack
 from jaxsplit.training.ahead import Ahead
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import train
@@ -76,6 +76,11 @@ class Runner:
             self._workdir.checkpoints.discard(divergence.again(leg, (), attempt).name)
           self._snapshots.tidy(leg, self._legs, missing)
         self._progress.finish(len(cells))
+
+  def check_memory(self, legs: Iterable[Leg]) -> None:
+    """Raises InputError where a leg's stack does not fit into its devices' memory."""
+    for spec in {self._course.spec(leg) for leg in legs}:
+      memory.check(spec)
 
   def missing(self, legs: Sequence[Leg], table: CellTable) -> set[str]:
     """Names of the legs that must be trained: for a cell, for a result to keep, or for a leg that starts from them."""

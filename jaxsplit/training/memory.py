@@ -1,0 +1,147 @@
+"""What a stack's training needs of each device's memory, estimated from shapes alone, and a refusal where that is too much.
+
+An estimate costs no compilation, so that settings which cannot fit are told before anything is computed, with the nearest ones
+that can. It counts what XLA keeps: the state, one set of gradients for every run trained together, weights in the compute dtype,
+what the forward pass leaves for the backward pass, and what is at hand of one layer or of the loss. Against XLA's own count on a
+CPU it comes to 0.85 to 1.15 (tests/training/test_memory.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+
+import jax
+
+from jaxsplit.errors import InputError
+from jaxsplit.model import transformer
+from jaxsplit.model.loss import logits_at_once
+from jaxsplit.training.stack import StackSpec
+
+_FILLED = 0.85  # Of a device's memory at most: an estimate may be short of the truth, and XLA fragments some.
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """Bytes on each device.
+
+  Attributes:
+    params, moments: of all the runs that live there; float32, moments as the optimizer keeps them.
+    gradients: of the runs trained together, float32; twice where parts of a batch are summed.
+    weights: those runs' parameters in the compute dtype, where that is another.
+    activations: what the backward pass needs of the forward pass, of one part of a batch.
+    working: the larger of what one layer's backward pass and one chunk of the loss have at hand meanwhile.
+  """
+
+  params: int
+  moments: int
+  gradients: int
+  weights: int
+  activations: int
+  working: int
+
+  @property
+  def total(self) -> int:
+    """All of it."""
+    return sum(dataclasses.astuple(self))
+
+  def __str__(self) -> str:
+    return ", ".join(f"{name} {_text(size)}" for name, size in dataclasses.asdict(self).items() if size)
+
+
+def estimate(spec: StackSpec) -> Estimate:
+  """What training this stack takes of each device of its mesh."""
+  c, shape = spec.model, spec.mesh.shape
+  here = spec.runs // shape["expert"]
+  together = min(spec.runs_per_map or here, here)
+  state = {part: sum(map(_shard_bytes, jax.tree.leaves(spec.abstract[part]))) for part in ("params", "moments")}
+  width = transformer.compute_dtype(c).itemsize
+  each = state["params"] // here  # One run's float32 parameters on this device.
+  tokens = spec.microbatch // shape["data"] * c.sequence_length
+  layer, kept = _layer_bytes(spec, width)
+  layer *= 1 if c.remat == "none" else 1.5  # What is computed again, and its gradients.
+  vocab = c.vocab_size // (shape["tensor"] if c.vocab_size % shape["tensor"] == 0 else 1)
+  return Estimate(
+      params=state["params"], moments=state["moments"],
+      gradients=together * each * (1 if spec.accumulation == 1 else 2), weights=together * each * width // 4 if width < 4 else 0,
+      activations=int(together * tokens * (c.depth * kept + 4 * c.width * width)),
+      working=int(together * max(tokens * layer, logits_at_once(tokens, vocab) * (4 + 4 + width))))
+
+
+def check(spec: StackSpec) -> None:
+  """Makes sure that the stack fits.
+
+  Raises:
+    InputError: it does not; the line names the nearest settings that do, those that cost the least time first.
+  """
+  limit, what = _limit(spec)
+  need = estimate(spec)
+  if need.total <= limit:
+    return
+  for settings, other in _cheaper(spec):
+    if estimate(other).total <= limit:
+      advice = f"use {settings}, which needs {_text(estimate(other).total)}"
+      break
+  else:
+    advice = "use a smaller model or shorter sequences, or Layout.tensor and more devices"
+  raise InputError(f"training {spec.runs} runs of {spec.model.params_total:,} parameters needs about {_text(need.total)} of each "
+                   f"{what} ({need}), of which {_text(limit)} are there; {advice}")
+
+
+def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
+  """Bytes a token that one layer's forward pass leaves behind, and that the remat policy keeps of them."""
+  c, tensor = spec.model, spec.mesh.shape["tensor"]
+  shared = lambda count: tensor if count % tensor == 0 else 1
+  heads, kv, mlp = c.heads // shared(c.heads), c.kv_heads // shared(c.kv_heads), c.mlp_width // shared(c.mlp_width)
+  q, qk, qkv = heads * c.head_dim, (heads + kv) * c.head_dim, (heads + 2 * kv) * c.head_dim
+  scores = heads * c.sequence_length * (4 + width)
+  norms = 2 * c.width * (4 + width) + (qk * 4 if c.qk_norm else 0)
+  layer = norms + (qkv + qk + q + 2 * c.width + 6 * mlp) * width + scores
+  kept = {"none": layer, "dots": (qkv + c.width + 2 * mlp + c.width) * width + c.width * width, "full": c.width * width}[c.remat]
+  return layer, kept
+
+
+def _cheaper(spec: StackSpec) -> Iterator[tuple[str, StackSpec]]:
+  """Specs that take less memory, each with the settings that make it, from little lost speed to much."""
+  model, layout, optimizer = (lambda **new: dataclasses.replace(spec.model, **new)), spec.layout, spec.optimizer
+  maps = [spec.runs_per_map] + ([1] if (spec.runs_per_map or spec.runs) > 1 else [])
+  remats = {"none": ("none", "dots", "full"), "dots": ("dots", "full"), "full": ("full",)}[spec.model.remat]
+  parts = [spec.accumulation * factor for factor in (1, 2, 4, 8, 16, 32)
+           if spec.microbatch % (factor * spec.mesh.shape["data"]) == 0]
+  layouts = [layout] + ([dataclasses.replace(layout, fsdp=True)] if spec.mesh.shape["data"] > 1 and not layout.fsdp else [])
+  moments = [optimizer] + ([dataclasses.replace(optimizer, moments="bfloat16")]
+                           if optimizer.moments == "float32" and optimizer.b2 <= 0.99 else [])
+  for kept in moments:
+    for sharded in layouts:
+      for part in parts:
+        for remat in remats:
+          for together in maps:
+            other = dataclasses.replace(spec, model=model(remat=remat), layout=sharded, optimizer=kept, runs_per_map=together,
+                                        accumulation=part)
+            new = {"Training.runs_per_map": (spec.runs_per_map, together), "Architecture.remat": (spec.model.remat, remat),
+                   "Training.accumulation": (spec.accumulation, part), "Layout.fsdp": (layout.fsdp, sharded.fsdp),
+                   "Optimizer.moments": (optimizer.moments, kept.moments)}
+            changed = [f"{name} = {now!r}" for name, (before, now) in new.items() if before != now]
+            if changed:
+              yield ", ".join(changed), other
+
+
+def _limit(spec: StackSpec) -> tuple[float, str]:
+  """Bytes that a device of the spec's mesh may fill, and what it is. On a CPU all devices share the machine's memory."""
+  devices = [device for device in spec.mesh.devices.flat if device.process_index == jax.process_index()]
+  stats = devices[0].memory_stats() if devices else None
+  if stats and "bytes_limit" in stats:
+    return _FILLED * stats["bytes_limit"], f"{devices[0].device_kind}'s memory"
+  if devices and devices[0].platform == "cpu":
+    return _FILLED * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices), "CPU device's share of the memory"
+  return math.inf, "device's memory"
+
+
+def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+  return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _text(size: float) -> str:
+  return f"{size / 2**30:.1f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"

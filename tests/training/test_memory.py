@@ -1,0 +1,75 @@
+"""Memory is estimated as XLA counts it, and what cannot fit is refused with settings that can."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsplit.errors import InputError
+from jaxsplit.model.config import Architecture
+from jaxsplit.training import memory, stack
+from jaxsplit.training.optimizer import Optimizer, Schedule
+from jaxsplit.training.sharding import Layout
+from jaxsplit.training.stack import StackSpec
+
+
+def spec(runs=1, batch=8, length=128, **architecture):
+  model = Architecture(head_dim=32, **architecture).at(128, 3, 1024, length)
+  return StackSpec(model, Optimizer(), Layout(devices=1), runs, 1, batch, end_of_document=0)
+
+
+@pytest.mark.parametrize("change", [
+    {}, {"accumulation": 4}, {"runs": 2, "runs_per_map": 0},
+    {"model": spec(remat="full").model},
+], ids=["plain", "in parts", "vmapped", "full"])
+def test_the_estimate_is_what_xla_counts(change):
+  s = dataclasses.replace(spec(), **change)
+  shape = jax.ShapeDtypeStruct
+  schedule = Schedule(shape((s.runs,), np.float32), *[shape((s.runs,), np.int32)] * 4)
+  tokens = shape((1, s.runs, s.batch, s.model.sequence_length + 1), np.int32)
+  counted = stack.train_block(s).lower(s.abstract, tokens, np.int32(0), schedule).compile().memory_analysis()
+  assert 0.75 < memory.estimate(s).total / (counted.temp_size_in_bytes + counted.argument_size_in_bytes) < 1.25
+
+
+def test_sharded_state_counts_what_one_device_holds():
+  whole = memory.estimate(spec(runs=2))
+  halves = memory.estimate(dataclasses.replace(spec(runs=2), layout=Layout(expert=2, devices=2)))
+  assert halves.params * 2 == whole.params and halves.moments * 2 == pytest.approx(whole.moments, abs=16)
+  shared = memory.estimate(dataclasses.replace(spec(), layout=Layout(data=2, devices=2, fsdp=True)))
+  assert shared.params < 0.6 * memory.estimate(spec()).params
+
+
+def test_moments_in_bfloat16_take_half():
+  full, half = (memory.estimate(dataclasses.replace(spec(), optimizer=Optimizer(moments=m))) for m in ("float32", "bfloat16"))
+  assert half.moments == pytest.approx(full.moments / 2, abs=16)
+
+
+def test_what_fits_is_let_be():
+  memory.check(spec())
+
+
+def test_what_cannot_fit_is_refused_with_what_can():
+  batch = 1 << 10
+  while True:  # The first batch that this machine cannot hold.
+    try:
+      memory.check(spec(batch=batch))
+      batch *= 2
+    except InputError as error:
+      refusal = str(error)
+      break
+  advised = dict(re.findall(r"(Architecture.remat|Training.accumulation) = '?(\w+)", refusal))
+  assert advised
+  memory.check(dataclasses.replace(spec(batch=batch, remat=advised.get("Architecture.remat", "none")),
+                                   accumulation=int(advised.get("Training.accumulation", 1))))
+  # Nothing quicker fits: remat costs less time than parts do.
+  if "Training.accumulation" in advised:
+    with pytest.raises(InputError):
+      memory.check(spec(batch=batch, remat="full"))
+
+
+def test_a_model_too_large_for_any_setting_is_refused():
+  huge = dataclasses.replace(spec(), model=Architecture(head_dim=128).at(1 << 16, 96, 1024, 128))
+  with pytest.raises(InputError, match="use a smaller model"):
+    memory.check(huge)
