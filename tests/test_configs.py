@@ -10,20 +10,27 @@ from jaxsplit.split.experiment import Experiment
 from jaxsplit.train import SETTINGS
 from jaxsplit.training.loop import Training
 
-CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.gin"))
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.gin") if path.name != "common.gin")
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_config(path):
-  given = cli.parse("train", "", SETTINGS, [f"--gin_file={path}", f"--gin_search_paths={path.parent}"])
+  files = [ROOT / "configs/scales/125m.gin", path] if path.parent.name == "machines" else [path]
+  given = cli.parse("train", "", SETTINGS, [f"--gin_file={file}" for file in files])
   for size in (*given[Experiment].sizes, given[Experiment].target):
     assert given[Architecture].at(*size, 256, given[Training].sequence_length).params > 0
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_config_says_how_to_run_it(path):
-  head = path.read_text().split("\n\n")[0] + path.read_text()
-  assert f"--gin_file=configs/{path.name}" in head
+  assert f"--gin_file={path.relative_to(ROOT)}" in path.read_text()
+
+
+def test_the_defaults_can_be_built_too():
+  given = cli.parse("train", "", SETTINGS, [])
+  for size in (*given[Experiment].sizes, given[Experiment].target):
+    assert given[Architecture].at(*size, 256, given[Training].sequence_length).params > 0
 
 
 def test_there_are_configs():

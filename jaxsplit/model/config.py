@@ -26,7 +26,7 @@ class Architecture:
     compute_dtype: dtype of activations; parameters stay float32. auto is float32 on CPU, bfloat16 elsewhere.
   """
 
-  head_dim: int = 32
+  head_dim: int = 16
   queries_per_kv: int = 1
   mlp_ratio: float = 8 / 3
   qk_norm: bool = True

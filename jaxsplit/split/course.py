@@ -10,6 +10,7 @@ from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Stream, mixture, windows
 from jaxsplit.files import content_hash
 from jaxsplit.split.tree import Leg, Run
+from jaxsplit.training import memory
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.sharding import Layout, filled
@@ -53,10 +54,11 @@ class Course:
     """What the leg's programs are compiled for."""
     training = self.rules.training
     mask = self.store.loss_mask(training.sequence_length)
-    return StackSpec(
+    spec = StackSpec(
         model=leg.model, optimizer=self.rules.optimizer, layout=self.rules.layout, runs=len(self.rows(leg)),
         runs_per_map=training.runs_per_map, batch=training.batch_sequences, end_of_document=self.store.end_of_document,
-        loss_mask=None if mask.all() else tuple(bool(m) for m in mask), accumulation=training.accumulation)
+        loss_mask=None if mask.all() else tuple(bool(m) for m in mask), accumulation=training.accumulation or 1)
+    return spec if training.accumulation else memory.in_parts(spec)
 
   def keeps_moments(self, leg: Leg) -> bool:
     """Whether the leg begins with its parents' moments."""

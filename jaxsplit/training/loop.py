@@ -25,7 +25,8 @@ class Training:
   Attributes:
     sequence_length: T, tokens per window.
     batch_sequences: B, windows per run and step.
-    accumulation: parts of a batch whose gradients are taken one after another and summed: less memory, the same update.
+    accumulation: parts of a batch whose gradients are taken one after another and summed: less memory, the same update. 0 takes
+      as few as the devices' memory allows.
     steps_per_dispatch: steps that one call of the jitted program trains.
     runs_per_map: runs of a stack trained together by vmap on a device; the rest follow one another. 0: all together.
     save_every_steps: steps between snapshots inside a leg.
@@ -46,7 +47,7 @@ class Training:
   retries: int = 1
 
   def __post_init__(self):
-    if self.accumulation < 1 or self.batch_sequences % self.accumulation:
+    if self.accumulation < 0 or (self.accumulation and self.batch_sequences % self.accumulation):
       raise InputError(f"Training.accumulation = {self.accumulation} must divide Training.batch_sequences = {self.batch_sequences}")
 
   @property

@@ -9,6 +9,7 @@ CPU it comes to 0.85 to 1.15 (tests/training/test_memory.py).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from jaxsplit.model import transformer
 from jaxsplit.model.loss import logits_at_once
 from jaxsplit.training.stack import StackSpec
 
-_FILLED = 0.85  # Of a device's memory at most: an estimate may be short of the truth, and XLA fragments some.
+FILLED = 0.85  # Of a device's memory at most: an estimate may be short of the truth, and XLA fragments some.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Estimate:
   Attributes:
     params, moments: of all the runs that live there; float32, moments as the optimizer keeps them.
     gradients: of the runs trained together, float32; twice where parts of a batch are summed.
-    weights: those runs' parameters in the compute dtype, where that is another.
+    weights: those runs' parameters in the compute dtype, where that is another; with fsdp also two layers and the output
+      projection, gathered whole.
     activations: what the backward pass needs of the forward pass, of one part of a batch.
     working: the larger of what one layer's backward pass and one chunk of the loss have at hand meanwhile.
   """
@@ -62,10 +64,13 @@ def estimate(spec: StackSpec) -> Estimate:
   tokens = spec.microbatch // shape["data"] * c.sequence_length
   layer, kept = _layer_bytes(spec, width)
   layer *= 1 if c.remat == "none" else 1.5  # What is computed again, and its gradients.
+  gathered = 0
+  if spec.layout.fsdp and shape["data"] > 1:
+    gathered = (2 * (c.params // c.depth) + c.vocab_size * c.width) // shape["tensor"] * width
   vocab = c.vocab_size // (shape["tensor"] if c.vocab_size % shape["tensor"] == 0 else 1)
   return Estimate(
       params=state["params"], moments=state["moments"],
-      gradients=together * each * (1 if spec.accumulation == 1 else 2), weights=together * each * width // 4 if width < 4 else 0,
+      gradients=together * each * (1 if spec.accumulation == 1 else 2), weights=together * (gathered + (each * width // 4 if width < 4 else 0)),
       activations=int(together * tokens * (c.depth * kept + 4 * c.width * width)),
       working=int(together * max(tokens * layer, logits_at_once(tokens, vocab) * (4 + 4 + width))))
 
@@ -88,6 +93,16 @@ def check(spec: StackSpec) -> None:
     advice = "use a smaller model or shorter sequences, or Layout.tensor and more devices"
   raise InputError(f"training {spec.runs} runs of {spec.model.params_total:,} parameters needs about {_text(need.total)} of each "
                    f"{what} ({need}), of which {_text(limit)} are there; {advice}")
+
+
+@functools.cache
+def in_parts(spec: StackSpec) -> StackSpec:
+  """The stack with its batches in as few parts as fit; in as many as there can be where none do."""
+  limit, _ = _limit(spec)
+  parts = [spec.accumulation * factor for factor in range(1, spec.microbatch + 1)
+           if spec.microbatch % (factor * spec.mesh.shape["data"]) == 0]
+  specs = [dataclasses.replace(spec, accumulation=part) for part in parts]
+  return next((one for one in specs if estimate(one).total <= limit), specs[-1])
 
 
 def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
@@ -130,12 +145,14 @@ def _cheaper(spec: StackSpec) -> Iterator[tuple[str, StackSpec]]:
 
 def _limit(spec: StackSpec) -> tuple[float, str]:
   """Bytes that a device of the spec's mesh may fill, and what it is. On a CPU all devices share the machine's memory."""
+  if spec.elsewhere:
+    return FILLED * spec.elsewhere.memory, "device's memory there"
   devices = [device for device in spec.mesh.devices.flat if device.process_index == jax.process_index()]
   stats = devices[0].memory_stats() if devices else None
   if stats and "bytes_limit" in stats:
-    return _FILLED * stats["bytes_limit"], f"{devices[0].device_kind}'s memory"
+    return FILLED * stats["bytes_limit"], f"{devices[0].device_kind}'s memory"
   if devices and devices[0].platform == "cpu":
-    return _FILLED * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices), "CPU device's share of the memory"
+    return FILLED * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices), "CPU device's share of the memory"
   return math.inf, "device's memory"
 
 

@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 from jaxsplit.errors import InputError
 from jaxsplit.model.config import ModelConfig
@@ -39,12 +39,27 @@ class Layout:
   devices: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Machine:
+  """A machine that is not here. Programs can be lowered for it, and their memory estimated, but not run.
+
+  Attributes:
+    platform: "tpu", "cuda" or "cpu".
+    devices: how many.
+    memory: bytes of each.
+  """
+
+  platform: str
+  devices: int
+  memory: int
+
+
 def present_devices(layout: Layout) -> None:
   """Makes a CPU look like several devices, if asked for. To be called before JAX touches a backend."""
   jax.config.update("jax_num_cpu_devices", layout.devices or len(os.sched_getaffinity(0)))
 
 
-def filled(layout: Layout, runs: int) -> int:
+def filled(layout: Layout, runs: int, elsewhere: Machine | None = None) -> int:
   """How many rows a stack of `runs` runs has: as many, or a few idle ones more, so that device groups hold equal numbers.
 
   With Layout.expert = 0, the most device groups are taken that leave at most a quarter of the rows idle. Runs side by side
@@ -52,38 +67,39 @@ def filled(layout: Layout, runs: int) -> int:
   """
   if layout.expert:
     return runs
-  for expert in reversed(_divisors(_groups(layout))):
+  for expert in reversed(_divisors(_groups(layout, elsewhere))):
     rows = -(-runs // expert) * expert
     if 4 * (rows - runs) <= rows:
       return rows
   return runs
 
 
-def make_mesh(layout: Layout, rows: int, batch: int) -> Mesh:
-  """The mesh for a stack of `rows` rows (as `filled` has them) with `batch` sequences per run and step.
+def make_mesh(layout: Layout, rows: int, batch: int, elsewhere: Machine | None = None) -> Mesh | AbstractMesh:
+  """The mesh for a stack of `rows` rows (as `filled` has them) with `batch` sequences per run at once, here or elsewhere.
 
   Raises:
     InputError: the layout's numbers do not divide the devices, the runs or the batch.
   """
-  devices = _devices(layout)
-  groups = _groups(layout)
+  groups = _groups(layout, elsewhere)
   expert = layout.expert or max(e for e in _divisors(groups) if rows % e == 0)
   if groups % expert:
     raise InputError(f"Layout.expert = {expert} times data = {layout.data or 1} times tensor = {layout.tensor} does not divide "
-                     f"{len(devices)} devices; use expert from {_divisors(groups)}")
+                     f"{_count(layout, elsewhere)} devices; use expert from {_divisors(groups)}")
   if rows % expert:
     raise InputError(f"a stack of {rows} runs cannot be shared by Layout.expert = {expert} device groups; "
                      f"use expert from {[e for e in _divisors(groups) if rows % e == 0]} or 0 for the best fit")
-  left = 1 if devices[0].platform == "cpu" else groups // expert
+  left = 1 if (elsewhere.platform if elsewhere else jax.default_backend()) == "cpu" else groups // expert
   data = layout.data or math.gcd(batch, left)
   if batch % data:
     raise InputError(f"a batch of {batch} sequences cannot be shared by Layout.data = {data} devices; "
                      f"use a multiple of {data} as Training.batch_sequences, or data from {_divisors(math.gcd(batch, groups))}")
-  used = devices[:expert * data * layout.tensor]
-  return jax.make_mesh((expert, data, layout.tensor), ("expert", "data", "tensor"), devices=used, axis_types=(AxisType.Auto,) * 3)
+  shape, names, types = (expert, data, layout.tensor), ("expert", "data", "tensor"), (AxisType.Auto,) * 3
+  if elsewhere:
+    return AbstractMesh(shape, names, axis_types=types)
+  return jax.make_mesh(shape, names, devices=jax.devices()[:math.prod(shape)], axis_types=types)
 
 
-def stack_shardings(mesh: Mesh, layout: Layout, config: ModelConfig, state: Any) -> Any:
+def stack_shardings(mesh: Mesh | AbstractMesh, layout: Layout, config: ModelConfig, state: Any) -> Any:
   """Shardings for a stacked training state: a tree like `state`, whose leaves have the leading axis R.
 
   A moment is sharded as the parameter it belongs to, found by the tail of its path.
@@ -103,26 +119,26 @@ def stack_shardings(mesh: Mesh, layout: Layout, config: ModelConfig, state: Any)
   return jax.tree_util.tree_map_with_path(sharding, state)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """For token blocks [steps, R, B, T + 1]."""
   return NamedSharding(mesh, P(None, "expert", "data"))
 
 
-def run_sharding(mesh: Mesh) -> NamedSharding:
+def run_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """For one value per run, [R, ...]."""
   return NamedSharding(mesh, P("expert"))
 
 
-def _devices(layout: Layout) -> list[jax.Device]:
-  devices = jax.devices()
-  if layout.devices > len(devices):
-    raise InputError(f"Layout.devices = {layout.devices}, but this machine has {len(devices)}; use at most that many, or 0 for all")
-  return devices[:layout.devices or None]
+def _count(layout: Layout, elsewhere: Machine | None) -> int:
+  there = elsewhere.devices if elsewhere else jax.device_count()
+  if layout.devices > there:
+    raise InputError(f"Layout.devices = {layout.devices}, but this machine has {there}; use at most that many, or 0 for all")
+  return layout.devices or there
 
 
-def _groups(layout: Layout) -> int:
+def _groups(layout: Layout, elsewhere: Machine | None) -> int:
   """How many runs there are devices for at once, when each takes `data` times `tensor` of them."""
-  count, each = len(_devices(layout)), (layout.data or 1) * layout.tensor
+  count, each = _count(layout, elsewhere), (layout.data or 1) * layout.tensor
   if count % each:
     raise InputError(f"Layout.data = {layout.data or 1} times tensor = {layout.tensor} does not divide {count} devices; "
                      f"use a divisor: {_divisors(count)}")

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec as P
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec as P
 
 from jaxsplit.model import transformer
 from jaxsplit.model.config import ModelConfig
 from jaxsplit.model.loss import token_losses
 from jaxsplit.training import sharding
 from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
-from jaxsplit.training.sharding import Layout
+from jaxsplit.training.sharding import Layout, Machine
 
 State = dict[str, Any]
 
@@ -41,6 +41,7 @@ class StackSpec:
     end_of_document: the token after which attention starts afresh.
     loss_mask: per position of a window, whether its target counts; None counts all.
     accumulation: parts of a batch whose gradients are taken one after another and summed.
+    elsewhere: the machine that programs are to be lowered for, where it is not this one.
   """
 
   model: ModelConfig
@@ -52,6 +53,7 @@ class StackSpec:
   end_of_document: int
   loss_mask: tuple[bool, ...] | None = None
   accumulation: int = 1
+  elsewhere: Machine | None = None
 
   @property
   def microbatch(self) -> int:
@@ -59,8 +61,8 @@ class StackSpec:
     return self.batch // self.accumulation
 
   @functools.cached_property
-  def mesh(self) -> Mesh:
-    return sharding.make_mesh(self.layout, self.runs, self.microbatch)
+  def mesh(self) -> Mesh | AbstractMesh:
+    return sharding.make_mesh(self.layout, self.runs, self.microbatch, self.elsewhere)
 
   @functools.cached_property
   def abstract(self) -> State:
@@ -161,11 +163,21 @@ def compile_initialization(spec: StackSpec) -> None:
 
 def compile_training(spec: StackSpec, block_steps: int) -> None:
   """Compiles the training program for blocks of `block_steps` steps, so that its first call need not."""
+  train_block(spec).lower(*_training_arguments(spec, block_steps)).compile()
+
+
+def lower_training(spec: StackSpec, block_steps: int) -> str:
+  """The training program for blocks of `block_steps` steps as StableHLO, lowered for `spec.elsewhere`."""
+  lowered = train_block(spec).trace(*_training_arguments(spec, block_steps)).lower(lowering_platforms=(spec.elsewhere.platform,))
+  return lowered.as_text()
+
+
+def _training_arguments(spec: StackSpec, block_steps: int) -> tuple:
   mesh, window = spec.mesh, spec.model.sequence_length + 1
   tokens = jax.ShapeDtypeStruct((block_steps, spec.runs, spec.batch, window), jnp.int32, sharding=sharding.batch_sharding(mesh))
   per_run = lambda dtype: jax.ShapeDtypeStruct((spec.runs,), dtype, sharding=sharding.run_sharding(mesh))
   schedule = Schedule(per_run(jnp.float32), *[per_run(jnp.int32)] * 4)
-  train_block(spec).lower(spec.abstract, tokens, np.int32(0), schedule).compile()
+  return spec.abstract, tokens, np.int32(0), schedule
 
 
 def compile_evaluation(spec: StackSpec, windows: int, exact_match: bool = False) -> None:

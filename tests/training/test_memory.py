@@ -11,7 +11,7 @@ from jaxsplit.errors import InputError
 from jaxsplit.model.config import Architecture
 from jaxsplit.training import memory, stack
 from jaxsplit.training.optimizer import Optimizer, Schedule
-from jaxsplit.training.sharding import Layout
+from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 
@@ -69,7 +69,24 @@ def test_what_cannot_fit_is_refused_with_what_can():
       memory.check(spec(batch=batch, remat="full"))
 
 
+def test_a_batch_is_taken_in_as_few_parts_as_fit():
+  needs = lambda parts: memory.estimate(dataclasses.replace(spec(), accumulation=parts)).total
+  there = lambda size: dataclasses.replace(spec(), elsewhere=Machine("tpu", 1, int(size / memory.FILLED)))
+  assert [memory.in_parts(there(needs(parts) + 1000)).accumulation for parts in (1, 2, 4)] == [1, 2, 4]
+  assert memory.in_parts(there(1)).accumulation == 8
+  with pytest.raises(InputError, match="device's memory there"):
+    memory.check(there(1))
+
+
 def test_a_model_too_large_for_any_setting_is_refused():
   huge = dataclasses.replace(spec(), model=Architecture(head_dim=128).at(1 << 16, 96, 1024, 128))
   with pytest.raises(InputError, match="use a smaller model"):
     memory.check(huge)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_programs_are_lowered_for_machines_that_are_not_here(platform):
+  there = dataclasses.replace(spec(runs=8, compute_dtype="bfloat16"), layout=Layout(fsdp=True), elsewhere=Machine(platform, 16, 1 << 34))
+  assert dict(there.mesh.shape) == {"expert": 8, "data": 2, "tensor": 1}
+  text = stack.lower_training(there, 1)
+  assert "num_partitions = 16" in text and "bf16" in text

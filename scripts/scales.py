@@ -1,0 +1,89 @@
+"""Writes docs/scales.md: what configs/scales need of the devices of configs/machines, and that their programs lower for them.
+
+    python scripts/scales.py [--experts=8] [--lower] > docs/scales.md
+
+For every scale and machine: the seed, and its experts trained side by side, as the configs have them, with batches in as few
+parts as fit. With --lower the training programs are also lowered ahead of time on abstract meshes of the machine's kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Iterator
+
+from jaxsplit import cli
+from jaxsplit.data.tokenizer import Tokenization
+from jaxsplit.errors import InputError
+from jaxsplit.model.config import Architecture
+from jaxsplit.split.experiment import Experiment
+from jaxsplit.train import SETTINGS
+from jaxsplit.training import memory, stack
+from jaxsplit.training.loop import Training
+from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.sharding import Layout, Machine, filled
+from jaxsplit.training.stack import StackSpec
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+GiB = 1 << 30
+# Bytes of one device, as its maker counts them: TPUs from cloud.google.com/tpu/docs, GPUs from NVIDIA's data sheets.
+MACHINES = {
+    "v5e_8": Machine("tpu", 8, 16 * GiB), "v5e_16": Machine("tpu", 16, 16 * GiB), "v5e_256": Machine("tpu", 256, 16 * GiB),
+    "v6e_8": Machine("tpu", 8, 32 * GiB), "v5p_8": Machine("tpu", 4, 95 * GiB), "h100_8": Machine("cuda", 8, 80 * 10**9),
+    "h200_8": Machine("cuda", 8, 141 * 10**9),
+}
+
+HEAD = """# Scales and machines
+
+What training at the scales of `configs/scales` takes of each device of the machines in `configs/machines`: GiB of parameters,
+moments, gradients, activations and logits, by the estimate of `jaxsplit/training/memory.py` (within 15 % of XLA's own count on a
+CPU; not compared with a TPU or GPU yet). At most 85 % of a device are filled. A mesh is expert x data x tensor; parts are what
+`Training.accumulation = 0` cuts each run's batch into. The seed is one run, experts are {experts} trained side by side, each with its
+own float32 weights and moments. Every row that fits was lowered ahead of time for its platform on an abstract mesh. None was run.
+Written by `python scripts/scales.py --lower > docs/scales.md`.
+
+Where experts are too much: fewer at once (`Layout.expert`, with the rest of the devices on each one's batch and weights), or
+`Optimizer.moments = 'bfloat16'`, or a larger machine.
+"""
+
+
+def main() -> None:
+  """Prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--experts", type=int, default=8)
+  parser.add_argument("--lower", action="store_true")
+  flags = parser.parse_args()
+  print(HEAD.format(experts=flags.experts) + "\n| scale | machine | seed: mesh, parts, GiB a device | experts: mesh, parts, GiB a device |\n| --- | --- | --- | --- |")
+  for scale in sorted(path.stem for path in (CONFIGS / "scales").glob("*m.gin")) + sorted(
+      path.stem for path in (CONFIGS / "scales").glob("*b.gin")):
+    for machine in MACHINES:
+      columns = [told(spec, flags.lower) for spec in specs(scale, machine, flags.experts)]
+      print(f"| {scale.upper().replace('_', '.')} | {machine.replace('_', '-')} | {' | '.join(columns)} |", flush=True)
+
+
+def specs(scale: str, machine: str, experts: int) -> Iterator[StackSpec]:
+  """The stacks of the seed and of its experts."""
+  files = [CONFIGS / "scales" / f"{scale}.gin", CONFIGS / "machines" / f"{machine}.gin"]
+  given = cli.parse("train", "", SETTINGS, [f"--gin_file={file}" for file in files])
+  training, layout, there = given[Training], given[Layout], MACHINES[machine]
+  model = given[Architecture].at(*given[Experiment].target, given[Tokenization].vocab_size, training.sequence_length)
+  for runs in (1, filled(layout, experts, there)):
+    yield memory.in_parts(StackSpec(model, given[Optimizer], layout, runs, training.runs_per_map, training.batch_sequences, 0,
+                                    elsewhere=there))
+
+
+def told(spec: StackSpec, lower: bool) -> str:
+  """One stack in a few words."""
+  mesh = " x ".join(str(size) for size in spec.mesh.shape.values())
+  text = f"{mesh}, {spec.accumulation}, {memory.estimate(spec).total / GiB:.1f}"
+  try:
+    memory.check(spec)
+  except InputError:
+    return f"{text}: too much"
+  if lower:
+    stack.lower_training(spec, 1)
+  return text
+
+
+if __name__ == "__main__":
+  main()
