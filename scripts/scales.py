@@ -9,6 +9,7 @@ parts as fit. With --lower the training programs are also lowered ahead of time 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 
@@ -67,6 +68,8 @@ def specs(scale: str, machine: str, experts: int) -> Iterator[StackSpec]:
   given = cli.parse("train", "", SETTINGS, [f"--gin_file={file}" for file in files])
   training, layout, there = given[Training], given[Layout], MACHINES[machine]
   model = given[Architecture].at(*given[Experiment].target, given[Tokenization].vocab_size, training.sequence_length)
+  if there.platform == "tpu":  # As "auto" is there.
+    model = dataclasses.replace(model, attention="splash")
   for runs in (1, filled(layout, experts, there)):
     yield memory.in_parts(StackSpec(model, given[Optimizer], layout, runs, training.runs_per_map, training.batch_sequences, 0,
                                     elsewhere=there))

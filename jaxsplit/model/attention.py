@@ -1,18 +1,40 @@
-"""Causal self-attention over packed documents."""
+"""Causal self-attention over packed documents, by the kernel that suits the model and the device."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsplit.model import splash
+from jaxsplit.model.config import ModelConfig
+
 
 def segments(tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
   """Numbers the documents in each window: int32 [B, T], rising by one after every end-of-document token."""
   ends_BxT = (tokens_BxT == end_of_document).astype(jnp.int32)
   return jnp.cumsum(ends_BxT, axis=1) - ends_BxT
+
+
+def uses_splash(config: ModelConfig) -> bool:
+  """Whether this model's attention is the splash kernel."""
+  suits = splash.suits(config.sequence_length, config.head_dim)
+  return config.attention == "splash" or (config.attention == "auto" and suits and jax.default_backend() == "tpu")
+
+
+def attender(config: ModelConfig, tokens_BxT: jax.Array, end_of_document: int) -> Callable[..., jax.Array]:
+  """The model's attention over these windows: a function of q [B, T, G, Q, d], k and v [B, T, G, d] that gives [B, T, G, Q, d].
+
+  The Q queries of a group share its key and value. Made once, outside the scan over layers.
+  """
+  segments_BxT = segments(tokens_BxT, end_of_document) if config.document_masking else None
+  if uses_splash(config):
+    return functools.partial(splash.attend, segments_BxT=jnp.zeros_like(tokens_BxT) if segments_BxT is None else segments_BxT)
+  return functools.partial(dense, mask_Bx1xTxT=causal_mask(segments_BxT, tokens_BxT.shape[1]))
 
 
 def causal_mask(segments_BxT: jax.Array | None, length: int) -> jax.Array:
@@ -45,8 +67,8 @@ def rotate(x_BxTxGxPxd: jax.Array, rotation: Rotation) -> jax.Array:
   return rotated.astype(x_BxTxGxPxd.dtype)
 
 
-def attend(q_BxTxGxQxd: jax.Array, k_BxTxGxd: jax.Array, v_BxTxGxd: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
-  """Softmax attention; the Q queries of a group share its key and value. Returns [B, T, G, Q, d]."""
+def dense(q_BxTxGxQxd: jax.Array, k_BxTxGxd: jax.Array, v_BxTxGxd: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
+  """Softmax attention with whole scores; the Q queries of a group share its key and value. Returns [B, T, G, Q, d]."""
   batch, length, groups, queries, dim = q_BxTxGxQxd.shape
   q_BxTxHxd = q_BxTxGxQxd.reshape(batch, length, groups * queries, dim)
   return jax.nn.dot_product_attention(q_BxTxHxd, k_BxTxGxd, v_BxTxGxd, mask=mask_Bx1xTxT).reshape(q_BxTxGxQxd.shape)

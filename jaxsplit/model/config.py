@@ -8,6 +8,7 @@ from typing import Literal
 from jaxsplit.errors import InputError
 
 Remat = Literal["none", "dots", "full"]
+Kernel = Literal["auto", "dense", "splash"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Architecture:
     qk_norm: RMS-normalise queries and keys per head (arXiv 2302.05442): calms training at high rates.
     tie_embeddings: the output projection is the embedding, transposed.
     document_masking: attention stays inside a document.
+    attention: dense computes whole [T, T] scores; splash is JAX's flash attention for TPUs (T and head_dim in multiples of 128).
+      auto is splash on a TPU where the shapes suit it, dense elsewhere.
     rope_theta: base of the rotary frequencies.
     remat: what the backward pass recomputes: nothing, all but matmul outputs, or whole layers.
     compute_dtype: dtype of activations; parameters stay float32. auto is float32 on CPU, bfloat16 elsewhere.
@@ -32,6 +35,7 @@ class Architecture:
   qk_norm: bool = True
   tie_embeddings: bool = False
   document_masking: bool = True
+  attention: Kernel = "auto"
   rope_theta: float = 10_000.0
   remat: Remat = "none"
   compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -45,10 +49,13 @@ class Architecture:
     if heads % self.queries_per_kv:
       raise InputError(f"Architecture.queries_per_kv = {self.queries_per_kv} must divide the {heads} heads of width {width}; "
                        "use a multiple of queries_per_kv * head_dim as width")
+    if self.attention == "splash" and (sequence_length % 128 or self.head_dim % 128):
+      raise InputError(f"Architecture.attention = 'splash' takes multiples of 128, not Training.sequence_length = {sequence_length} and "
+                       f"Architecture.head_dim = {self.head_dim}; use 'auto'")
     return ModelConfig(
         vocab_size=vocab_size, sequence_length=sequence_length, width=width, depth=depth, heads=heads,
         kv_heads=heads // self.queries_per_kv, head_dim=self.head_dim, mlp_width=-(-int(width * self.mlp_ratio) // 16) * 16,
-        qk_norm=self.qk_norm, tie_embeddings=self.tie_embeddings, document_masking=self.document_masking,
+        qk_norm=self.qk_norm, tie_embeddings=self.tie_embeddings, document_masking=self.document_masking, attention=self.attention,
         rope_theta=self.rope_theta, remat=self.remat, compute_dtype=self.compute_dtype)
 
 
@@ -67,6 +74,7 @@ class ModelConfig:
   qk_norm: bool
   tie_embeddings: bool
   document_masking: bool
+  attention: Kernel
   rope_theta: float
   remat: Remat
   compute_dtype: Literal["auto", "float32", "bfloat16"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from jaxsplit.model import attention
 from jaxsplit.model.config import ModelConfig
 
 Params = Any  # A nested dict of arrays, as `initialize` gives it.
+Attend = Callable[..., jax.Array]  # As `attention.attender` gives it.
 
 _REMAT = {
     "none": lambda layer: layer,
@@ -74,7 +76,7 @@ class Attention(nnx.Module):
     if c.qk_norm:  # A scale for queries, one for keys.
       self.norm = RMSNorm((c.depth, 2, c.head_dim), ("layers", None, "head_dim"))
 
-  def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array, rotation: attention.Rotation) -> jax.Array:
+  def __call__(self, x_BxTxD: jax.Array, attend: Attend, rotation: attention.Rotation) -> jax.Array:
     dtype = x_BxTxD.dtype
     heads_BxTxGxMxd = jnp.einsum("BTD,DGMd->BTGMd", x_BxTxD, self.in_DxGxMxd[...].astype(dtype))
     qk_BxTxGxPxd, v_BxTxGxd = heads_BxTxGxMxd[..., :-1, :], heads_BxTxGxMxd[..., -1, :]
@@ -82,7 +84,7 @@ class Attention(nnx.Module):
       which_P = np.array([0] * (qk_BxTxGxPxd.shape[3] - 1) + [1])
       qk_BxTxGxPxd = self.norm(qk_BxTxGxPxd, which_P)
     qk_BxTxGxPxd = attention.rotate(qk_BxTxGxPxd, rotation)
-    y_BxTxGxQxd = attention.attend(qk_BxTxGxPxd[..., :-1, :], qk_BxTxGxPxd[..., -1, :], v_BxTxGxd, mask_Bx1xTxT)
+    y_BxTxGxQxd = attend(qk_BxTxGxPxd[..., :-1, :], qk_BxTxGxPxd[..., -1, :], v_BxTxGxd)
     return jnp.einsum("BTGQd,GQdD->BTD", y_BxTxGxQxd, self.out_GxQxdxD[...].astype(dtype))
 
 
@@ -107,8 +109,8 @@ class Layer(nnx.Module):
     self.attention_norm, self.attention = RMSNorm((c.depth, c.width), ("layers", "embed")), Attention(c, noise)
     self.mlp_norm, self.mlp = RMSNorm((c.depth, c.width), ("layers", "embed")), SwiGLU(c, noise)
 
-  def __call__(self, x_BxTxD: jax.Array, mask_Bx1xTxT: jax.Array, rotation: attention.Rotation) -> jax.Array:
-    x_BxTxD = x_BxTxD + self.attention(self.attention_norm(x_BxTxD), mask_Bx1xTxT, rotation)
+  def __call__(self, x_BxTxD: jax.Array, attend: Attend, rotation: attention.Rotation) -> jax.Array:
+    x_BxTxD = x_BxTxD + self.attention(self.attention_norm(x_BxTxD), attend, rotation)
     return x_BxTxD + self.mlp(self.mlp_norm(x_BxTxD))
 
 
@@ -125,11 +127,10 @@ class Transformer(nnx.Module):
 
   def __call__(self, tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
     c = self.config
-    segments_BxT = attention.segments(tokens_BxT, end_of_document) if c.document_masking else None
-    mask_Bx1xTxT = attention.causal_mask(segments_BxT, tokens_BxT.shape[1])
+    attend = attention.attender(c, tokens_BxT, end_of_document)
     rotation = attention.rotation(tokens_BxT.shape[1], c.head_dim, c.rope_theta)
     graph, layers = nnx.split(self.layers)
-    layer = _REMAT[c.remat](lambda x_BxTxD, weights: (nnx.merge(graph, weights)(x_BxTxD, mask_Bx1xTxT, rotation), None))
+    layer = _REMAT[c.remat](lambda x_BxTxD, weights: (nnx.merge(graph, weights)(x_BxTxD, attend, rotation), None))
     x_BxTxD = self.embed_VxD[...][tokens_BxT].astype(compute_dtype(c))
     x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, layers)
     return self.norm(x_BxTxD)

@@ -17,7 +17,7 @@ from jaxsplit.training.metrics import Metrics
 
 # Settings that say how to train, not what: an experiment may go on with others, on other devices for one.
 HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps",
-       "Training.retention", "Architecture.remat")
+       "Training.retention", "Architecture.remat", "Architecture.attention")
 
 _NOTES = ("made_with", "files", "checked")  # The parts of provenance.json.
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import jax
 
 from jaxsplit.errors import InputError
-from jaxsplit.model import transformer
+from jaxsplit.model import attention, transformer
 from jaxsplit.model.loss import logits_at_once
 from jaxsplit.training.stack import StackSpec
 
@@ -111,7 +111,7 @@ def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
   shared = lambda count: tensor if count % tensor == 0 else 1
   heads, kv, mlp = c.heads // shared(c.heads), c.kv_heads // shared(c.kv_heads), c.mlp_width // shared(c.mlp_width)
   q, qk, qkv = heads * c.head_dim, (heads + kv) * c.head_dim, (heads + 2 * kv) * c.head_dim
-  scores = heads * c.sequence_length * (4 + width)
+  scores = 0 if attention.uses_splash(c) else heads * c.sequence_length * (4 + width)
   norms = 2 * c.width * (4 + width) + (qk * 4 if c.qk_norm else 0)
   layer = norms + (qkv + qk + q + 2 * c.width + 6 * mlp) * width + scores
   kept = {"none": layer, "dots": (qkv + c.width + 2 * mlp + c.width) * width + c.width * width, "full": c.width * width}[c.remat]
