@@ -113,6 +113,11 @@ def run_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P("expert"))
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+  """For what every device has whole."""
+  return NamedSharding(mesh, P())
+
+
 def _devices(layout: Layout) -> list[jax.Device]:
   devices = jax.devices()
   if layout.devices > len(devices):
