@@ -157,34 +157,35 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
 def speed(evidence: Evidence, album: Album) -> Parts:
   """How fast training went, and where its time went."""
   stretches = sorted(read_telemetry(evidence.path / _TELEMETRY), key=lambda s: (s.params, s.leg.split("/")[0]))
-  if not stretches:
-    raise Missing("Nothing is known of the training's speed.")
   total = lambda name: sum(getattr(stretch, name) for stretch in stretches)
   peak = lambda name: max((getattr(stretch, name) or 0 for stretch in stretches))
-  rows = [_speeds(size, list(group)) for size, group in itertools.groupby(stretches, key=lambda s: s.leg.split("/")[0])]
+  groups = [(size, list(group)) for size, group in itertools.groupby(stretches, key=lambda s: s.leg.split("/")[0])]
+  rows = [_speeds(size, group) for size, group in (*groups, ("all", stretches))]
+  columns = [name for name in rows[0] if name != "MFU" or any(row["MFU"] for row in rows)]
   kinds = " and ".join(f"{count:,} x {kind}" for kind, count in sorted(
       {kind: max(s.devices for s in stretches if s.device == kind) for kind in {s.device for s in stretches}}.items()))
   memory = f"{peak('host_peak_bytes') / 1e9:.2f} GB by a process"
   if peak("device_peak_bytes"):
     memory += f", {peak('device_peak_bytes') / 1e9:.2f} GB on a device"
-  caption = (f"Training on {kinds}, all processes so far. FLOPs are the model's own; MFU is their share of what the devices can do at "
-             "best in bfloat16, where that is known. Then the shares of the time that went into waiting for data, handing work to "
-             "the devices, waiting for them, and metrics and snapshots. Waiting for the compiler took "
-             f"{total('compiler_wait_seconds'):,.0f} s more: {total('compiled'):,} programs were compiled and {total('loaded'):,} "
-             f"read from the cache, in {total('compile_seconds'):,.0f} s, most while others trained. Most memory in use: {memory}.")
-  return [html.table(["size", "N", "tokens", "seconds", "tokens/s", "FLOP/s", "MFU", "data", "dispatch", "devices", "other"],
-                     [*rows, _speeds("all", stretches)], caption, total=True)]
+  mfu = " MFU: their share of what the devices can do at best in bfloat16." if "MFU" in columns else ""
+  caption = (f"Training on {kinds}. FLOPs are the model's own.{mfu} Percentages on the right: time spent waiting for data, handing work "
+             "to the devices, waiting for them, and on metrics and snapshots. Waiting for the compiler took another "
+             f"{total('compiler_wait_seconds'):,.0f} s; {total('compiled'):,} programs were compiled and {total('loaded'):,} read from "
+             f"the cache, in {total('compile_seconds'):,.0f} s, some of it while others trained. Most memory in use: {memory}.")
+  return [html.table(columns, [[row[name] for name in columns] for row in rows], caption, total=True)]
 
 
-def _speeds(name: str, stretches: Sequence[Stretch]) -> list[str]:
+def _speeds(name: str, stretches: Sequence[Stretch]) -> dict[str, str]:
+  """A row of the table."""
   seconds, tokens = (sum(getattr(s, name) for s in stretches) for name in ("seconds", "tokens"))
   flops = sum(s.flops_per_second * s.seconds for s in stretches)
   mfu = None if any(s.mfu is None for s in stretches) else sum(s.mfu * s.seconds for s in stretches) / seconds
   params = {s.params for s in stretches}
-  shares = [f"{sum(getattr(s, f'{part}_seconds') for s in stretches) / seconds:.0%}"
-            for part in ("data", "dispatch", "device", "other")]
-  return [name, f"{params.pop():,}" if len(params) == 1 else "", f"{tokens:,}", f"{seconds:,.1f}", f"{tokens / seconds:,.0f}",
-          style.scientific(flops / seconds), "" if mfu is None else f"{mfu:.1%}", *shares]
+  shares = {part: f"{sum(getattr(s, f'{part}_seconds') for s in stretches) / seconds:.0%}"
+            for part in ("data", "dispatch", "device", "other")}
+  return {"size": name, "N": f"{params.pop():,}" if len(params) == 1 else "", "tokens": f"{tokens:,}", "seconds": f"{seconds:,.1f}",
+          "tokens/s": f"{tokens / seconds:,.0f}", "FLOP/s": style.scientific(flops / seconds),
+          "MFU": "" if mfu is None else f"{mfu:.1%}", **shares}
 
 
 def settings(evidence: Evidence, album: Album) -> Parts:
@@ -204,7 +205,7 @@ def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Alb
   if not evidence.experiment["sizes"]:
     found = [("fractions", "Measured against the split", measured_fractions)]
   probed = [("probe", "Learning rates", probe)] if len(evidence.config["Probe"]["rates"]) > 1 else []
-  timed = [("speed", "Speed", speed)] if (evidence.path / _TELEMETRY).exists() else []
+  timed = [("speed", "Speed", speed)] if read_telemetry(evidence.path / _TELEMETRY) else []
   return [*found, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger), *timed,
           ("settings", "Every setting", settings)]
 

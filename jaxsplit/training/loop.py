@@ -89,13 +89,15 @@ def train(
   block_steps = training.steps_per_dispatch
   starts = range(done, steps, block_steps)
   requests = (([first + start for first in first_batch], block_steps) for start in starts)
-  on_mesh = sharding.batch_sharding(spec.mesh), sharding.replicated(spec.mesh)
+  on_mesh = sharding.batch_sharding(spec.mesh)
+  lengths = {min(block_steps, steps - start) for start in starts}
+  counts = {count: jax.device_put(np.int32(count), sharding.replicated(spec.mesh)) for count in lengths}
   schedule = jax.device_put(schedule, sharding.run_sharding(spec.mesh))
   pending = taken = None
   for start, tokens in zip(starts, batches.blocks(requests)):
     clock.lap("data")
     count = min(block_steps, steps - start)
-    state, metrics = program(state, *jax.device_put((tokens, np.int32(count)), on_mesh), schedule)
+    state, metrics = program(state, jax.device_put(tokens, on_mesh), counts[count], schedule)
     clock.lap("dispatch")
     _hand_over(observe, pending, save, taken, clock)
     end = start + count
