@@ -28,6 +28,7 @@ from jaxsplit.split.workdir import Workdir
 from jaxsplit.training.interruption import Interrupted, Interruption
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.program_cache import keep_programs
 from jaxsplit.training.sharding import Layout, present_devices
 
 SETTINGS = (Experiment, Corpus, Tokenization, Phonebook, Probe, Architecture, Optimizer, Training, Layout, FitSettings)
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   settings = Settings(given[Experiment], given[Probe], given[Architecture], given[Optimizer], given[Training], given[Layout],
                       given[FitSettings])
   present_devices(settings.layout)
+  keep_programs()
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
     try:
       with Workdir(given.flags["workdir"], progress.say) as workdir:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from jaxsplit.report.comparison import comparison, predictions
 from jaxsplit.report.evidence import Evidence
 from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts
 from jaxsplit.training.metrics import read_metrics
+from jaxsplit.training.telemetry import Stretch, read_telemetry
 
 Parts = list[str]  # HTML.
+_TELEMETRY = "telemetry.jsonl"
 _UNTRAINED = "No stage of training is finished yet, so there are neither loss curves nor a ledger."
 
 
@@ -151,6 +154,40 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
           html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]
 
 
+def speed(evidence: Evidence, album: Album) -> Parts:
+  """How fast training went, and where its time went."""
+  stretches = sorted(read_telemetry(evidence.path / _TELEMETRY), key=lambda s: (s.params, s.leg.split("/")[0]))
+  total = lambda name: sum(getattr(stretch, name) for stretch in stretches)
+  peak = lambda name: max((getattr(stretch, name) or 0 for stretch in stretches))
+  groups = [(size, list(group)) for size, group in itertools.groupby(stretches, key=lambda s: s.leg.split("/")[0])]
+  rows = [_speeds(size, group) for size, group in (*groups, ("all", stretches))]
+  columns = [name for name in rows[0] if name != "MFU" or any(row["MFU"] for row in rows)]
+  kinds = " and ".join(f"{count:,} x {kind}" for kind, count in sorted(
+      {kind: max(s.devices for s in stretches if s.device == kind) for kind in {s.device for s in stretches}}.items()))
+  memory = f"{peak('host_peak_bytes') / 1e9:.2f} GB by a process"
+  if peak("device_peak_bytes"):
+    memory += f", {peak('device_peak_bytes') / 1e9:.2f} GB on a device"
+  mfu = " MFU: their share of what the devices can do at best in bfloat16." if "MFU" in columns else ""
+  caption = (f"Training on {kinds}. FLOPs are the model's own.{mfu} Percentages on the right: time spent waiting for data, handing work "
+             "to the devices, waiting for them, and on metrics and snapshots. Waiting for the compiler took another "
+             f"{total('compiler_wait_seconds'):,.0f} s; {total('compiled'):,} programs were compiled and {total('loaded'):,} read from "
+             f"the cache, in {total('compile_seconds'):,.0f} s, some of it while others trained. Most memory in use: {memory}.")
+  return [html.table(columns, [[row[name] for name in columns] for row in rows], caption, total=True)]
+
+
+def _speeds(name: str, stretches: Sequence[Stretch]) -> dict[str, str]:
+  """A row of the table."""
+  seconds, tokens = (sum(getattr(s, name) for s in stretches) for name in ("seconds", "tokens"))
+  flops = sum(s.flops_per_second * s.seconds for s in stretches)
+  mfu = None if any(s.mfu is None for s in stretches) else sum(s.mfu * s.seconds for s in stretches) / seconds
+  params = {s.params for s in stretches}
+  shares = {part: f"{sum(getattr(s, f'{part}_seconds') for s in stretches) / seconds:.0%}"
+            for part in ("data", "dispatch", "device", "other")}
+  return {"size": name, "N": f"{params.pop():,}" if len(params) == 1 else "", "tokens": f"{tokens:,}", "seconds": f"{seconds:,.1f}",
+          "tokens/s": f"{tokens / seconds:,.0f}", "FLOP/s": style.scientific(flops / seconds),
+          "MFU": "" if mfu is None else f"{mfu:.1%}", **shares}
+
+
 def settings(evidence: Evidence, album: Album) -> Parts:
   """Every setting."""
   blocks = []
@@ -168,7 +205,8 @@ def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Alb
   if not evidence.experiment["sizes"]:
     found = [("fractions", "Measured against the split", measured_fractions)]
   probed = [("probe", "Learning rates", probe)] if len(evidence.config["Probe"]["rates"]) > 1 else []
-  return [*found, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger),
+  timed = [("speed", "Speed", speed)] if read_telemetry(evidence.path / _TELEMETRY) else []
+  return [*found, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger), *timed,
           ("settings", "Every setting", settings)]
 
 

@@ -24,6 +24,8 @@ class Progress:
     self._console = Console(file=sys.stdout)
     self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
     self._stage, self._leg, self._loss, self._rate = "", "", float("nan"), 0.0
+    self._peak: float | None = None
+    self._mfu = 0.0
     self._planned = self._work_done = self._trained = self._ahead = 0.0
     self._cells = self._cells_done = 0
     self._began = self._printed = time.monotonic()
@@ -58,9 +60,9 @@ class Progress:
     self._cells += cells
     self._cells_done += cells_done
 
-  def start(self, leg: Leg, done: int) -> None:
-    """A leg begins, or goes on from a snapshot."""
-    self._leg, self._busy_since = leg.name, time.monotonic()
+  def start(self, leg: Leg, done: int, peak: float | None) -> None:
+    """A leg begins, or goes on from a snapshot, on devices that do at best `peak` FLOP/s, where that is known."""
+    self._leg, self._busy_since, self._peak = leg.name, time.monotonic(), peak
     self._work_done += self._work(leg, done)
 
   def advance(self, leg: Leg, steps: int, loss: float) -> None:
@@ -71,9 +73,10 @@ class Progress:
     self._loss = loss
     now = time.monotonic()
     self._busy += now - (self._busy_since or now)
-    elapsed, self._busy_since = now - (self._busy_since or now), now
-    tokens = steps * self._batch_tokens * len(leg.runs)
-    self._rate = 0.8 * self._rate + 0.2 * tokens / max(elapsed, 1e-6) if self._rate else tokens / max(elapsed, 1e-6)
+    elapsed, self._busy_since = max(now - (self._busy_since or now), 1e-6), now
+    self._rate = _smooth(self._rate, steps * self._batch_tokens * len(leg.runs) / elapsed)
+    if self._peak:
+      self._mfu = _smooth(self._mfu, work / elapsed / self._peak)
     self._show(now)
 
   def finish(self, cells: int) -> None:
@@ -91,7 +94,8 @@ class Progress:
 
   def _show(self, now: float) -> None:
     left = "?" if not self._trained else _clock(self._planned_left() * self._busy / self._trained)
-    fields = {"cells": f"{self._cells_done}/{self._cells}", "leg": self._leg, "tokens/s": f"{self._rate:,.0f}",
+    mfu = {"MFU": f"{self._mfu:.1%}"} if self._peak else {}
+    fields = {"cells": f"{self._cells_done}/{self._cells}", "leg": self._leg, "tokens/s": f"{self._rate:,.0f}", **mfu,
               "loss": f"{self._loss:.3f}", "time": _clock(now - self._began), "left": left}
     if self._live:
       table = Table(*fields, title=self._stage)
@@ -100,6 +104,10 @@ class Progress:
     elif now - self._printed >= _LINE_EVERY:
       self._printed = now
       self.say("  " + "  ".join(f"{name} {value}" for name, value in fields.items()))
+
+
+def _smooth(before: float, now: float) -> float:
+  return 0.8 * before + 0.2 * now if before else now
 
 
 def _clock(seconds: float) -> str:

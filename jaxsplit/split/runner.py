@@ -27,6 +27,8 @@ from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import train
 from jaxsplit.training.provenance import environment
 from jaxsplit.training.stack import State
+from jaxsplit.training.telemetry import Clock, peak_flops
+from jaxsplit.training.trace import Trace
 
 
 class Runner:
@@ -37,6 +39,7 @@ class Runner:
     self._progress, self._interruption = progress, interruption
     self._course = Course(store, rules)
     self._ahead = Ahead()
+    self._trace = Trace(workdir.path / "trace", rules.training.trace, progress.say)
     facts = {**environment(), "config": workdir.config_hash, "data": store.manifest_hash}
     self._made_with = workdir.record_provenance(facts)
     identity = Identity(store.manifest_hash, store.tokenizer.fingerprint, workdir.config_hash, rules.training.batch_tokens, facts)
@@ -50,6 +53,8 @@ class Runner:
 
   def __exit__(self, raised: type[BaseException] | None, *_) -> None:
     self._ahead.close(wait=raised is None)
+    if raised is None:
+      self._trace.close()
 
   def run(self, legs: Sequence[Leg], table: CellTable, then: Iterable[Leg] = ()) -> None:
     """Trains what `table` and the snapshots lack of `legs`, parents before children.
@@ -169,22 +174,33 @@ class Runner:
 
   def _stretch(self, leg: Leg, start: Start, attempt: int = 0) -> State:
     """Trains a leg, once."""
-    spec, metrics = self._course.spec(leg), self._workdir.metrics
+    spec, metrics, clock, trained = self._course.spec(leg), self._workdir.metrics, Clock(), 0
     self._ahead.wait(("train", spec))
-    self._progress.start(leg, start.done)
+    clock.lap("compiler")
+    self._progress.start(leg, start.done, peak_flops(spec))
+    self._trace.begin(leg.name)
 
     def observe(first_step: int, values: dict[str, np.ndarray]) -> None:
+      nonlocal trained
       values = {name: value[:, :len(leg.runs)] for name, value in values.items()}
       metrics.append(leg.name, first_step, values)
+      trained += len(values["loss"])
       self._progress.advance(leg, len(values["loss"]), float(np.mean(values["loss"][-1])))
+      self._trace.block()
 
     def save(step: int, state: State, prints: dict) -> None:
       self._snapshots.save(leg, step, state, fingerprint.as_text(prints), start, final=False)
 
-    return train(
-        spec, start.state, Batches(self._course.streams(leg, attempt), spec.batch), self._course.schedule(leg),
-        first_batch=[run.first_batch for run in self._course.rows(leg)], done=start.done, steps=leg.steps,
-        training=self._rules.training, observe=observe, save=save, interruption=self._interruption)
+    try:
+      return train(
+          spec, start.state, Batches(self._course.streams(leg, attempt), spec.batch), self._course.schedule(leg),
+          first_batch=[run.first_batch for run in self._course.rows(leg)], done=start.done, steps=leg.steps,
+          training=self._rules.training, observe=observe, save=save, interruption=self._interruption, clock=clock)
+    finally:
+      self._trace.end()
+      if trained:
+        self._workdir.telemetry.record(
+            leg.name, spec, runs=len(leg.runs), first_step=start.done, steps=trained, clock=clock)
 
   def _domains(self, run: Run) -> tuple[str, ...]:
     return (run.domain,) if run.domain else self._store.domains

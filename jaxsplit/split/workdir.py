@@ -14,10 +14,11 @@ from jaxsplit.files import TEMPORARY, content_hash, file_hash, read_json, write_
 from jaxsplit.split.lock import Lock
 from jaxsplit.training.checkpoint import Checkpoints
 from jaxsplit.training.metrics import Metrics
+from jaxsplit.training.telemetry import Telemetry
 
 # Settings that say how to train, not what: an experiment may go on with others, on other devices for one.
 HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps",
-       "Training.retention", "Architecture.remat", "Architecture.attention")
+       "Training.retention", "Training.trace", "Architecture.remat", "Architecture.attention")
 
 _NOTES = ("made_with", "files", "checked")  # The parts of provenance.json.
 
@@ -30,6 +31,7 @@ class Workdir:
       metrics.jsonl  every training step               ledger.json   who spent which tokens and FLOPs
       checkpoints/   snapshots                         law.json, plan.json, report.html, figures/
       store/         the tokens                        provenance.json, divergence.json
+      telemetry.jsonl  speed and memory                trace/  profiles
 
   Args:
     path: the folder; made if it is not there.
@@ -50,6 +52,7 @@ class Workdir:
     self._made_with = ""
     self.checkpoints = Checkpoints(self.path / "checkpoints", say)
     self.metrics = Metrics(self.path / "metrics.jsonl", say)
+    self.telemetry = Telemetry(self.path / "telemetry.jsonl")
 
   def __enter__(self) -> Workdir:
     self._lock = Lock(self.path / "lock", self.say)

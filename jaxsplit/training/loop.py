@@ -16,6 +16,7 @@ from jaxsplit.training.fingerprint import copy_with_fingerprint
 from jaxsplit.training.interruption import Interrupted, Interruption
 from jaxsplit.training.optimizer import Schedule
 from jaxsplit.training.stack import StackSpec, State
+from jaxsplit.training.telemetry import Clock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Training:
       target size: of trunks; all; or none (results).
     spike: how far, in nats, a run's mean loss must rise above its lowest, and stay, to count as diverged.
     retries: how often a stretch in which a run diverged is trained again, in another order of its data.
+    trace: the first blocks of the first leg whose name contains this are profiled, into trace/ in the work directory, as in
+      'd64-l4/experts'; empty for no trace.
   """
 
   sequence_length: int = 128
@@ -45,6 +48,7 @@ class Training:
   retention: Literal["trunks", "all", "results"] = "trunks"
   spike: float = 1.0
   retries: int = 1
+  trace: str = ""
 
   def __post_init__(self):
     if self.accumulation < 0 or (self.accumulation and self.batch_sequences % self.accumulation):
@@ -56,6 +60,7 @@ class Training:
     return self.sequence_length * self.batch_sequences
 
 
+@jax.transfer_guard("disallow")  # A transfer that nobody asked for would stall the devices in every block.
 def train(
     spec: StackSpec,
     state: State,
@@ -69,6 +74,7 @@ def train(
     observe: Callable[[int, dict[str, np.ndarray]], None],
     save: Callable[[int, State, dict[str, jax.Array]], None],
     interruption: Interruption,
+    clock: Clock,
 ) -> State:
   """Trains a stack from its step `done` to `steps`, both counted from the start of this leg.
 
@@ -81,36 +87,46 @@ def train(
     save: called with a step, a copy of the state after it, and its runs' fingerprints, every `training.save_every_steps` and
       before stopping on an interruption. It is called when all metrics before that step have been observed, a block late, so
       that the device is not waited for here either.
+    clock: is given the laps data, dispatch, device and other: see `telemetry.Stretch`.
 
   Raises:
     Interrupted: the state has been handed to `save`, and every metric to `observe`.
+    jax.errors.JaxRuntimeError: `observe` or `save` moved an array between host and device without saying so (device_put, device_get).
   """
   program = stack.train_block(spec)
   block_steps = training.steps_per_dispatch
   starts = range(done, steps, block_steps)
   requests = (([first + start for first in first_batch], block_steps) for start in starts)
   on_mesh = sharding.batch_sharding(spec.mesh)
+  lengths = {min(block_steps, steps - start) for start in starts}
+  counts = {count: jax.device_put(np.int32(count), sharding.replicated(spec.mesh)) for count in lengths}
   schedule = jax.device_put(schedule, sharding.run_sharding(spec.mesh))
   pending = taken = None
   for start, tokens in zip(starts, batches.blocks(requests)):
+    clock.lap("data")
     count = min(block_steps, steps - start)
-    state, metrics = program(state, jax.device_put(tokens, on_mesh), np.int32(count), schedule)
-    _hand_over(observe, pending, save, taken)
+    state, metrics = program(state, jax.device_put(tokens, on_mesh), counts[count], schedule)
+    clock.lap("dispatch")
+    _hand_over(observe, pending, save, taken, clock)
     end = start + count
     pending, taken = (start, count, metrics), None
     stopping = interruption.requested and end < steps
     if stopping or (end < steps and end // training.save_every_steps > start // training.save_every_steps):
       taken = (end, *copy_with_fingerprint(state))
+    clock.lap("dispatch")
     if stopping:
-      _hand_over(observe, pending, save, taken)
+      _hand_over(observe, pending, save, taken, clock)
       raise Interrupted
-  _hand_over(observe, pending, save, taken)
+  _hand_over(observe, pending, save, taken, clock)
   return state
 
 
-def _hand_over(observe, pending, save, taken) -> None:
+def _hand_over(observe, pending, save, taken, clock) -> None:
   if pending is not None:
     start, count, metrics = pending
-    observe(start, {name: np.asarray(values)[:count] for name, values in jax.device_get(metrics).items()})
+    metrics = jax.device_get(metrics)
+    clock.lap("device")
+    observe(start, {name: np.asarray(values)[:count] for name, values in metrics.items()})
   if taken is not None:
     save(*taken)
+  clock.lap("other")

@@ -129,6 +129,11 @@ def run_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
   return NamedSharding(mesh, P("expert"))
 
 
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+  """For what every device has whole."""
+  return NamedSharding(mesh, P())
+
+
 def _count(layout: Layout, elsewhere: Machine | None) -> int:
   there = elsewhere.devices if elsewhere else jax.device_count()
   if layout.devices > there:

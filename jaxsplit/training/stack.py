@@ -95,7 +95,7 @@ def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_mo
     rows: for each new run, its parent's row in the concatenation of `parents`.
     keep_moments: keep Adam's moments, or start them from zero.
   """
-  on_mesh = jax.device_put(list(parents), sharding.NamedSharding(spec.mesh, P()))
+  on_mesh = jax.device_put(list(parents), sharding.replicated(spec.mesh))
   return _compiled_fork(spec, keep_moments)(on_mesh, jnp.asarray(rows, jnp.int32))
 
 
@@ -177,7 +177,8 @@ def _training_arguments(spec: StackSpec, block_steps: int) -> tuple:
   tokens = jax.ShapeDtypeStruct((block_steps, spec.runs, spec.batch, window), jnp.int32, sharding=sharding.batch_sharding(mesh))
   per_run = lambda dtype: jax.ShapeDtypeStruct((spec.runs,), dtype, sharding=sharding.run_sharding(mesh))
   schedule = Schedule(per_run(jnp.float32), *[per_run(jnp.int32)] * 4)
-  return spec.abstract, tokens, np.int32(0), schedule
+  num_steps = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
+  return spec.abstract, tokens, num_steps, schedule
 
 
 def compile_evaluation(spec: StackSpec, windows: int, exact_match: bool = False) -> None:

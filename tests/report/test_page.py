@@ -1,9 +1,11 @@
 import html.parser
+import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from conftest import stretch
 
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.report.page import write_report
@@ -52,7 +54,7 @@ def report(finished, tmp_path_factory):
 def test_the_page_is_whole_and_self_contained(report):
   page = report.read_text()
   check(page)
-  for name in ("closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "settings"):
+  for name in ("closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "speed", "settings"):
     assert f'<section id="{name}">' in page and f'href="#{name}"' in page
   assert page.count("<svg") == 7 and "not finished" not in page
 
@@ -87,15 +89,15 @@ def test_writing_again_changes_nothing(phonebook):
     (["plan.json", "law.json"], {"closing", "split", "agreement", "law", "candidates"}, "no law yet"),
     (["plan.json", "law.json", "ledger.json"],
      {"closing", "split", "agreement", "law", "candidates", "curves", "ledger"}, "nor a ledger"),
-    (["plan.json", "law.json", "ledger.json", "metrics.jsonl", "cells.csv", "probe.csv"],
-     {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger"}, "No experts"),
+    (["plan.json", "law.json", "ledger.json", "metrics.jsonl", "telemetry.jsonl", "cells.csv", "probe.csv"],
+     {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "speed"}, "No experts"),
 ])
 def test_an_interrupted_experiment_has_a_page_too(workdir, lost, sections, sentence):
   for name in lost:
     (workdir / name).unlink()
   page = write_report(workdir).read_text()
   check(page)
-  everything = {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "settings"}
+  everything = {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "speed", "settings"}
   assert set(re.findall(r'<section id="(\w+)">', page)) == everything - sections
   assert "This experiment is not finished" in page and sentence in page
 
@@ -105,3 +107,16 @@ def test_the_phonebook_shows_accuracy(phonebook):
   check(page)
   assert "60% of 1,000,000 tokens on the shared seed did best: 71% of the entries recalled exactly, against 11% by" in page
   assert (phonebook / "figures" / "accuracy.svg").exists() and "no law" not in page
+
+
+def test_the_speed_is_told_by_size(workdir):
+  page = write_report(workdir).read_text()
+  row = "<tr><td>d16-l2</td><td>10,000</td><td>1,690,000</td><td>1,690.0</td><td>1,000</td>"
+  assert row in page and "<td>10%</td><td>25%</td><td>50%</td><td>15%</td>" in page
+  assert "Training on 2 x cpu" in page and "12 programs were compiled and 6 read from the cache, in 24 s" in page
+  assert "<th>MFU</th>" not in page
+  with (workdir / "telemetry.jsonl").open("a") as f:
+    f.write(json.dumps(vars(stretch("d64-l4/trunk/9", 9, 1, params=200_000, mfu=0.425, device="NVIDIA H200"))) + "\n{torn")
+  page = write_report(workdir).read_text()
+  check(page)
+  assert "<th>MFU</th>" in page and "<td>42.5%</td>" in page and "2 x NVIDIA H200 and 2 x cpu" in page

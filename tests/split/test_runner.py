@@ -13,6 +13,7 @@ from jaxsplit.model.config import Architecture
 from jaxsplit.split import tree
 from jaxsplit.split.cells import CellTable
 from jaxsplit.split.course import Course, Rules
+from jaxsplit.split.probe import Probe, probe_legs
 from jaxsplit.split.progress import Progress
 from jaxsplit.split.runner import Runner
 from jaxsplit.split.tree import Point, Shape
@@ -22,6 +23,7 @@ from jaxsplit.training.loop import Training
 from jaxsplit.training.metrics import Metrics, read_metrics
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.sharding import Layout
+from jaxsplit.training.telemetry import read_telemetry
 
 DOMAINS = ("d", "e", "f")
 
@@ -159,3 +161,43 @@ def test_a_snapshot_says_where_it_comes_from(whole):
   assert seal["runs"][0]["tokens"] == 40 * 16 and seal["runs"][0]["flops"] > 0
   made_with = read_json(whole[0] / "provenance.json")["made_with"]
   assert {cell.provenance for cell in whole[1].values()} == set(made_with)
+
+
+def test_a_trace_is_of_the_leg_that_is_asked_for(store, whole, tmp_path):
+  cells, _ = run(store, tmp_path / "w", trace="experts")
+  assert cells == whole[1]
+  assert [p.stat().st_size > 1000 for p in (tmp_path / "w" / "trace").rglob("*.trace.json.gz")] == [True]
+
+
+def test_telemetry_has_every_step_of_every_process(store, whole, tmp_path, monkeypatch):
+  steps = lambda path: [(line.leg, line.first_step, line.steps) for line in read_telemetry(path / "telemetry.jsonl")]
+  assert steps(whole[0]) == [("s/trunk/40", 0, 40), ("s/experts-40/cooldown-40", 0, 40)]
+  run_until(store, tmp_path / "w", monkeypatch, 9)
+  run(store, tmp_path / "w")
+  assert steps(tmp_path / "w") == [("s/trunk/40", 0, 40), ("s/experts-40/cooldown-40", 0, 24), ("s/experts-40/cooldown-40", 16, 24)]
+
+
+def test_each_stack_shape_is_compiled_once(store, tmp_path):
+  """Through probe, grid and proof, with two stack sizes: the trunk's, and that of three rates or three domains."""
+  training = Training(sequence_length=16, batch_sequences=2, steps_per_dispatch=8)
+  rules = Rules(training, Optimizer(warmup_tokens=64), Layout(devices=1), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
+  shape = Shape("s", Architecture(head_dim=8).at(8, 1, 256, 16), DOMAINS, 1, 5e-3, 1, lambda seed, expert: (expert or seed) // 2, True, False)
+  probes = probe_legs(Probe(rates=(1e-3, 2e-3, 4e-3)), [("s", shape.model)], [20], shape.cooldown)
+  grid = tree.build(shape, [Point(20, expert, "grid") for expert in (0, 12, 30)])
+  proof = tree.build(dataclasses.replace(shape, name="p", keep=True), [Point(30, 20, "split"), Point(44, 0, "dense")])
+  names = []
+  listener = lambda event, _, **about: names.append(about.get("fun_name")) if event.endswith("backend_compile_duration") else None
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    with Workdir(tmp_path / "w", lambda line: None) as workdir, Interruption() as interruption, Progress(32) as progress:
+      workdir.claim({"Experiment": {}}, "")
+      with Runner(store, rules, workdir, progress, interruption) as runner:
+        runner.run(probes, CellTable(tmp_path / "w" / "probe.csv"), then=grid)
+        runner.run(grid, CellTable(tmp_path / "w" / "cells.csv"), then=proof)
+        before = len(names)
+        runner.run(proof, CellTable(tmp_path / "w" / "cells.csv"))
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+  assert {(leg.model, len(leg.runs)) for leg in (*probes, *grid, *proof)} == {(shape.model, 1), (shape.model, 3)}
+  assert names.count("jit(block)") == 2 and names.count("jit(_new_stack)") == 2 and names.count("jit(gather)") >= 1
+  assert names[before:] == []  # Everything that the proof needs was there from the grid, to the smallest program.

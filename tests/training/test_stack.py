@@ -199,12 +199,13 @@ def test_programs_compiled_ahead_are_the_ones_that_run():
     ahead.ask(name, compile)
     ahead.wait(name)
     compile()
+  num_steps = jax.device_put(np.int32(STEPS), sharding.replicated(s.mesh))
   before = {name for name in compiled if name}
   assert before
   compiled.clear()
   on_mesh = sharding.run_sharding(s.mesh)
   state, _ = stack.train_block(s)(
-      stack.initialize(s, [1, 2]), jax.device_put(block, sharding.batch_sharding(s.mesh)), np.int32(STEPS), jax.device_put(schedule(2), on_mesh))
+      stack.initialize(s, [1, 2]), jax.device_put(block, sharding.batch_sharding(s.mesh)), num_steps, jax.device_put(schedule(2), on_mesh))
   held_out(s, state, windows)
   assert not before & set(compiled)
   ahead.close()
