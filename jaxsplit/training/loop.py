@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxsplit.data.stream import Batches
-from jaxsplit.training import sharding, stack
+from jaxsplit.training import placement, sharding, stack
 from jaxsplit.training.fingerprint import copy_with_fingerprint
 from jaxsplit.training.interruption import Interrupted, Interruption
 from jaxsplit.training.optimizer import Schedule
@@ -82,15 +82,15 @@ def train(
   starts = range(done, steps, block_steps)
   requests = (([first + start for first in first_batch], block_steps) for start in starts)
   on_mesh = sharding.batch_sharding(spec.mesh)
-  schedule = jax.device_put(schedule, sharding.run_sharding(spec.mesh))
+  schedule = placement.put(schedule, sharding.run_sharding(spec.mesh))
   pending = taken = None
-  for start, tokens in zip(starts, batches.blocks(requests)):
+  for start, tokens in zip(starts, placement.blocks(batches, requests, block_steps, on_mesh)):
     count = min(block_steps, steps - start)
-    state, metrics = program(state, jax.device_put(tokens, on_mesh), np.int32(count), schedule)
+    state, metrics = program(state, tokens, np.int32(count), schedule)
     _hand_over(observe, pending, save, taken)
     end = start + count
-    pending, taken = (start, count, metrics), None
-    stopping = interruption.requested and end < steps
+    pending, taken = (start, count, placement.everywhere(metrics)), None
+    stopping = interruption.agreed() and end < steps
     if stopping or (end < steps and end // training.save_every_steps > start // training.save_every_steps):
       taken = (end, *copy_with_fingerprint(state))
     if stopping:

@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 from jaxsplit.errors import InputError
 from jaxsplit.model.config import ModelConfig
 from jaxsplit.model.transformer import param_axes
+from jaxsplit.training import hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Layout:
     data: devices that share one run's batch. 0 takes all that are left, but on a CPU one: its cores are quicker apart.
     tensor: devices that share one layer's heads and hidden units.
     fsdp: parameters and moments are sharded over `data` too, instead of replicated.
-    devices: how many to use; 0 is all. A CPU counts as one per core, so that runs train side by side.
+    devices: how many to use, evenly from all processes; 0 is all. A CPU counts as one per core, so that runs train side by side.
   """
 
   expert: int = 0
@@ -41,7 +42,12 @@ class Layout:
 
 def present_devices(layout: Layout) -> None:
   """Makes a CPU look like several devices, if asked for. To be called before JAX touches a backend."""
-  jax.config.update("jax_num_cpu_devices", layout.devices or len(os.sched_getaffinity(0)))
+  if layout.devices % hosts.count():
+    raise InputError(f"Layout.devices = {layout.devices} is not the same number for each of {hosts.count()} processes; "
+                     f"use a multiple of {hosts.count()}, or 0 for all")
+  jax.config.update("jax_num_cpu_devices", layout.devices // hosts.count() or len(os.sched_getaffinity(0)))
+  if hosts.count() > 1:
+    jax.devices()  # Processes tell each other what devices they have; were the lead to touch them alone, it would wait for ever.
 
 
 def filled(layout: Layout, runs: int) -> int:
@@ -74,11 +80,15 @@ def make_mesh(layout: Layout, rows: int, batch: int) -> Mesh:
   if rows % expert:
     raise InputError(f"a stack of {rows} runs cannot be shared by Layout.expert = {expert} device groups; "
                      f"use expert from {[e for e in _divisors(groups) if rows % e == 0]} or 0 for the best fit")
-  left = 1 if devices[0].platform == "cpu" else groups // expert
+  left = 1 if devices[0].platform == "cpu" and hosts.count() == 1 else groups // expert
   data = layout.data or math.gcd(batch, left)
   if batch % data:
     raise InputError(f"a batch of {batch} sequences cannot be shared by Layout.data = {data} devices; "
                      f"use a multiple of {data} as Training.batch_sequences, or data from {_divisors(math.gcd(batch, groups))}")
+  if hosts.count() > 1 and expert * data * layout.tensor != len(devices):  # Arrays move between meshes of the same devices only.
+    raise InputError(f"a stack of {rows} runs with batches of {batch} sequences uses {expert * data * layout.tensor} of {len(devices)} "
+                     f"devices, but {hosts.count()} processes need a part for each; use a multiple of {groups // expert} as "
+                     "Training.batch_sequences, or fewer Layout.devices")
   used = devices[:expert * data * layout.tensor]
   return jax.make_mesh((expert, data, layout.tensor), ("expert", "data", "tensor"), devices=used, axis_types=(AxisType.Auto,) * 3)
 
@@ -116,8 +126,11 @@ def run_sharding(mesh: Mesh) -> NamedSharding:
 def _devices(layout: Layout) -> list[jax.Device]:
   devices = jax.devices()
   if layout.devices > len(devices):
-    raise InputError(f"Layout.devices = {layout.devices}, but this machine has {len(devices)}; use at most that many, or 0 for all")
-  return devices[:layout.devices or None]
+    raise InputError(f"Layout.devices = {layout.devices}, but there are {len(devices)}; use at most that many, or 0 for all")
+  if hosts.count() == 1 or not layout.devices:
+    return devices[:layout.devices or None]
+  of_process = [[device for device in devices if device.process_index == process] for process in range(hosts.count())]
+  return [device for those in of_process for device in those[:layout.devices // hosts.count()]]
 
 
 def _groups(layout: Layout) -> int:
