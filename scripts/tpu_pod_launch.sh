@@ -19,7 +19,8 @@ on_hosts() {  # on_hosts WORKERS COMMAND
 }
 
 case "${1:-}" in
-  --setup) on_hosts "${WORKERS:-all}" "cd $CHECKOUT && bash scripts/tpu_vm_setup.sh"; exit ;;  # WORKERS=0 where CHECKOUT is shared.
+  # WORKERS=0 where CHECKOUT is shared.
+  --setup) on_hosts "${WORKERS:-all}" "cd $CHECKOUT && bash scripts/tpu_vm_setup.sh"; exit ;;
   --stop) on_hosts all 'kill -TERM "$(cat /tmp/jaxsplit.pid)"'; exit ;;
 esac
 arguments=$(printf '%q ' "$@")

@@ -180,7 +180,8 @@ class _Story:
   def fit(self) -> Law:
     """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells before."""
     hosts.share(self._fit)
-    return load_law(self._workdir.path / "law.json")  # As it is in the file, so that a plan read off it later is the same to the last bit.
+    # As it is in the file, so that a plan read off it later is the same to the last bit.
+    return load_law(self._workdir.path / "law.json")
 
   def _fit(self) -> None:
     path, grid = self._workdir.path / "law.json", [cell for cell in self._cells if cell.role == "grid"]

@@ -90,8 +90,8 @@ class Workdir:
     self.config_hash = content_hash(json.dumps(decisive, sort_keys=True))
     hosts.share(lambda: self._claim(config, decisive, operative))
     if not (self.path / "config.json").exists():
-      raise InputError(f"--workdir={self.path}: what process 0 writes is not seen on {socket.gethostname()}; name a folder on a file "
-                       "system that all hosts share")
+      raise InputError(f"--workdir={self.path}: what process 0 writes is not seen on {socket.gethostname()}; name a folder on a "
+                       "file system that all hosts share")
 
   def _claim(self, config: dict[str, Any], decisive: dict[str, Any], operative: str) -> None:
     file = self.path / "config.json"

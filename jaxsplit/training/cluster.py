@@ -14,8 +14,8 @@ import urllib.request
 from jaxsplit.errors import InputError
 
 FLAGS = {
-    "coordinator": "of several processes that train together: host:port of process 0, as 10.0.0.1:1234; found by itself on TPU pods, "
-                   "SLURM and Open MPI",
+    "coordinator": "of several processes that train together: HOST:PORT of process 0, as 10.0.0.1:1234; without these three "
+                   "flags, a TPU slice, SLURM and Open MPI are seen by themselves",
     "processes": "how many there are",
     "process": "which of them this one is, from 0",
 }
@@ -54,7 +54,8 @@ def find(coordinator: str | None, processes: str | None, process: str | None) ->
   if missing == ["--coordinator", "--process"] and processes == "1":
     return None
   if missing:
-    raise InputError(f"{' and '.join(missing)} missing: --coordinator=HOST:PORT, --processes=COUNT and --process=INDEX go together")
+    raise InputError(f"{' and '.join(missing)} missing: --coordinator=HOST:PORT, --processes=COUNT and --process=INDEX "
+                     "go together")
   host, _, port = coordinator.rpartition(":")
   if not (host and port.isdecimal() and 0 < int(port) < 65536):
     raise InputError(f"--coordinator={coordinator}: must be HOST:PORT of process 0, as 10.0.0.1:1234")

@@ -31,7 +31,7 @@ T = TypeVar("T")
 _POLL = 0.5  # Seconds between looks at what other processes have to say; signals are noticed as often.
 _GRACE = 3.0  # Seconds in which a process may end by itself, for a reason that another has given too.
 _LONG = 24 * 3600_000  # Milliseconds: a barrier waits as long as it takes; processes that are gone are noticed elsewhere.
-_TIDY_EVERY = 64
+_BATCH = 64  # Shared values that are forgotten together, so that they do not pile up.
 
 
 @dataclasses.dataclass
@@ -41,7 +41,7 @@ class _Group:
   Attributes:
     index, count: who it is, of how many.
     client: of the coordination service.
-    shared: how many values were shared so far.
+    shared, forgotten: how many values were shared so far, and how many batches of them are dropped.
     deciding: it is the lead, and calls what the others will be told of.
     stop: a signal has reached some process.
     leaving: it is about to end.
@@ -51,6 +51,7 @@ class _Group:
   count: int
   client: Any
   shared: int = 0
+  forgotten: int = 0
   deciding: bool = False
   stop: bool = False
   leaving: bool = False
@@ -84,12 +85,13 @@ def share(make: Callable[[], T]) -> T:
   if group is None or group.deciding:
     return make()
   group.shared += 1
-  key = _key("shared", group.shared)
+  batch, last = divmod(group.shared, _BATCH)
+  key = _key("shared", batch, last)
   if group.index:
-    value = _unpacked(_read(group.client, key))
-    if group.shared % _TIDY_EVERY == 0:
-      group.client.key_value_set(_key("read", group.index), str(group.shared), allow_overwrite=True)
-    return value
+    text = _read(group.client, key)
+    if last == 0:
+      group.client.key_value_set(_key("read", group.index), str(batch), allow_overwrite=True)
+    return _unpacked(text)
   error = None
   try:
     group.deciding = True
@@ -99,8 +101,8 @@ def share(make: Callable[[], T]) -> T:
   finally:
     group.deciding = False
   group.client.key_value_set(key, json.dumps(message))
-  if group.shared % _TIDY_EVERY == 0:
-    _forget_what_all_have_read(group)
+  if last == 0:
+    _forget(group)
   if error is not None:
     error.shared = True
     raise error
@@ -267,11 +269,13 @@ def _read(client: Any, key: str) -> str:
         raise
 
 
-def _forget_what_all_have_read(group: _Group) -> None:
-  read = {key: int(text) for key, text in group.client.key_value_dir_get(_key("read"))}
+def _forget(group: _Group) -> None:
+  """Drops the batches that all processes say they have read."""
+  read = [int(text) for _, text in group.client.key_value_dir_get(_key("read"))]
   if len(read) == group.count - 1:
-    for number in range(min(read.values()), max(min(read.values()) - 4 * _TIDY_EVERY, 0), -1):
-      group.client.key_value_delete(_key("shared", number))
+    for batch in range(group.forgotten, min(read)):
+      group.client.key_value_delete(_key("shared", batch))
+    group.forgotten = min(read)
 
 
 def _key(*parts: Any) -> str:

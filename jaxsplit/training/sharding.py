@@ -86,9 +86,9 @@ def make_mesh(layout: Layout, rows: int, batch: int) -> Mesh:
     raise InputError(f"a batch of {batch} sequences cannot be shared by Layout.data = {data} devices; "
                      f"use a multiple of {data} as Training.batch_sequences, or data from {_divisors(math.gcd(batch, groups))}")
   if hosts.count() > 1 and expert * data * layout.tensor != len(devices):  # Arrays move between meshes of the same devices only.
-    raise InputError(f"a stack of {rows} runs with batches of {batch} sequences uses {expert * data * layout.tensor} of {len(devices)} "
-                     f"devices, but {hosts.count()} processes need a part for each; use a multiple of {groups // expert} as "
-                     "Training.batch_sequences, or fewer Layout.devices")
+    raise InputError(f"a stack of {rows} runs with batches of {batch} sequences uses {expert * data * layout.tensor} of "
+                     f"{len(devices)} devices, but {hosts.count()} processes need a part for each; use a multiple of "
+                     f"{groups // expert} as Training.batch_sequences, or fewer Layout.devices")
   used = devices[:expert * data * layout.tensor]
   return jax.make_mesh((expert, data, layout.tensor), ("expert", "data", "tensor"), devices=used, axis_types=(AxisType.Auto,) * 3)
 
