@@ -152,16 +152,28 @@ def _join(address: Address) -> None:
   # A handler of its own for SIGTERM, which Interruption would replace anyway.
   jax.config.update("jax_enable_preemption_service", False)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  where = address.coordinator or f"the coordinator that JAX finds for {address.method}"
+  alone = InputError(f"the processes did not all meet at {where} within {address.timeout} s; start as many as there are said to be, "
+                     "all with one coordinator that they can reach")
+  patience = threading.Timer(address.timeout, _give_up, [alone])  # JAX's own ends in an abort, without a word on what to do.
+  patience.daemon = True
+  patience.start()
   try:
     jax.distributed.initialize(address.coordinator, address.processes, address.process, cluster_detection_method=address.method,
-                               initialization_timeout=address.timeout)
+                               initialization_timeout=address.timeout + 60)
   except (RuntimeError, ValueError, OSError) as error:
-    raise InputError(f"process {address.process if address.process is not None else '?'} could not join the others at "
-                     f"{address.coordinator or 'the coordinator that ' + address.method + ' names'} within {address.timeout} s "
-                     f"({_first_line(error)}); start as many processes as there are said to be, with one coordinator") from None
+    raise InputError(f"{alone} ({_first_line(error)})") from None
+  finally:
+    patience.cancel()
   state = distributed.global_state
   _group = _Group(state.process_id, state.num_processes, state.client)
   threading.Thread(target=_watch, args=(_group,), name="hosts", daemon=True).start()
+
+
+def _give_up(error: InputError) -> NoReturn:
+  code, line = ending(error)
+  print(f"jaxsplit: {line}", file=sys.stderr, flush=True)
+  os._exit(code)
 
 
 def _part() -> None:

@@ -133,6 +133,14 @@ def test_begun_by_two_continued_by_one_and_finished_by_two_equals_one(corpus, tm
   assert "report.html" in said(parts, 1) and "report" not in pathlib.Path(f"{parts}.1.log").read_text()
 
 
+def test_processes_that_do_not_come_are_not_waited_for_for_ever():
+  code = ("from jaxsplit.training import hosts\nfrom jaxsplit.training.cluster import Address\n"
+          "with hosts.together(Address('127.0.0.1:9', 2, 1, 'deactivate', timeout=1)): pass")
+  done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                        timeout=SECONDS)
+  assert done.returncode == 2 and "did not all meet at 127.0.0.1:9 within 1 s" in done.stderr
+
+
 def test_an_error_in_one_ends_all_and_is_named(corpus, tmp_path):
   workdir = tmp_path / "w"
   other = lambda process: ["--gin.Experiment.seed=1"] if process else []
