@@ -22,7 +22,7 @@ from typing import Any
 import gin
 from gin import config_parser
 
-from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, InputError, nearest
+from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, InputError, ending, nearest
 
 _UNSET = object()
 
@@ -118,17 +118,12 @@ def run(door: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
   # Paths that a user's shell closes (`| head`) are no error of ours.
   try:
     code = door(None) or 0
-  except InputError as error:
-    message = " ".join(str(error).split())
-    print(f"jaxsplit: {message}", file=sys.stderr)
-    code = 2
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 1
-  except OSError as error:
-    where = f"{error.filename}: " if error.filename else ""
-    print(f"jaxsplit: {where}{error.strerror or error}; when that is mended, the same command goes on from here", file=sys.stderr)
-    code = FAULT_EXIT_CODE
+  except (InputError, OSError) as error:
+    code, line = ending(error)
+    print(f"jaxsplit: {line}", file=sys.stderr)
   except KeyboardInterrupt:
     code = 130  # 128 + SIGINT, as shells have it.
   if code in (RETRY_EXIT_CODE, FAULT_EXIT_CODE):

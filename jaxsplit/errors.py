@@ -9,12 +9,26 @@ RETRY_EXIT_CODE = 75  # EX_TEMPFAIL: the same command, given again, goes on wher
 FAULT_EXIT_CODE = 74  # EX_IOERR: a disk is full or lost, say. The same command may go on once somebody has seen to it.
 
 
+class Interrupted(BaseException):
+  """Raised where a run stops because it was asked to. No Exception: `except Exception` shall not swallow it."""
+
+
 class InputError(ValueError):
   """Something the user gave cannot work.
 
   The message is one line: what is wrong, where (file and line, flag, config name), and what to do.
   Every door prints it without a traceback and exits with code 2.
   """
+
+
+def ending(error: BaseException) -> tuple[int, str] | None:
+  """The exit code and the one line that an expected error ends a door with; None where it needs a traceback."""
+  if isinstance(error, InputError):
+    return 2, " ".join(str(error).split())
+  if isinstance(error, OSError):
+    where = f"{error.filename}: " if error.filename else ""
+    return FAULT_EXIT_CODE, f"{where}{error.strerror or error}; when that is mended, the same command goes on from here"
+  return None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

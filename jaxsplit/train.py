@@ -14,7 +14,7 @@ from jaxsplit import cli
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.phonebook import Phonebook, phonebook_store
 from jaxsplit.data.preparation import prepare_store
-from jaxsplit.data.store import Store
+from jaxsplit.data.store import Store, open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.law import FitSettings
@@ -25,6 +25,7 @@ from jaxsplit.split.experiment import Experiment, Settings
 from jaxsplit.split.probe import Probe
 from jaxsplit.split.progress import Progress
 from jaxsplit.split.workdir import Workdir
+from jaxsplit.training import cluster, hosts
 from jaxsplit.training.interruption import Interrupted, Interruption
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
@@ -35,11 +36,17 @@ SETTINGS = (Experiment, Corpus, Tokenization, Phonebook, Probe, Architecture, Op
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  given = cli.parse("train", __doc__, SETTINGS, argv, flags={"workdir": "where everything is written; required"})
+  given = cli.parse("train", __doc__, SETTINGS, argv, flags={"workdir": "where everything is written; required", **cluster.FLAGS})
   if not given.flags["workdir"]:
     raise InputError("--workdir is missing; name a folder, as in --workdir=runs/mine")
   settings = Settings(given[Experiment], given[Probe], given[Architecture], given[Optimizer], given[Training], given[Layout],
                       given[FitSettings])
+  with hosts.together(cluster.find(*(given.flags[name] for name in cluster.FLAGS))):
+    return run(given, settings)
+
+
+def run(given: cli.Settings, settings: Settings) -> int:
+  """The experiment, from its tokens to its report."""
   present_devices(settings.layout)
   keep_programs()
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
@@ -49,20 +56,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = read_store(given, workdir, progress)
         findings = experiment.run(settings, store, workdir, progress, interruption)
         progress.stage("writing the report")
-        report = write_report(workdir.path)
+        report = hosts.share(lambda: str(write_report(workdir.path)))
     except Interrupted:
       progress.say(f"stopped and saved; the same command goes on from here (exit code {RETRY_EXIT_CODE})")
       return RETRY_EXIT_CODE
-  print(f"\n{findings.summary}\n\nreport: {report}" if findings.summary else f"report: {report}")
+  progress.say(f"\n{findings.summary}\n\nreport: {report}" if findings.summary else f"report: {report}")
   return 0
 
 
 def read_store(given: cli.Settings, workdir: Workdir, progress: Progress) -> Store:
   """The experiment's tokens: the corpus, tokenized once, or the phonebook."""
-  if given[Experiment].data == "phonebook":
-    return phonebook_store(given[Phonebook], workdir.path / "store")
-  progress.stage("reading the corpus")
-  return prepare_store(given[Corpus], given[Tokenization], workdir.path / "store", progress.say)
+  folder = workdir.path / "store"
+
+  def prepare() -> None:
+    if given[Experiment].data == "phonebook":
+      phonebook_store(given[Phonebook], folder)
+    else:
+      progress.stage("reading the corpus")
+      prepare_store(given[Corpus], given[Tokenization], folder, progress.say)
+
+  hosts.share(prepare)
+  return open_store(folder)
 
 
 if __name__ == "__main__":

@@ -153,30 +153,33 @@ class Batches:
   streams: Sequence[Stream]
   batch_size: int
 
-  def block(self, first_step: Sequence[int], num_steps: int, rows: slice = slice(None)) -> np.ndarray:
+  def block(self, first_step: Sequence[int], num_steps: int, rows: slice | np.ndarray = slice(None),
+            runs: slice | np.ndarray = slice(None)) -> np.ndarray:
     """Consecutive batches of every run: int32 [num_steps, R, B, T + 1].
 
     Args:
       first_step: the step at which each run's batches begin, [R]; runs of a stack may have different histories.
       num_steps: how many steps.
-      rows: the rows of each batch to read; a host that holds a part of the batch axis reads only its own.
+      rows, runs: the rows of each batch and the runs to read; a host that holds a part of them reads only its own.
     """
-    row = np.arange(self.batch_size)[rows]
-    out = np.empty((num_steps, len(self.streams), len(row), self.streams[0].window_length), np.int32)
-    for run, (stream, first) in enumerate(zip(self.streams, first_step, strict=True)):
+    row, taken = np.arange(self.batch_size)[rows], np.arange(len(self.streams))[runs]
+    of_run = list(zip(self.streams, first_step, strict=True))
+    out = np.empty((num_steps, len(taken), len(row), self.streams[0].window_length), np.int32)
+    for place, (stream, first) in enumerate(of_run[run] for run in taken):
       steps = first + np.arange(num_steps, dtype=np.int64)
-      out[:, run] = stream.rows((steps[:, None] * self.batch_size + row).ravel()).reshape(num_steps, len(row), -1)
+      out[:, place] = stream.rows((steps[:, None] * self.batch_size + row).ravel()).reshape(num_steps, len(row), -1)
     return out
 
-  def blocks(self, requests: Iterable[tuple[Sequence[int], int]], rows: slice = slice(None)) -> Iterator[np.ndarray]:
-    """Yields `block(first_step, num_steps, rows)` of each request, in order; a thread reads the next one meanwhile.
+  def blocks(self, requests: Iterable[tuple[Sequence[int], int]], rows: slice | np.ndarray = slice(None),
+             runs: slice | np.ndarray = slice(None)) -> Iterator[np.ndarray]:
+    """Yields `block(first_step, num_steps, rows, runs)` of each request, in order; a thread reads the next one meanwhile.
 
     Requests are taken one ahead of the blocks.
     """
     with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
       ahead = None
       for first_step, num_steps in requests:
-        following = reader.submit(self.block, first_step, num_steps, rows)
+        following = reader.submit(self.block, first_step, num_steps, rows, runs)
         if ahead is not None:
           yield ahead.result()
         ahead = following

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from jaxsplit.training import sharding, stack
+from jaxsplit.training import placement, sharding, stack
 from jaxsplit.training.stack import StackSpec, State
 
 
@@ -29,7 +28,7 @@ def held_out(spec: StackSpec, state: State, windows: Sequence[Sequence[np.ndarra
   for column in zip(*windows, strict=True):  # One set for every run at a time: one program serves any M.
     counts_R = np.array([len(one) for one in column], np.int32)
     tokens_RxVxT1 = np.stack([np.pad(one, ((0, most - len(one)), (0, 0))) for one in column])
-    sums = jax.device_get(program(state["params"], *jax.device_put((tokens_RxVxT1, counts_R), on_mesh)))
+    sums = placement.fetch(program(state["params"], *placement.put((tokens_RxVxT1, counts_R), on_mesh)))
     scored = tokens_RxVxT1.shape[2] - 1 if spec.loss_mask is None else sum(spec.loss_mask)
     for name, sum_R in sums.items():
       means.setdefault(name, []).append(np.asarray(sum_R, np.float64) / counts_R / (scored if name == "loss" else 1))

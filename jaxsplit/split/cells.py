@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
+from jaxsplit.training import hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,8 @@ _TEXTS = {"domain", "role", "status", "provenance"}
 class CellTable:
   """The cells measured so far, kept in their file in the order of their keys, so that no history shows in it.
 
+  Of several processes, the lead's holds them all and is asked; the others' begin empty and write nothing.
+
   Args:
     path: the file.
     say: told of damaged rows; they are measured again.
@@ -80,8 +83,12 @@ class CellTable:
 
   def __init__(self, path: pathlib.Path, say: Callable[[str], None] = print):
     self.path = path
-    cells, damaged = _read(path) if path.exists() else ([], [])
-    self._cells: dict[tuple, Cell] = {cell.key: cell for cell in cells}
+    self._cells: dict[tuple, Cell] = {}
+    hosts.share(lambda: self._load(say))
+
+  def _load(self, say: Callable[[str], None]) -> None:
+    cells, damaged = _read(self.path) if self.path.exists() else ([], [])
+    self._cells = {cell.key: cell for cell in cells}
     if damaged:
       if not cells:
         raise damaged[0]
@@ -102,7 +109,8 @@ class CellTable:
     # As they will be read from the file: a process that goes on must see the same numbers as one that never stopped.
     cells = [_parsed([_text(getattr(cell, name)) for name in _COLUMNS]) for cell in cells]
     self._cells |= {cell.key: cell for cell in cells}
-    self._write()
+    if hosts.is_lead():
+      self._write()
 
   def _write(self) -> None:
     rows = [[_text(getattr(cell, name)) for name in _COLUMNS] for cell in self]

@@ -9,7 +9,7 @@ from typing import Literal
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError
 from jaxsplit.files import content_hash, write_json
-from jaxsplit.law import FitSettings, Law, Plan, fit_law, load_law, plan_split
+from jaxsplit.law import FitSettings, Law, Plan, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.model.config import Architecture, ModelConfig
 from jaxsplit.split import guards, ledger, tree
@@ -21,6 +21,7 @@ from jaxsplit.split.course import Rules
 from jaxsplit.split.runner import Runner
 from jaxsplit.split.tree import Leg, Point, Shape
 from jaxsplit.split.workdir import Workdir
+from jaxsplit.training import hosts
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
@@ -165,7 +166,8 @@ class _Story:
     if len(probe.rates) > 1:
       self._progress.stage(f"probing {len(probe.rates)} learning rates at each size")
       self._run("probe", self._probe_legs(), table, then=self._grid_legs(_ANY_RATE) or self._proof_legs(_ANY_RATE, None))
-    rule = fit_rates(probe, list(table))
+    rule = hosts.share(lambda: dataclasses.asdict(fit_rates(probe, list(table))))
+    rule = RateRule(**rule)
     for size, model in self._models.items():
       self._progress.say(f"  {_name(size)}: N = {model.params:,}, learning rate {rule.rate(model.params):g}")
     return rule
@@ -179,6 +181,11 @@ class _Story:
 
   def fit(self) -> Law:
     """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells before."""
+    hosts.share(self._fit)
+    # As it is in the file, so that a plan read off it later is the same to the last bit.
+    return load_law(self._workdir.path / "law.json")
+
+  def _fit(self) -> None:
     path, grid = self._workdir.path / "law.json", [cell for cell in self._cells if cell.role == "grid"]
     fitted_to = {"cells": content_hash(*map(repr, grid))}
     if not self._workdir.is_sealed(path.name, fitted_to):
@@ -188,15 +195,14 @@ class _Story:
         self._progress.say(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")
       fit_law(read_law_cells(self._cells.path), self._settings.fit).save(path)
       self._workdir.seal(path.name, fitted_to)
-    return load_law(path)  # As it is in the file, so that a plan read off it later is the same to the last bit.
 
   def plan(self, law: Law) -> Plan:
     """Reads the best split of the budget at the target size off the law."""
-    experiment = self._settings.experiment
-    plan = plan_split(law, params=float(self._models[experiment.target].params), budget_tokens=float(experiment.budget_tokens),
-                      num_domains=len(self._store.domains), accounting=experiment.accounting)
-    plan.save(self._workdir.path / "plan.json")
-    return plan
+    experiment, path = self._settings.experiment, self._workdir.path / "plan.json"
+    hosts.share(lambda: plan_split(
+        law, params=float(self._models[experiment.target].params), budget_tokens=float(experiment.budget_tokens),
+        num_domains=len(self._store.domains), accounting=experiment.accounting).save(path))
+    return load_plan(path)
 
   def prove(self, rates: RateRule, plan: Plan | None) -> Point | None:
     """Trains the planned split and the fractions to compare it with, at the target size. Returns the planned point."""
@@ -212,7 +218,7 @@ class _Story:
     """The closing table."""
     tokens = [steps * self._settings.training.batch_tokens for steps in (point.seed_steps, point.expert_steps)]
     target = self._models[self._settings.experiment.target]
-    return closing_text(closing_lines(self._cells, law, *tokens, target.params_total), plan, *tokens)
+    return hosts.share(lambda: closing_text(closing_lines(self._cells, law, *tokens, target.params_total), plan, *tokens))
 
   def _probe_legs(self) -> list[Leg]:
     experiment, probe = self._settings.experiment, self._settings.probe
@@ -235,6 +241,9 @@ class _Story:
 
   def _run(self, stage: str, legs: Sequence[Leg], table: CellTable, then: Sequence[Leg] = ()) -> None:
     self._runner.run(legs, table, then)
+    hosts.share(lambda: self._account(stage, legs))
+
+  def _account(self, stage: str, legs: Sequence[Leg]) -> None:
     for part, trained in ((stage, legs), ("retry", self._runner.repairs(legs))):
       self._ledger += ledger.entries(part, trained, self._settings.training.batch_tokens)
     write_json(self._workdir.path / "ledger.json", ledger.as_json(self._ledger))

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from jaxsplit.split.tree import Leg
+from jaxsplit.training import hosts
 
 _LINE_EVERY = 10.0  # Seconds between plain lines.
 
@@ -21,7 +22,7 @@ class Progress:
 
   def __init__(self, batch_tokens: int):
     self._batch_tokens = batch_tokens
-    self._console = Console(file=sys.stdout)
+    self._console = Console(file=sys.stdout, quiet=not hosts.is_lead())
     self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
     self._stage, self._leg, self._loss, self._rate = "", "", float("nan"), 0.0
     self._peak: float | None = None

@@ -21,7 +21,7 @@ from jaxsplit.split.progress import Progress
 from jaxsplit.split.snapshots import Snapshots, Start
 from jaxsplit.split.tree import Leg, Run
 from jaxsplit.split.workdir import Workdir
-from jaxsplit.training import fingerprint, memory, stack
+from jaxsplit.training import fingerprint, hosts, memory, stack
 from jaxsplit.training.ahead import Ahead
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import train
@@ -40,7 +40,7 @@ class Runner:
     self._course = Course(store, rules)
     self._ahead = Ahead()
     self._trace = Trace(workdir.path / "trace", rules.training.trace, progress.say)
-    facts = {**environment(), "config": workdir.config_hash, "data": store.manifest_hash}
+    facts = hosts.share(lambda: {**environment(), "config": workdir.config_hash, "data": store.manifest_hash})
     self._made_with = workdir.record_provenance(facts)
     identity = Identity(store.manifest_hash, store.tokenizer.fingerprint, workdir.config_hash, rules.training.batch_tokens, facts)
     self._snapshots = Snapshots(workdir.checkpoints, workdir.metrics, self._course, identity, progress.say)
@@ -61,7 +61,7 @@ class Runner:
 
     `then` are legs like those that will come next: where anything is trained now, their programs are compiled meanwhile.
     """
-    missing = self.missing(legs, table)
+    missing = set(hosts.share(lambda: sorted(self.missing(legs, table))))
     self._legs = {leg.name: leg for leg in legs}
     keys = {leg.name: self._keys(leg) for leg in legs}
     self._progress.plan([leg for leg in legs if leg.name in missing], sum(map(len, keys.values())),
@@ -122,7 +122,8 @@ class Runner:
   def _start(self, leg: Leg, attempt: int = 0) -> Start:
     """Where a leg's training begins, with everything at hand that it needs."""
     spec = self._course.spec(leg)
-    guards.check_streams(leg, self._course.rows(leg), self._course.streams(leg, attempt), self._store, spec.batch)
+    hosts.share(lambda: guards.check_streams(
+        leg, self._course.rows(leg), self._course.streams(leg, attempt), self._store, spec.batch))
     start = self._snapshots.start(leg, self._legs)
     if start is None:
       self._ahead.wait(("initialize", spec))
@@ -138,7 +139,8 @@ class Runner:
     health = list(start.health)
     if leg.phase != "probe":  # A rate that makes a probe diverge is an answer.
       for attempt in range(self._rules.training.retries + 1):
-        rows = self._diverged(leg, attempt, range(len(leg.runs)) if attempt == 0 else rows)
+        trained = range(len(leg.runs)) if attempt == 0 else rows
+        rows = hosts.share(lambda: self._diverged(leg, attempt, trained))
         if not rows:
           break
         if attempt == self._rules.training.retries:

@@ -6,12 +6,14 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxsplit.errors import InputError
+from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.files import TEMPORARY, content_hash, file_hash, read_json, write_atomic, write_json
 from jaxsplit.split.lock import Lock
+from jaxsplit.training import hosts
 from jaxsplit.training.checkpoint import Checkpoints
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Telemetry
@@ -25,6 +27,8 @@ _NOTES = ("made_with", "files", "checked")  # The parts of provenance.json.
 
 class Workdir:
   """One experiment's files. A context manager: it is locked by the process that has entered it, and left durable.
+
+  Several processes share one, and its lead (see training.hosts) locks and writes it; checkpoints are written by all.
 
       config.gin     the operative gin text            cells.csv     the measured cells
       config.json    every setting, resolved           probe.csv     the learning-rate probe's cells
@@ -55,29 +59,45 @@ class Workdir:
     self.telemetry = Telemetry(self.path / "telemetry.jsonl")
 
   def __enter__(self) -> Workdir:
+    hosts.share(self._take)
+    return self
+
+  def _take(self) -> None:
     self._lock = Lock(self.path / "lock", self.say)
     for left in (*self.path.glob(f".*{TEMPORARY}"), *self.path.glob(".store.*")):  # By a process that was killed.
       shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-    return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    if hosts.count() > 1 and kind is not None and kind is not Interrupted:
+      return  # A snapshot under way needs all processes, but this one is about to end. So does its lock.
     try:
       self.metrics.close()
     finally:
       try:
         self.checkpoints.close()
       finally:
-        self._lock.release()
+        if self._lock:
+          self._lock.release()
 
   def claim(self, config: dict[str, Any], operative: str) -> None:
     """Makes this the work directory of one experiment, or makes sure that it is.
 
     Raises:
-      InputError: it holds the results of other settings; the first that differs is named.
+      InputError: it holds the results of other settings, or the lead has others; the first that differs is named.
     """
     config = json.loads(json.dumps(config))
+    for name, value in hosts.share(lambda: _flat(config)).items():
+      if _flat(config).get(name) != value:
+        raise InputError(f"processes of one experiment need the same settings ({name} = {value!r} in process 0, "
+                         f"{_flat(config).get(name)!r} on {socket.gethostname()}); start all with the same command")
     decisive = {name: value for name, value in _flat(config).items() if not name.startswith(HOW)}
     self.config_hash = content_hash(json.dumps(decisive, sort_keys=True))
+    hosts.share(lambda: self._claim(config, decisive, operative))
+    if not (self.path / "config.json").exists():
+      raise InputError(f"--workdir={self.path}: what process 0 writes is not seen on {socket.gethostname()}; name a folder on a "
+                       "file system that all hosts share")
+
+  def _claim(self, config: dict[str, Any], decisive: dict[str, Any], operative: str) -> None:
     file = self.path / "config.json"
     if file.exists():
       held = _flat(read_json(file))
@@ -94,7 +114,7 @@ class Workdir:
   def record_provenance(self, facts: Mapping[str, Any]) -> str:
     """Keeps what cells are made with in provenance.json. Returns the name they have for it."""
     name = content_hash(json.dumps(facts, sort_keys=True))
-    self._note("made_with", name, dict(facts))
+    hosts.share(lambda: self._note("made_with", name, dict(facts)))
     self._made_with = name
     return name
 
@@ -110,6 +130,9 @@ class Workdir:
 
   def once(self, name: str, check: Callable[[], None]) -> None:
     """Runs a check that stays passed, unless it has passed before."""
+    hosts.share(lambda: self._once(name, check))
+
+  def _once(self, name: str, check: Callable[[], None]) -> None:
     if name not in self._notes()["checked"]:
       check()
       self._note("checked", name, True)

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from jaxsplit.errors import InputError
 from jaxsplit.files import content_hash, read_json, sync_folder, write_json
+from jaxsplit.training import hosts
 from jaxsplit.training.stack import State
 
 VERSION = 1
@@ -34,6 +35,9 @@ class Checkpoints:
 
   A snapshot is written by a thread of its own and exists once its seal does. Only one is written at a time: `save` waits where
   the one before is not done. Snapshots of one leg follow each other, and its older ones go, but for as many as it `keeps`.
+
+  Of several processes, each writes and reads what its own devices hold; `directory` must be the same files for all. The lead
+  alone checks, seals and removes, and tells the others what there is. Writing threads wait for each other, but not for devices.
 
   Args:
     directory: where they lie.
@@ -48,6 +52,7 @@ class Checkpoints:
     self._writing: concurrent.futures.Future | None = None
     self._removing: list[concurrent.futures.Future] = []
     self._good: dict[tuple[str, int], dict[str, Any]] = {}  # Seals of the snapshots that were checked, or written, by us.
+    self._calls = 0  # Of Orbax, to tell its barriers apart.
 
   def newest(self, leg: str, at_most: int | None = None) -> int | None:
     """The step of the leg's newest whole snapshot; None if there is none.
@@ -56,6 +61,9 @@ class Checkpoints:
     training cannot go on.
     """
     self.wait()
+    return hosts.share(lambda: self._newest(leg, at_most))
+
+  def _newest(self, leg: str, at_most: int | None) -> int | None:
     for step in sorted(self._steps(leg), reverse=True):
       if at_most is not None and step > at_most:
         self._remove(leg, step)
@@ -72,7 +80,7 @@ class Checkpoints:
       state: the arrays.
       about: JSON facts.
       last: the leg ends here: its older snapshots go.
-      first: called before the seal is written, in the writing thread: what must be durable before the snapshot is.
+      first: called before the seal is written, in the lead's writing thread: what must be durable before the snapshot is.
 
     Raises:
       OSError: an earlier snapshot could not be written.
@@ -90,7 +98,7 @@ class Checkpoints:
     """
     self.wait()
     try:
-      with ocp.StandardCheckpointer() as checkpointer:
+      with self._orbax() as checkpointer:
         return checkpointer.restore(self._folder(leg, step) / "state", abstract)
     except Exception as error:  # Orbax, TensorStore and zarr raise many types for a broken snapshot.
       raise InputError(f"{self._folder(leg, step)}: snapshot cannot be restored ({_first_line(error)}); "
@@ -98,15 +106,17 @@ class Checkpoints:
 
   def about(self, leg: str, step: int) -> dict[str, Any]:
     """The facts saved with a whole snapshot."""
-    return self._seal(leg, step)["about"]
+    self.wait()
+    return hosts.share(lambda: self._seal(leg, step)["about"])
 
   def digest(self, leg: str, step: int) -> str:
     """The hash of a whole snapshot, facts and arrays."""
-    return self._seal(leg, step)["check"]
+    self.wait()
+    return hosts.share(lambda: self._seal(leg, step)["check"])
 
   def discard(self, leg: str) -> None:
     """Removes a leg's snapshots, once what is being written is."""
-    if (self._directory / leg).is_dir():
+    if hosts.is_lead() and (self._directory / leg).is_dir():
       self._removing.append(self._writer.submit(self._remove_all, leg))
 
   def wait(self) -> None:
@@ -130,13 +140,17 @@ class Checkpoints:
   def _write(self, leg: str, step: int, folder: pathlib.Path, state: State, about: dict[str, Any], last: bool,
              first: Callable[[], None]) -> None:
     try:
-      if folder.exists():
-        shutil.rmtree(folder)
-      folder.mkdir(parents=True)
-      with ocp.StandardCheckpointer() as checkpointer:
+      if hosts.is_lead():
+        if folder.exists():
+          shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+      with self._orbax() as checkpointer:
+        hosts.meet(f"snapshot {self._calls}")  # The folder is there, and empty.
         checkpointer.save(folder / "state", state)
         checkpointer.wait_until_finished()
       del state
+      if not hosts.is_lead():
+        return
       first()
       files = {path.relative_to(folder / "state").as_posix(): _digest(path, durable=True) for path in _files(folder / "state")}
       for inner in {path.parent for path in _files(folder / "state")}:
@@ -146,7 +160,8 @@ class Checkpoints:
       sync_folder(folder.parent)
       self._good[leg, step] = read_json(folder / SEAL)
     except Exception as error:  # Orbax and TensorStore have types of their own for a full disk.
-      shutil.rmtree(folder, ignore_errors=True)
+      if hosts.is_lead():
+        shutil.rmtree(folder, ignore_errors=True)
       raise _as_os_error(error, folder) from error
     for other in sorted(self._steps(leg))[:-1 if last else -self._keeps]:
       self._remove(leg, other)
@@ -163,8 +178,13 @@ class Checkpoints:
       self._remove(leg, step)
       return False
 
+  def _orbax(self) -> ocp.StandardCheckpointer:
+    """Processes that are named meet in the key-value store; otherwise on their devices, which may be training meanwhile."""
+    self._calls += 1
+    return ocp.StandardCheckpointer(multiprocessing_options=ocp.options.MultiprocessingOptions(
+        active_processes=set(range(hosts.count())) if hosts.count() > 1 else None, barrier_sync_key_prefix=f"jaxsplit{self._calls}"))
+
   def _seal(self, leg: str, step: int) -> dict[str, Any]:
-    self.wait()
     if not self._is_good(leg, step):
       raise InputError(f"{self._folder(leg, step)}: no whole snapshot there; give the same command again to train the leg again")
     return self._good[leg, step]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsplit.training import placement
 from jaxsplit.training.stack import State, StackSpec
 
 
@@ -26,7 +27,7 @@ def fingerprint(state: State) -> dict[str, list[str]]:
 
 
 def as_text(prints: dict[str, jax.Array]) -> dict[str, list[str]]:
-  return {name: [f"{value:08x}" for value in np.asarray(prints_R)] for name, prints_R in jax.device_get(prints).items()}
+  return {name: [f"{value:08x}" for value in np.asarray(prints_R)] for name, prints_R in placement.fetch(prints).items()}
 
 
 def compile_fingerprint(spec: StackSpec) -> None:

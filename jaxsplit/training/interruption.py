@@ -8,17 +8,16 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from jaxsplit.errors import RETRY_EXIT_CODE
-
-
-class Interrupted(BaseException):
-  """Raised where a run stops because it was asked to. No Exception: `except Exception` shall not swallow it."""
+from jaxsplit.errors import RETRY_EXIT_CODE, Interrupted
+from jaxsplit.training import hosts
 
 
 class Interruption:
   """While entered, the first SIGINT or SIGTERM raises Interrupted, and the next ends the process with RETRY_EXIT_CODE.
 
-  Where a state is being trained that must be saved first, inside `deferred`, the first signal only sets `requested`.
+  Where a state is being trained that must be saved first, inside `deferred`, the first signal only sets `requested`. So it does
+  everywhere in one of several processes: they stop together, where all call `agreed` or `check`, whichever of them a signal
+  has reached. Only while the lead decides alone does a signal stop it, and the others with it, at once.
   """
 
   def __init__(self):
@@ -45,14 +44,19 @@ class Interruption:
       self._deferred = False
     self.check()
 
+  def agreed(self) -> bool:
+    """Whether a signal has come to any process: the same answer in all of them, which all ask at the same point."""
+    return hosts.share(lambda: self.requested or hosts.asked_to_stop())
+
   def check(self) -> None:
-    """Raises Interrupted if a signal has come."""
-    if self.requested:
+    """Raises Interrupted if a signal has come, to any process."""
+    if self.agreed():
       raise Interrupted
 
   def _handle(self, number: int, frame: FrameType | None) -> None:
     if self.requested:
       os._exit(RETRY_EXIT_CODE)
     self.requested = True
-    if not self._deferred:
+    hosts.ask_to_stop()
+    if not self._deferred and hosts.acts_alone():
       raise Interrupted

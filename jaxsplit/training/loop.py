@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsplit.data.stream import Batches
 from jaxsplit.errors import InputError
-from jaxsplit.training import sharding, stack
+from jaxsplit.training import placement, sharding, stack
 from jaxsplit.training.fingerprint import copy_with_fingerprint
 from jaxsplit.training.interruption import Interrupted, Interruption
 from jaxsplit.training.optimizer import Schedule
@@ -99,18 +99,18 @@ def train(
   requests = (([first + start for first in first_batch], block_steps) for start in starts)
   on_mesh = sharding.batch_sharding(spec.mesh)
   lengths = {min(block_steps, steps - start) for start in starts}
-  counts = {count: jax.device_put(np.int32(count), sharding.replicated(spec.mesh)) for count in lengths}
-  schedule = jax.device_put(schedule, sharding.run_sharding(spec.mesh))
+  counts = {count: placement.put(np.int32(count), sharding.replicated(spec.mesh)) for count in lengths}
+  schedule = placement.put(schedule, sharding.run_sharding(spec.mesh))
   pending = taken = None
-  for start, tokens in zip(starts, batches.blocks(requests)):
+  for start, tokens in zip(starts, placement.blocks(batches, requests, block_steps, on_mesh)):
     clock.lap("data")
     count = min(block_steps, steps - start)
-    state, metrics = program(state, jax.device_put(tokens, on_mesh), counts[count], schedule)
+    state, metrics = program(state, tokens, counts[count], schedule)
     clock.lap("dispatch")
     _hand_over(observe, pending, save, taken, clock)
     end = start + count
-    pending, taken = (start, count, metrics), None
-    stopping = interruption.requested and end < steps
+    pending, taken = (start, count, placement.everywhere(metrics)), None
+    stopping = interruption.agreed() and end < steps
     if stopping or (end < steps and end // training.save_every_steps > start // training.save_every_steps):
       taken = (end, *copy_with_fingerprint(state))
     clock.lap("dispatch")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsplit.files import write_atomic
+from jaxsplit.training import hosts
 
 _CHECK = ',"check":"'
 
@@ -20,7 +21,8 @@ class Metrics:
   """Appends blocks of steps and, on resuming a leg, drops what was written after its last snapshot.
 
   A line: `leg`, `first_step`, `steps` (how many the block has), per-step lists, `loss` and the rest, each [steps][R], and a
-  check sum of all that. Every step of every leg is in exactly one line. To be closed.
+  check sum of all that. Every step of every leg is in exactly one line. Of several processes, the lead alone writes it, and
+  tells the others what is there. To be closed.
 
   Args:
     path: the file.
@@ -36,13 +38,19 @@ class Metrics:
 
   def recorded(self, leg: str) -> int:
     """How many steps of the leg are in the file without a gap, from its first."""
+    return hosts.share(lambda: self._recorded(leg))
+
+  def rewind(self, leg: str, step: int) -> None:
+    """Drops the leg's steps from `step` on: they are about to be trained again."""
+    hosts.share(lambda: self._rewind(leg, step))
+
+  def _recorded(self, leg: str) -> int:
     blocks, step = self._known().get(leg, {}), 0
     while step in blocks:
       step += blocks[step]
     return step
 
-  def rewind(self, leg: str, step: int) -> None:
-    """Drops the leg's steps from `step` on: they are about to be trained again."""
+  def _rewind(self, leg: str, step: int) -> None:
     if all(first + steps <= step for first, steps in self._known().get(leg, {}).items()):
       return
     self.close()
@@ -52,7 +60,7 @@ class Metrics:
     self._blocks, self._latest = None, ("", {})
 
   def losses(self, leg: str, steps: int) -> np.ndarray:
-    """The losses of the leg's first steps as they are in the file, [steps, R]; NaN where they were not finite."""
+    """The losses of the leg's first steps as they are in the file, [steps, R]; NaN where they were not finite. For the lead."""
     name, blocks = self._latest
     if name != leg or 0 not in blocks:
       blocks = {r["first_step"]: r["loss"] for _, r in _whole_lines(self._path) if r["leg"] == leg}
@@ -60,6 +68,8 @@ class Metrics:
 
   def append(self, leg: str, first_step: int, values: Mapping[str, np.ndarray]) -> None:
     """Writes one block; `values` are arrays [steps, R]."""
+    if not hosts.is_lead():
+      return
     blocks = self._known()
     if self._file is None:
       self._file = self._path.open("a", buffering=1)
@@ -76,7 +86,7 @@ class Metrics:
 
   def sync(self) -> None:
     """Returns when everything appended is durable. May be called from another thread than the one that appends."""
-    if self._path.exists():
+    if hosts.is_lead() and self._path.exists():
       with self._path.open("rb") as f:
         os.fsync(f.fileno())
 

@@ -18,6 +18,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxsplit.errors import InputError
 from jaxsplit.model.config import ModelConfig
 from jaxsplit.model.transformer import param_axes
+from jaxsplit.training import hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Layout:
     data: devices that share one run's batch. 0 takes all that are left, but on a CPU one: its cores are quicker apart.
     tensor: devices that share one layer's heads and hidden units.
     fsdp: parameters and moments are sharded over `data` too, instead of replicated.
-    devices: how many to use; 0 is all. A CPU counts as one per core, so that runs train side by side.
+    devices: how many to use, evenly from all processes; 0 is all. A CPU counts as one per core, so that runs train side by side.
   """
 
   expert: int = 0
@@ -56,7 +57,12 @@ class Machine:
 
 def present_devices(layout: Layout) -> None:
   """Makes a CPU look like several devices, if asked for. To be called before JAX touches a backend."""
-  jax.config.update("jax_num_cpu_devices", layout.devices or len(os.sched_getaffinity(0)))
+  if layout.devices % hosts.count():
+    raise InputError(f"Layout.devices = {layout.devices} is not the same number for each of {hosts.count()} processes; "
+                     f"use a multiple of {hosts.count()}, or 0 for all")
+  jax.config.update("jax_num_cpu_devices", layout.devices // hosts.count() or len(os.sched_getaffinity(0)))
+  if hosts.count() > 1:
+    jax.devices()  # Processes tell each other what devices they have; were the lead to touch them alone, it would wait for ever.
 
 
 def filled(layout: Layout, runs: int, elsewhere: Machine | None = None) -> int:
@@ -88,7 +94,8 @@ def make_mesh(layout: Layout, rows: int, batch: int, elsewhere: Machine | None =
   if rows % expert:
     raise InputError(f"a stack of {rows} runs cannot be shared by Layout.expert = {expert} device groups; "
                      f"use expert from {[e for e in _divisors(groups) if rows % e == 0]} or 0 for the best fit")
-  left = 1 if (elsewhere.platform if elsewhere else jax.default_backend()) == "cpu" else groups // expert
+  on_cpu = (elsewhere.platform if elsewhere else jax.default_backend()) == "cpu"
+  left = 1 if on_cpu and hosts.count() == 1 else groups // expert
   data = layout.data or math.gcd(batch, left)
   if batch % data:
     raise InputError(f"a batch of {batch} sequences cannot be shared by Layout.data = {data} devices; "
@@ -96,7 +103,12 @@ def make_mesh(layout: Layout, rows: int, batch: int, elsewhere: Machine | None =
   shape, names, types = (expert, data, layout.tensor), ("expert", "data", "tensor"), (AxisType.Auto,) * 3
   if elsewhere:
     return AbstractMesh(shape, names, axis_types=types)
-  return jax.make_mesh(shape, names, devices=jax.devices()[:math.prod(shape)], axis_types=types)
+  devices = _devices(layout)
+  if hosts.count() > 1 and math.prod(shape) != len(devices):  # Arrays move between meshes of the same devices only.
+    raise InputError(f"a stack of {rows} runs with batches of {batch} sequences uses {math.prod(shape)} of "
+                     f"{len(devices)} devices, but {hosts.count()} processes need a part for each; use a multiple of "
+                     f"{groups // expert} as Training.batch_sequences, or fewer Layout.devices")
+  return jax.make_mesh(shape, names, devices=devices[:math.prod(shape)], axis_types=types)
 
 
 def stack_shardings(mesh: Mesh | AbstractMesh, layout: Layout, config: ModelConfig, state: Any) -> Any:
@@ -134,10 +146,19 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
   return NamedSharding(mesh, P())
 
 
+def _devices(layout: Layout) -> list[jax.Device]:
+  """The devices used: as many of each process."""
+  devices = jax.devices()
+  if hosts.count() == 1 or not layout.devices:
+    return devices[:layout.devices or None]
+  of_process = [[device for device in devices if device.process_index == process] for process in range(hosts.count())]
+  return [device for those in of_process for device in those[:layout.devices // hosts.count()]]
+
+
 def _count(layout: Layout, elsewhere: Machine | None) -> int:
   there = elsewhere.devices if elsewhere else jax.device_count()
   if layout.devices > there:
-    raise InputError(f"Layout.devices = {layout.devices}, but this machine has {there}; use at most that many, or 0 for all")
+    raise InputError(f"Layout.devices = {layout.devices}, but there are {there}; use at most that many, or 0 for all")
   return layout.devices or there
 
 

@@ -100,6 +100,8 @@ def test_hosts_read_their_own_rows(store):
   whole = batches.block([7, 7, 7], 2)
   parts = [batches.block([7, 7, 7], 2, rows=slice(k, k + 2)) for k in (0, 2)]
   assert np.array_equal(np.concatenate(parts, axis=2), whole)
+  scattered = batches.block([7, 7, 7], 2, rows=np.array([0, 3]), runs=np.array([0, 2]))  # As a host's chips lie on a torus.
+  assert np.array_equal(scattered, whole[:, [0, 2]][:, :, [0, 3]])
 
 
 def test_reading_ahead_changes_nothing(store):
