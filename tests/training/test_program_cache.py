@@ -67,5 +67,6 @@ print(jax.config.jax_compilation_cache_dir)
     ({"XDG_CACHE_HOME": "/proc/none"}, "None")])
 def test_the_user_decides_where(tmp_path, environment, folder):
   environment = {"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(tmp_path), **environment}
-  done = subprocess.run([sys.executable, "-c", _WHERE], capture_output=True, text=True, check=True, env={**os.environ, **environment})
+  done = subprocess.run(
+      [sys.executable, "-c", _WHERE], capture_output=True, text=True, check=True, env={**os.environ, **environment})
   assert done.stdout.strip() == folder and not list(tmp_path.iterdir())
