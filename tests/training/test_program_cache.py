@@ -40,6 +40,8 @@ print(json.dumps({**vars(compilations()), "digest": digest.hexdigest(), "loss": 
 def process(cache, **environment):
   done = subprocess.run([sys.executable, "-c", _PROCESS], capture_output=True, text=True, check=True, timeout=300, env={
       **os.environ, "JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(cache), **environment})
+  if "+prefer-no-" in done.stderr:
+    pytest.skip("on this CPU, XLA does not take what it compiled itself: jax-ml/jax#38445")
   assert "Error" not in done.stderr and "cpu_aot_loader" not in done.stderr, done.stderr
   return json.loads(done.stdout)
 
