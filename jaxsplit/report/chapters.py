@@ -168,10 +168,10 @@ def speed(evidence: Evidence, album: Album) -> Parts:
   if peak("device_peak_bytes"):
     memory += f", {peak('device_peak_bytes') / 1e9:.2f} GB on a device"
   mfu = " MFU: their share of what the devices can do at best in bfloat16." if "MFU" in columns else ""
-  caption = (f"Training on {kinds}. FLOPs are the model's own.{mfu} Percentages on the right: time spent waiting for data, handing work "
-             "to the devices, waiting for them, and on metrics and snapshots. Waiting for the compiler took another "
-             f"{total('compiler_wait_seconds'):,.0f} s; {total('compiled'):,} programs were compiled and {total('loaded'):,} read from "
-             f"the cache, in {total('compile_seconds'):,.0f} s, some of it while others trained. Most memory in use: {memory}.")
+  caption = (f"Training on {kinds}. FLOPs are the model's own.{mfu} Percentages on the right: time spent waiting for data, handing "
+             "work to the devices, waiting for them, and on metrics and snapshots. Waiting for the compiler took another "
+             f"{total('compiler_wait_seconds'):,.0f} s; {total('compiled'):,} programs were compiled and {total('loaded'):,} read "
+             f"from the cache, in {total('compile_seconds'):,.0f} s, some of it while others trained. Most memory in use: {memory}.")
   return [html.table(columns, [[row[name] for name in columns] for row in rows], caption, total=True)]
 
 
@@ -183,8 +183,8 @@ def _speeds(name: str, stretches: Sequence[Stretch]) -> dict[str, str]:
   params = {s.params for s in stretches}
   shares = {part: f"{sum(getattr(s, f'{part}_seconds') for s in stretches) / seconds:.0%}"
             for part in ("data", "dispatch", "device", "other")}
-  return {"size": name, "N": f"{params.pop():,}" if len(params) == 1 else "", "tokens": f"{tokens:,}", "seconds": f"{seconds:,.1f}",
-          "tokens/s": f"{tokens / seconds:,.0f}", "FLOP/s": style.scientific(flops / seconds),
+  return {"size": name, "N": f"{params.pop():,}" if len(params) == 1 else "", "tokens": f"{tokens:,}",
+          "seconds": f"{seconds:,.1f}", "tokens/s": f"{tokens / seconds:,.0f}", "FLOP/s": style.scientific(flops / seconds),
           "MFU": "" if mfu is None else f"{mfu:.1%}", **shares}
 
 

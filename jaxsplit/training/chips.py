@@ -7,9 +7,9 @@ from __future__ import annotations
 # TPUs: the pages of the generations under https://docs.cloud.google.com/tpu/docs (v4, v5e, v5p, v6e, tpu7x), "Peak compute per
 # chip". JAX takes a chip as one device, but each of the two halves of a TPU7x (2307 TFLOP/s together) as one. Their names are
 # those that JAX's own Pallas (pallas/mosaic/tpu_info.py) tells the generations by.
-# GPUs: NVIDIA's data sheets of the A100, H100, H200, GH200, L4 and L40S, and of the HGX B200 and GB200 NVL72 (whole systems, divided
-# by their 8 and 72 GPUs); where a sheet counts structured sparsity, half of what it says. The names are those of the driver,
-# which is why an H100 SXM is told from the slower PCIe card by its memory.
+# GPUs: NVIDIA's data sheets of the A100, H100, H200, GH200, L4 and L40S, and of the HGX B200 and GB200 NVL72 (whole systems,
+# divided by their 8 and 72 GPUs); where a sheet counts structured sparsity, half of what it says. The names are those of the
+# driver, which is why an H100 SXM is told from the slower PCIe card by its memory.
 _TERAFLOPS = {
     "TPU v4": 275,
     "TPU v5 lite": 197, "TPU v5e": 197,

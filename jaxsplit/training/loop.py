@@ -91,7 +91,7 @@ def train(
 
   Raises:
     Interrupted: the state has been handed to `save`, and every metric to `observe`.
-    jax.errors.JaxRuntimeError: `observe` or `save` moved an array between host and device without saying so (device_put, device_get).
+    jax.errors.JaxRuntimeError: `observe` or `save` moved an array between host and device, but not by device_put or device_get.
   """
   program = stack.train_block(spec)
   block_steps = training.steps_per_dispatch

@@ -36,8 +36,9 @@ def keep_programs() -> None:
 def _machine() -> str:
   """The kind of this machine's processor, and how many cores we have.
 
-  For a CPU, XLA compiles for just these, and JAX's keys do not tell them apart: a home that machines share would hand one a program
-  divided for fewer cores, or instructions that it does not have.
+  For a CPU, XLA compiles for just these, and JAX's keys do not tell them apart: a home that machines share would hand one a
+  program divided for fewer cores, or instructions that it does not have. (On some Intel CPUs XLA misses a feature
+  "prefer-no-gather" that is none, says so and compiles again, as reported in jax-ml/jax#38445.)
   """
   try:
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()

@@ -31,7 +31,7 @@ class Stretch:
     leg, first_step, steps: which steps of which leg.
     runs, params: of its stack: R without idle rows, and N.
     tokens: of all its runs.
-    tokens_per_second, flops_per_second: tokens and model FLOPs (`ModelConfig.flops_per_token`) over the four times below together.
+    tokens_per_second, flops_per_second: tokens and model FLOPs (`ModelConfig.flops_per_token`) over the next four times together.
     mfu: flops_per_second as a share of what the devices can do at best; None where that is not known.
     device, devices: their kind, and how many the stack takes.
     data_seconds: spent waiting for the next block of batches.

@@ -5,10 +5,10 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from conftest import stretch
 
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.report.page import write_report
+from tests.report.conftest import stretch
 
 _VOID = {"meta", "br", "hr", "img", "link"}
 

@@ -174,14 +174,16 @@ def test_telemetry_has_every_step_of_every_process(store, whole, tmp_path, monke
   assert steps(whole[0]) == [("s/trunk/40", 0, 40), ("s/experts-40/cooldown-40", 0, 40)]
   run_until(store, tmp_path / "w", monkeypatch, 9)
   run(store, tmp_path / "w")
-  assert steps(tmp_path / "w") == [("s/trunk/40", 0, 40), ("s/experts-40/cooldown-40", 0, 24), ("s/experts-40/cooldown-40", 16, 24)]
+  experts = "s/experts-40/cooldown-40"
+  assert steps(tmp_path / "w") == [("s/trunk/40", 0, 40), (experts, 0, 24), (experts, 16, 24)]
 
 
 def test_each_stack_shape_is_compiled_once(store, tmp_path):
   """Through probe, grid and proof, with two stack sizes: the trunk's, and that of three rates or three domains."""
   training = Training(sequence_length=16, batch_sequences=2, steps_per_dispatch=8)
   rules = Rules(training, Optimizer(warmup_tokens=64), Layout(devices=1), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
-  shape = Shape("s", Architecture(head_dim=8).at(8, 1, 256, 16), DOMAINS, 1, 5e-3, 1, lambda seed, expert: (expert or seed) // 2, True, False)
+  model, cooldown = Architecture(head_dim=8).at(8, 1, 256, 16), lambda seed, expert: (expert or seed) // 2
+  shape = Shape("s", model, DOMAINS, 1, 5e-3, 1, cooldown, True, False)
   probes = probe_legs(Probe(rates=(1e-3, 2e-3, 4e-3)), [("s", shape.model)], [20], shape.cooldown)
   grid = tree.build(shape, [Point(20, expert, "grid") for expert in (0, 12, 30)])
   proof = tree.build(dataclasses.replace(shape, name="p", keep=True), [Point(30, 20, "split"), Point(44, 0, "dense")])

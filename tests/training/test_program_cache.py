@@ -40,6 +40,8 @@ print(json.dumps({**vars(compilations()), "digest": digest.hexdigest(), "loss": 
 def process(cache, **environment):
   done = subprocess.run([sys.executable, "-c", _PROCESS], capture_output=True, text=True, check=True, timeout=300, env={
       **os.environ, "JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(cache), **environment})
+  if "+prefer-no-" in done.stderr:
+    pytest.skip("on this CPU, XLA does not take what it compiled itself: jax-ml/jax#38445")
   assert "Error" not in done.stderr and "cpu_aot_loader" not in done.stderr, done.stderr
   return json.loads(done.stdout)
 
@@ -67,5 +69,6 @@ print(jax.config.jax_compilation_cache_dir)
     ({"XDG_CACHE_HOME": "/proc/none"}, "None")])
 def test_the_user_decides_where(tmp_path, environment, folder):
   environment = {"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(tmp_path), **environment}
-  done = subprocess.run([sys.executable, "-c", _WHERE], capture_output=True, text=True, check=True, env={**os.environ, **environment})
+  done = subprocess.run(
+      [sys.executable, "-c", _WHERE], capture_output=True, text=True, check=True, env={**os.environ, **environment})
   assert done.stdout.strip() == folder and not list(tmp_path.iterdir())
