@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from jaxsplit.errors import InputError
@@ -133,7 +134,7 @@ class Checkpoints:
       if folder.exists():
         shutil.rmtree(folder)
       folder.mkdir(parents=True)
-      with ocp.StandardCheckpointer() as checkpointer:
+      with ocp.StandardCheckpointer(save_concurrent_gb=_gigabytes_at_once(state)) as checkpointer:
         checkpointer.save(folder / "state", state)
         checkpointer.wait_until_finished()
       del state
@@ -194,6 +195,12 @@ class Checkpoints:
 
   def _folder(self, leg: str, step: int) -> pathlib.Path:
     return self._directory / leg / str(step)
+
+
+def _gigabytes_at_once(state: State) -> int:
+  """How much of a state is compressed and written at a time: copies of all of it would take as much memory again. At least its
+  largest array, which Orbax writes as one."""
+  return 1 + max(leaf.nbytes for leaf in jax.tree.leaves(state)) // 10**9
 
 
 def _checked_seal(folder: pathlib.Path) -> dict[str, Any]:

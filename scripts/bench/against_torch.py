@@ -4,10 +4,10 @@
     python scripts/bench/against_torch.py --torch_python=PATH --length=64            the same at T = 64
 
 PATH is the interpreter of an environment with torch (measured with 2.13, CPU build); torch runs in processes of its own
-(torch_worker.py). All sides compute in float32 with as many threads, start from the same weights, read the same batches, clip by the
-global norm and update by fused AdamW at the same rates. First all train the same 50 steps, and their losses are compared: where
-they differ by 1e-3 or more, the script says so and exits with 1. Then they go on in turns, and the median over the rounds of the ratio of
-seconds is printed, with its quartiles: above 1, jaxsplit is faster.
+(torch_worker.py). All sides compute in float32 with as many threads, start from the same weights, read the same batches, clip by
+the global norm and update by fused AdamW at the same rates. First all train the same 50 steps, and their losses are compared:
+where they differ by 1e-3 or more, the script says so and exits with 1. Then they go on in turns, and the median over the rounds
+of the ratio of seconds is printed, with its quartiles: above 1, jaxsplit is faster.
 """
 
 from __future__ import annotations
@@ -145,8 +145,7 @@ class Torch:
 
 
 def tokens(spec: StackSpec, start: int, count: int) -> np.ndarray:
-  """Batches that can be learned, [count, B, T + 1]: half the tokens follow from the one before, the rest are skewed; some end a
-  document."""
+  """Batches that can be learned, [count, B, T + 1]: half the tokens follow from the one before; some end a document."""
   vocab, length = spec.model.vocab_size, spec.model.sequence_length
   follows = np.random.default_rng(0).permutation(vocab)
   out = np.zeros((count, spec.batch, length + 1), np.int32)
