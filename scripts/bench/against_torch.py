@@ -65,9 +65,9 @@ def compare(size: Size, flags: argparse.Namespace) -> int:
     sides = {"jaxsplit": Ours(spec, state, flags.steps)}
     for kind in ("torch eager", "torch.compile"):
       sides[kind] = Torch(flags.torch_python, spec, folder, flags.threads, compile=kind == "torch.compile")
-    print(f"{spec.model.params_total:,} parameters, V = {size.vocab}, T = {size.length}, B = {size.batch}, {flags.threads} threads, "
-          f"{'documents masked' if spec.model.document_masking else 'causal mask alone'}: jax {jax.__version__}, "
-          f"torch {sides['torch eager'].version}", flush=True)
+    print(f"{spec.model.params_total:,} parameters, V = {size.vocab}, T = {size.length}, B = {size.batch}, "
+          f"{flags.threads} threads, {'documents masked' if spec.model.document_masking else 'causal mask alone'}: "
+          f"jax {jax.__version__}, torch {sides['torch eager'].version}", flush=True)
     losses = {name: [] for name in sides}
     for start in range(0, COMPARED_STEPS, flags.steps):
       block = tokens(spec, start, min(flags.steps, COMPARED_STEPS - start))
@@ -76,8 +76,9 @@ def compare(size: Size, flags: argparse.Namespace) -> int:
     ours = np.array(losses["jaxsplit"])
     apart = {name: np.abs(ours - theirs).max() for name, theirs in losses.items() if name != "jaxsplit"}
     same = max(apart.values()) < 1e-3
-    print(f"  losses over {COMPARED_STEPS} steps, {ours[0]:.3f} to {ours[-1]:.3f}: " +
-          ", ".join(f"at most {gap:.1e} from {name}" for name, gap in apart.items()) + f": {'equal' if same else 'NOT EQUAL'} to 1e-3")
+    gaps = ", ".join(f"at most {gap:.1e} from {name}" for name, gap in apart.items())
+    print(f"  losses over {COMPARED_STEPS} steps, {ours[0]:.3f} to {ours[-1]:.3f}: {gaps}: "
+          f"{'equal' if same else 'NOT EQUAL'} to 1e-3")
     block = tokens(spec, COMPARED_STEPS, flags.steps)
     turn = lambda side: lambda: side.train(block, COMPARED_STEPS)[0]
     seconds = in_turns({name: turn(side) for name, side in sides.items()}, flags.rounds)

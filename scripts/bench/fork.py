@@ -1,7 +1,7 @@
 """What a fork costs: a snapshot of one run is restored, forked into experts, and their stack is written as a snapshot.
 
-    python scripts/bench/fork.py                          1 GB of parameters and moments into 8 experts: 10 GB of disk and of memory
-    python scripts/bench/fork.py --size=6m --depth=20     less
+    python scripts/bench/fork.py                       1 GB of parameters and moments into 8 experts: 10 GB of disk and of memory
+    python scripts/bench/fork.py --size=6m --depth=20  less
 
 Everything is what experiments use: training/checkpoint.py and stack.fork. Each stage runs in a fresh process, whose peak memory
 (VmHWM) is its own: `restore` restores the snapshot; `write` writes a stack of random experts, made there; `fork` restores, forks
@@ -102,7 +102,8 @@ def stage(name: str, size: Size, experts: int, folder: pathlib.Path) -> dict:
 def random_state(spec: StackSpec) -> stack.State:
   """A state of random numbers, which compress as badly as trained ones, made in no more memory than it takes."""
   random = np.random.default_rng(0)
-  return jax.tree.map(lambda x: jax.device_put(random.random(x.shape, np.float32).astype(x.dtype, copy=False), x.sharding), spec.abstract)
+  drawn = lambda x: random.random(x.shape, np.float32).astype(x.dtype, copy=False)
+  return jax.tree.map(lambda x: jax.device_put(drawn(x), x.sharding), spec.abstract)
 
 
 def peak_bytes() -> int:

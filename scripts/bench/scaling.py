@@ -36,7 +36,8 @@ def main() -> None:
       **{f"R = {r}": size.spec(r) for r in (1, 2, 4, 8)},
       **{f"D = {w}": change(width=w) for w in (head * max(1, size.width // head // 2), 2 * size.width)},
       **{f"T = {t}": change(length=t) for t in (size.length // 2, 2 * size.length)},
-      **{f"R = {count}, {d} of {count} devices": size.spec(count, layout=Layout(expert=d, devices=d)) for d in powers if count > 1}}
+      **{f"R = {count}, {d} of {count} devices": size.spec(count, layout=Layout(expert=d, devices=d))
+         for d in powers if count > 1}}
   sides = {name: Stack(spec, flags.steps) for name, spec in specs.items()}
   seconds = in_turns(sides, flags.rounds)
   print(f"around D = {size.width}, {size.depth} layers, V = {size.vocab}, B = {size.batch}, T = {size.length}: "

@@ -44,7 +44,8 @@ def main() -> None:
   for name, taken in seconds.items():
     low, middle, high = np.percentile(seconds["sequential"] / taken, (25, 50, 75))
     where = f"   on {stacks['sharded'].spec.mesh.size} devices" if name == "sharded" else ""
-    print(f"  {name:<12}{tokens / np.median(taken):>12,.0f} tokens/s   {middle:.2f} x sequential ({low:.2f} to {high:.2f}){where}")
+    print(f"  {name:<12}{tokens / np.median(taken):>12,.0f} tokens/s   {middle:.2f} x sequential "
+          f"({low:.2f} to {high:.2f}){where}")
 
 
 if __name__ == "__main__":
