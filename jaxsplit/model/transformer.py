@@ -132,7 +132,7 @@ class Transformer(nnx.Module):
     graph, layers = nnx.split(self.layers)
     layer = _REMAT[c.remat](lambda x_BxTxD, weights: (nnx.merge(graph, weights)(x_BxTxD, attend, rotation), None))
     x_BxTxD = self.embed_VxD[...][tokens_BxT].astype(compute_dtype(c))
-    x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, layers)
+    x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, layers, unroll=layers_a_turn(c))
     return self.norm(x_BxTxD)
 
   def unembedding(self) -> jax.Array:
@@ -145,6 +145,15 @@ def compute_dtype(config: ModelConfig) -> jnp.dtype:
   if config.compute_dtype != "auto":
     return jnp.dtype(config.compute_dtype)
   return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+
+
+def layers_a_turn(config: ModelConfig) -> int:
+  """Layers that one turn of the scan over layers computes: on a CPU all, for up to 8 layers, otherwise one.
+
+  A scan stacks what the backward pass reads, filling and copying those arrays every step. On a CPU, whose programs spend much of
+  their time on memory, that costs more than a tenth of a step; of many layers, compiling them one by one would cost more.
+  """
+  return config.depth if jax.default_backend() == "cpu" and config.depth <= 8 else 1
 
 
 def initialize(config: ModelConfig, key: jax.Array) -> Params:

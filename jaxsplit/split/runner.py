@@ -200,7 +200,7 @@ class Runner:
           training=self._rules.training, observe=observe, save=save, interruption=self._interruption, clock=clock)
     finally:
       self._trace.end()
-      if trained:
+      if trained and hosts.is_lead():
         self._workdir.telemetry.record(
             leg.name, spec, runs=len(leg.runs), first_step=start.done, steps=trained, clock=clock)
 

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from jaxsplit.errors import InputError
@@ -144,7 +145,7 @@ class Checkpoints:
         if folder.exists():
           shutil.rmtree(folder)
         folder.mkdir(parents=True)
-      with self._orbax() as checkpointer:
+      with self._orbax(save_concurrent_gb=_gigabytes_at_once(state)) as checkpointer:
         hosts.meet(f"snapshot {self._calls}")  # The folder is there, and empty.
         checkpointer.save(folder / "state", state)
         checkpointer.wait_until_finished()
@@ -178,11 +179,12 @@ class Checkpoints:
       self._remove(leg, step)
       return False
 
-  def _orbax(self) -> ocp.StandardCheckpointer:
+  def _orbax(self, **options: Any) -> ocp.StandardCheckpointer:
     """Processes that are named meet in the key-value store; otherwise on their devices, which may be training meanwhile."""
     self._calls += 1
-    return ocp.StandardCheckpointer(multiprocessing_options=ocp.options.MultiprocessingOptions(
-        active_processes=set(range(hosts.count())) if hosts.count() > 1 else None, barrier_sync_key_prefix=f"jaxsplit{self._calls}"))
+    active = set(range(hosts.count())) if hosts.count() > 1 else None
+    return ocp.StandardCheckpointer(**options, multiprocessing_options=ocp.options.MultiprocessingOptions(
+        active_processes=active, barrier_sync_key_prefix=f"jaxsplit{self._calls}"))
 
   def _seal(self, leg: str, step: int) -> dict[str, Any]:
     if not self._is_good(leg, step):
@@ -214,6 +216,12 @@ class Checkpoints:
 
   def _folder(self, leg: str, step: int) -> pathlib.Path:
     return self._directory / leg / str(step)
+
+
+def _gigabytes_at_once(state: State) -> int:
+  """How much of a state is compressed and written at a time: copies of all of it would take as much memory again. At least its
+  largest array, which Orbax writes as one."""
+  return 1 + max(leaf.nbytes for leaf in jax.tree.leaves(state)) // 10**9
 
 
 def _checked_seal(folder: pathlib.Path) -> dict[str, Any]:

@@ -55,6 +55,14 @@ def test_remat_changes_no_gradient(params, remat):
                jax.jit(jax.grad(loss(CONFIG)))(params), jax.jit(jax.grad(loss(config)))(params))
 
 
+def test_layers_scanned_or_in_turn_are_the_same_model(params, monkeypatch):
+  tokens = jnp.arange(1, 13)[None]
+  assert transformer.layers_a_turn(CONFIG) == CONFIG.depth
+  in_turn = hidden(params, tokens)
+  monkeypatch.setattr(transformer, "layers_a_turn", lambda config: 1)
+  np.testing.assert_allclose(in_turn, hidden(params, tokens), rtol=1e-5, atol=1e-5)
+
+
 def test_loss_in_chunks_is_the_loss(monkeypatch):
   x = jax.random.normal(jax.random.key(0), (3, 8, 16))
   unembed = jax.random.normal(jax.random.key(1), (16, 40))
