@@ -137,7 +137,7 @@ class Runner:
       return start.state, start.health
     state = self._stretch(leg, start)
     health = list(start.health)
-    if leg.phase != "probe":  # A rate that makes a probe diverge is an answer.
+    if leg.steps and leg.phase != "probe":  # A rate that makes a probe diverge is an answer.
       for attempt in range(self._rules.training.retries + 1):
         trained = range(len(leg.runs)) if attempt == 0 else rows
         rows = hosts.share(lambda: self._diverged(leg, attempt, trained))
