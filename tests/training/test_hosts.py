@@ -28,7 +28,7 @@ from jaxsplit.training.sharding import Layout
 from jaxsplit.training.stack import StackSpec
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECONDS = 240  # Far more than it takes: a bound, so that nothing hangs.
+SECONDS = 400  # Far more than it takes: a bound, so that nothing hangs.
 # Loss and parameters are sums in another order where a batch is spread over other devices: float32's last bits.
 CELLS, PARAMS = 1e-6, 1e-5
 
