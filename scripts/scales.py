@@ -39,8 +39,8 @@ HEAD = """# Scales and machines
 What training at the scales of `configs/scales` takes of each device of the machines in `configs/machines`: GiB of parameters,
 moments, gradients, activations and logits, by the estimate of `jaxsplit/training/memory.py` (within 15 % of XLA's own count on a
 CPU; not compared with a TPU or GPU yet). At most 85 % of a device are filled. A mesh is expert x data x tensor; parts are what
-`Training.accumulation = 0` cuts each run's batch into. The seed is one run, experts are {experts} trained side by side, each with its
-own float32 weights and moments. Every row that fits was lowered ahead of time for its platform on an abstract mesh. None was run.
+`Training.accumulation = 0` cuts each run's batch into. The seed is one run, experts are {experts} trained side by side, each with
+its own float32 weights and moments. Every row that fits was lowered ahead of time for its platform on an abstract mesh. None was run.
 Written by `python scripts/scales.py --lower > docs/scales.md`.
 
 Where experts are too much: fewer at once (`Layout.expert`, with the rest of the devices on each one's batch and weights), or
@@ -54,7 +54,8 @@ def main() -> None:
   parser.add_argument("--experts", type=int, default=8)
   parser.add_argument("--lower", action="store_true")
   flags = parser.parse_args()
-  print(HEAD.format(experts=flags.experts) + "\n| scale | machine | seed: mesh, parts, GiB a device | experts: mesh, parts, GiB a device |\n| --- | --- | --- | --- |")
+  print(HEAD.format(experts=flags.experts))
+  print("| scale | machine | seed: mesh, parts, GiB a device | experts: mesh, parts, GiB a device |\n| --- | --- | --- | --- |")
   for scale in sorted(path.stem for path in (CONFIGS / "scales").glob("*m.gin")) + sorted(
       path.stem for path in (CONFIGS / "scales").glob("*b.gin")):
     for machine in MACHINES:

@@ -4,8 +4,8 @@ Token budgets count one shared trunk and K experts: C = D + K D' (accounting "to
 C = D + D' ("per_model"). FLOP budgets are 6 N per token. The split fraction is D / C.
 
 A plan goes by the mean of the forms that held-out error leaves in play, not by the best alone: forms that predict new sizes
-equally well can disagree about the split. In worlds whose truth is known the mean's splits cost 0.10 % of the loss, the best form's
-0.24 % (docs/calibration.md).
+equally well can disagree about the split. In worlds whose truth is known the mean's splits cost 0.10 % of the loss, those of the
+best form 0.24 % (docs/calibration.md).
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   split_point = fractions[int(np.argmin(falling))] if not falling.all() else 1.0
   return Plan(
       params=size, budget_tokens=tokens, budget_flops=6 * size * tokens, num_domains=settings.num_domains,
-      accounting=settings.accounting, forms=_forms(law), seed_tokens=float(seed[0]), expert_tokens=float(expert[0]), fraction=float(fraction),
+      accounting=settings.accounting, forms=_forms(law), seed_tokens=float(seed[0]), expert_tokens=float(expert[0]),
+      fraction=float(fraction),
       fraction_interval=interval(fractions[draws.argmin(1)]), loss=float(losses[at]), loss_interval=interval(draws[:, at]),
       domains=_domains(split, float(fraction)), dense_loss=float(losses[dense]), seedless_loss=float(losses[0]),
       fixed_loss=float(losses[fixed]),

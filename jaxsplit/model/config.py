@@ -50,13 +50,13 @@ class Architecture:
       raise InputError(f"Architecture.queries_per_kv = {self.queries_per_kv} must divide the {heads} heads of width {width}; "
                        "use a multiple of queries_per_kv * head_dim as width")
     if self.attention == "splash" and (sequence_length % 128 or self.head_dim % 128):
-      raise InputError(f"Architecture.attention = 'splash' takes multiples of 128, not Training.sequence_length = {sequence_length} and "
-                       f"Architecture.head_dim = {self.head_dim}; use 'auto'")
+      raise InputError(f"Architecture.attention = 'splash' takes multiples of 128, not Training.sequence_length = "
+                       f"{sequence_length} and Architecture.head_dim = {self.head_dim}; use 'auto'")
     return ModelConfig(
         vocab_size=vocab_size, sequence_length=sequence_length, width=width, depth=depth, heads=heads,
         kv_heads=heads // self.queries_per_kv, head_dim=self.head_dim, mlp_width=-(-int(width * self.mlp_ratio) // 16) * 16,
-        qk_norm=self.qk_norm, tie_embeddings=self.tie_embeddings, document_masking=self.document_masking, attention=self.attention,
-        rope_theta=self.rope_theta, remat=self.remat, compute_dtype=self.compute_dtype)
+        qk_norm=self.qk_norm, tie_embeddings=self.tie_embeddings, document_masking=self.document_masking,
+        attention=self.attention, rope_theta=self.rope_theta, remat=self.remat, compute_dtype=self.compute_dtype)
 
 
 @dataclasses.dataclass(frozen=True)

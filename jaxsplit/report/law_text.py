@@ -57,7 +57,8 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   gain = lambda value, pair: f"{_nats(value)} nats per token (95% interval {_nats(pair[0])} to {_nats(pair[1])})"
   say = ", ".join(f"{form} ({share:.0%})" for form, share in plan.forms.items())
   words = (f"The plan goes by the mean of the forms that held-out error leaves in play, each with its say: {say}. "
-           if len(plan.forms) > 1 else "") + (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and of "
+           if len(plan.forms) > 1 else "")
+  words += (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and of "
            f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. Were one of the law's "
            f"refits the truth, this split would be {_nats(plan.regret)} nats per token worse than the best one, on average. From "
            f"{plan.split_point:,.0f} seed tokens on, a token helps the experts more than the seed.")

@@ -52,7 +52,8 @@ class Training:
 
   def __post_init__(self):
     if self.accumulation < 0 or (self.accumulation and self.batch_sequences % self.accumulation):
-      raise InputError(f"Training.accumulation = {self.accumulation} must divide Training.batch_sequences = {self.batch_sequences}")
+      raise InputError(f"Training.accumulation = {self.accumulation} must divide Training.batch_sequences = "
+                       f"{self.batch_sequences}; or use 0")
 
   @property
   def batch_tokens(self) -> int:

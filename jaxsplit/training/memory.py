@@ -70,7 +70,8 @@ def estimate(spec: StackSpec) -> Estimate:
   vocab = c.vocab_size // (shape["tensor"] if c.vocab_size % shape["tensor"] == 0 else 1)
   return Estimate(
       params=state["params"], moments=state["moments"],
-      gradients=together * each * (1 if spec.accumulation == 1 else 2), weights=together * (gathered + (each * width // 4 if width < 4 else 0)),
+      gradients=together * each * (1 if spec.accumulation == 1 else 2),
+      weights=together * (gathered + (each * width // 4 if width < 4 else 0)),
       activations=int(together * tokens * (c.depth * kept + 4 * c.width * width)),
       working=int(together * max(tokens * layer, logits_at_once(tokens, vocab) * (4 + 4 + width))))
 

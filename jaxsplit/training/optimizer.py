@@ -39,8 +39,8 @@ class Optimizer:
 
   def __post_init__(self):
     if self.moments == "bfloat16" and self.b2 > 0.99:
-      raise InputError(f"Optimizer.b2 = {self.b2}: Optimizer.moments = 'bfloat16' cannot follow so long an average; use b2 = 0.99 at "
-                       "most, or float32")
+      raise InputError(f"Optimizer.b2 = {self.b2}: Optimizer.moments = 'bfloat16' cannot follow so long an average; use b2 = 0.99 "
+                       "at most, or float32")
 
 
 class Schedule(NamedTuple):

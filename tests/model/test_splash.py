@@ -1,4 +1,4 @@
-"""The TPU's attention kernel, interpreted: it is dense attention, alone, under the stack's mapping and on a mesh; and it lowers."""
+"""The TPU's attention kernel, interpreted: it is dense attention, alone, in a stack and on a mesh; and it lowers."""
 
 import functools
 

@@ -40,7 +40,8 @@ def test_flags_that_do_not_fit_together(flags, message):
 @pytest.mark.parametrize("environment, method", [
     (SLURM, "slurm"), (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, None),
     ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, None),
-    ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}, "ompi"), ({"OMPI_COMM_WORLD_SIZE": "1"}, None)])
+    ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}, "ompi"),
+    ({"OMPI_COMM_WORLD_SIZE": "1"}, None)])
 def test_a_cluster_is_seen_where_it_has_several_processes(monkeypatch, environment, method):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
@@ -50,7 +51,8 @@ def test_a_cluster_is_seen_where_it_has_several_processes(monkeypatch, environme
 
 @pytest.mark.parametrize("environment, workers, method", [
     ({"TPU_WORKER_HOSTNAMES": "a,b"}, "", "gketpu"), ({"TPU_WORKER_HOSTNAMES": "localhost"}, "x,y", None),
-    ({}, "a:0:10.0.0.1,b:1:10.0.0.2", "gcetpu"), ({}, "a:0:10.0.0.1", None), ({}, "", None), ({"MEGASCALE_NUM_SLICES": "2"}, "a", "gcetpu")])
+    ({}, "a:0:10.0.0.1,b:1:10.0.0.2", "gcetpu"), ({}, "a:0:10.0.0.1", None), ({}, "", None),
+    ({"MEGASCALE_NUM_SLICES": "2"}, "a", "gcetpu")])
 def test_a_tpu_slice_of_several_hosts(monkeypatch, environment, workers, method):
   monkeypatch.setattr(cluster, "_has_tpu", lambda: True)
   monkeypatch.setattr(cluster, "_tpu_workers", lambda: workers)

@@ -86,7 +86,8 @@ def test_a_model_too_large_for_any_setting_is_refused():
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_programs_are_lowered_for_machines_that_are_not_here(platform):
-  there = dataclasses.replace(spec(runs=8, compute_dtype="bfloat16"), layout=Layout(fsdp=True), elsewhere=Machine(platform, 16, 1 << 34))
+  there = dataclasses.replace(
+      spec(runs=8, compute_dtype="bfloat16"), layout=Layout(fsdp=True), elsewhere=Machine(platform, 16, 1 << 34))
   assert dict(there.mesh.shape) == {"expert": 8, "data": 2, "tensor": 1}
   text = stack.lower_training(there, 1)
   assert "num_partitions = 16" in text and "bf16" in text
