@@ -151,9 +151,10 @@ def layers_a_turn(config: ModelConfig) -> int:
   """Layers that one turn of the scan over layers computes: on a CPU all, for up to 8 layers, otherwise one.
 
   A scan stacks what the backward pass reads, filling and copying those arrays every step. On a CPU, whose programs spend much of
-  their time on memory, that costs more than a tenth of a step; of many layers, compiling them one by one would cost more.
+  their time on memory, that costs more than a tenth of a step; of many layers, compiling them one by one would cost more. Layers
+  that are computed again to save memory stay in the scan, which alone keeps XLA from having them all at once.
   """
-  return config.depth if jax.default_backend() == "cpu" and config.depth <= 8 else 1
+  return config.depth if jax.default_backend() == "cpu" and config.depth <= 8 and config.remat == "none" else 1
 
 
 def initialize(config: ModelConfig, key: jax.Array) -> Params:

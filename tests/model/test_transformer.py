@@ -24,11 +24,13 @@ def test_causality_by_gradient(params):
   """The output at t depends on the embeddings of tokens up to t, and of no later one."""
   tokens = jnp.arange(1, 13)[None]
 
-  def output(embed, t):
+  @jax.jit
+  @jax.grad
+  def gradient(embed, t):
     return jnp.sum(hidden({**params, "embed_VxD": embed}, tokens)[0, t] * jnp.arange(32))
 
   for t in (0, 5, 11):
-    touched = np.abs(jax.grad(output)(params["embed_VxD"], t)).sum(1)[1:13] > 0
+    touched = np.abs(gradient(params["embed_VxD"], t)).sum(1)[1:13] > 0
     np.testing.assert_array_equal(touched, np.arange(12) <= t)
 
 

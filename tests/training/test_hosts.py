@@ -35,14 +35,14 @@ CELLS, PARAMS = 1e-6, 1e-5
 
 @contextlib.contextmanager
 def started(corpus, workdir, processes, *more, each=lambda process: ()):
-  """The train door in that many processes, with 8 devices among them."""
+  """The train door in that many processes, with 4 devices among them."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
   flags = arguments(
       corpus, workdir, "--gin.Experiment.sizes=()", "--gin.Experiment.compare=(0.9,)", "--gin.Experiment.budget_tokens=6_400",
       "--gin.Experiment.target=(16, 1)", "--gin.Training.sequence_length=8", "--gin.Training.batch_sequences=8",
-      "--gin.Training.steps_per_dispatch=2", "--gin.Training.save_every_steps=8", "--gin.Layout.devices=8", *more)
+      "--gin.Training.steps_per_dispatch=2", "--gin.Training.save_every_steps=8", "--gin.Layout.devices=4", *more)
   environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
   group = []
   try:

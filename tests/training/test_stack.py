@@ -66,11 +66,15 @@ def test_a_stack_of_one_is_a_plain_model():
   params = row(state["params"], 0)
   moments = transformation(s.optimizer).init(params)
   losses = []
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss_and_gradient(p, windows):
+    x, unembed = transformer.apply(s.model, p, windows[:, :-1], 0)
+    return jnp.mean(token_losses(x, unembed, windows[:, 1:]))
+
   for i in range(STEPS):
-    def loss(p):
-      x, unembed = transformer.apply(s.model, p, block[i, 0][:, :-1], 0)
-      return jnp.mean(token_losses(x, unembed, block[i, 0][:, 1:]))
-    value, gradient = jax.value_and_grad(loss)(params)
+    value, gradient = loss_and_gradient(params, block[i, 0])
     direction, moments = transformation(s.optimizer).update(gradient, moments, params)
     rate = Schedule(*(a[0] for a in plan)).rate(np.int32(i))
     params = optax.apply_updates(params, jax.tree.map(lambda d: -rate * d, direction))
