@@ -73,9 +73,10 @@ def test_a_stack_of_one_is_a_plain_model():
     x, unembed = transformer.apply(s.model, p, windows[:, :-1], 0)
     return jnp.mean(token_losses(x, unembed, windows[:, 1:]))
 
+  update = jax.jit(transformation(s.optimizer).update)
   for i in range(STEPS):
     value, gradient = loss_and_gradient(params, block[i, 0])
-    direction, moments = transformation(s.optimizer).update(gradient, moments, params)
+    direction, moments = update(gradient, moments, params)
     rate = Schedule(*(a[0] for a in plan)).rate(np.int32(i))
     params = optax.apply_updates(params, jax.tree.map(lambda d: -rate * d, direction))
     losses.append(float(value))
