@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -121,7 +122,7 @@ def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
 
 def _cheaper(spec: StackSpec) -> Iterator[tuple[str, StackSpec]]:
   """Specs that take less memory, each with the settings that make it, from little lost speed to much."""
-  model, layout, optimizer = (lambda **new: dataclasses.replace(spec.model, **new)), spec.layout, spec.optimizer
+  layout, optimizer = spec.layout, spec.optimizer
   maps = [spec.runs_per_map] + ([1] if (spec.runs_per_map or spec.runs) > 1 else [])
   remats = {"none": ("none", "dots", "full"), "dots": ("dots", "full"), "full": ("full",)}[spec.model.remat]
   parts = [spec.accumulation * factor for factor in (1, 2, 4, 8, 16, 32)
@@ -129,19 +130,15 @@ def _cheaper(spec: StackSpec) -> Iterator[tuple[str, StackSpec]]:
   layouts = [layout] + ([dataclasses.replace(layout, fsdp=True)] if spec.mesh.shape["data"] > 1 and not layout.fsdp else [])
   moments = [optimizer] + ([dataclasses.replace(optimizer, moments="bfloat16")]
                            if optimizer.moments == "float32" and optimizer.b2 <= 0.99 else [])
-  for kept in moments:
-    for sharded in layouts:
-      for part in parts:
-        for remat in remats:
-          for together in maps:
-            other = dataclasses.replace(spec, model=model(remat=remat), layout=sharded, optimizer=kept, runs_per_map=together,
-                                        accumulation=part)
-            new = {"Training.runs_per_map": (spec.runs_per_map, together), "Architecture.remat": (spec.model.remat, remat),
-                   "Training.accumulation": (spec.accumulation, part), "Layout.fsdp": (layout.fsdp, sharded.fsdp),
-                   "Optimizer.moments": (optimizer.moments, kept.moments)}
-            changed = [f"{name} = {now!r}" for name, (before, now) in new.items() if before != now]
-            if changed:
-              yield ", ".join(changed), other
+  for kept, sharded, part, remat, together in itertools.product(moments, layouts, parts, remats, maps):
+    other = dataclasses.replace(spec, model=dataclasses.replace(spec.model, remat=remat), layout=sharded, optimizer=kept,
+                                runs_per_map=together, accumulation=part)
+    new = {"Training.runs_per_map": (spec.runs_per_map, together), "Architecture.remat": (spec.model.remat, remat),
+           "Training.accumulation": (spec.accumulation, part), "Layout.fsdp": (layout.fsdp, sharded.fsdp),
+           "Optimizer.moments": (optimizer.moments, kept.moments)}
+    changed = [f"{name} = {now!r}" for name, (before, now) in new.items() if before != now]
+    if changed:
+      yield ", ".join(changed), other
 
 
 def _limit(spec: StackSpec) -> tuple[float, str]:
