@@ -28,7 +28,7 @@ from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.sharding import Layout
 
 
-_ANY_RATE = RateRule(1.0, 1.0, 0.0)  # For legs of which only the shapes matter yet.
+_ANY_RATE = RateRule(1.0, 1.0, 0.0)  # For legs of which only the shapes and lengths matter yet.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,6 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
   workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
   with Runner(store, _rules(settings, store), workdir, progress, interruption) as runner:
     story = _Story(settings, store, workdir, progress, runner)
-    runner.check_memory(story.foreseen())
     rates = story.probe()
     if not settings.experiment.sizes:
       story.prove(rates, None)
@@ -150,14 +149,6 @@ class _Story:
                        f"{training.batch_tokens} tokens; give at least 100, or a smaller Training.batch_sequences")
     self._seeds = len(store.domains) if experiment.trunk == "per_domain" else 1
     self._models = {size: self._model(size) for size in (*experiment.sizes, experiment.target)}
-    if experiment.sizes:
-      # Known in kind but not in detail before there is a plan: the trunk, its rivals and the experts.
-      target = self._models[experiment.target]
-      progress.expect(1.5 * experiment.replicas * experiment.budget_tokens * target.flops_per_token)
-
-  def foreseen(self) -> list[Leg]:
-    """Legs of every shape that the experiment will train, as far as that is known before any of it is."""
-    return [*self._probe_legs(), *self._grid_legs(_ANY_RATE), *self._proof_legs(_ANY_RATE, self._point(0.5))]
 
   def probe(self) -> RateRule:
     """Finds the learning rate for every N."""
@@ -165,7 +156,7 @@ class _Story:
     table = CellTable(self._workdir.path / "probe.csv", self._workdir.say)
     if len(probe.rates) > 1:
       self._progress.stage(f"probing {len(probe.rates)} learning rates at each size")
-      self._run("probe", self._probe_legs(), table, then=self._grid_legs(_ANY_RATE) or self._proof_legs(_ANY_RATE, None))
+      self._run("probe", self._probe_legs(), table, later=[*self._grid_legs(_ANY_RATE), *self._likely_proof_legs(_ANY_RATE)])
     rule = hosts.share(lambda: dataclasses.asdict(fit_rates(probe, list(table))))
     rule = RateRule(**rule)
     for size, model in self._models.items():
@@ -177,7 +168,7 @@ class _Story:
     experiment = self._settings.experiment
     self._progress.stage(f"training {len(experiment.sizes)} sizes, each with {len(experiment.seed_fractions)} snapshots, "
                          f"{len(self._store.domains)} domains, {len(experiment.expert_fractions)} expert lengths")
-    self._run("grid", self._grid_legs(rates), self._cells, then=self._proof_legs(rates, self._point(0.5)))
+    self._run("grid", self._grid_legs(rates), self._cells, later=self._likely_proof_legs(rates))
 
   def fit(self) -> Law:
     """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells before."""
@@ -208,7 +199,6 @@ class _Story:
     """Trains the planned split and the fractions to compare it with, at the target size. Returns the planned point."""
     experiment = self._settings.experiment
     planned = self._point(plan.fraction) if plan else None
-    self._progress.expect(0)
     self._progress.stage("training at the target size: " + ", ".join(
         f"{point.seed_steps / self._budget_steps:.0%} seed" if point.expert_steps else "dense" for point in self._proof_points(planned)))
     self._run("proof", self._proof_legs(rates, planned), self._cells)
@@ -235,12 +225,16 @@ class _Story:
   def _proof_legs(self, rates: RateRule, planned: Point | None) -> list[Leg]:
     return tree.build(self._shape(self._settings.experiment.target, rates, keep=True), self._proof_points(planned))
 
+  def _likely_proof_legs(self, rates: RateRule) -> list[Leg]:
+    """The proof's legs in kind, before there is a plan."""
+    return self._proof_legs(rates, self._point(0.5) if self._settings.experiment.sizes else None)
+
   def _proof_points(self, planned: Point | None) -> list[Point]:
     compared = {self._point(fraction) for fraction in self._settings.experiment.compare}
     return sorted(compared | ({planned} if planned else set()))
 
-  def _run(self, stage: str, legs: Sequence[Leg], table: CellTable, then: Sequence[Leg] = ()) -> None:
-    self._runner.run(legs, table, then)
+  def _run(self, stage: str, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
+    self._runner.run(legs, table, later)
     hosts.share(lambda: self._account(stage, legs))
 
   def _account(self, stage: str, legs: Sequence[Leg]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.live import Live
@@ -51,13 +51,11 @@ class Progress:
     self._stage = name
     self.say(f"[{_clock(time.monotonic() - self._began)}] {name}")
 
-  def expect(self, flops: float) -> None:
-    """Work that will come, but whose legs are not known yet."""
-    self._ahead = flops
-
-  def plan(self, missing: Sequence[Leg], cells: int, cells_done: int) -> None:
-    """Adds to the work: legs to train, cells to measure, and how many of them are there already."""
-    self._planned += sum(self._work(leg, leg.steps) for leg in missing)
+  def plan(self, missing: Iterable[Leg], later: Iterable[Leg], cells: int, cells_done: int) -> None:
+    """Adds to the work: legs to train, cells to measure, and how many of them are there already. Legs like `later` will come."""
+    whole = lambda legs: sum(self._work(leg, leg.steps) for leg in legs)
+    self._planned += whole(missing)
+    self._ahead = whole(later)
     self._cells += cells
     self._cells_done += cells_done
 

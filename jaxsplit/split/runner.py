@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -56,18 +56,25 @@ class Runner:
     if raised is None:
       self._trace.close()
 
-  def run(self, legs: Sequence[Leg], table: CellTable, then: Iterable[Leg] = ()) -> None:
+  def run(self, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
     """Trains what `table` and the snapshots lack of `legs`, parents before children.
 
-    `then` are legs like those that will come next: where anything is trained now, their programs are compiled meanwhile.
+    `later` are legs like those that will come in other calls: where anything is trained now, they too have to fit into memory,
+    and their programs are compiled meanwhile.
+
+    Raises:
+      InputError: a leg's stack does not fit into its devices' memory; nothing has been trained.
     """
     missing = set(hosts.share(lambda: sorted(self.missing(legs, table))))
     self._legs = {leg.name: leg for leg in legs}
     keys = {leg.name: self._keys(leg) for leg in legs}
-    self._progress.plan([leg for leg in legs if leg.name in missing], sum(map(len, keys.values())),
+    to_train = [leg for leg in legs if leg.name in missing]
+    self._progress.plan(to_train, later, sum(map(len, keys.values())),
                         sum(key in table for leg in keys for key in keys[leg] if leg not in missing))
     if missing:
-      self._compile([*(leg for leg in legs if leg.name in missing), *then])
+      for spec in dict.fromkeys(self._course.spec(leg) for leg in (*to_train, *later)):
+        memory.check(spec)
+      self._compile([*to_train, *later])
     for leg in legs:
       if leg.name in missing:
         start = self._start(leg)
@@ -81,11 +88,6 @@ class Runner:
             self._workdir.checkpoints.discard(divergence.again(leg, (), attempt).name)
           self._snapshots.tidy(leg, self._legs, missing)
         self._progress.finish(len(cells))
-
-  def check_memory(self, legs: Iterable[Leg]) -> None:
-    """Raises InputError where a leg's stack does not fit into its devices' memory."""
-    for spec in {self._course.spec(leg) for leg in legs}:
-      memory.check(spec)
 
   def missing(self, legs: Sequence[Leg], table: CellTable) -> set[str]:
     """Names of the legs that must be trained: for a cell, for a result to keep, or for a leg that starts from them."""

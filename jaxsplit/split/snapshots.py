@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsplit.split import guards
 from jaxsplit.split.course import Course
@@ -116,10 +114,8 @@ class Snapshots:
     if count == spec.runs:
       state = self._checkpoints.restore(name, step, spec.abstract)
     else:
-      everywhere = NamedSharding(spec.mesh, PartitionSpec())
-      state = stack.fork(spec, [self._checkpoints.restore(name, step, jax.tree.map(
-          lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype, sharding=everywhere), spec.abstract))],
-                         [*range(runs), *[0] * (spec.runs - runs)])
+      parents = [self._checkpoints.restore(name, step, saved) for saved in stack.parents_of(spec, [count])]
+      state = stack.fork(spec, parents, [*range(runs), *[0] * (spec.runs - runs)])
     guards.check_restored(name, about, fingerprint.fingerprint(state))
     return state
 

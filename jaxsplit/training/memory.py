@@ -101,9 +101,7 @@ def check(spec: StackSpec) -> None:
 def in_parts(spec: StackSpec) -> StackSpec:
   """The stack with its batches in as few parts as fit; in as many as there can be where none do."""
   limit, _ = _limit(spec)
-  parts = [spec.accumulation * factor for factor in range(1, spec.microbatch + 1)
-           if spec.microbatch % (factor * spec.mesh.shape["data"]) == 0]
-  specs = [dataclasses.replace(spec, accumulation=part) for part in parts]
+  specs = [dataclasses.replace(spec, accumulation=parts) for parts in _parts(spec)]
   return next((one for one in specs if estimate(one).total <= limit), specs[-1])
 
 
@@ -120,17 +118,21 @@ def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
   return layer, kept
 
 
+def _parts(spec: StackSpec) -> list[int]:
+  """In how many parts its batches can be taken: no fewer than now, and every device has its share of each."""
+  return [spec.accumulation * factor for factor in range(1, spec.microbatch + 1)
+          if spec.microbatch % (factor * spec.mesh.shape["data"]) == 0]
+
+
 def _cheaper(spec: StackSpec) -> Iterator[tuple[str, StackSpec]]:
   """Specs that take less memory, each with the settings that make it, from little lost speed to much."""
   layout, optimizer = spec.layout, spec.optimizer
   maps = [spec.runs_per_map] + ([1] if (spec.runs_per_map or spec.runs) > 1 else [])
   remats = {"none": ("none", "dots", "full"), "dots": ("dots", "full"), "full": ("full",)}[spec.model.remat]
-  parts = [spec.accumulation * factor for factor in (1, 2, 4, 8, 16, 32)
-           if spec.microbatch % (factor * spec.mesh.shape["data"]) == 0]
   layouts = [layout] + ([dataclasses.replace(layout, fsdp=True)] if spec.mesh.shape["data"] > 1 and not layout.fsdp else [])
   moments = [optimizer] + ([dataclasses.replace(optimizer, moments="bfloat16")]
                            if optimizer.moments == "float32" and optimizer.b2 <= 0.99 else [])
-  for kept, sharded, part, remat, together in itertools.product(moments, layouts, parts, remats, maps):
+  for kept, sharded, part, remat, together in itertools.product(moments, layouts, _parts(spec), remats, maps):
     other = dataclasses.replace(spec, model=dataclasses.replace(spec.model, remat=remat), layout=sharded, optimizer=kept,
                                 runs_per_map=together, accumulation=part)
     new = {"Training.runs_per_map": (spec.runs_per_map, together), "Architecture.remat": (spec.model.remat, remat),

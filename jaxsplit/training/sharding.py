@@ -131,6 +131,21 @@ def stack_shardings(mesh: Mesh | AbstractMesh, layout: Layout, config: ModelConf
   return jax.tree_util.tree_map_with_path(sharding, state)
 
 
+def parent_sharding(child: NamedSharding, shape: tuple[int, ...], everywhere: bool) -> NamedSharding:
+  """For an array [rows, ...] of which any device group may gather rows, and then has them as `child` says.
+
+  `everywhere`: all groups have all rows. Otherwise the `expert` axis shares out, in place of the rows, the axis of which each
+  device has most; an array with none that it divides is everywhere all the same.
+  """
+  mesh, (_, *axes) = child.mesh, (*child.spec, *[None] * (len(shape) - len(child.spec)))
+  here = child.shard_shape((mesh.shape["expert"], *shape[1:]))[1:]
+  shareable = [axis for axis, size in enumerate(here) if size % mesh.shape["expert"] == 0]
+  if shareable and not everywhere:
+    most = max(shareable, key=lambda axis: here[axis])
+    axes[most] = "expert" if axes[most] is None else (axes[most], "expert")
+  return NamedSharding(mesh, P(None, *axes))
+
+
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """For token blocks [steps, R, B, T + 1]."""
   return NamedSharding(mesh, P(None, "expert", "data"))

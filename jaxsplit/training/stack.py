@@ -95,8 +95,24 @@ def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_mo
     rows: for each new run, its parent's row in the concatenation of `parents`.
     keep_moments: keep Adam's moments, or start them from zero.
   """
-  on_mesh = jax.device_put(list(parents), sharding.replicated(spec.mesh))
-  return _compiled_fork(spec, keep_moments)(on_mesh, jnp.asarray(rows, jnp.int32))
+  here = jax.tree.map(lambda x: x.sharding, parents_of(spec, [parent["step"].shape[0] for parent in parents]))
+  return _compiled_fork(spec, keep_moments)(jax.device_put(list(parents), here), jnp.asarray(rows, jnp.int32))
+
+
+def parents_of(spec: StackSpec, rows: Sequence[int]) -> list[State]:
+  """Shapes, dtypes and shardings of stacks of so many runs, as `fork` has them before it gathers `spec` from them.
+
+  Their parameters are shared out as those of `spec`. Every device group has all runs of them, where those are no more than it
+  will have of its own; otherwise each has a part of every run.
+  """
+  few = sum(rows) <= spec.runs // spec.mesh.shape["expert"]
+
+  def parent(count):
+    shape = lambda child: (count, *child.shape[1:])
+    return jax.tree.map(lambda child: jax.ShapeDtypeStruct(
+        shape(child), child.dtype, sharding=sharding.parent_sharding(child.sharding, shape(child), few)), spec.abstract)
+
+  return [parent(count) for count in rows]
 
 
 @functools.cache

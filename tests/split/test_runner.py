@@ -194,8 +194,8 @@ def test_each_stack_shape_is_compiled_once(store, tmp_path):
     with Workdir(tmp_path / "w", lambda line: None) as workdir, Interruption() as interruption, Progress(32) as progress:
       workdir.claim({"Experiment": {}}, "")
       with Runner(store, rules, workdir, progress, interruption) as runner:
-        runner.run(probes, CellTable(tmp_path / "w" / "probe.csv"), then=grid)
-        runner.run(grid, CellTable(tmp_path / "w" / "cells.csv"), then=proof)
+        runner.run(probes, CellTable(tmp_path / "w" / "probe.csv"), later=grid)
+        runner.run(grid, CellTable(tmp_path / "w" / "cells.csv"), later=proof)
         before = len(names)
         runner.run(proof, CellTable(tmp_path / "w" / "cells.csv"))
   finally:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from jaxsplit.evaluation.perplexity import held_out
 from jaxsplit.model import transformer
@@ -15,7 +16,7 @@ from jaxsplit.model.loss import token_losses
 from jaxsplit.training import sharding, stack
 from jaxsplit.training.ahead import Ahead
 from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
-from jaxsplit.training.sharding import Layout
+from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 ONE_DEVICE, TWO_DEVICES = Layout(devices=1), Layout(devices=2)
@@ -168,6 +169,25 @@ def test_fork_equals_its_parents_exactly(three):
   other = stack.initialize(s, [7, 8, 9])
   for r, parent in enumerate(rows):
     assert_equal(row(forked, r), row(state, parent) if parent < 3 else row(other, parent - 3))
+
+
+def test_fork_of_many_parents_is_shared_out_between_device_groups(three):
+  s, _, state, _ = three
+  many = spec(4, TWO_DEVICES)
+  before = lambda rows: stack.parents_of(many, [rows])[0]["params"]["embed_VxD"]
+  assert before(3).shape == (3, 20, 16) and before(3).sharding.spec == P(None, ("tensor", "expert"), None)
+  assert before(2).sharding.spec == P(None, "tensor", None)  # No more than each group will have of its own.
+  forked = stack.fork(many, [state], [2, 0, 0, 1])
+  assert forked["params"]["embed_VxD"].sharding == many.abstract["params"]["embed_VxD"].sharding
+  for r, parent in enumerate([2, 0, 0, 1]):
+    assert_equal(row(forked, r), row(state, parent))
+
+
+def test_parents_are_sharded_as_experts_will_be():
+  layout = Layout(expert=2, data=2, tensor=2, fsdp=True, devices=8)
+  s = dataclasses.replace(spec(2, layout), elsewhere=Machine("tpu", 8, 2**34))
+  of = lambda rows: stack.parents_of(s, [rows])[0]["params"]["embed_VxD"].sharding.spec
+  assert (of(1), of(4)) == (P(None, "tensor", "data"), P(None, ("tensor", "expert"), "data"))
 
 
 def test_fork_may_reset_moments(three):
