@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsplit.model import splash
+from jaxsplit.model import cudnn, splash
 from jaxsplit.model.config import ModelConfig
 
 
@@ -20,10 +20,16 @@ def segments(tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
   return jnp.cumsum(ends_BxT, axis=1) - ends_BxT
 
 
-def uses_splash(config: ModelConfig) -> bool:
-  """Whether this model's attention is the splash kernel."""
-  suits = splash.suits(config.sequence_length, config.head_dim)
-  return config.attention == "splash" or (config.attention == "auto" and suits and jax.default_backend() == "tpu")
+def kernel(config: ModelConfig) -> Literal["dense", "splash", "cudnn"]:
+  """What computes this model's attention here."""
+  if config.attention != "auto":
+    return config.attention
+  shape = config.sequence_length, config.head_dim
+  if splash.suits(*shape) and jax.default_backend() == "tpu":
+    return "splash"
+  if cudnn.suits(*shape) and not config.document_masking and config.compute_dtype != "float32" and cudnn.is_here():
+    return "cudnn"
+  return "dense"
 
 
 def attender(config: ModelConfig, tokens_BxT: jax.Array, end_of_document: int) -> Callable[..., jax.Array]:
@@ -31,8 +37,10 @@ def attender(config: ModelConfig, tokens_BxT: jax.Array, end_of_document: int) -
 
   The Q queries of a group share its key and value. Made once, outside the scan over layers.
   """
+  if kernel(config) == "cudnn":
+    return cudnn.attend
   segments_BxT = segments(tokens_BxT, end_of_document) if config.document_masking else None
-  if uses_splash(config):
+  if kernel(config) == "splash":
     return functools.partial(splash.attend, segments_BxT=jnp.zeros_like(tokens_BxT) if segments_BxT is None else segments_BxT)
   return functools.partial(dense, mask_Bx1xTxT=causal_mask(segments_BxT, tokens_BxT.shape[1]))
 

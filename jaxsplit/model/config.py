@@ -8,7 +8,7 @@ from typing import Literal
 from jaxsplit.errors import InputError
 
 Remat = Literal["none", "dots", "full"]
-Kernel = Literal["auto", "dense", "splash"]
+Kernel = Literal["auto", "dense", "splash", "cudnn"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Architecture:
     qk_norm: RMS-normalise queries and keys per head (arXiv 2302.05442): calms training at high rates.
     tie_embeddings: the output projection is the embedding, transposed.
     document_masking: attention stays inside a document.
-    attention: dense computes whole [T, T] scores; splash is JAX's flash attention for TPUs (T and head_dim in multiples of 128).
-      auto is splash on a TPU where the shapes suit it, dense elsewhere.
+    attention: dense computes whole [T, T] scores; splash is JAX's flash attention for TPUs (T and head_dim in multiples of 128);
+      cudnn is NVIDIA's for GPUs from Ampere on (no document masking, bfloat16, T even, head_dim a multiple of 8 up to 128).
+      auto is splash on a TPU and cudnn on a GPU where they suit the model, dense elsewhere.
     rope_theta: base of the rotary frequencies.
     remat: what the backward pass recomputes: nothing, all but matmul outputs, or whole layers.
     compute_dtype: dtype of activations; parameters stay float32. auto is float32 on CPU, bfloat16 elsewhere.
@@ -52,6 +53,11 @@ class Architecture:
     if self.attention == "splash" and (sequence_length % 128 or self.head_dim % 128):
       raise InputError(f"Architecture.attention = 'splash' takes multiples of 128, not Training.sequence_length = "
                        f"{sequence_length} and Architecture.head_dim = {self.head_dim}; use 'auto'")
+    suits_cudnn = sequence_length % 2 == 0 and self.head_dim % 8 == 0 and self.head_dim <= 128
+    if self.attention == "cudnn" and (self.document_masking or self.compute_dtype == "float32" or not suits_cudnn):
+      raise InputError(f"Architecture.attention = 'cudnn' takes document_masking = False, not {self.document_masking}, compute_dtype "
+                       f"= 'bfloat16', not {self.compute_dtype!r}, head_dim in multiples of 8 up to 128, not {self.head_dim}, and "
+                       f"an even Training.sequence_length, not {sequence_length}; use 'auto'")
     return ModelConfig(
         vocab_size=vocab_size, sequence_length=sequence_length, width=width, depth=depth, heads=heads,
         kv_heads=heads // self.queries_per_kv, head_dim=self.head_dim, mlp_width=-(-int(width * self.mlp_ratio) // 16) * 16,

@@ -111,7 +111,7 @@ def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
   shared = lambda count: tensor if count % tensor == 0 else 1
   heads, kv, mlp = c.heads // shared(c.heads), c.kv_heads // shared(c.kv_heads), c.mlp_width // shared(c.mlp_width)
   q, qk, qkv = heads * c.head_dim, (heads + kv) * c.head_dim, (heads + 2 * kv) * c.head_dim
-  scores = 0 if attention.uses_splash(c) else heads * c.sequence_length * (4 + width)
+  scores = heads * c.sequence_length * (4 + width) if attention.kernel(c) == "dense" else 0
   norms = 2 * c.width * (4 + width) + (qk * 4 if c.qk_norm else 0)
   layer = norms + (qkv + qk + q + 2 * c.width + 6 * mlp) * width + scores
   kept = {"none": layer, "dots": (qkv + c.width + 2 * mlp + c.width) * width + c.width * width, "full": c.width * width}[c.remat]

@@ -43,19 +43,19 @@ def main() -> int:
   parser.add_argument("--steps", type=int, default=16, help="steps a turn; also steps a dispatch of ours")
   parser.add_argument("--rounds", type=int, default=15)
   parser.add_argument("--threads", type=int, default=2)
-  parser.add_argument("--no_documents", action="store_true", help="one document a window: no document masking on either side")
+  parser.add_argument("--documents", type=int, choices=(0, 1), default=1, help="0: no document masking on either side")
   flags = parser.parse_args()
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:flags.threads])  # XLA takes a thread a core.
   if len(os.sched_getaffinity(0)) < flags.threads:
     parser.error(f"--threads={flags.threads}, but this process may use {len(os.sched_getaffinity(0))} cores")
   present_devices(Layout(devices=1))
-  return max([compare(dataclasses.replace(SIZES[name], length=flags.length, batch=flags.batch), flags) for name in flags.sizes])
+  changes = {"length": flags.length, "batch": flags.batch, "documents": flags.documents}
+  return max([compare(dataclasses.replace(SIZES[name], **changes), flags) for name in flags.sizes])
 
 
 def compare(size: Size, flags: argparse.Namespace) -> int:
   """Prints one size's comparison; 1 where losses differ."""
   spec = size.spec()
-  spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, document_masking=not flags.no_documents))
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     state = stack.initialize(spec, [0])

@@ -19,7 +19,8 @@ from jaxsplit.training.stack import StackSpec
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """A model, and the batch that it trains on: width, depth, vocabulary, T, B, head width, and what is recomputed backwards."""
+  """A model, and the batch that it trains on: width, depth, vocabulary, T, B, head width, what is recomputed backwards, and
+  whether (1 or 0) attention stays inside documents."""
 
   width: int
   depth: int
@@ -28,10 +29,11 @@ class Size:
   batch: int
   head_dim: int = 32
   remat: str = "none"
+  documents: int = 1
 
   def spec(self, runs: int = 1, runs_per_map: int = 1, layout: Layout = Layout(devices=1)) -> StackSpec:
-    """A stack of such runs, as experiments have it: RoPE, QK-norm, SwiGLU, document masking, AdamW and clipping."""
-    architecture = Architecture(head_dim=self.head_dim, remat=self.remat)
+    """A stack of such runs, as experiments have it: RoPE, QK-norm, SwiGLU, AdamW and clipping."""
+    architecture = Architecture(head_dim=self.head_dim, remat=self.remat, document_masking=bool(self.documents))
     model = architecture.at(self.width, self.depth, self.vocab, self.length)
     return StackSpec(model, Optimizer(), layout, runs, runs_per_map, self.batch, end_of_document=0)
 

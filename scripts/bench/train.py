@@ -1,11 +1,12 @@
 """How fast one run trains: tokens/s, model FLOPs/s, and the share of the chip's peak that is (MFU).
 
     python scripts/bench/train.py                                      a model of 0.8M parameters on one CPU device (all cores)
-    python scripts/bench/train.py --size=1.3b --peak_flops=989e12      1.3B at T = 2,048 in bfloat16 on one H100 or H200
+    python scripts/bench/train.py --size=1.3b --documents=0 --peak_flops=989e12      1.3B at T = 2,048 in bfloat16 on one H200
     python scripts/bench/train.py --size=350m --batch=16 --remat=none --peak_flops=197e12      on one TPU v5e
 
 Trains by the program of experiments, several steps a dispatch. FLOPs are ours (6 a parameter and token, and attention, none
-for what is recomputed). --profile=FOLDER also writes a trace of one dispatch. Prints one JSON line; times are medians.
+for what is recomputed). On a GPU, cuDNN's attention takes no document masking: --documents=0. --profile=FOLDER also writes a
+trace of one dispatch. Prints one JSON line; times are medians.
 """
 
 from __future__ import annotations

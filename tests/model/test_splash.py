@@ -59,7 +59,7 @@ def test_it_is_the_same_in_a_stack_on_a_mesh(inputs, expected, mapping):
 
 def test_shapes_that_it_does_not_take_are_dense():
   assert not splash.suits(100, 128) and splash.suits(256, 128)
-  assert attention.uses_splash(Architecture(head_dim=128, attention="splash").at(128, 1, 32, 128))
+  assert attention.kernel(Architecture(head_dim=128, attention="splash").at(128, 1, 32, 128)) == "splash"
   with pytest.raises(InputError, match="use 'auto'"):
     Architecture(head_dim=64, attention="splash").at(128, 1, 32, 128)
 
