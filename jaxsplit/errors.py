@@ -8,6 +8,8 @@ from collections.abc import Iterable
 RETRY_EXIT_CODE = 75  # EX_TEMPFAIL: the same command, given again, goes on where this one stopped.
 FAULT_EXIT_CODE = 74  # EX_IOERR: a disk is full or lost, say. The same command may go on once somebody has seen to it.
 
+_LONGEST = 1_600  # Characters of an error's line.
+
 
 class Interrupted(BaseException):
   """Raised where a run stops because it was asked to. No Exception: `except Exception` shall not swallow it."""
@@ -20,11 +22,16 @@ class InputError(ValueError):
   Every door prints it without a traceback and exits with code 2.
   """
 
+  def __init__(self, message: str):
+    line = " ".join(message.split())
+    # A broken file may be quoted at any length; where it lies stands first, and what to do last.
+    super().__init__(line if len(line) <= _LONGEST else f"{line[:_LONGEST // 2]} ... {line[-_LONGEST // 2:]}")
+
 
 def ending(error: BaseException) -> tuple[int, str] | None:
   """The exit code and the one line that an expected error ends a door with; None where it needs a traceback."""
   if isinstance(error, InputError):
-    return 2, " ".join(str(error).split())
+    return 2, str(error)
   if isinstance(error, OSError):
     where = f"{error.filename}: " if error.filename else ""
     return FAULT_EXIT_CODE, f"{where}{error.strerror or error}; when that is mended, the same command goes on from here"

@@ -121,3 +121,9 @@ def test_a_full_disk_is_one_line_and_a_code_of_its_own(capsys, monkeypatch):
     cli.run(door)
   assert codes == [cli.FAULT_EXIT_CODE] == [74]
   assert capsys.readouterr().err.startswith("jaxsplit: disk/cells.csv: No space left on device; when that is mended")
+
+
+def test_an_error_that_quotes_a_broken_file_stays_one_line():
+  text = str(InputError(f"manifest.json: no domain {'[' * 5000!r}\n  there; prepare it again"))
+  assert "\n" not in text and len(text) < 2000
+  assert text.startswith("manifest.json: no domain") and text.endswith("there; prepare it again")
