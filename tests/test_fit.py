@@ -33,6 +33,15 @@ def test_a_law_is_written_and_told(table, tmp_path, capsys):
   assert "chinchilla" in text and "alpha" in text and str(out) in text
 
 
+def test_the_same_cells_elsewhere_give_the_same_law(table, tmp_path):
+  elsewhere = tmp_path / "moved" / table.name
+  elsewhere.parent.mkdir()
+  elsewhere.write_bytes(table.read_bytes())
+  for cells in (table, elsewhere):
+    fit.main([f"--cells={cells}", COLUMNS, "--form=chinchilla", "--bootstrap=0", f"--out={cells.parent / 'law.json'}"])
+  assert (table.parent / "law.json").read_bytes() == (elsewhere.parent / "law.json").read_bytes()
+
+
 @pytest.mark.parametrize("argv, message", [
     (["--form=chinchilla"], "--cells is missing"),
     (["--columns=params"], "is not NAME=COLUMN"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -189,6 +190,8 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
   candidates = tuple({"form": fit.model.form.name, "parameters": _plain(fit.layout.named(fit.model, fit.theta)),
                       "objective_value": fit.objective_value, "held_out": fit.held_out and _without_losses(fit.held_out)}
                      for fit in fits)
+  # A law may be handed on: its table's name and hash say which it was, not where it lay.
+  source = {**cells.source, "file": pathlib.Path(cells.source["file"]).name} if "file" in cells.source else cells.source
   ranges = {name: [float(getattr(cells, name).min()), float(getattr(cells, name).max())]
             for name in ("params", "seed_tokens", "expert_tokens", "loss")}
   return Law(
@@ -200,7 +203,7 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
       held_out=best.held_out,
       intervals=parameter_intervals(best, members[0].samples),
       profiles=profiles(best, cells, settings.profile) if settings.profile else {}, candidates=candidates,
-      diagnostics=diagnose(best, cells, skipped), data={**cells.source, "ranges": ranges},
+      diagnostics=diagnose(best, cells, skipped), data={**source, "ranges": ranges},
       settings=dataclasses.asdict(settings), members=members, residuals=residuals)
 
 
