@@ -28,6 +28,7 @@ from jaxsplit.training.loop import Training, train
 from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.sharding import Layout, present_devices
 from jaxsplit.training.stack import StackSpec
+from jaxsplit.training.telemetry import Clock
 
 
 class RandomBatches:
@@ -71,7 +72,7 @@ def main() -> None:
     jax.block_until_ready(train(
         spec, state, batches, schedule, first_batch=[0] * args.runs, done=0, steps=args.steps,
         training=Training(args.length, args.batch, save_every_steps=every), observe=lambda *_: None, save=save,
-        interruption=Interruption()))
+        interruption=Interruption(), clock=Clock()))
     took = time.perf_counter() - began
     snapshots.close()
     return took
