@@ -95,8 +95,8 @@ def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_mo
     rows: for each new run, its parent's row in the concatenation of `parents`.
     keep_moments: keep Adam's moments, or start them from zero.
   """
-  here = jax.tree.map(lambda x: x.sharding, parents_of(spec, [parent["step"].shape[0] for parent in parents]))
-  return _compiled_fork(spec, keep_moments)(jax.device_put(list(parents), here), jnp.asarray(rows, jnp.int32))
+  shardings = jax.tree.map(lambda x: x.sharding, parents_of(spec, [parent["step"].shape[0] for parent in parents]))
+  return _compiled_fork(spec, keep_moments)(jax.device_put(list(parents), shardings), jnp.asarray(rows, jnp.int32))
 
 
 def parents_of(spec: StackSpec, rows: Sequence[int]) -> list[State]:

@@ -8,6 +8,7 @@ import pytest
 
 from jaxsplit.data.store import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer
+from jaxsplit.errors import InputError
 from jaxsplit.files import read_json
 from jaxsplit.model.config import Architecture
 from jaxsplit.split import tree
@@ -18,6 +19,7 @@ from jaxsplit.split.progress import Progress
 from jaxsplit.split.runner import Runner
 from jaxsplit.split.tree import Point, Shape
 from jaxsplit.split.workdir import Workdir
+from jaxsplit.training import memory
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import Training
 from jaxsplit.training.metrics import Metrics, read_metrics
@@ -176,6 +178,14 @@ def test_telemetry_has_every_step_of_every_process(store, whole, tmp_path, monke
   run(store, tmp_path / "w")
   experts = "s/experts-40/cooldown-40"
   assert steps(tmp_path / "w") == [("s/trunk/40", 0, 40), (experts, 0, 24), (experts, 16, 24)]
+
+
+def test_what_is_trained_must_fit_and_what_is_done_need_not(store, whole, tmp_path, monkeypatch):
+  monkeypatch.setattr(memory, "FILLED", 0.0)  # As on a machine without memory.
+  path, cells = whole
+  assert run(store, path)[0] == cells
+  with pytest.raises(InputError, match="of which 0.0 MiB are there"):
+    run(store, tmp_path / "w")
 
 
 def test_each_stack_shape_is_compiled_once(store, tmp_path):
