@@ -99,17 +99,21 @@ class Workdir:
 
   def _claim(self, config: dict[str, Any], decisive: dict[str, Any], operative: str) -> None:
     file = self.path / "config.json"
-    if file.exists():
+    if self._has_results():
+      if not file.exists():
+        raise InputError(f"--workdir={self.path}: holds results but no config.json to tell whose; name another folder")
       held = _flat(read_json(file))
       for name, value in decisive.items():
         if held.get(name) != value:
           raise InputError(f"--workdir={self.path}: holds another experiment's results ({name} = {held.get(name)!r} there, "
                            f"{value!r} here); name another folder, or delete this one")
       return
-    if any(self.path.glob("*.csv")) or (self.path / "checkpoints").exists():
-      raise InputError(f"--workdir={self.path}: holds results but no config.json to tell whose; name another folder")
     write_atomic(self.path / "config.gin", operative)
     write_json(file, config)
+
+  def _has_results(self) -> bool:
+    """Whether anything was trained or measured here. An experiment that was refused before that has no claim to the folder."""
+    return any(self.path.glob("*.csv")) or any((self.path / name).exists() for name in ("checkpoints", "metrics.jsonl"))
 
   def record_provenance(self, facts: Mapping[str, Any]) -> str:
     """Keeps what cells are made with in provenance.json. Returns the name they have for it."""

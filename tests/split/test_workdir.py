@@ -1,5 +1,6 @@
 """The work directory: one process at a time, one experiment, nothing left lying about."""
 
+import json
 import os
 import subprocess
 import sys
@@ -38,11 +39,30 @@ def test_only_settings_that_say_how_may_change(tmp_path):
   with Workdir(tmp_path) as workdir:
     workdir.claim(CONFIG, "")
     first = workdir.config_hash
+  (tmp_path / "metrics.jsonl").write_text("{}")
   with Workdir(tmp_path) as workdir:
     workdir.claim(CONFIG | {"Layout": {"devices": 8}, "Training": {"batch_sequences": 2, "save_every_steps": 9}}, "")
     assert workdir.config_hash == first
     with pytest.raises(InputError, match="Training.batch_sequences = 2 there, 4 here"):
       workdir.claim(CONFIG | {"Training": {"batch_sequences": 4}}, "")
+
+
+def test_an_experiment_that_was_refused_before_it_trained_holds_no_folder(tmp_path):
+  other = CONFIG | {"Training": {"batch_sequences": 4}}
+  with Workdir(tmp_path) as workdir:
+    workdir.claim(CONFIG, "seed = 1")
+    workdir.claim(other, "batch = 4")
+    assert json.loads((tmp_path / "config.json").read_text()) == other
+    assert (tmp_path / "config.gin").read_text() == "batch = 4"
+    (tmp_path / "cells.csv").write_text("")
+    with pytest.raises(InputError, match="batch_sequences = 4 there, 2 here"):
+      workdir.claim(CONFIG, "")
+
+
+def test_results_without_their_settings_are_nobodys(tmp_path):
+  (tmp_path / "checkpoints").mkdir()
+  with Workdir(tmp_path) as workdir, pytest.raises(InputError, match="no config.json to tell whose"):
+    workdir.claim(CONFIG, "")
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
