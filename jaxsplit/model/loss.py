@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxsplit.model.projection import project
+
 _LOGITS_AT_ONCE = 1 << 24  # Elements of [rows, V]: above this, rows are taken in chunks and logits are recomputed backwards.
 
 
@@ -24,7 +26,7 @@ def token_losses(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Ar
 
   def losses(chunk):
     x_CxD, targets_C = chunk
-    logits_CxV = jnp.matmul(x_CxD, unembed_DxV, preferred_element_type=jnp.float32)
+    logits_CxV = project(x_CxD, unembed_DxV, 1, jnp.float32)
     target_C = jnp.take_along_axis(logits_CxV, targets_C[:, None], axis=1)[:, 0]
     return jax.nn.logsumexp(logits_CxV, axis=1) - target_C
 

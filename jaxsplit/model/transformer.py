@@ -20,6 +20,7 @@ from flax import nnx
 
 from jaxsplit.model import attention
 from jaxsplit.model.config import ModelConfig
+from jaxsplit.model.projection import project, split_last
 
 Params = Any  # A nested dict of arrays, as `initialize` gives it.
 Attend = Callable[..., jax.Array]  # As `attention.attender` gives it.
@@ -78,14 +79,15 @@ class Attention(nnx.Module):
 
   def __call__(self, x_BxTxD: jax.Array, attend: Attend, rotation: attention.Rotation) -> jax.Array:
     dtype = x_BxTxD.dtype
-    heads_BxTxGxMxd = jnp.einsum("BTD,DGMd->BTGMd", x_BxTxD, self.in_DxGxMxd[...].astype(dtype))
-    qk_BxTxGxPxd, v_BxTxGxd = heads_BxTxGxMxd[..., :-1, :], heads_BxTxGxMxd[..., -1, :]
+    heads_BxTxGxMxd = project(x_BxTxD, self.in_DxGxMxd[...].astype(dtype))
+    qk_BxTxGxPxd, v_BxTxGxd = split_last(heads_BxTxGxMxd, -2)
     if self.config.qk_norm:
       which_P = np.array([0] * (qk_BxTxGxPxd.shape[3] - 1) + [1])
       qk_BxTxGxPxd = self.norm(qk_BxTxGxPxd, which_P)
     qk_BxTxGxPxd = attention.rotate(qk_BxTxGxPxd, rotation)
-    y_BxTxGxQxd = attend(qk_BxTxGxPxd[..., :-1, :], qk_BxTxGxPxd[..., -1, :], v_BxTxGxd)
-    return jnp.einsum("BTGQd,GQdD->BTD", y_BxTxGxQxd, self.out_GxQxdxD[...].astype(dtype))
+    q_BxTxGxQxd, k_BxTxGxd = split_last(qk_BxTxGxPxd, -2)
+    y_BxTxGxQxd = attend(q_BxTxGxQxd, k_BxTxGxd, v_BxTxGxd)
+    return project(y_BxTxGxQxd, self.out_GxQxdxD[...].astype(dtype), 3)
 
 
 class SwiGLU(nnx.Module):
@@ -97,8 +99,8 @@ class SwiGLU(nnx.Module):
 
   def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
     dtype = x_BxTxD.dtype
-    gate_BxTxF, up_BxTxF = jnp.moveaxis(jnp.einsum("BTD,DcF->BTcF", x_BxTxD, self.in_Dx2xF[...].astype(dtype)), 2, 0)
-    return jnp.einsum("BTF,FD->BTD", jax.nn.silu(gate_BxTxF) * up_BxTxF, self.out_FxD[...].astype(dtype))
+    gate_BxTx1xF, up_BxTxF = split_last(project(x_BxTxD, self.in_Dx2xF[...].astype(dtype)), -2)
+    return project(jax.nn.silu(gate_BxTx1xF[..., 0, :]) * up_BxTxF, self.out_FxD[...].astype(dtype))
 
 
 class Layer(nnx.Module):

@@ -1,0 +1,65 @@
+"""Products with weights and splits: what they compute, and their derivatives, against JAX's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsplit.model import projection
+from jaxsplit.model.projection import project, split_last
+
+
+def _normal(seed, shape, dtype=jnp.float32):
+  return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+@pytest.mark.parametrize("x_shape, w_shape, axes, einsum", [
+    ((2, 5, 3), (3, 7), 1, "BTD,DF->BTF"),
+    ((2, 5, 7), (7, 3), 1, "BTD,DF->BTF"),
+    ((2, 5, 4), (4, 2, 3, 6), 1, "BTD,DGMd->BTGMd"),
+    ((2, 5, 2, 3, 6), (2, 3, 6, 4), 3, "BTGQd,GQdD->BTD"),
+    ((9, 3), (3, 8), 1, "ND,DV->NV"),
+])
+@pytest.mark.parametrize("mapped", (False, True))
+def test_projections_are_einsums(x_shape, w_shape, axes, einsum, mapped):
+  lead = (3,) if mapped else ()
+  over_runs = jax.vmap if mapped else lambda f: f
+  x, w = _normal(0, lead + x_shape), _normal(1, lead + w_shape)
+  ours, its = over_runs(lambda x, w: project(x, w, axes)), over_runs(lambda x, w: jnp.einsum(einsum, x, w))
+  np.testing.assert_allclose(ours(x, w), its(x, w), rtol=1e-5, atol=1e-5)
+  dy = _normal(2, its(x, w).shape)
+  gradients = lambda f: jax.jit(jax.grad(lambda x, w: jnp.sum(f(x, w) * dy), (0, 1)))(x, w)
+  for mine, theirs in zip(gradients(ours), gradients(its)):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_every_platform_has_the_same_weight_gradient():
+  x, dy = _normal(0, (2, 5, 3)), _normal(1, (2, 5, 4, 2))
+  for a, b in ((x, dy), (dy, x)):
+    np.testing.assert_allclose(projection._weight_gradient_on_cpu(2, jnp.float32, a, b),
+                               projection._weight_gradient(2, jnp.float32, a, b), rtol=1e-5, atol=1e-5)
+
+
+def test_dtypes_are_those_of_a_product_that_is_summed_in_another():
+  x, w = _normal(0, (4, 3), jnp.bfloat16), _normal(1, (3, 5), jnp.bfloat16)
+  assert project(x, w).dtype == jnp.bfloat16
+  assert project(x, w, 1, jnp.float32).dtype == jnp.float32
+  ours = jax.grad(lambda x, w: jnp.sum(jnp.sin(project(x, w, 1, jnp.float32))), (0, 1))(x, w)
+  its = jax.grad(lambda x, w: jnp.sum(jnp.sin(jnp.matmul(x, w, preferred_element_type=jnp.float32))), (0, 1))(x, w)
+  for mine, theirs in zip(ours, its):
+    assert mine.dtype == theirs.dtype == jnp.bfloat16
+    np.testing.assert_allclose(mine.astype(jnp.float32), theirs.astype(jnp.float32), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("axis", (-2, -1, 1))
+def test_split_last_and_its_derivative(axis):
+  x = _normal(0, (2, 3, 4, 5))
+  first, last = split_last(x, axis)
+  np.testing.assert_array_equal(jnp.concatenate([first, jnp.expand_dims(last, axis)], axis), x)
+  assert last.ndim == 3
+  gradient = jax.grad(lambda x: sum(jnp.sum(jnp.sin(part) * (i + 1)) for i, part in enumerate(split_last(x, axis))))(x)
+  weight = np.ones(x.shape[axis])
+  weight[-1] = 2
+  shape = [1] * 4
+  shape[axis] = -1
+  np.testing.assert_allclose(gradient, jnp.cos(x) * weight.reshape(shape), rtol=1e-6)
