@@ -41,18 +41,30 @@ def attender(config: ModelConfig, tokens_BxT: jax.Array, end_of_document: int) -
   """
   if kernel(config) == "cudnn":
     return cudnn.attend
-  segments_BxT = segments(tokens_BxT, end_of_document) if config.document_masking else None
   if kernel(config) == "splash":
-    return functools.partial(splash.attend, segments_BxT=jnp.zeros_like(tokens_BxT) if segments_BxT is None else segments_BxT)
-  return functools.partial(dense, mask_Bx1xTxT=causal_mask(segments_BxT, tokens_BxT.shape[1]))
+    apart = segments(tokens_BxT, end_of_document) if config.document_masking else jnp.zeros_like(tokens_BxT)
+    return functools.partial(splash.attend, segments_BxT=apart)
+  starts_BxT = document_starts(tokens_BxT, end_of_document) if config.document_masking else None
+  return functools.partial(dense, mask_Bx1xTxT=causal_mask(starts_BxT, tokens_BxT.shape[1]))
 
 
-def causal_mask(segments_BxT: jax.Array | None, length: int) -> jax.Array:
-  """Which keys a query may see: bool [B or 1, 1, T, T]; itself and earlier positions of its own document."""
-  mask_1x1xTxT = jnp.tril(jnp.ones((length, length), bool))[None, None]
-  if segments_BxT is None:
+def document_starts(tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
+  """Where in its window each token's document begins: int32 [B, T], 0 up to and with the first end-of-document token."""
+  ends_BxT = jnp.pad(tokens_BxT[:, :-1] == end_of_document, ((0, 0), (1, 0)))
+  return jax.lax.cummax(jnp.where(ends_BxT, jnp.arange(tokens_BxT.shape[1]), 0), axis=1)
+
+
+def causal_mask(starts_BxT: jax.Array | None, length: int) -> jax.Array:
+  """Which keys a query may see: bool [B or 1, 1, T, T]; itself and earlier positions, from the start of its document on.
+
+  A query's start, and nothing of the keys' documents, makes a row of the mask one comparison, which is all that attention then
+  computes again in every layer.
+  """
+  position_T = jnp.arange(length)
+  mask_1x1xTxT = (position_T[:, None] >= position_T)[None, None]
+  if starts_BxT is None:
     return mask_1x1xTxT
-  return mask_1x1xTxT & (segments_BxT[:, None, :, None] == segments_BxT[:, None, None, :])
+  return mask_1x1xTxT & (starts_BxT[:, None, :, None] <= position_T)
 
 
 class Rotation(NamedTuple):

@@ -17,7 +17,12 @@ def project(x: jax.Array, weights: jax.Array, axes: int = 1, dtype: DTypeLike | 
 
   The result has x's dtype, or `dtype`, in which it is then summed up as well.
   """
-  return _contract(x, weights, range(x.ndim - axes, x.ndim), range(axes), dtype or x.dtype)
+  return _project_forward(x, weights, axes, dtype)[0]
+
+
+def _project_forward(x, weights, axes, dtype):
+  # Not by `project`, inside of which jax.checkpoint would not see the product that its policy may save.
+  return _contract(x, weights, range(x.ndim - axes, x.ndim), range(axes), dtype or x.dtype), (x, weights)
 
 
 def _project_backward(axes, _, kept, dy):
@@ -29,7 +34,7 @@ def _project_backward(axes, _, kept, dy):
       x, dy, **{platform: functools.partial(gradient, rows, weights.dtype) for platform, gradient in on.items()})
 
 
-project.defvjp(lambda x, weights, axes, dtype: (project(x, weights, axes, dtype), (x, weights)), _project_backward)
+project.defvjp(_project_forward, _project_backward)
 
 
 def _weight_gradient(rows: int, dtype: DTypeLike, x: jax.Array, dy: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from flax import nnx
 
 from jaxsplit.model import attention
 from jaxsplit.model.config import ModelConfig
+from jaxsplit.model.norm import rms_norm
 from jaxsplit.model.projection import project, split_last
 
 Params = Any  # A nested dict of arrays, as `initialize` gives it.
@@ -49,15 +50,13 @@ class _Noise:
 
 
 class RMSNorm(nnx.Module):
-  """x / rms(x) * scale, computed in float32 (arXiv 1910.07467)."""
+  """The scales of a normalization, and applying it."""
 
   def __init__(self, shape: tuple[int, ...], axes: tuple[str, ...]):
     self.scale = nnx.Param(jnp.ones(shape, jnp.float32), axes=axes)
 
   def __call__(self, x: jax.Array, rows: np.ndarray | slice = slice(None)) -> jax.Array:
-    x32 = x.astype(jnp.float32)
-    normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
-    return (normed * self.scale[...][rows]).astype(x.dtype)
+    return rms_norm(x, self.scale[...][rows])
 
 
 class Attention(nnx.Module):

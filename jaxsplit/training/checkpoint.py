@@ -29,6 +29,7 @@ from jaxsplit.training.stack import State
 
 VERSION = 1
 SEAL = "snapshot.json"
+_CHUNK = 64 << 20  # Bytes of an array that are compressed and written as one.
 
 
 class Checkpoints:
@@ -147,7 +148,7 @@ class Checkpoints:
         folder.mkdir(parents=True)
       with self._orbax(save_concurrent_gb=_gigabytes_at_once(state)) as checkpointer:
         hosts.meet(f"snapshot {self._calls}")  # The folder is there, and empty.
-        checkpointer.save(folder / "state", state)
+        checkpointer.save(folder / "state", state, save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), state))
         checkpointer.wait_until_finished()
       del state
       if not hosts.is_lead():

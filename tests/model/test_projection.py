@@ -33,6 +33,20 @@ def test_projections_are_einsums(x_shape, w_shape, axes, einsum, mapped):
     np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_a_policy_that_saves_products_sees_them():
+  """Saving matmul outputs, none is computed twice: as many products as where everything is saved."""
+  x, ws = _normal(0, (4, 8)), _normal(1, (3, 8, 8))
+
+  def products(policy):
+    layer = lambda x, w: (jnp.sin(project(x, w)), None)
+    layer = layer if policy is None else jax.checkpoint(layer, policy=policy)
+    loss = lambda ws: jnp.sum(jax.lax.scan(layer, x, ws)[0])
+    return jax.jit(jax.grad(loss)).lower(ws).as_text().count("dot_general")
+
+  saving = products(jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+  assert saving == products(None) < products(jax.checkpoint_policies.nothing_saveable)
+
+
 def test_every_platform_has_the_same_weight_gradient():
   x, dy = _normal(0, (2, 5, 3)), _normal(1, (2, 5, 4, 2))
   for a, b in ((x, dy), (dy, x)):

@@ -21,23 +21,26 @@ B, T, G, Q, D = 2, 128, 2, 2, 128
 
 @pytest.fixture(scope="module")
 def inputs():
-  """q, k, v and the documents' numbers, of a window with several documents."""
+  """q, k, v, and the tokens of windows with several documents: 1 ends one."""
   keys = jax.random.split(jax.random.key(0), 4)
   shapes = (B, T, G, Q, D), (B, T, G, D), (B, T, G, D)
   arrays = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes)]
-  return *arrays, jnp.cumsum(jax.random.bernoulli(keys[3], 0.05, (B, T)), axis=1).astype(jnp.int32)
+  return *arrays, jax.random.bernoulli(keys[3], 0.05, (B, T)).astype(jnp.int32)
 
 
-def gradients(attend, q, k, v, segments):
-  return jax.grad(lambda q, k, v: jnp.sum(jnp.sin(attend(q, k, v, segments))), (0, 1, 2))(q, k, v)
+def gradients(attend, q, k, v, tokens):
+  return jax.grad(lambda q, k, v: jnp.sum(jnp.sin(attend(q, k, v, tokens))), (0, 1, 2))(q, k, v)
 
 
-interpreted = functools.partial(gradients, functools.partial(splash.attend, interpret=True))
+interpreted = functools.partial(
+    gradients, lambda q, k, v, tokens: splash.attend(q, k, v, attention.segments(tokens, 1), interpret=True))
+dense = functools.partial(
+    gradients, lambda q, k, v, tokens: attention.dense(q, k, v, attention.causal_mask(attention.document_starts(tokens, 1), T)))
 
 
 @pytest.fixture(scope="module")
 def expected(inputs):
-  return jax.jit(functools.partial(gradients, lambda q, k, v, s: attention.dense(q, k, v, attention.causal_mask(s, T))))(*inputs)
+  return jax.jit(dense)(*inputs)
 
 
 def test_it_is_dense_attention(inputs, expected):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsplit.model import transformer
+from jaxsplit.model import attention, transformer
 from jaxsplit.model.config import Architecture
 from jaxsplit.model.loss import token_losses
 
@@ -40,6 +40,14 @@ def test_documents_do_not_see_each_other(params):
   after = np.asarray(hidden(params, first) - hidden(params, second))[0]
   assert np.abs(after[:3]).max() > 1e-3
   np.testing.assert_array_equal(after[3:], 0)
+
+
+def test_a_query_sees_the_earlier_tokens_of_its_document():
+  tokens = np.array([[5, END, 7, 8, END, END, 9, 3], [END, 1, 2, 3, 4, 5, 6, END], [1, 2, 3, 4, 5, 6, 7, 8]])
+  mask = attention.causal_mask(attention.document_starts(tokens, END), 8)
+  numbers = np.asarray(attention.segments(tokens, END))
+  for b, t, s in np.ndindex(3, 8, 8):
+    assert mask[b, 0, t, s] == (s <= t and not np.any(tokens[b, s:t] == END)) == (s <= t and numbers[b, s] == numbers[b, t])
 
 
 def test_rotary_positions_are_relative(params):

@@ -22,8 +22,8 @@ def spec(runs=1, batch=8, length=128, **architecture):
 
 @pytest.mark.parametrize("change", [
     {}, {"accumulation": 4}, {"runs": 2, "runs_per_map": 0},
-    {"model": spec(remat="full").model},
-], ids=["plain", "in parts", "vmapped", "full"])
+    {"model": spec(remat="full").model}, {"model": spec(remat="dots").model},
+], ids=["plain", "in parts", "vmapped", "full", "dots"])
 def test_the_estimate_is_what_xla_counts(change):
   s = dataclasses.replace(spec(), **change)
   shape = jax.ShapeDtypeStruct

@@ -1,0 +1,38 @@
+"""Root-mean-square normalization, with a derivative that reads its input and little else."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+  """x / rms(x) * scale over the last axis, computed in float32, in x's dtype (arXiv 1910.07467).
+
+  `scale` has the last axes of x. The derivative is written out: of activations it keeps x alone, and one number a row.
+  """
+  return _forward(x, scale)[0]
+
+
+def _forward(x, scale):
+  x32 = x.astype(jnp.float32)
+  inverse = _by_itself(jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6))
+  return (x32 * inverse * scale).astype(x.dtype), (x, inverse, scale)
+
+
+def _backward(kept, dy):
+  x, inverse, scale = kept
+  unit, dy32 = x.astype(jnp.float32) * inverse, dy.astype(jnp.float32)
+  along = _by_itself(jnp.mean(dy32 * scale * unit, axis=-1, keepdims=True))
+  dx = inverse * (dy32 * scale - unit * along)
+  return dx.astype(x.dtype), jnp.sum(dy32 * unit, axis=tuple(range(x.ndim - scale.ndim)))
+
+
+rms_norm.defvjp(_forward, _backward)
+
+
+def _by_itself(row: jax.Array) -> jax.Array:
+  """A number a row, before anything follows from it. XLA's kernel for sums on a CPU would take in all of that, element by element,
+  at half the speed of a loop of its own."""
+  return jax.lax.platform_dependent(row, cpu=jax.lax.optimization_barrier, default=lambda row: row)
