@@ -10,6 +10,9 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import functools
+import graphlib
+import inspect
 import os
 import pathlib
 import sys
@@ -25,6 +28,7 @@ from gin import config_parser
 from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, InputError, ending, nearest
 
 _UNSET = object()
+_MOST_MACROS = 64  # That one macro's value may be made of: macros of macros could else grow without bound.
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -96,10 +100,12 @@ def parse(
                             help=argparse.SUPPRESS if field.name in (flags or {}) else f"{cls.__name__}.{field.name}")
   args = vars(parser.parse_args(argv))
 
-  _register(settings)
+  collectors = {cls: _collector(cls) for cls in settings}
   gin.clear_config()
-  _bind_files(args["gin_file"], args["gin_search_paths"], settings)
-  _bind_text("\n".join(bindings), "command line", [], settings)
+  macros = _Macros(settings)
+  _bind_files(args["gin_file"], args["gin_search_paths"], macros)
+  _bind_text("\n".join(bindings), "command line", [], macros)
+  macros.check()
   values = {}
   for cls in settings:
     given = {f.name: _flag_value(cls, f, args[f.name]) for f in dataclasses.fields(cls)
@@ -107,8 +113,8 @@ def parse(
     for name, value in given.items():
       gin.bind_parameter(f"{cls.__name__}.{name}", value)
     try:
-      values[cls] = _coerce(cls, gin.get_configurable(cls)())
-    except (TypeError, ValueError) as error:  # gin adds lines of its own to what a dataclass says.
+      values[cls] = cls(**_as_types(cls, collectors[cls]()))
+    except (TypeError, ValueError) as error:
       raise InputError(str(error).splitlines()[0]) from None
   return Settings(values, {name: args[name] for name in flags or {}}, gin.operative_config_str())
 
@@ -160,18 +166,82 @@ def _is_gin_value(text: str) -> bool:
     return False
 
 
-def _register(settings: Sequence[type]) -> None:
-  for cls in settings:
+@functools.cache
+def _collector(cls: type) -> Callable[[], dict[str, Any]]:
+  """What gin knows by the dataclass's name: a function of its fields that returns the bound ones, whatever their types."""
+
+  def collect(**bound: Any) -> dict[str, Any]:
+    return bound
+
+  collect.__signature__ = inspect.signature(cls)  # gin writes the defaults into the operative text.
+  return gin.external_configurable(collect, name=cls.__name__, module="jaxsplit")
+
+
+class _MacrosOnly(gin.config.ParserDelegate):
+  """Values may name macros; functions and classes, as in @NAME, are refused: a config must not be able to run code."""
+
+  def __init__(self):
+    super().__init__()
+    self.named: list[str] = []
+
+  def configurable_reference(self, scoped_selector: str, evaluate: bool) -> typing.NoReturn:
+    raise ValueError(f"@{scoped_selector} names code, which a config cannot run; give a value, or a macro as %NAME")
+
+  def macro(self, name: str) -> Any:
+    self.named.append(name)
+    return super().macro(name)
+
+
+class _Macros:
+  """The macros of all texts: where each was last defined, of which others, and where each is used."""
+
+  def __init__(self, settings: Sequence[type]):
+    self.classes = {cls.__name__: cls for cls in settings}
+    self._defined: dict[str, tuple[str, list[str]]] = {}
+    self._used: dict[str, str] = {}
+
+  def use(self, named: Sequence[str], at: str) -> None:
+    """Notes the macros that a statement's value names."""
+    self._used.update(dict.fromkeys(named, at))
+
+  def define(self, name: str, named: Sequence[str], at: str) -> None:
+    """Notes a macro; the last of a name is the one that counts."""
+    self._defined[name] = (at, list(named))
+
+  def check(self) -> None:
+    """Makes sure that every macro is used, and that every used one is there and comes to an end."""
+    for name, (at, _) in self._defined.items():
+      if name in self.classes:
+        first = dataclasses.fields(self.classes[name])[0].name
+        raise InputError(f"{at}: {name} is no setting, but has some; name one of them, as in {name}.{first}")
+      if name not in self._used:
+        raise InputError(f"{at}: unknown name {name}, and no value uses it as a macro, %{name}{self._nearest(name)}")
+    for name, at in self._used.items():
+      if name not in self._defined:
+        raise InputError(f"{at}: no macro %{name}{nearest(name, self._defined)}; define it, as in {name} = VALUE")
     try:
-      gin.get_configurable(cls)
-    except ValueError:
-      gin.external_configurable(cls, name=cls.__name__, module="jaxsplit")
+      order = list(graphlib.TopologicalSorter({name: named for name, (_, named) in self._defined.items()}).static_order())
+    except graphlib.CycleError as error:
+      circle = error.args[1]
+      raise InputError(f"{self._defined[circle[0]][0]}: macros need each other in a circle "
+                       f"({' of '.join(f'%{name}' for name in circle[:9])}); give one of them a value") from None
+    sizes: dict[str, int] = {}
+    for name in order:
+      at, named = self._defined[name]
+      sizes[name] = 1 + sum(sizes[other] for other in named)
+      if sizes[name] > _MOST_MACROS:
+        raise InputError(f"{at}: %{name} is made of more than {_MOST_MACROS} macros; write its value out")
+
+  def _nearest(self, name: str) -> str:
+    fields = [f"{owner}.{field.name}" for owner, cls in self.classes.items() for field in dataclasses.fields(cls)]
+    same = [field for field in fields if field.partition(".")[2] == name]
+    return f"; did you mean {' or '.join(same)}?" if same else nearest(name, (*self.classes, *fields, *self._used))
 
 
-def _bind_files(names: Sequence[str], search: Sequence[str], settings: Sequence[type]) -> None:
+def _bind_files(names: Sequence[str], search: Sequence[str], macros: _Macros) -> None:
   for name in names:
     path = _find(name, search)
-    _bind_text(_read(path), str(path), [*search, str(path.parent)], settings)
+    _bind_text(_read(path), str(path), [*search, str(path.parent)], macros)
 
 
 def _find(name: str, search: Sequence[str], where: str = "--gin_file") -> pathlib.Path:
@@ -192,55 +262,61 @@ def _read(path: pathlib.Path) -> str:
     raise InputError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__})") from None
 
 
-def _statements(text: str, where: str) -> Iterator[Any]:
-  """The statements of a gin text. What the parser raises, at the first token or later, is one line."""
+def _statements(text: str, where: str) -> Iterator[tuple[Any, list[str]]]:
+  """The statements of a gin text, and the macros that each names. What the parser raises, at once or later, is one line."""
+  delegate, parser = _MacrosOnly(), None
   try:
-    yield from config_parser.ConfigParser(text, gin.config.ParserDelegate())
+    parser = config_parser.ConfigParser(text, delegate)
+    for statement in parser:
+      named, delegate.named = delegate.named, []
+      yield statement, named  # A block names all of its macros at its head.
   except Exception as error:  # SyntaxError, ValueError, and from Python 3.12 on a tokenizer's error of (reason, (line, column)).
     reason, *place = error.args if isinstance(error, tokenize.TokenError) else (getattr(error, "msg", None) or error,)
-    line = place[0][0] if place else getattr(error, "lineno", None)
+    line = place[0][0] if place else getattr(error, "lineno", None) or (parser and parser.current_token.start[0])
     lines = str(reason).strip().splitlines() or [type(error).__name__]
     raise InputError(f"{where}{f':{line}' if line else ''}: not a gin statement ({lines[0]})") from None
 
 
-def _bind_text(text: str, where: str, search: Sequence[str], settings: Sequence[type], depth: int = 0) -> None:
+def _bind_text(text: str, where: str, search: Sequence[str], macros: _Macros, depth: int = 0) -> None:
   """Binds the statements of one gin text. Imports are refused: a config must not be able to run code."""
-  classes = {cls.__name__: cls for cls in settings}
-  for statement in _statements(text, where):
-    at = f"{where}:{statement.location.line_num}"
+  classes = macros.classes
+  for statement, named in _statements(text, where):
+    at = f"{where}:{statement.location.line_num}" if where != "command line" else where
+    macros.use(named, at)
     if isinstance(statement, config_parser.ImportStatement):
       raise InputError(f"{at}: import is not allowed in a config; every setting is already registered, so delete the line")
     if isinstance(statement, config_parser.IncludeStatement):
       if depth > 16:
         raise InputError(f"{at}: includes nest deeper than 16 files")
       path = _find(statement.filename, search, at)
-      _bind_text(_read(path), str(path), [*search, str(path.parent)], settings, depth + 1)
+      _bind_text(_read(path), str(path), [*search, str(path.parent)], macros, depth + 1)
       continue
+    if statement.scope:
+      raise InputError(f"{at}: {statement.scope}/{statement.selector}: there are no scopes here; write it without "
+                       f"{statement.scope}/")
     selector = statement.selector.rsplit(".", 1)[-1]
     if isinstance(statement, config_parser.BlockDeclaration) or statement.arg_name:
-      if selector not in classes:
+      if selector not in classes or statement.selector not in (selector, f"jaxsplit.{selector}"):
         raise InputError(f"{at}: unknown name {statement.selector}{nearest(selector, classes)}")
       if isinstance(statement, config_parser.BlockDeclaration):
         continue
       fields = [f.name for f in dataclasses.fields(classes[selector])]
       if statement.arg_name not in fields:
         raise InputError(f"{at}: {selector} has no setting {statement.arg_name}{nearest(statement.arg_name, fields)}")
-      key = (statement.scope, statement.selector, statement.arg_name)
+      key = ("", statement.selector, statement.arg_name)
     else:
-      key = (f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector, "gin.macro", "value")
+      macros.define(statement.selector, named, at)
+      key = (statement.selector, "gin.macro", "value")
     try:
       gin.bind_parameter(key, statement.value)
     except (ValueError, TypeError) as error:
       raise InputError(f"{at}: {str(error).splitlines()[0]}") from None
 
 
-def _coerce(cls: type, value: Any) -> Any:
-  """Checks every field against its annotation and returns `value` with ints and lists turned into floats and tuples."""
+def _as_types(cls: type, bound: dict[str, Any]) -> dict[str, Any]:
+  """Checks fields against their annotations and returns them with ints and lists turned into floats and tuples."""
   hints = typing.get_type_hints(cls)
-  changes = {}
-  for field in dataclasses.fields(cls):
-    changes[field.name] = _as_type(hints[field.name], getattr(value, field.name), f"{cls.__name__}.{field.name}")
-  return dataclasses.replace(value, **changes)
+  return {name: _as_type(hints[name], value, f"{cls.__name__}.{name}") for name, value in bound.items()}
 
 
 def _as_type(hint: Any, value: Any, name: str) -> Any:
@@ -265,7 +341,7 @@ def _as_type(hint: Any, value: Any, name: str) -> Any:
     if len(value) != len(args):
       raise InputError(f"{name} = {value!r}: needs {len(args)} values")
     return tuple(_as_type(a, v, name) for a, v in zip(args, value))
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+  if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 1023:
     return float(value)
   if hint is int and isinstance(value, float) and value.is_integer():
     return int(value)

@@ -25,6 +25,10 @@ class Oven:
   tray: tuple[int, int] = (30, 40)
   name: str = "oven"
 
+  def __post_init__(self):
+    if self.heat <= 0 or max(self.shelves) > 3:
+      raise InputError(f"Oven.heat = {self.heat}: too cold, or Oven.shelves = {self.shelves}: too high")
+
 
 def parse(*argv, **kwargs):
   return cli.parse("bake", "Bakes.", (Oven,), argv, **kwargs)[Oven]
@@ -50,6 +54,12 @@ def test_includes_macros_and_search_paths(tmp_path):
   write(tmp_path / "base", "HOT = 250\nOven.heat = %HOT")
   write(tmp_path, "include 'a.gin'\nOven.name = 'x'", "top.gin")
   assert parse("--gin_file=top.gin", f"--gin_search_paths={tmp_path}", f"--gin_search_paths={tmp_path / 'base'}") == Oven(heat=250.0, name="x")
+
+
+def test_a_macro_that_a_later_value_leaves_unused_is_none_too_many(tmp_path):
+  path = write(tmp_path, "HOT = 250\nOven:\n  heat = %HOT\n  name = 'x'")
+  assert parse(f"--gin_file={path}", "--gin.HOT=90").heat == 90.0
+  assert parse(f"--gin_file={path}", "--gin.Oven.heat=90").heat == 90.0
 
 
 def test_values_take_the_fields_types():
@@ -79,7 +89,25 @@ def test_operative_text_reproduces_the_settings(tmp_path):
     ("Oven.heat = 1\nOven.mode = 'fan", r"a.gin:2: not a gin statement"),
     ("include 'none.gin'", r"a.gin:1: no such file: none.gin"),
     ("include 'a.gin'", r"deeper than 16"),
-    ("Oven.heat = @os.system()", r"a.gin"),
+    ("Oven.heat = @os.system()", r"a.gin:1: .*@os.system names code"),
+    ("Oven.heat = @Oven()", r"a.gin:1: .*@Oven names code"),
+    ("heat = 3", r"a.gin:1: unknown name heat, .*; did you mean Oven.heat\?"),
+    ("Ovn = 3", r"a.gin:1: unknown name Ovn, .*; did you mean Oven"),
+    ("\nOven = 3", r"a.gin:2: Oven is no setting, but has some; name one of them, as in Oven.heat"),
+    ("hot/Oven.heat = 3", r"a.gin:1: hot/Oven: there are no scopes here"),
+    ("hot/Oven:\n  heat = 3", r"a.gin:1: hot/Oven: there are no scopes here"),
+    ("hot/HOT = 3\nOven.heat = %hot/HOT", r"a.gin:1: hot/HOT: there are no scopes here"),
+    ("my.Oven.heat = 3", r"a.gin:1: unknown name my.Oven; did you mean Oven\?"),
+    ("HOT = 3\nOven.heat = %HOTT", r"a.gin:1: unknown name HOT, .*; did you mean HOTT\?"),
+    ("Oven.heat = %HOT", r"a.gin:1: no macro %HOT; define it"),
+    ("HOT = %HOT\nOven.heat = %HOT", r"a.gin:1: macros need each other in a circle \(%HOT of %HOT\)"),
+    ("A = (%B, 1)\nB = [%A]\nOven.shelves = %A", r"macros need each other in a circle"),
+    ("\n".join(f"A{i} = (%A{i + 1}, %A{i + 1})" for i in range(40)) + "\nA40 = 1\nOven.shelves = %A0", "more than 64 macros"),
+    ("Oven.shelves = 2", r"Oven.shelves = 2: must be tuple\[int, ...\]"),
+    ("Oven.shelves = ('top',)", r"Oven.shelves = 'top': must be int"),
+    ("Oven.heat = 'cold'", r"Oven.heat = 'cold': must be float"),
+    (f"Oven.heat = {'9' * 400}", r"Oven.heat = 9+: must be float"),
+    ("Oven.heat = -1", r"Oven.heat = -1.0: too cold"),
 ])
 def test_bad_files_get_one_line(tmp_path, text, message):
   with pytest.raises(InputError, match=message) as caught:
@@ -92,6 +120,9 @@ def test_bad_files_get_one_line(tmp_path, text, message):
     (["--gin_flie=x"], r"unknown flag --gin_flie; did you mean .*--gin_file"),
     (["--gin.Oven.heat"], "has no value"),
     (["--gin.Oven.heta=3"], "did you mean heat"),
+    (["--gin.minutes=3"], r"command line: unknown name minutes, .*; did you mean Oven.minutes\?"),
+    (["--gin.hot/Oven.heat=3"], "there are no scopes here"),
+    (["--gin.Oven.heat=@Oven()"], "@Oven names code"),
 ])
 def test_bad_flags_get_one_line(argv, message):
   with pytest.raises(InputError, match=message):
