@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from jaxsplit.errors import InputError
@@ -41,8 +42,22 @@ class Architecture:
   remat: Remat = "none"
   compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
+  def __post_init__(self):
+    for name, least in (("head_dim", 2), ("queries_per_kv", 1)):
+      if getattr(self, name) < least:
+        raise InputError(f"Architecture.{name} = {getattr(self, name)}: must be {least} or more")
+    for name in ("mlp_ratio", "rope_theta"):
+      if not 0 < getattr(self, name) < math.inf:
+        raise InputError(f"Architecture.{name} = {getattr(self, name)}: must be positive")
+
   def at(self, width: int, depth: int, vocab_size: int, sequence_length: int) -> ModelConfig:
-    """The model of one size. Raises InputError where heads do not divide the width."""
+    """The model of one size. Raises InputError where there is none, or heads do not divide the width."""
+    if width < 1 or depth < 1:
+      raise InputError(f"a model of width {width} and depth {depth} is none; give (width, depth) of 1 or more in "
+                       "Experiment.target and Experiment.sizes")
+    if width * self.mlp_ratio < 1:
+      raise InputError(f"Architecture.mlp_ratio = {self.mlp_ratio} leaves a model of width {width} no hidden unit; use more, "
+                       "such as 8 / 3 = 2.667")
     if width % self.head_dim or self.head_dim % 2:
       raise InputError(f"Architecture.head_dim = {self.head_dim} must be even and divide the width {width}; "
                        f"use a width of {-(-width // self.head_dim) * self.head_dim}")

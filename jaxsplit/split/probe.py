@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxsplit.errors import InputError
 from jaxsplit.model.config import ModelConfig
 from jaxsplit.split.cells import Cell
 from jaxsplit.split.tree import Leg, Point, Run
@@ -21,7 +22,7 @@ class Probe:
   """A stack of short runs on the mixture at every size N, at several learning rates.
 
   Attributes:
-    rates: the learning rates tried. A single one is taken as it is, without a probe.
+    rates: the learning rates tried, of at most nine digits. A single one is taken as it is, without a probe.
     fractions: lengths of the probe runs, as fractions of the budget; more than one shows how the best rate moves with D.
     replicas: repetitions, with other weights and data.
     exponent: bounds on the power of N by which the best rate may fall: between N^-high and N^-low.
@@ -32,6 +33,26 @@ class Probe:
   replicas: int = 1
   exponent: tuple[float, float] = (0.0, 0.67)
 
+  def __post_init__(self):
+    for name, most in (("rates", math.inf), ("fractions", 1)):
+      values = getattr(self, name)
+      if not values:
+        raise InputError(f"Probe.{name} = (): give at least one")
+      for value in values:
+        if not 0 < value <= most or math.isinf(value):
+          raise InputError(f"Probe.{name} = {values}: {value} must be positive" + (" and at most 1" if most == 1 else ""))
+      if len(set(values)) < len(values):
+        raise InputError(f"Probe.{name} = {values}: one is there twice; give each once")
+    for rate in self.rates:
+      kept = float(f"{rate:.9g}")
+      if rate != kept:
+        raise InputError(f"Probe.rates = {self.rates}: {rate} has more digits than the nine that cells keep; use {kept}")
+    if self.replicas < 1:
+      raise InputError(f"Probe.replicas = {self.replicas}: must be 1 or more")
+    low, high = self.exponent
+    if not -math.inf < low <= high < math.inf:
+      raise InputError(f"Probe.exponent = {self.exponent}: must be two numbers, the lower first")
+
 
 @dataclasses.dataclass(frozen=True)
 class RateRule:
@@ -39,7 +60,8 @@ class RateRule:
 
   Attributes:
     reference_rate, reference_params, exponent: the rule.
-    best: what was read off each size and probe length alone: rows (params, tokens, best rate, whether inside the rates tried).
+    best: what was read off each size and probe length alone: rows (params, tokens, best rate, whether inside the rates tried);
+      none where the rate was given.
   """
 
   reference_rate: float
@@ -48,7 +70,9 @@ class RateRule:
   best: tuple[tuple[int, int, float, bool], ...] = ()
 
   def rate(self, params: int) -> float:
-    """The learning rate for N = `params`, to three significant digits."""
+    """The learning rate for N = `params`: the one given, or the one found to three significant digits."""
+    if not self.best:
+      return self.reference_rate
     return float(f"{self.reference_rate * (params / self.reference_params) ** -self.exponent:.3g}")
 
 
@@ -76,6 +100,10 @@ def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
   if len(probe.rates) == 1:
     return RateRule(probe.rates[0], 1.0, 0.0)
   series = _series(cells)
+  for (params, tokens), (rates, _) in series.items():
+    if not len(rates):
+      raise InputError(f"Probe.rates = {probe.rates}: each of them diverged at N = {params:,} after {tokens:,} tokens or less; "
+                       "give lower ones, and a new --workdir")
   best = tuple((params, tokens, *_best_rate(*curve)) for (params, tokens), curve in series.items())
   center = float(np.mean([math.log(params) for params, *_ in best]))
   peaks = np.log([rate for *_, rate, _ in best])

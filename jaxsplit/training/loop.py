@@ -51,6 +51,12 @@ class Training:
   trace: str = ""
 
   def __post_init__(self):
+    for name, least in (("sequence_length", 1), ("batch_sequences", 1), ("steps_per_dispatch", 1), ("runs_per_map", 0),
+                        ("save_every_steps", 1), ("retries", 0)):
+      if getattr(self, name) < least:
+        raise InputError(f"Training.{name} = {getattr(self, name)}: must be {least} or more")
+    if not self.spike > 0:
+      raise InputError(f"Training.spike = {self.spike}: must be positive; a large number lets nothing count as diverged")
     if self.accumulation < 0 or (self.accumulation and self.batch_sequences % self.accumulation):
       raise InputError(f"Training.accumulation = {self.accumulation} must divide Training.batch_sequences = "
                        f"{self.batch_sequences}; or use 0")

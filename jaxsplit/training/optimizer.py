@@ -7,6 +7,7 @@ count inside the optimizer's state decides a learning rate, so a fork or a resum
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -38,6 +39,13 @@ class Optimizer:
   moments: Literal["float32", "bfloat16"] = "float32"
 
   def __post_init__(self):
+    for name, fits, must in (
+        ("b1", 0 <= self.b1 < 1, "from 0 to less than 1"), ("b2", 0 <= self.b2 < 1, "from 0 to less than 1"),
+        ("eps", 0 < self.eps < 1, "positive, and small"), ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
+        ("clip_norm", self.clip_norm > 0, "positive; a large number clips nothing"),
+        ("warmup_tokens", self.warmup_tokens >= 0, "0 or more")):
+      if not fits:
+        raise InputError(f"Optimizer.{name} = {getattr(self, name)}: must be {must}")
     if self.moments == "bfloat16" and self.b2 > 0.99:
       raise InputError(f"Optimizer.b2 = {self.b2}: Optimizer.moments = 'bfloat16' cannot follow so long an average; use b2 = 0.99 "
                        "at most, or float32")

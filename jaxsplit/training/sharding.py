@@ -39,6 +39,11 @@ class Layout:
   fsdp: bool = False
   devices: int = 0
 
+  def __post_init__(self):
+    for name, least in (("expert", 0), ("data", 0), ("tensor", 1), ("devices", 0)):
+      if getattr(self, name) < least:
+        raise InputError(f"Layout.{name} = {getattr(self, name)}: must be {least} or more")
+
 
 @dataclasses.dataclass(frozen=True)
 class Machine:

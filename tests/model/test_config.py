@@ -33,7 +33,27 @@ def test_every_dimension_has_an_axis():
 @pytest.mark.parametrize("width, architecture, message", [
     (40, Architecture(head_dim=16), "use a width of 48"),
     (48, Architecture(head_dim=16, queries_per_kv=2), "queries_per_kv = 2 must divide the 3 heads"),
+    (0, Architecture(), r"width 0 and depth 2 is none; give \(width, depth\) of 1 or more in Experiment.target"),
+    (-16, Architecture(), "width -16 and depth 2 is none"),
+    (32, Architecture(mlp_ratio=0.01), "mlp_ratio = 0.01 leaves a model of width 32 no hidden unit"),
 ])
 def test_shapes_that_cannot_be(width, architecture, message):
   with pytest.raises(InputError, match=message):
     architecture.at(width, 2, 50, 4)
+
+
+def test_a_model_without_layers_is_none():
+  with pytest.raises(InputError, match="width 32 and depth 0 is none"):
+    Architecture().at(32, 0, 50, 4)
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"head_dim": 0}, "Architecture.head_dim = 0: must be 2 or more"),
+    ({"queries_per_kv": 0}, "Architecture.queries_per_kv = 0: must be 1 or more"),
+    ({"mlp_ratio": 0.0}, "Architecture.mlp_ratio = 0.0: must be positive"),
+    ({"mlp_ratio": -1.0}, "Architecture.mlp_ratio = -1.0: must be positive"),
+    ({"rope_theta": 0.0}, "Architecture.rope_theta = 0.0: must be positive"),
+])
+def test_architectures_that_cannot_be(settings, message):
+  with pytest.raises(InputError, match=message):
+    Architecture(**settings)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from jaxsplit.errors import InputError
 from jaxsplit.split.cells import Cell
 from jaxsplit.split.probe import Probe, fit_rates
 
@@ -39,5 +40,28 @@ def test_no_valley_takes_the_rates_own_best_and_diverged_rates_are_left_out():
 
 
 def test_a_single_rate_is_taken_as_it_is():
-  rule = fit_rates(Probe(rates=(3e-3,)), [])
-  assert rule.rate(123) == rule.rate(10**9) == 3e-3
+  for rate in (3e-3, 1.23456e-3):
+    rule = fit_rates(Probe(rates=(rate,)), [])
+    assert rule.rate(123) == rule.rate(10**9) == rate
+
+
+def test_a_size_at_which_every_rate_diverges_is_named():
+  with pytest.raises(InputError, match=r"Probe.rates = \(0.001, 0.016\): each of them diverged at N = 40,000 .* give lower ones"):
+    fit_rates(Probe(rates=(1e-3, 16e-3)), cells(lambda n, r: math.nan if n == 40_000 else 2.0))
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"rates": ()}, r"Probe.rates = \(\): give at least one"),
+    ({"rates": (1e-3, 0.0)}, r"Probe.rates = \(0.001, 0.0\): 0.0 must be positive"),
+    ({"rates": (math.inf,)}, "inf must be positive"),
+    ({"rates": (1e-3, 1e-3)}, "one is there twice"),
+    ({"rates": (0.0012345678912, 1e-3)}, "0.0012345678912 has more digits than the nine that cells keep; use 0.00123456789"),
+    ({"fractions": ()}, r"Probe.fractions = \(\)"),
+    ({"fractions": (0.1, 1.5)}, "1.5 must be positive and at most 1"),
+    ({"fractions": (-0.1,)}, "-0.1 must be positive"),
+    ({"replicas": 0}, "Probe.replicas = 0: must be 1 or more"),
+    ({"exponent": (0.5, 0.1)}, "the lower first"),
+])
+def test_probes_that_cannot_be(settings, message):
+  with pytest.raises(InputError, match=message):
+    Probe(**settings)
