@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from jaxsplit import cli
 from jaxsplit.errors import InputError
 from jaxsplit.law import Plan, PlanSettings, load_law, plan_split
+from jaxsplit.law.forms import load_form
 
 FLAGS = {
     "law": "the law, as written by python -m jaxsplit.fit; required",
+    "form": "the .py file of a law that was fitted with --form=FILE, which is run",
     "out": "also write the plan to this .json file",
 }
 
@@ -27,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   settings = cli.parse("plan", __doc__, [PlanSettings], [a for a in argv if a != "--json"], flags=FLAGS, fields_as_flags=True)
   if not settings.flags["law"]:
     raise InputError("--law is missing; give a law, as in --law=law.json")
-  plan = plan_split(load_law(settings.flags["law"]), settings[PlanSettings])
+  own = load_form(settings.flags["form"]) if settings.flags["form"] else None
+  plan = plan_split(load_law(settings.flags["law"], own), settings[PlanSettings])
   if settings.flags["out"]:
     try:
       plan.save(settings.flags["out"])
@@ -42,6 +45,8 @@ def _summary(plan: Plan) -> str:
   counted = f"{plan.seed_tokens:.4g} seed + {plan.num_domains} x {plan.expert_tokens:.4g} expert tokens"
   if plan.accounting == "per_model":
     counted = f"{plan.seed_tokens:.4g} seed + {plan.expert_tokens:.4g} expert tokens a model"
+  if plan.accounting == "separate" and plan.expert_tokens:
+    counted = f"{plan.num_domains} x ({plan.seed_tokens:.4g} seed + {plan.expert_tokens:.4g} expert tokens)"
   lines = [
       f"N = {plan.params:.4g}, C = {plan.budget_tokens:.4g} tokens = {plan.budget_flops:.4g} FLOPs ({plan.accounting})",
       f"split: {plan.fraction:.1%} seed ({between(plan.fraction_interval, '.1%')}): {counted}",

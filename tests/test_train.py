@@ -13,12 +13,14 @@ from small import arguments
 
 from jaxsplit import train
 from jaxsplit.errors import InputError
+from jaxsplit.report.evidence import read_evidence
 from jaxsplit.training.interruption import RETRY_EXIT_CODE
 from jaxsplit.training.metrics import read_metrics
 
 
-def proof_only(corpus, workdir):
-  return arguments(corpus, workdir, "--gin.Experiment.sizes=()", "--gin.Experiment.compare=(0.5, 1.0)", "--gin.Training.save_every_steps=50")
+def proof_only(corpus, workdir, *more):
+  return arguments(corpus, workdir, "--gin.Experiment.sizes=()", "--gin.Experiment.compare=(0.5, 1.0)", "--gin.Training.save_every_steps=50",
+                   *more)
 
 
 def rows(workdir):
@@ -117,3 +119,18 @@ def test_a_domain_too_small_to_validate_is_named(corpus, tmp_path):
 def test_no_workdir():
   with pytest.raises(InputError, match="--workdir is missing"):
     train.main([])
+
+
+@pytest.mark.parametrize("accounting, trunk, seeds, experts", [("total", "per_domain", 2, 2), ("per_model", "shared", 1, 1)])
+def test_every_split_spends_the_budget_whatever_it_counts(corpus, tmp_path, accounting, trunk, seeds, experts):
+  assert train.main(proof_only(corpus, tmp_path / "w", f"--gin.Experiment.accounting='{accounting}'", f"--gin.Experiment.trunk='{trunk}'")) == 0
+  cells = {(int(r["seed_tokens"]), int(r["expert_tokens"]), r["domain"]): r for r in rows(tmp_path / "w")}
+  assert len(cells) == len(rows(tmp_path / "w")) == 4
+  half, steps = 6_000 / seeds, 12_000 // 32
+  for (seed, expert, _), row in cells.items():
+    dense = row["role"] == "dense"
+    assert (seed, expert) == ((steps * 32, 0) if dense else (pytest.approx(half, abs=32), pytest.approx(6_000 / experts, abs=32)))
+  evidence = read_evidence(tmp_path / "w")
+  assert list(evidence.by_fraction("loss")) == [pytest.approx(0.5, abs=0.01), 1.0]
+  entries = json.loads((tmp_path / "w" / "ledger.json").read_text())["entries"]
+  assert [(e["runs"], e["steps"]) for e in entries if e["phase"] == "full"] == [(1, steps)] or trunk == "shared"

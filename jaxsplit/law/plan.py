@@ -1,7 +1,8 @@
 """From a law and a budget to a recommended split, with its gain, its interval and its regret.
 
-Token budgets count one shared trunk and K experts: C = D + K D' (accounting "total"), or what one final model has seen,
-C = D + D' ("per_model"). FLOP budgets are 6 N per token. The split fraction is D / C.
+Token budgets count one shared trunk and K experts: C = D + K D' (accounting "total"), K trunks and an expert of each:
+C = K D + K D' ("separate"), or what one final model has seen, C = D + D' ("per_model"). FLOP budgets are 6 N per token. The split
+fraction is the trunks' share of C; at 1 it is one dense model of C tokens, whatever the accounting.
 
 A plan goes by the mean of the forms that held-out error leaves in play, not by the best alone: forms that predict new sizes
 equally well can disagree about the split. In worlds whose truth is known the mean's splits cost 0.10 % of the loss, those of the
@@ -20,7 +21,7 @@ from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import write_json
 from jaxsplit.law.law import Law, weighted_quantile
 from jaxsplit.law.record import PLAN, damaged, read_record
-from jaxsplit.law.split import Split, uneven
+from jaxsplit.law.split import Split, divide, uneven
 
 VERSION = 3
 _FIXED = 0.8  # The rule of thumb that a plan is compared with: 80 % seed, 20 % experts.
@@ -37,14 +38,15 @@ class PlanSettings:
     budget_tokens: C in tokens.
     budget_flops: C in FLOPs, 6 N a token; give one of the two.
     num_domains: K; None takes the law's domains.
-    accounting: what the budget counts: "total" (the trunk and all experts) or "per_model" (the trunk and one expert).
+    accounting: what the budget counts: "total" (the trunk and all experts), "separate" (a trunk and an expert for every domain)
+      or "per_model" (the trunk and one expert).
   """
 
   params: float | None = None
   budget_tokens: float | None = None
   budget_flops: float | None = None
   num_domains: int | None = None
-  accounting: Literal["total", "per_model"] = "total"
+  accounting: Literal["total", "per_model", "separate"] = "total"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +71,9 @@ class Plan:
   Attributes:
     params, budget_tokens, budget_flops, num_domains, accounting: as planned for.
     forms: what it was read off: the forms in play, each with its say; they sum to 1.
-    seed_tokens: D.
+    seed_tokens: D, of each seed where there are several.
     expert_tokens: D' of each expert.
-    fraction: D over the budget in tokens.
+    fraction: the seeds' share of the budget in tokens.
     fraction_interval: 95 %, over refits and forms in play.
     loss, loss_interval: predicted at the split.
     domains: each domain's part.
@@ -145,8 +147,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   settings = _settings(law, settings or PlanSettings(), overrides)
   size = settings.params or _best_size(law, settings)
   tokens = settings.budget_tokens or settings.budget_flops / (6 * size)
-  share = 1 if settings.accounting == "per_model" else settings.num_domains
-  split = Split(law, size, tokens, share)
+  split = Split(law, size, tokens, *_paid_for(settings))
   fractions = _fractions()
   losses = split.loss(fractions)
   fraction = _refine(split, fractions, losses)
@@ -168,10 +169,16 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       fixed_loss=float(losses[fixed]),
       gain_over_dense=float(losses[dense] - losses[at]), gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]),
       gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
-      split_point=float(split_point * tokens), regret=float(weights @ (draws[:, at] - draws.min(1))),
+      split_point=float(split.tokens(np.array([split_point]))[0][0]), regret=float(weights @ (draws[:, at] - draws.min(1))),
       curve={"fraction": fractions.tolist(), "loss": losses.tolist(),
              "low": weighted_quantile(draws, weights, 0.025).tolist(), "high": weighted_quantile(draws, weights, 0.975).tolist()},
       warnings=_warnings(law, split, fraction))
+
+
+def _paid_for(settings: PlanSettings) -> tuple[int, int]:
+  """How many experts and how many seeds the budget pays for."""
+  experts = 1 if settings.accounting == "per_model" else settings.num_domains
+  return experts, settings.num_domains if settings.accounting == "separate" else 1
 
 
 def _forms(law: Law) -> dict[str, float]:
@@ -197,12 +204,11 @@ def _refine(split: Split, fractions: np.ndarray, losses: np.ndarray) -> float:
 def _best_size(law: Law, settings: PlanSettings) -> float:
   """The N whose best split has the least predicted loss under the FLOP budget."""
   low, high = law.data["ranges"]["params"]
-  share = 1 if settings.accounting == "per_model" else settings.num_domains
   sizes = np.geomspace(low / _BEYOND, high * _BEYOND, _SIZES)
   for _ in range(2):  # the second time between the neighbours of the best
     fraction = np.linspace(0, 1, 51)
     budget = settings.budget_flops / (6 * sizes[:, None])
-    losses = law.expect(sizes[:, None], fraction * budget, (1 - fraction) * budget / share).min(1)
+    losses = law.expect(sizes[:, None], *divide(fraction, budget, *_paid_for(settings))).min(1)
     best = int(losses.argmin())
     sizes = np.geomspace(sizes[max(best - 1, 0)], sizes[min(best + 1, _SIZES - 1)], _SIZES)
   return float(sizes[_SIZES // 2])
@@ -214,9 +220,8 @@ def _domains(split: Split, fraction: float) -> tuple[DomainPlan, ...]:
   own = uneven(split, fraction)
   plans = []
   for name in split.law.domains:
-    domain = None if name == "all" else name
-    losses = split.loss(at, domain)
-    draws, weights = split.draws(at, domain)
+    losses = split.loss(at, name)
+    draws, weights = split.draws(at, name)
     interval = tuple(float(weighted_quantile(draws[:, 0], weights, q)) for q in (0.025, 0.975))
     plans.append(DomainPlan(name, float(seed[0]), float(expert[0]), float(losses[0]), interval, float(losses[1]), *own[name]))
   return tuple(plans)
@@ -232,8 +237,8 @@ def _settings(law: Law, settings: PlanSettings, overrides: dict[str, Any]) -> Pl
     value = getattr(settings, name)
     if value is not None and not (np.isfinite(value) and value > 0):
       raise InputError(f"--{name}={value:g}: must be positive")
-  if settings.accounting not in ("total", "per_model"):
-    raise InputError(f"--accounting={settings.accounting}: must be total or per_model")
+  if settings.accounting not in ("total", "per_model", "separate"):
+    raise InputError(f"--accounting={settings.accounting}: must be total, per_model or separate")
   if (settings.budget_tokens is None) == (settings.budget_flops is None):
     raise InputError("give one budget: --budget_tokens or --budget_flops")
   if settings.params is None and settings.budget_flops is None:
@@ -254,6 +259,10 @@ def _warnings(law: Law, split: Split, fraction: float) -> tuple[str, ...]:
       found.append(f"{label} = {value:.3g} is {value / high:.1f} times the largest measured ({high:.3g}): the law extrapolates")
     elif value < low * 0.999:
       found.append(f"{label} = {value:.3g} is below the smallest measured ({low:.3g}): the law extrapolates")
+  largest = law.data["ranges"]["seed_tokens"][1]
+  if split.seeds > 1 and fraction < 1 and split.budget > largest > 0:
+    found.append(f"one dense model of the whole budget has {split.budget / largest:.1f} times the most seed tokens measured "
+                 f"({largest:.3g}): what it would reach is extrapolated")
   if law.data["ranges"]["expert_tokens"][0] > 0:
     found.append("no measured cell has D' = 0: what full pretraining would reach is extrapolated")
   if fraction in (0.0, 1.0):

@@ -17,10 +17,11 @@ class Split:
   params: float
   budget: float
   share: int  # experts that the budget pays for
+  seeds: int = 1  # seeds that it pays for
 
   def tokens(self, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """D and D' of each expert."""
-    return fraction * self.budget, (1 - fraction) * self.budget / self.share
+    """D of each seed and D' of each expert."""
+    return divide(fraction, self.budget, self.share, self.seeds)
 
   def loss(self, fraction: np.ndarray, domain: str | None = None) -> np.ndarray:
     """Expected loss at each fraction; the mean over domains where none is named."""
@@ -33,19 +34,25 @@ class Split:
     return self.law.samples(self.params, *self.tokens(fraction), domain)
 
 
+def divide(fraction: np.ndarray, budget: float | np.ndarray, share: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+  """D of each seed and D' of each expert. Without experts nothing tells seeds apart: one has the whole budget, the dense model."""
+  return np.where(fraction == 1, budget, fraction * budget / seeds), (1 - fraction) * budget / share
+
+
 def uneven(split: Split, even_fraction: float) -> dict[str, tuple[float, float, float]]:
   """Per domain (D_k, D'_k, loss) where experts fork from different snapshots and train for different lengths.
 
-  per_model: every domain splits its own budget. total: the trunk runs to D and the rest of the budget is shared out, so
+  per_model, separate: every domain splits its own budget. total: the trunk runs to D and the rest of the budget is shared out, so
   that one more token would help every expert equally; D is the best of a grid. An expert forks before D only where more
   seed would hurt it, since the trunk is paid for anyway.
   """
   names = split.law.domains
-  loss = lambda name, d, e: split.law.expect(split.params, d, e, None if name == "all" else name)
-  if split.share == 1 or len(names) == 1:
+  loss = lambda name, d, e: split.law.expect(split.params, d, e, name)
+  if split.share == 1 or split.seeds > 1 or len(names) == 1:
     out = {}
+    # A dense model that several seeds' budgets pay for is nothing that one domain can choose alone.
+    fraction = np.linspace(0, 1, 401) if split.seeds == 1 else np.ones(1) if even_fraction == 1 else np.linspace(0, 1, 401)[:-1]
     for name in names:
-      fraction = np.linspace(0, 1, 401)
       d, e = split.tokens(fraction)
       losses = loss(name, d, e)
       i = int(losses.argmin())

@@ -38,7 +38,7 @@ class Experiment:
   Attributes:
     data: text (a `Corpus`) or phonebook (a `Phonebook`).
     budget_tokens: C, the tokens that the recommended split and the dense baseline may each train on.
-    accounting: total: C = D + K D' (K seeds: K D + K D'); per_model: C = D + D'.
+    accounting: total: C = D + K D' (K seeds: K D + K D'); per_model: C = D + D'. The dense baseline is one model of C tokens.
     target: (width, depth) of the models that are wanted; their N is not in the law's data.
     sizes: (width, depth) of the models that the law is fitted on; none: no law, only `compare` is measured.
     seed_fractions: shares of C at which the trunk is snapshotted and forked: the D of the law's cells. D' = 0 is measured at
@@ -148,6 +148,8 @@ class _Story:
       raise InputError(f"Experiment.budget_tokens = {experiment.budget_tokens} is {self._budget_steps} steps of "
                        f"{training.batch_tokens} tokens; give at least 100, or a smaller Training.batch_sequences")
     self._seeds = len(store.domains) if experiment.trunk == "per_domain" else 1
+    # The seeds and the experts that the budget pays for.
+    self._paid_for = (self._seeds, len(store.domains)) if experiment.accounting == "total" else (1, 1)
     self._models = {size: self._model(size) for size in (*experiment.sizes, experiment.target)}
 
   def probe(self) -> RateRule:
@@ -171,14 +173,14 @@ class _Story:
     self._run("grid", self._grid_legs(rates), self._cells, later=self._likely_proof_legs(rates))
 
   def fit(self) -> Law:
-    """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells before."""
+    """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells, in the same way, before."""
     hosts.share(self._fit)
     # As it is in the file, so that a plan read off it later is the same to the last bit.
     return load_law(self._workdir.path / "law.json")
 
   def _fit(self) -> None:
     path, grid = self._workdir.path / "law.json", [cell for cell in self._cells if cell.role == "grid"]
-    fitted_to = {"cells": content_hash(*map(repr, grid))}
+    fitted_to = {"cells": content_hash(*map(repr, grid)), "settings": content_hash(repr(self._settings.fit))}
     if not self._workdir.is_sealed(path.name, fitted_to):
       self._progress.stage("fitting the split law")
       diverged = [cell for cell in grid if cell.status != "ok"]
@@ -190,9 +192,10 @@ class _Story:
   def plan(self, law: Law) -> Plan:
     """Reads the best split of the budget at the target size off the law."""
     experiment, path = self._settings.experiment, self._workdir.path / "plan.json"
+    accounting = "separate" if self._paid_for[0] > 1 else experiment.accounting
     hosts.share(lambda: plan_split(
         law, params=float(self._models[experiment.target].params), budget_tokens=float(experiment.budget_tokens),
-        num_domains=len(self._store.domains), accounting=experiment.accounting).save(path))
+        num_domains=len(self._store.domains), accounting=accounting).save(path))
     return load_plan(path)
 
   def prove(self, rates: RateRule, plan: Plan | None) -> Point | None:
@@ -200,7 +203,7 @@ class _Story:
     experiment = self._settings.experiment
     planned = self._point(plan.fraction) if plan else None
     self._progress.stage("training at the target size: " + ", ".join(
-        f"{point.seed_steps / self._budget_steps:.0%} seed" if point.expert_steps else "dense" for point in self._proof_points(planned)))
+        f"{self._paid_for[0] * point.seed_steps / self._budget_steps:.0%} seed" if point.expert_steps else "dense" for point in self._proof_points(planned)))
     self._run("proof", self._proof_legs(rates, planned), self._cells)
     return planned
 
@@ -223,7 +226,11 @@ class _Story:
     return [leg for size in experiment.sizes for leg in tree.build(self._shape(size, rates, keep=False), points)]
 
   def _proof_legs(self, rates: RateRule, planned: Point | None) -> list[Leg]:
-    return tree.build(self._shape(self._settings.experiment.target, rates, keep=True), self._proof_points(planned))
+    shape, points = self._shape(self._settings.experiment.target, rates, keep=True), self._proof_points(planned)
+    # The dense model is one, however many seeds a split has.
+    alone = [point for point in points if point.role == "dense"] if self._seeds > 1 else []
+    return [leg for one, some in ((shape, [point for point in points if point not in alone]),
+                                  (dataclasses.replace(shape, seeds=1), alone)) for leg in tree.build(one, some)]
 
   def _likely_proof_legs(self, rates: RateRule) -> list[Leg]:
     """The proof's legs in kind, before there is a plan."""
@@ -252,18 +259,16 @@ class _Story:
 
   def _steps(self, fraction: float) -> int:
     """D in steps, of each seed, when seeds take this share of the budget."""
-    share = self._seeds if self._settings.experiment.accounting == "total" else 1
-    return max(1, round(fraction * self._budget_steps / share)) if fraction else 0
+    return max(1, round(fraction * self._budget_steps / self._paid_for[0])) if fraction else 0
 
   def _expert_steps(self, fraction: float) -> int:
     """D' in steps, of each expert, when experts take this share of the budget."""
-    share = len(self._store.domains) if self._settings.experiment.accounting == "total" else 1
-    return int(fraction * self._budget_steps / share + 1e-9)
+    return int(fraction * self._budget_steps / self._paid_for[1] + 1e-9)
 
   def _point(self, fraction: float) -> Point:
     """The point that spends the whole budget with this share on seeds; too small a rest for a step is none."""
     expert_steps = self._expert_steps(1 - fraction)
-    return Point(self._steps(fraction if expert_steps else 1.0), expert_steps, "split" if expert_steps else "dense")
+    return Point(self._steps(fraction), expert_steps, "split") if expert_steps else Point(self._budget_steps, 0, "dense")
 
   def _cooldown(self, seed_steps: int, expert_steps: int) -> int:
     experiment = self._settings.experiment

@@ -207,7 +207,9 @@ class Runner:
             leg.name, spec, runs=len(leg.runs), first_step=start.done, steps=trained, clock=clock)
 
   def _domains(self, run: Run) -> tuple[str, ...]:
-    return (run.domain,) if run.domain else self._store.domains
+    """What the run's cell is measured on."""
+    only = run.domain or run.serves
+    return (only,) if only else self._store.domains
 
   def _keys(self, leg: Leg) -> list[tuple]:
     return [self._cell(leg, run, domain, math.nan, None, Health()).key

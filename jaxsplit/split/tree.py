@@ -40,6 +40,7 @@ class Run:
     decay: steps of the run's life between which the rate falls to 0; equal for none.
     rewarm: the step of its life at which the rate warms up: 0, or the fork if moments are reset there.
     point: the cell measured at the end of the leg, or None.
+    serves: the one domain that a run on the mixture is measured on, where every domain has its own seed; None is all of them.
   """
 
   parent: int
@@ -52,6 +53,7 @@ class Run:
   decay: tuple[int, int]
   rewarm: int
   point: Point | None
+  serves: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int]) -> tuple[l
   for point in full:
     begin = starts[point] if starts[point] in at else max((stop for stop in at if stop <= starts[point]), default=0)
     legs.append(Leg(f"{shape.name}/full/{point.seed_steps}", "full", shape.model, (at[begin],) if begin else (), tuple(
-        Run(i, r, s, None, shape.learning_rate, begin, begin, (starts[point], point.seed_steps), 0, point)
+        Run(i, r, s, None, shape.learning_rate, begin, begin, (starts[point], point.seed_steps), 0, point,
+            shape.domains[s] if shape.seeds > 1 else None)
         for i, (r, s) in enumerate(runs)), point.seed_steps - begin, keep=shape.keep))
   return legs, at
 

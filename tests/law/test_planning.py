@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import optimize
 
 from jaxsplit.errors import InputError
-from jaxsplit.law import fit_law, load_plan, plan_split
+from jaxsplit.law import Cells, fit_law, load_plan, plan_split
 from jaxsplit.law.split import _share_out
 from worlds import effective_cells, effective_loss
 
@@ -88,6 +90,47 @@ def test_the_budget_is_kept(plan, law):
   assert own <= C * (1 + 1e-9)
   single = plan_split(law, params=N, budget_flops=6 * N * C, accounting="per_model")
   assert single.seed_tokens + single.expert_tokens == pytest.approx(C)
+
+
+@pytest.fixture(scope="module")
+def steep():
+  """A law under which the seed soon says little more, so that two domains do best with a short seed each."""
+  table = [(n, d, x, effective_loss(n, d, x, e=1.2 + i / 10, k=6.5e5, gamma=0.2), name) for i, name in enumerate(("prose", "verse"))
+           for n in (1e5, 3e5, 1e6) for d in (1e6, 3e6, 1e7) for x in (0.0, 1e6, 3e6, 1e7)]
+  names = ("params", "seed_tokens", "expert_tokens", "loss", "domain")
+  cells = Cells.from_columns(dict(zip(names, map(np.array, zip(*table)))))
+  return fit_law(cells, form="effective_data", bootstrap=20, starts=16, holdout="none")
+
+
+def test_seeds_of_their_own_share_the_budget_with_their_experts(steep):
+  plan = plan_split(steep, params=N, budget_tokens=2e7, accounting="separate")
+  assert 0.1 < plan.fraction < 0.9 and plan.fraction == pytest.approx(2 * plan.seed_tokens / 2e7)
+  assert 2 * (plan.seed_tokens + plan.expert_tokens) == pytest.approx(2e7)
+  each = plan_split(steep, params=N, budget_tokens=1e7, accounting="per_model")
+  assert (plan.fraction, plan.loss) == pytest.approx((each.fraction, each.loss), rel=1e-2)
+  # The rival is one model of the whole budget, and so is the end of the curve.
+  assert plan.dense_loss == plan.curve["loss"][-1] == pytest.approx(float(steep.expect(N, 2e7, 0)))
+  assert np.mean([d.dense_loss for d in plan.domains]) == pytest.approx(plan.dense_loss) and plan.dense_loss < each.dense_loss
+  for d in plan.domains:
+    assert d.best_seed_tokens + d.best_expert_tokens == pytest.approx(1e7) and d.best_loss <= d.loss + 1e-5
+  assert any("one dense model of the whole budget has 2.0 times the most seed tokens measured" in text for text in plan.warnings)
+  sized = plan_split(steep, budget_flops=6 * N * 2e7, accounting="separate")
+  assert 2 * (sized.seed_tokens + sized.expert_tokens) == pytest.approx(sized.budget_tokens) or sized.fraction == 1
+
+
+def test_where_nothing_beats_the_dense_model_it_is_the_plan(law):
+  plan = plan_split(law, params=N, budget_tokens=C, num_domains=5000, accounting="separate")
+  assert plan.fraction == 1 and (plan.seed_tokens, plan.expert_tokens) == (C, 0)
+  assert plan.loss == plan.dense_loss and all(d.best_loss == d.dense_loss for d in plan.domains)
+
+
+def test_a_domain_may_be_named_all():
+  plan = lambda name: plan_split(
+      fit_law(effective_cells(noise=1e-3, domains=(name, "prose")), form="effective_data", bootstrap=20, starts=8, holdout="none"),
+      params=N, budget_tokens=C)
+  (one, other), (named, prose) = plan("alls").domains, plan("all").domains
+  assert (named.domain, prose) == ("all", other)
+  assert dataclasses.replace(named, domain="alls") == one and named.loss != other.loss
 
 
 def test_own_splits_are_no_worse_than_the_common_one(plan):

@@ -180,6 +180,22 @@ def test_telemetry_has_every_step_of_every_process(store, whole, tmp_path, monke
   assert steps(tmp_path / "w") == [("s/trunk/40", 0, 40), (experts, 0, 24), (experts, 16, 24)]
 
 
+def test_each_seed_of_a_domain_has_a_cell_of_its_own(store, tmp_path):
+  """Where K domains have K seeds, D' = 0 is measured on domain k for seed k, and no cell takes another's place."""
+  training = Training(sequence_length=8, batch_sequences=2, steps_per_dispatch=8)
+  rules = Rules(training, Optimizer(warmup_tokens=64), Layout(devices=1), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
+  shape = Shape("s", Architecture(head_dim=8).at(8, 1, 256, 8), DOMAINS, 1, 5e-3, 3, lambda seed, expert: (expert or seed) // 2, True, False)
+  legs = tree.build(shape, [Point(16, expert, "grid") for expert in (0, 8)])
+  with Workdir(tmp_path / "w", lambda line: None) as workdir, Interruption() as interruption, Progress(16) as progress:
+    workdir.claim({"Experiment": {}}, "")
+    table = CellTable(tmp_path / "w" / "cells.csv")
+    with Runner(store, rules, workdir, progress, interruption) as runner:
+      runner.run(legs, table)
+  measured = [run for leg in legs for run in leg.runs if run.point]
+  assert sorted((cell.expert_tokens, cell.domain) for cell in table) == [(tokens, d) for tokens in (0, 128) for d in DOMAINS]
+  assert len(table) == len(measured)
+
+
 def test_what_is_trained_must_fit_and_what_is_done_need_not(store, whole, tmp_path, monkeypatch):
   monkeypatch.setattr(memory, "FILLED", 0.0)  # As on a machine without memory.
   path, cells = whole

@@ -78,6 +78,12 @@ def test_each_seed_feeds_its_own_domain():
         assert ("a", "b")[run.seed_index] == run.domain
 
 
+def test_a_seed_of_one_domain_is_measured_on_it_alone():
+  for seeds in (1, 2):
+    served = [run.serves for leg in build(shape(seeds=seeds), POINTS) for run in leg.runs if leg.phase == "full"]
+    assert served == ([None] * 3 if seeds == 1 else ["a", "b"] * 3)
+
+
 def test_no_seed_at_all_starts_experts_from_fresh_weights():
   legs = build(shape(), [Point(0, 50, "split"), Point(100, 25, "split"), Point(150, 0, "dense")])
   fresh = [leg for leg in legs if not leg.parents]

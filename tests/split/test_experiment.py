@@ -1,0 +1,56 @@
+"""From settings to points and back: what is planned, what is trained and what is asked for are one budget."""
+
+import pytest
+
+from jaxsplit.data.store import Document, write_store
+from jaxsplit.data.tokenizer import ByteTokenizer
+from jaxsplit.law import Cells, FitSettings, fit_law
+from jaxsplit.model.config import Architecture
+from jaxsplit.split.experiment import Experiment, Settings, _Story
+from jaxsplit.split.probe import Probe, RateRule
+from jaxsplit.split.progress import Progress
+from jaxsplit.split.workdir import Workdir
+from jaxsplit.training.loop import Training
+from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.sharding import Layout
+
+DOMAINS, BATCH, STEPS = ("d", "e"), 16, 1000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+  documents = lambda text: [Document(ByteTokenizer().encode(text), len(text), text.encode())]
+  splits = [(d, split, documents(f"{d} {split} " * 9)) for d in DOMAINS for split in ("train", "valid")]
+  return write_store(tmp_path_factory.mktemp("store") / "store", ByteTokenizer(), splits, {})
+
+
+@pytest.fixture(scope="module")
+def law():
+  """Two domains that do best with a short seed."""
+  rows = [(n, d, x, 1.2 + 20 * n**-0.3 + 90 * (x + 1e3 * d**0.2) ** -0.35, name) for name in DOMAINS for n in (1e3, 3e3, 1e4)
+          for d in (2e3, 4e3, 8e3) for x in (0.0, 1e3, 3e3, 8e3)]
+  names = ("params", "seed_tokens", "expert_tokens", "loss", "domain")
+  return fit_law(Cells.from_columns(dict(zip(names, zip(*rows)))), form="effective_data", bootstrap=0, starts=16, holdout="none")
+
+
+def story(store, path, **experiment):
+  settings = Settings(
+      Experiment(budget_tokens=STEPS * BATCH, sizes=((8, 1), (16, 1), (16, 2)), target=(24, 1), **experiment), Probe(rates=(1e-3,)),
+      Architecture(head_dim=8), Optimizer(), Training(sequence_length=8, batch_sequences=2), Layout(), FitSettings())
+  return _Story(settings, store, Workdir(path, lambda line: None), Progress(BATCH), runner=None)
+
+
+@pytest.mark.parametrize("accounting, trunk, seeds, experts", [
+    ("total", "shared", 1, 2), ("total", "per_domain", 2, 2), ("per_model", "shared", 1, 1), ("per_model", "per_domain", 1, 1)])
+def test_what_is_planned_is_what_is_trained(store, law, tmp_path, accounting, trunk, seeds, experts):
+  told = story(store, tmp_path, accounting=accounting, trunk=trunk)
+  plan = told.plan(law)
+  assert 0.02 < plan.fraction < 0.9 and plan.budget_tokens == STEPS * BATCH
+  assert seeds * plan.seed_tokens + experts * plan.expert_tokens == pytest.approx(STEPS * BATCH)
+  point = told._point(plan.fraction)
+  assert (point.seed_steps * BATCH, point.expert_steps * BATCH) == pytest.approx((plan.seed_tokens, plan.expert_tokens), abs=BATCH)
+  legs = told._proof_legs(RateRule(1e-3, 1.0, 0.0), point)
+  assert len({leg.name for leg in legs}) == len(legs)
+  dense = [run for leg in legs for run in leg.runs if run.point and run.point.role == "dense"]
+  assert [(run.point.seed_steps, run.serves) for run in dense] == [(STEPS, None)], "one dense model of all tokens, for all domains"
+  assert law.expect(plan.params, STEPS * BATCH, 0) == pytest.approx(plan.dense_loss)
