@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import graphlib
 import inspect
+import math
 import os
 import pathlib
 import sys
@@ -77,7 +78,7 @@ def parse(
     settings: frozen dataclasses that gin may bind, by class name.
     argv: arguments without the program's name; None takes sys.argv.
     flags: the door's own flags that are no settings (paths, say): name -> help.
-    fields_as_flags: also accept every field of `settings` as `--field=value`.
+    fields_as_flags: also accept every field of `settings` as `--field=value`, but those that the door reads itself.
 
   Raises:
     InputError: an unknown flag, gin name or file, or a value that cannot be read.
@@ -96,8 +97,8 @@ def parse(
   if fields_as_flags:
     for cls in settings:
       for field in dataclasses.fields(cls):
-        parser.add_argument(f"--{field.name}", default=_UNSET, metavar="VALUE",
-                            help=argparse.SUPPRESS if field.name in (flags or {}) else f"{cls.__name__}.{field.name}")
+        if field.name not in (flags or {}):
+          parser.add_argument(f"--{field.name}", default=_UNSET, metavar="VALUE", help=f"{cls.__name__}.{field.name}")
   args = vars(parser.parse_args(argv))
 
   collectors = {cls: _collector(cls) for cls in settings}
@@ -109,7 +110,7 @@ def parse(
   values = {}
   for cls in settings:
     given = {f.name: _flag_value(cls, f, args[f.name]) for f in dataclasses.fields(cls)
-             if fields_as_flags and args.get(f.name, _UNSET) is not _UNSET}
+             if fields_as_flags and f.name not in (flags or {}) and args[f.name] is not _UNSET}
     for name, value in given.items():
       gin.bind_parameter(f"{cls.__name__}.{name}", value)
     try:
@@ -345,6 +346,8 @@ def _as_type(hint: Any, value: Any, name: str) -> Any:
     return float(value)
   if hint is int and isinstance(value, float) and value.is_integer():
     return int(value)
+  if hint is float and isinstance(value, float) and not math.isfinite(value):
+    raise InputError(f"{name} = {value!r}: must be a finite number")
   if isinstance(hint, type) and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
     return value
   kind = getattr(hint, "__name__", None) if origin is None else str(hint).replace("typing.", "")

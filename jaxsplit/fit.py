@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from jaxsplit import cli
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, Law, fit_law, read_cells
+from jaxsplit.law.forms import load_form
 
 FLAGS = {
     "cells": "the table of measured models, .csv or .parquet; required",
     "columns": "our names for its columns, as in params=N,seed_tokens=D1,expert_tokens=D2,loss=loss,domain=set; "
                "names that are the same need no mention",
+    "form": "a form's name, auto, or the path of a .py file that defines FORM and is run; a config can name no file",
     "out": "where to write the law; law.json by default",
     "report": "also write a page of figures to this .html file",
 }
@@ -30,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     raise InputError("--cells is missing; give the table of measured models, as in --cells=cells.csv")
   out = pathlib.Path(settings.flags["out"] or "law.json")
   cells = read_cells(settings.flags["cells"], _columns(settings.flags["columns"]))
-  chosen = settings[FitSettings]
+  chosen, form = settings[FitSettings], settings.flags["form"]
+  if form is not None:
+    chosen = dataclasses.replace(chosen, form=load_form(form) if form.endswith(".py") else form)
   if settings.flags["report"] and chosen.profile is None:
     chosen = dataclasses.replace(chosen, profile=_PROFILE)
   law = fit_law(cells, chosen)

@@ -107,6 +107,7 @@ def test_operative_text_reproduces_the_settings(tmp_path):
     ("Oven.shelves = ('top',)", r"Oven.shelves = 'top': must be int"),
     ("Oven.heat = 'cold'", r"Oven.heat = 'cold': must be float"),
     (f"Oven.heat = {'9' * 400}", r"Oven.heat = 9+: must be float"),
+    ("Oven.heat = 1e999", r"Oven.heat = inf: must be a finite number"),
     ("Oven.heat = -1", r"Oven.heat = -1.0: too cold"),
 ])
 def test_bad_files_get_one_line(tmp_path, text, message):

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from jaxsplit import fit
+from jaxsplit import cli, fit, plan
 from jaxsplit.errors import InputError
+from jaxsplit.law import FitSettings
 
 
 @pytest.fixture
@@ -50,9 +51,47 @@ def test_the_same_cells_elsewhere_give_the_same_law(table, tmp_path):
     ([COLUMNS, "--objectve=l1"], "did you mean --objective"),
     ([COLUMNS, "--objective=l3"], "must be one of"),
     ([COLUMNS, "--form=additive"], "expert_tokens has 1 distinct value"),
+    ([COLUMNS, "--form=chinchila"], "did you mean chinchilla"),
+    ([COLUMNS, "--form=nowhere.py"], "nowhere.py: no such file"),
+    ([COLUMNS, "--gin.FitSettings.form=own.py"], "is code in a file"),
+    ([COLUMNS, "--holdout=parms:1"], "did you mean params"),
+    ([COLUMNS, "--holdout=params:0"], "AXIS:k such as params:1"),
+    ([COLUMNS, "--holdout=params:\u00b2"], "AXIS:k such as params:1"),
+    ([COLUMNS, "--bootstrap=-5"], "FitSettings.bootstrap = -5 (--bootstrap of the fit door): must be from 0"),
 ])
 def test_bad_input_is_one_line(table, argv, message):
   given = [] if "missing" in message else [f"--cells={table}"]
   with pytest.raises(InputError) as error:
     fit.main([*given, *argv])
   assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_form_from_a_file_is_given_to_each_door_that_runs_it(table, tmp_path, capsys):
+  own, law = tmp_path / "own.py", tmp_path / "law.json"
+  own.write_text("from jaxsplit.law.forms import FORMS\nFORM = FORMS['chinchilla']\n")
+  fit.main([f"--cells={table}", COLUMNS, f"--form={own}", "--bootstrap=20", "--holdout=params:1", f"--out={law}"])
+  assert json.loads(law.read_text())["settings"]["form"] == str(own)
+  asked = [f"--law={law}", "--params=1e6", "--budget_tokens=1e7", "--num_domains=2"]
+  assert plan.main([*asked, f"--form={own}"]) == 0
+  with pytest.raises(InputError, match="own.py' is code in a file, which runs only where --form of the fit or plan door"):
+    plan.main(asked)
+
+
+@pytest.mark.parametrize("name, value, message", [
+    ("form", "nonsense", "no form 'nonsense'"),
+    ("form", "effective_dat", "did you mean effective_data"),
+    ("form", "own.py", "'own.py' is code in a file"),
+    ("form", "3", "FitSettings.form = 3: must be str"),
+    ("holdout", "parms:1", "FitSettings.holdout = 'parms:1' .*did you mean params"),
+    ("bootstrap", "-5", "FitSettings.bootstrap = -5 .*must be from 0"),
+    ("starts", "0", "FitSettings.starts = 0 .*must be from 1"),
+    ("profile", "-1", "FitSettings.profile = -1"),
+    ("delta", "0", "FitSettings.delta = 0.0"),
+])
+def test_settings_are_checked_before_anything_is_trained(monkeypatch, tmp_path, name, value, message):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "own.py").write_text("raise SystemExit('this must not run')")
+  (tmp_path / "a.gin").write_text(f"FitSettings.{name} = {value if value[-1].isdigit() and ':' not in value else repr(value)}")
+  for given in (f"--gin.FitSettings.{name}={value}", "--gin_file=a.gin"):
+    with pytest.raises(InputError, match=message):
+      cli.parse("train", "", (FitSettings,), [given])

@@ -32,7 +32,7 @@ class FitSettings:
   """How a law is fitted.
 
   Attributes:
-    form: a name of law.forms.FORMS, "auto" (the best held-out error), or the path of a .py file that defines FORM.
+    form: a name of law.forms.FORMS, "auto" (the best held-out error), or a form itself, such as one of law.forms.load_form.
     objective: what is summed over residuals.
     delta: Huber's width, in the residuals' unit.
     space: residuals are of log loss, or of the loss.
@@ -49,7 +49,7 @@ class FitSettings:
     seed: of starts and bootstrap.
   """
 
-  form: str = "auto"
+  form: Form | str = "auto"
   objective: Literal["huber", "l1", "least_squares"] = "huber"
   delta: float = 1e-3
   space: Literal["log", "raw"] = "log"
@@ -61,6 +61,26 @@ class FitSettings:
   resample: Literal["trunks", "residuals", "pairs"] = "trunks"
   profile: int | None = None
   seed: int = 0
+
+  def __post_init__(self):
+    if isinstance(self.form, str) and self.form != "auto":
+      get_form(self.form)
+    axis, _, count = self.holdout.partition(":")
+    if self.holdout not in ("auto", "none", "leave_one_out") and not (
+        axis in holdout.AXES and count.isascii() and count.isdigit() and int(count) > 0):
+      raise self._refusal("holdout", f"give auto, none, leave_one_out or AXIS:k such as params:1{nearest(axis, holdout.AXES)}")
+    if not (self.delta > 0 and np.isfinite(self.delta)):
+      raise self._refusal("delta", "must be a positive number")
+    for name, low, high in (("starts", 1, 100_000), ("bootstrap", 0, MOST_REFITS), ("profile", 0, 1000), ("seed", 0, 2**32 - 1)):
+      if not low <= (getattr(self, name) or 0) <= high:
+        raise self._refusal(name, f"must be from {low:,} to {high:,}")
+    for name, known in (("objective", ("huber", "l1", "least_squares")), ("space", ("log", "raw")),
+                        ("share", ("exponents", "everything")), ("resample", ("trunks", "residuals", "pairs"))):
+      if getattr(self, name) not in known:
+        raise self._refusal(name, f"must be one of {', '.join(known)}")
+
+  def _refusal(self, name: str, must: str) -> InputError:
+    return InputError(f"FitSettings.{name} = {getattr(self, name)!r} (--{name} of the fit door): {must}")
 
 
 def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: Any) -> Law:
@@ -145,24 +165,14 @@ def _settings(settings: FitSettings, overrides: dict[str, Any]) -> FitSettings:
     if name not in known:
       raise InputError(f"fit_law: no setting {name!r}{nearest(name, known)}")
   settings = dataclasses.replace(settings, **overrides)
-  settings = dataclasses.replace(settings, profile=settings.profile or 0)
-  if not (settings.delta > 0 and np.isfinite(settings.delta)):
-    raise InputError(f"--delta={settings.delta}: must be a positive number")
-  for name, low, high in (("starts", 1, 100_000), ("bootstrap", 0, MOST_REFITS), ("profile", 0, 1000), ("seed", 0, 2**32 - 1)):
-    if not low <= getattr(settings, name) <= high:
-      raise InputError(f"--{name}={getattr(settings, name)}: must be from {low:,} to {high:,}")
-  for name, known in (("objective", ("huber", "l1", "least_squares")), ("space", ("log", "raw")),
-                      ("share", ("exponents", "everything")), ("resample", ("trunks", "residuals", "pairs"))):
-    if getattr(settings, name) not in known:
-      raise InputError(f"--{name}={getattr(settings, name)}: must be one of {', '.join(known)}")
-  return settings
+  return dataclasses.replace(settings, profile=settings.profile or 0)
 
 
 def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[str, str]]:
   """The forms to fit, and why others of "auto" were left out."""
   check_design(cells, settings.repeats)
   if settings.form != "auto":
-    form = get_form(settings.form)
+    form = settings.form if isinstance(settings.form, Form) else get_form(settings.form)
     reason = skip_reason(form, cells)
     if reason:
       raise InputError(f"{cells.source.get('file', 'cells')}: form {form.name} cannot be told from these cells: {reason}")
@@ -204,7 +214,9 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
       intervals=parameter_intervals(best, members[0].samples),
       profiles=profiles(best, cells, settings.profile) if settings.profile else {}, candidates=candidates,
       diagnostics=diagnose(best, cells, skipped), data={**source, "ranges": ranges},
-      settings=dataclasses.asdict(settings), members=members, residuals=residuals)
+      settings={field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)} | {
+          "form": settings.form.name if isinstance(settings.form, Form) else settings.form},
+      members=members, residuals=residuals)
 
 
 def _explained(residuals: np.ndarray, loss: np.ndarray, group: np.ndarray) -> float:

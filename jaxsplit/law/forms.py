@@ -4,13 +4,15 @@ A form is a pure function of its constants `p` and of a `Point`, whose fields ar
 geometric means (ln N/N0, ln D/D0 ...). There all constants are of order one, which is what makes the fit well
 conditioned; `natural` then rewrites them for plain tokens and parameters, which is how they are reported.
 
-To add a form, write a file like this one's entries, ending in `FORM = Form(...)`, and give its path as the form's name.
+To add a form, write a file like this one's entries, ending in `FORM = Form(...)`, and give it to the fit and plan doors as
+--form=FILE, or to `load_form`. Nothing else runs it: no config, and no law that names it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -69,6 +71,7 @@ class Form:
     needs: the columns that must vary for the constants to be told apart.
     diverges: the columns whose zero makes the loss infinite; there an offset is added to them (see law.problem).
     source: where the form comes from.
+    file_hash: of the file that a user's form was loaded from; None for a form of FORMS.
   """
 
   name: str
@@ -78,6 +81,7 @@ class Form:
   needs: tuple[str, ...]
   diverges: tuple[str, ...]
   source: str
+  file_hash: str | None = None
 
 
 def coefficient(name: str) -> Parameter:
@@ -176,38 +180,32 @@ FORMS = {form.name: form for form in (
 )}
 
 
-def get_form(name: str, known_hash: str | None = None) -> Form:
-  """The form of that name, or the `FORM` of the Python file at that path.
-
-  Args:
-    name: one of FORMS, or the path of a .py file, which is run.
-    known_hash: what `form_hash` said when a law was fitted; a file of any other content is not run.
-
-  Raises:
-    InputError: no such form, a file whose FORM does not agree with itself, or one that has changed.
-  """
+def get_form(name: str) -> Form:
+  """The form of that name. Raises InputError where FORMS has none; no file is run, see `load_form`."""
   if name in FORMS:
     return FORMS[name]
-  if not name.endswith(".py"):
-    raise InputError(f"no form {name[:60]!r}{nearest(name[:60], (*FORMS, 'auto'))} (or the path of a .py file that defines FORM)")
-  path = pathlib.Path(name)
+  if name.endswith(".py"):
+    raise InputError(f"form {name[:200]!r} is code in a file, which runs only where --form of the fit or plan door names it; "
+                     f"give --form=FILE there, or one of {', '.join(FORMS)}")
+  raise InputError(f"no form {name[:60]!r}{nearest(name[:60], (*FORMS, 'auto'))} (or a file that defines FORM, as --form=FILE of "
+                   "the fit door)")
+
+
+def load_form(path: str | os.PathLike) -> Form:
+  """The `FORM` of the Python file at that path, which is run.
+
+  Raises:
+    InputError: no such file, or one whose FORM does not agree with itself.
+  """
+  path = pathlib.Path(path)
   try:
     found = file_hash(path)
   except (OSError, ValueError):
-    raise InputError(f"{name[:200]}: no such file; --form takes a form's name or the path of a .py file that defines "
+    raise InputError(f"{str(path)[:200]}: no such file; --form takes a form's name or the path of a .py file that defines "
                      "FORM") from None
-  if known_hash not in (None, found):
-    raise InputError(f"{path}: is not the form that the law was fitted with; bring that file back, or fit the law again")
-  return _load_form(path)
-
-
-def form_hash(form: Form) -> str | None:
-  """The hash of the file that a user's form came from; None for a form of FORMS."""
-  return None if form.name in FORMS else file_hash(form.name)
-
-
-def _load_form(path: pathlib.Path) -> Form:
   spec = importlib.util.spec_from_file_location(f"jaxsplit_form_{path.stem}", path)
+  if spec is None:
+    raise InputError(f"{path}: is no .py file; --form takes a form's name or the path of a .py file that defines FORM")
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
@@ -216,7 +214,7 @@ def _load_form(path: pathlib.Path) -> Form:
   form = getattr(module, "FORM", None)
   if not isinstance(form, Form):
     raise InputError(f"{path}: defines no FORM = jaxsplit.law.forms.Form(...)")
-  form = dataclasses.replace(form, name=str(path))
+  form = dataclasses.replace(form, name=str(path), file_hash=found)
   _check_form(form)
   return form
 

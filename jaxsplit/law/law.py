@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import write_json
-from jaxsplit.law.forms import form_hash, get_form
+from jaxsplit.law.forms import Form, get_form
 from jaxsplit.law.points import float64
 from jaxsplit.law.problem import Counts, Layout, Model
 from jaxsplit.law.record import LAW, damaged, read_record
@@ -156,7 +156,7 @@ class Law:
     record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "members"}
     record["version"] = VERSION
     record["members"] = [{
-        "form": m.model.form.name, "form_hash": form_hash(m.model.form), "log": m.model.log, "repeats": m.model.repeats,
+        "form": m.model.form.name, "form_hash": m.model.form.file_hash, "log": m.model.log, "repeats": m.model.repeats,
         "offsets": m.model.offsets,
         "layout": dataclasses.asdict(m.layout), "theta": m.theta,
         "samples": [[float(f"{v:.6g}") for v in row] for row in m.samples.tolist()], "weight": m.weight,
@@ -176,15 +176,19 @@ class Law:
     return [self.domains.index(domain)]
 
 
-def load_law(path: str | os.PathLike) -> Law:
+def load_law(path: str | os.PathLike, own: Form | None = None) -> Law:
   """Reads law.json.
 
+  Args:
+    path: the file.
+    own: the form, of `load_form`, of a law that was fitted with a user's own: a law only names that, it does not run it.
+
   Raises:
-    InputError: not a law of this version, damaged, or of a form that is not there as it was when the law was fitted.
+    InputError: not a law of this version, damaged, or of a form other than `own` is or was when the law was fitted.
   """
   record = read_record(path, LAW, VERSION, "a law", "fit")
   try:
-    members = tuple(_read_member(m) for m in record["members"])
+    members = tuple(_read_member(m, own) for m in record["members"])
     _check_whole(record, members)
   except InputError as error:
     raise InputError(f"{path}: {error}") from None
@@ -214,14 +218,14 @@ def _check_whole(record: dict[str, Any], members: tuple[Member, ...]) -> None:
     raise ValueError("residuals, intervals, ranges, profiles or held-out losses have other lengths than they should")
 
 
-def _read_member(m: dict[str, Any]) -> Member:
+def _read_member(m: dict[str, Any], own: Form | None) -> Member:
   """A member of the record's shape; what its numbers must be is checked here.
 
   Raises:
     ValueError: numbers that no fit writes.
     InputError: its form is not there, or not what it was.
   """
-  form = get_form(m["form"], m["form_hash"] or "none")
+  form = _form(m["form"], m["form_hash"], own)
   plain = m["layout"]
   layout = Layout(tuple(plain["domains"]), tuple(map(tuple, plain["index"])), tuple(plain["units"]), plain["scale"],
                   tuple(plain["offsets"]), tuple(np.inf if u is None else u for u in plain["unique_tokens"]))
@@ -239,6 +243,16 @@ def _read_member(m: dict[str, Any]) -> Member:
   if len(layout.units) != 4 or len(layout.offsets) != 2 or min(layout.units) <= 0 or layout.scale <= 0 or m["weight"] <= 0:
     raise ValueError(f"units, scale, offsets or weight of {form.name} are not those of a fit")
   return Member(model, layout, theta, np.array(m["samples"], float).reshape(-1, len(theta)), m["weight"])
+
+
+def _form(name: str, fitted_hash: str | None, own: Form | None) -> Form:
+  """The form that a member names: one of ours, or `own` if that is what it was fitted with, wherever it lies now."""
+  if fitted_hash is None or own is None:
+    return get_form(name)
+  if own.file_hash != fitted_hash:
+    raise InputError(f"{own.name}: is not the form that the law was fitted with, {name[:200]!r}; bring that file back, or fit "
+                     "the law again")
+  return dataclasses.replace(own, name=name)
 
 
 def weighted_quantile(values: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.law.forms import FORMS, Form, Point, get_form
+from jaxsplit.law.forms import FORMS, Form, Point, get_form, load_form
 from jaxsplit.law.problem import Counts, Model
 
 UNITS = Point(2e6, 3e7, 5e6, 4e7)
@@ -91,7 +91,7 @@ FORM = Form("tied", (*map(coefficient, "EAB"), exponent("alpha")), loss, {natura
 def test_a_users_form(tmp_path):
   path = tmp_path / "tied.py"
   path.write_text(OWN.format(extra="", natural="natural"))
-  assert [q.name for q in get_form(str(path)).parameters] == ["E", "A", "B", "alpha"]
+  assert [q.name for q in load_form(path).parameters] == ["E", "A", "B", "alpha"]
 
 
 @pytest.mark.parametrize("text, message", [
@@ -103,12 +103,25 @@ def test_a_users_broken_form(tmp_path, text, message):
   path = tmp_path / "own.py"
   path.write_text(text)
   with pytest.raises(InputError) as error:
-    get_form(str(path))
+    load_form(path)
   assert message in str(error.value) and str(path) in str(error.value)
 
 
 def test_unknown_forms_name_the_nearest():
   with pytest.raises(InputError, match="did you mean chinchilla"):
     get_form("chinchila")
-  with pytest.raises(InputError, match="no such file"):
-    get_form("nowhere.py")
+  with pytest.raises(InputError, match="nowhere.py: no such file"):
+    load_form("nowhere.py")
+
+
+def test_a_name_runs_no_file(tmp_path):
+  path = tmp_path / "own.py"
+  path.write_text("raise SystemExit('this must not run')")
+  with pytest.raises(InputError, match=r"own.py' is code in a file, which runs only where --form"):
+    get_form(str(path))
+
+
+def test_what_is_no_python_file_is_no_form(tmp_path):
+  (tmp_path / "own.txt").write_text("FORM = 1")
+  with pytest.raises(InputError, match="own.txt: is no .py file"):
+    load_form(tmp_path / "own.txt")
