@@ -18,9 +18,12 @@ from jaxsplit.training.checkpoint import Checkpoints
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Telemetry
 
-# Settings that say how to train, not what: an experiment may go on with others, on other devices for one.
+# Settings that say how to train, not what, or what to make of what was measured: an experiment may go on with others, on other
+# devices for one, or with another law of the same cells.
 HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps",
-       "Training.retention", "Training.trace", "Architecture.remat", "Architecture.attention")
+       "Training.retention", "Training.trace", "Architecture.remat", "Architecture.attention", "FitSettings",
+       "Experiment.compare")
+_PATTERN = "[]*?\\"  # Orbax and TensorStore write under a path with one of these, but take it for a pattern when they read.
 
 _NOTES = ("made_with", "files", "checked")  # The parts of provenance.json.
 
@@ -46,6 +49,10 @@ class Workdir:
     self.path = pathlib.Path(path)
     self.config_hash = ""
     self.say = say
+    odd = next((character for character in os.path.abspath(path) if character in _PATTERN), None)
+    if odd:
+      raise InputError(f"--workdir={path}: has a {odd} in its path, {os.path.abspath(path)}, from where snapshots cannot be read "
+                       f"back; name a folder without any of {' '.join(_PATTERN)}")
     try:
       self.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,7 +114,8 @@ class Workdir:
         if held.get(name) != value:
           raise InputError(f"--workdir={self.path}: holds another experiment's results ({name} = {held.get(name)!r} there, "
                            f"{value!r} here); name another folder, or delete this one")
-      return
+      if held == _flat(config):
+        return
     write_atomic(self.path / "config.gin", operative)
     write_json(file, config)
 

@@ -47,6 +47,33 @@ def test_only_settings_that_say_how_may_change(tmp_path):
       workdir.claim(CONFIG | {"Training": {"batch_sequences": 4}}, "")
 
 
+def test_what_is_made_of_the_cells_may_change_and_is_recorded(tmp_path):
+  law = {"FitSettings": {"form": "auto", "bootstrap": 1000}}
+  with Workdir(tmp_path) as workdir:
+    workdir.claim(CONFIG | law | {"Experiment": {"seed": 1, "compare": [1.0]}}, "form = auto")
+    first = workdir.config_hash
+    (tmp_path / "cells.csv").write_text("")
+    other = CONFIG | {"FitSettings": {"form": "additive", "bootstrap": 0}, "Experiment": {"seed": 1, "compare": [0.5, 1.0]}}
+    workdir.claim(other, "form = additive")
+    assert workdir.config_hash == first
+    assert json.loads((tmp_path / "config.json").read_text()) == other
+    assert (tmp_path / "config.gin").read_text() == "form = additive"
+    with pytest.raises(InputError, match="Experiment.seed = 1 there, 2 here"):
+      workdir.claim(other | {"Experiment": {"seed": 2, "compare": [1.0]}}, "")
+
+
+@pytest.mark.parametrize("character", "[]*?\\")
+def test_a_path_that_snapshots_cannot_be_read_back_from_is_refused(tmp_path, monkeypatch, character):
+  odd = tmp_path / f"a{character}b"
+  with pytest.raises(InputError) as caught:
+    Workdir(odd / "w")
+  assert f"has a {character} in its path" in str(caught.value) and not odd.exists()
+  odd.mkdir()
+  monkeypatch.chdir(odd)
+  with pytest.raises(InputError, match="in its path"):
+    Workdir("w")
+
+
 def test_an_experiment_that_was_refused_before_it_trained_holds_no_folder(tmp_path):
   other = CONFIG | {"Training": {"batch_sequences": 4}}
   with Workdir(tmp_path) as workdir:
