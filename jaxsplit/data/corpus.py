@@ -1,7 +1,7 @@
 """Corpora: a folder with one subfolder or one file per domain becomes documents per (domain, split).
 
-In a domain's subfolder, a file whose path starts with train, valid, validation, dev or test belongs to that split, and any
-other file to train. Files about the data (SOURCE, LICENSE, README, ... in capitals) and hidden files are no documents.
+In a domain's subfolder, a file whose path starts with train, valid, validation, dev or test, and there ends or goes on with
+anything but a letter (train-00.txt, test/a.txt), belongs to that split, and any other file (testament.txt) to train. Files about the data (SOURCE, LICENSE, README, ... in capitals) and hidden files are no documents.
 A domain without validation files has documents held out by the hash of their content: the same ones on every machine,
 whatever the order and the names of the files.
 """
@@ -20,7 +20,8 @@ from jaxsplit.errors import InputError, nearest
 
 SPLITS = ("train", "valid", "test")
 
-_SPLIT_PREFIXES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
+_SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+_SPLIT_NAME = re.compile(rf"({'|'.join(_SPLIT_NAMES)})(?![^\W\d_])", re.IGNORECASE)  # No letter follows.
 _ABOUT_THE_DATA = re.compile(r"(SOURCES?|LICEN[CS]ES?|README|NOTICES?|COPYING|COPYRIGHT|CITATION)([._-].*)?")
 _DOMAIN_NAME = re.compile(r"\w[\w .+()&-]*")
 
@@ -183,7 +184,8 @@ def _split_files(path: pathlib.Path) -> dict[str, tuple[pathlib.Path, ...]]:
     hidden = any(part.startswith(".") for part in inside.parts)
     if hidden or not file.is_file() or _without_suffix(file.name) is None or _ABOUT_THE_DATA.fullmatch(file.name):
       continue
-    split = next((s for prefix, s in _SPLIT_PREFIXES.items() if inside.parts[0].lower().startswith(prefix)), "train")
+    named = _SPLIT_NAME.match(inside.parts[0])
+    split = _SPLIT_NAMES[named[1].lower()] if named else "train"
     splits.setdefault(split, []).append(file)
   if not splits:
     raise InputError(f"domain {path.name}: no text in {path}; put {', '.join(SUFFIXES)} files there")

@@ -47,6 +47,17 @@ def test_folders_and_files_are_domains_and_names_say_the_split(tmp_path):
   assert list(corpus_files(Corpus(str(tmp_path), domains=("books",)))) == ["books"]
 
 
+@pytest.mark.parametrize("name, split", [
+    ("testament.txt", "train"), ("devotions.txt", "train"), ("validity/a.txt", "train"), ("testé.txt", "train"), ("training.txt", "train"),
+    ("test.jsonl", "test"), ("TEST-1.txt", "test"), ("test2.txt", "test"), ("valid_1.txt", "valid"), ("validation.txt", "valid"),
+    ("validation-0.txt", "valid"), ("dev/testament.txt", "valid"), ("train-00.txt", "train")])
+def test_a_split_is_a_whole_word(tmp_path, name, split):
+  write(tmp_path / "law" / "laws.txt", "text")
+  write(tmp_path / "law" / name, "text")
+  found = corpus_files(Corpus(str(tmp_path)))["law"]
+  assert [str(f.relative_to(tmp_path / "law")) for f in found[split] if f.name != "laws.txt"] == [name]
+
+
 def test_held_out_documents_do_not_depend_on_files_or_their_order(tmp_path):
   texts = numbered(200)
   write(tmp_path / "a" / "one.jsonl", *texts)
