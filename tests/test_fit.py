@@ -78,7 +78,7 @@ def test_a_form_from_a_file_is_given_to_each_door_that_runs_it(table, tmp_path, 
 
 
 @pytest.mark.parametrize("name, value, message", [
-    ("form", "nonsense", "no form 'nonsense'"),
+    ("form", "nonsense", "FitSettings.form: no form 'nonsense'"),
     ("form", "effective_dat", "did you mean effective_data"),
     ("form", "own.py", "'own.py' is code in a file"),
     ("form", "3", "FitSettings.form = 3: must be str"),

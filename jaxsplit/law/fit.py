@@ -64,7 +64,10 @@ class FitSettings:
 
   def __post_init__(self):
     if isinstance(self.form, str) and self.form != "auto":
-      get_form(self.form)
+      try:
+        get_form(self.form)
+      except InputError as error:
+        raise InputError(f"FitSettings.form: {error}") from None
     axis, _, count = self.holdout.partition(":")
     if self.holdout not in ("auto", "none", "leave_one_out") and not (
         axis in holdout.AXES and count.isascii() and count.isdigit() and int(count) > 0):
