@@ -3,17 +3,23 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import threading
 import time
 
 import numpy as np
 import pytest
-from small import arguments
+from small import arguments, write_corpus
 
 from jaxsplit import train
+from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.preparation import prepare_store
+from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.report.evidence import read_evidence
+from jaxsplit.split import guards
+from jaxsplit.split.cells import read_cells
 from jaxsplit.training.interruption import RETRY_EXIT_CODE
 from jaxsplit.training.metrics import read_metrics
 
@@ -95,11 +101,33 @@ def test_another_experiments_work_directory_is_refused(corpus, finished):
     train.main(arguments(corpus, finished, "--gin.Experiment.budget_tokens=13_000"))
 
 
+def test_a_corpus_that_has_changed_since_is_refused_until_it_is_restored(finished, tmp_path):
+  corpus = tmp_path / "corpus"
+  corpus.mkdir()
+  write_corpus(corpus)
+  workdir = shutil.copytree(finished, tmp_path / "w")
+  config = json.loads((workdir / "config.json").read_text())
+  config["Corpus"]["path"] = str(corpus)
+  (workdir / "config.json").write_text(json.dumps(config))
+  held = (workdir / "cells.csv").read_bytes()
+  text = (corpus / "numbers.jsonl").read_text()
+  (corpus / "numbers.jsonl").write_text(text + '{"text": "one more"}\n')
+  with pytest.raises(InputError, match="the corpus has changed since its cells were measured .*name another folder, or restore") as caught:
+    train.main(arguments(corpus, workdir))
+  assert "\n" not in str(caught.value)
+  assert (workdir / "cells.csv").read_bytes() == held
+  (corpus / "numbers.jsonl").write_text(text)
+  restored = prepare_store(Corpus(str(corpus)), Tokenization(), tmp_path / "restored")
+  guards.check_same_corpus(read_cells(workdir / "cells.csv"), workdir, restored)
+
+
 @pytest.mark.parametrize("more, message", [
     (["--gin.Corpus.path=/nonexistent"], "/nonexistent"),
     (["--gin.Experiment.budget_tokens=100"], "give at least 100"),
     (["--gin.Experiment.target=(16, 2)"], "is one of Experiment.sizes"),
     (["--gin.Experiment.seed_fractions=(0.5, 1.5)"], "1.5 is not a share"),
+    (["--gin.Experiment.sizes=((8, 1), (16, 1), (8, 1))"], r"\(8, 1\) is there twice"),
+    (["--gin.Experiment.expert_fractions=(0.001, 0.5)"], "0.001 is less than a step; the least that works is 0.00534"),
     (["--gin.Architecture.head_dim=7"], "head_dim = 7"),
     (["--gin.Layout.expert=3"], "Layout.expert = 3"),
 ])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -82,6 +83,9 @@ class Experiment:
           raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a share of the budget")
     if self.sizes and (len(self.seed_fractions) < 1 or len(self.expert_fractions) < 1):
       raise InputError("Experiment.seed_fractions and expert_fractions: a law needs at least one of each")
+    for size in self.sizes:
+      if self.sizes.count(size) > 1:
+        raise InputError(f"Experiment.sizes = {self.sizes}: {size} is there twice; give each once")
     if not 0 <= self.cooldown <= 1:
       raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a share between 0 and 1")
     if self.target in self.sizes:
@@ -112,6 +116,9 @@ class Findings:
 
 def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption) -> Findings:
   """Probes, trains the grid, fits, plans, and trains the plan and its rivals. Finishes what an earlier call began."""
+  for name in ("cells.csv", "probe.csv"):
+    table = CellTable(workdir.path / name, workdir.say)
+    hosts.share(lambda: guards.check_same_corpus(table, workdir.path, store))
   workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
   with Runner(store, _rules(settings, store), workdir, progress, interruption) as runner:
     story = _Story(settings, store, workdir, progress, runner)
@@ -150,7 +157,37 @@ class _Story:
     self._seeds = len(store.domains) if experiment.trunk == "per_domain" else 1
     # The seeds and the experts that the budget pays for.
     self._paid_for = (self._seeds, len(store.domains)) if experiment.accounting == "total" else (1, 1)
+    self._check_fractions()
     self._models = {size: self._model(size) for size in (*experiment.sizes, experiment.target)}
+    sizes = {model.params_total: size for size, model in self._models.items()}
+    for size, model in self._models.items():
+      if sizes[model.params_total] != size:
+        raise InputError(f"Experiment.sizes and target: {size} and {sizes[model.params_total]} have {model.params_total:,} parameters "
+                         "each, and cells are told apart by that; change one")
+
+  def _check_fractions(self) -> None:
+    """Refuses shares of the budget that no whole number of steps can be, or that are the same number as another's."""
+    experiment = self._settings.experiment
+    seeds, experts = self._paid_for
+    for name, share, steps in (("seed_fractions", seeds, self._steps), ("expert_fractions", experts, self._expert_steps)):
+      fractions = getattr(experiment, name) if experiment.sizes else ()
+      taken: dict[int, float] = {}
+      for fraction in fractions:
+        least = share / self._budget_steps
+        if fraction / least < 1 - 1e-9:
+          raise InputError(f"Experiment.{name} = {fractions}: {fraction} is less than a step; the least that works is "
+                           f"{_rounded_up(least)}, or raise Experiment.budget_tokens")
+        if steps(fraction) in taken:
+          raise InputError(f"Experiment.{name} = {fractions}: {taken[steps(fraction)]} and {fraction} are both {steps(fraction):,} "
+                           f"steps; steps are {_rounded_up(least)} apart")
+        taken[steps(fraction)] = fraction
+    for fraction in experiment.compare:
+      for part, share, what in ((fraction, seeds, "the seed"), (1 - fraction, experts, "each expert")):
+        least = share / self._budget_steps
+        if 0 < part / least < 1 - 1e-9:
+          bound = f"least above 0 that works is {_rounded_up(least)}" if part == fraction else (
+              f"most below 1 that works is {1 - _rounded_up(least):g}")
+          raise InputError(f"Experiment.compare = {experiment.compare}: {fraction} leaves {what} less than a step; the {bound}")
 
   def probe(self) -> RateRule:
     """Finds the learning rate for every N."""
@@ -275,6 +312,12 @@ class _Story:
     branch = expert_steps or seed_steps
     of = branch if experiment.cooldown_of == "branch" else seed_steps + expert_steps
     return min(round(experiment.cooldown * of), branch)
+
+
+def _rounded_up(share: float) -> float:
+  """A share to three significant digits, not below it."""
+  digit = 10.0 ** (math.floor(math.log10(share)) - 2)
+  return float(f"{math.ceil(share / digit - 1e-9) * digit:.3g}")
 
 
 def _name(size: tuple[int, int]) -> str:

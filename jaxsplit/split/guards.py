@@ -7,7 +7,9 @@ the runs' fingerprints with those of their parents.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ import numpy as np
 from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Stream
 from jaxsplit.errors import InputError
+from jaxsplit.files import read_json
+from jaxsplit.split.cells import Cell
 from jaxsplit.split.tree import Leg, Run
 from jaxsplit.training.optimizer import Schedule
 
@@ -166,6 +170,19 @@ def check_restored(where: str, about: About, prints: Mapping[str, Sequence[str]]
       raise GuardError("restored", where, f"its {part} are not those that were saved")
 
 
+def check_same_corpus(cells: Iterable[Cell], workdir: pathlib.Path, store: Store) -> None:
+  """same corpus: the cells that are there were measured with the tokens that are here, as far as provenance.json knows theirs."""
+  try:
+    made_with = dict(read_json(workdir / "provenance.json")["made_with"])
+  except (InputError, KeyError, TypeError, ValueError):
+    return  # It says nothing; a work directory mends it.
+  theirs = {made_with[cell.provenance].get("data") for cell in cells if isinstance(made_with.get(cell.provenance), dict)}
+  if theirs - {None, store.manifest_hash}:
+    raise InputError(f"--workdir={workdir}: the corpus has changed since its cells were measured (tokens "
+                     f"{', '.join(sorted(theirs - {None, store.manifest_hash}))} there, {store.manifest_hash} here); name another "
+                     "folder, or restore the corpus")
+
+
 def check_streams(leg: Leg, runs: Sequence[Run], streams: Sequence[Stream], store: Store, batch: int) -> None:
   """domain: the first batch of expert k is of domain k, and that of the mixture of the mixture's domains."""
   for run, stream in zip(runs, streams, strict=True):
@@ -178,23 +195,26 @@ def check_streams(leg: Leg, runs: Sequence[Run], streams: Sequence[Stream], stor
 
 
 def check_disjoint(store: Store) -> None:
-  """disjoint: no document of a domain's validation set is in its training set. Records are there to be memorised."""
+  """disjoint: no document of any validation set is in any training set: a seed is trained on all domains. Records are there to
+  be memorised."""
   if store.record:
     return
+  valid = {document: domain for domain in store.domains for document in _documents(store, domain, "valid")}
   for domain in store.domains:
-    valid = set(_documents(store, domain, "valid"))
-    shared = sum(document in valid for document in _documents(store, domain, "train"))
-    if shared:
-      raise GuardError("disjoint", str(store.directory), f"{shared} training documents of {domain} are in its validation set")
+    found = [valid[document] for document in _documents(store, domain, "train") if document in valid]
+    if found:
+      held_out = ", ".join(sorted({f"that of {other}" if other != domain else "its own" for other in found}))
+      raise GuardError("disjoint", str(store.directory), f"{len(found):,} training documents of {domain} are in a validation set "
+                                                         f"({held_out}); remove them from one of the two")
 
 
 def _documents(store: Store, domain: str, split: str):
-  """The bytes of every document that has more than a few tokens."""
+  """A hash of every document, by its tokens; empty ones are left out."""
   tokens = store.tokens(domain, split)
   ends = np.flatnonzero(tokens == store.end_of_document)
   for start, end in zip(np.concatenate([[0], ends[:-1] + 1]), ends):
     if end > start:
-      yield tokens[start:end].tobytes()
+      yield hashlib.blake2b(tokens[start:end], digest_size=16).digest()
 
 
 def _parents(leg: Leg, parents: Sequence[About]) -> list[Mapping[str, Any]]:

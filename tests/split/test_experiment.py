@@ -4,8 +4,9 @@ import pytest
 
 from jaxsplit.data.store import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer
+from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, fit_law
-from jaxsplit.model.config import Architecture
+from jaxsplit.model.config import Architecture, ModelConfig
 from jaxsplit.split.experiment import Experiment, Settings, _Story
 from jaxsplit.split.probe import Probe, RateRule
 from jaxsplit.split.progress import Progress
@@ -54,3 +55,24 @@ def test_what_is_planned_is_what_is_trained(store, law, tmp_path, accounting, tr
   dense = [run for leg in legs for run in leg.runs if run.point and run.point.role == "dense"]
   assert [(run.point.seed_steps, run.serves) for run in dense] == [(STEPS, None)], "one dense model of all tokens, for all domains"
   assert law.expect(plan.params, STEPS * BATCH, 0) == pytest.approx(plan.dense_loss)
+
+
+@pytest.mark.parametrize("experiment, message, works", [
+    ({"expert_fractions": (0.5, 0.001)}, "expert_fractions.*: 0.001 is less than a step; the least that works is 0.002", (0.5, 0.002)),
+    ({"seed_fractions": (0.0004, 0.5)}, "seed_fractions.*: 0.0004 is less than a step; the least that works is 0.001", (0.001, 0.5)),
+    ({"seed_fractions": (0.5, 0.5004)}, "seed_fractions.*: 0.5 and 0.5004 are both 500 steps; steps are 0.001 apart", (0.5, 0.501)),
+    ({"expert_fractions": (0.3, 0.301)}, "expert_fractions.*: 0.3 and 0.301 are both 150 steps; steps are 0.002 apart", (0.3, 0.302)),
+    ({"compare": (0.0005, 1.0)}, "compare.*: 0.0005 leaves the seed less than a step; the least above 0 that works is 0.001", (0.001, 1.0)),
+    ({"compare": (0.999,)}, "compare.*: 0.999 leaves each expert less than a step; the most below 1 that works is 0.998", (0.998,)),
+])
+def test_shares_that_are_no_steps_of_their_own_are_refused(store, tmp_path, experiment, message, works):
+  with pytest.raises(InputError, match=message) as caught:
+    story(store, tmp_path / "w", **experiment)
+  assert "\n" not in str(caught.value)
+  story(store, tmp_path / "v", **{name: works for name in experiment})
+
+
+def test_sizes_of_as_many_parameters_are_refused(store, tmp_path, monkeypatch):
+  monkeypatch.setattr(ModelConfig, "params_total", 5)
+  with pytest.raises(InputError, match=r"\(8, 1\) and \(24, 1\) have 5 parameters each"):
+    story(store, tmp_path)

@@ -154,3 +154,13 @@ def test_validation_documents_in_the_training_set(store, tmp_path):
   same = [Document(ByteTokenizer().encode(text), len(text), b"k")]
   leaky = write_store(tmp_path / "leaky", ByteTokenizer(), [("d", "train", same), ("d", "valid", same)], {})
   assert tripped(guards.check_disjoint, leaky) == "disjoint"
+
+
+def test_validation_documents_in_another_domains_training_set(tmp_path):
+  """The seed would have been trained on them."""
+  one = lambda *texts: [Document(ByteTokenizer().encode(text), len(text), text.encode()) for text in texts]
+  leaky = write_store(tmp_path / "leaky", ByteTokenizer(), [
+      ("d", "train", one("of d alone", "shared", "shared")), ("d", "valid", one("held out")), ("e", "train", one("of e alone")),
+      ("e", "valid", one("shared"))], {})
+  with pytest.raises(GuardError, match=r"2 training documents of d are in a validation set \(that of e\)"):
+    guards.check_disjoint(leaky)
