@@ -35,8 +35,8 @@ _CHUNK = 64 << 20  # Bytes of an array that are compressed and written as one.
 class Checkpoints:
   """The snapshots under one directory. To be closed.
 
-  A snapshot is written by a thread of its own and exists once its seal does. Only one is written at a time: `save` waits where
-  the one before is not done. Snapshots of one leg follow each other, and its older ones go, but for as many as it `keeps`.
+  Snapshots are written and read by a thread of their own. One exists once its seal does. Only one is written at a time: `save`
+  waits where the one before is not done. Snapshots of one leg follow each other, and its older ones go, but for as many as it `keeps`.
 
   Of several processes, each writes and reads what its own devices hold; `directory` must be the same files for all. The lead
   alone checks, seals and removes, and tells the others what there is. Writing threads wait for each other, but not for devices.
@@ -100,11 +100,15 @@ class Checkpoints:
     """
     self.wait()
     try:
-      with self._orbax() as checkpointer:
-        return checkpointer.restore(self._folder(leg, step) / "state", abstract)
+      # By the thread: Orbax would turn what a signal raises in the main one into an error of the snapshot's.
+      return self._writer.submit(self._restore, leg, step, abstract).result()
     except Exception as error:  # Orbax, TensorStore and zarr raise many types for a broken snapshot.
       raise InputError(f"{self._folder(leg, step)}: snapshot cannot be restored ({_first_line(error)}); "
                        "delete that folder to train the leg again") from error
+
+  def _restore(self, leg: str, step: int, abstract: State) -> State:
+    with self._orbax() as checkpointer:
+      return checkpointer.restore(self._folder(leg, step) / "state", abstract)
 
   def about(self, leg: str, step: int) -> dict[str, Any]:
     """The facts saved with a whole snapshot."""

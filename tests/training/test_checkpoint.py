@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ from jaxsplit.files import read_json, write_json
 from jaxsplit.training import checkpoint
 from jaxsplit.training.checkpoint import SEAL, Checkpoints
 from jaxsplit.training.fingerprint import fingerprint
+from jaxsplit.training.interruption import Interrupted, Interruption
 
 
 def state(value):
@@ -158,3 +162,26 @@ def test_a_fingerprint_sees_every_bit_and_no_idle_row():
   swapped[0, [3, 4]] = swapped[0, [4, 3]]
   assert fingerprint({**one, "params": {"w": jnp.asarray(swapped)}})["params"][0] != before["params"][0]
   assert fingerprint(jax.tree.map(jnp.zeros_like, one))["moments"] == ["00000000"] * 2
+
+
+def test_a_signal_while_a_snapshot_is_read_is_no_damage_of_its(two, monkeypatch):
+  """Orbax makes an error of its own of whatever is raised while it reads, so nothing may be raised there."""
+  plain = checkpoint.ocp.StandardCheckpointer.restore
+
+  def restore(self, *arguments):
+    try:
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(0.1)
+    except BaseException as error:
+      raise RuntimeError("cannot be read") from error
+    return plain(self, *arguments)
+
+  monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "restore", restore)
+  snapshots, said = opened(two)
+  with pytest.raises(Interrupted), Interruption():
+    snapshots.restore("leg", 20, abstract())
+  snapshots.close()
+  monkeypatch.undo()
+  snapshots, said = opened(two)
+  assert snapshots.newest("leg") == 20 and not said
+  jax.tree.map(np.testing.assert_array_equal, snapshots.restore("leg", 20, abstract()), state(20.0))
