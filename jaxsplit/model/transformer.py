@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from jaxsplit.model import attention
 from jaxsplit.model.config import ModelConfig
@@ -132,13 +133,25 @@ class Transformer(nnx.Module):
     rotation = attention.rotation(tokens_BxT.shape[1], c.head_dim, c.rope_theta)
     graph, layers = nnx.split(self.layers)
     layer = _REMAT[c.remat](lambda x_BxTxD, weights: (nnx.merge(graph, weights)(x_BxTxD, attend, rotation), None))
-    x_BxTxD = self.embed_VxD[...][tokens_BxT].astype(compute_dtype(c))
+    x_BxTxD = _undivided(self.embed_VxD[...].astype(compute_dtype(c)))[tokens_BxT]
     x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, layers, unroll=layers_a_turn(c))
     return self.norm(x_BxTxD)
 
   def unembedding(self) -> jax.Array:
     """The output projection [D, V]."""
     return self.embed_VxD[...].T if self.config.tie_embeddings else self.unembed_DxV[...]
+
+
+def _undivided(table_VxD: jax.Array) -> jax.Array:
+  """The table, whole on every device of a mesh that may have divided it both ways.
+
+  Where runs are mapped by hand beside it, XLA cannot look up tokens in such a table: it ends the process (spmd_partitioner_util.cc,
+  jax 0.10.2).
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if any(mesh.shape.get(axis, 1) == 1 for axis in ("data", "tensor")):
+    return table_VxD
+  return jax.lax.with_sharding_constraint(table_VxD, PartitionSpec())
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:

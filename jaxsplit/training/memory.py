@@ -33,7 +33,7 @@ class Estimate:
     params, moments: of all the runs that live there; float32, moments as the optimizer keeps them.
     gradients: of the runs trained together, float32; twice where parts of a batch are summed.
     weights: those runs' parameters in the compute dtype, where that is another; with fsdp also two layers and the output
-      projection, gathered whole.
+      projection, gathered whole, and where a batch and layers are both shared out, the embedding.
     activations: what the backward pass needs of the forward pass, of one part of a batch.
     working: the larger of what one layer's backward pass and one chunk of the loss have at hand meanwhile.
   """
@@ -69,6 +69,8 @@ def estimate(spec: StackSpec) -> Estimate:
   gathered = 0
   if spec.layout.fsdp and shape["data"] > 1:
     gathered = (2 * (c.params // c.depth) + c.vocab_size * c.width) // shape["tensor"] * width
+  if shape["data"] > 1 and shape["tensor"] > 1:  # The embedding, whole (transformer.py).
+    gathered += c.vocab_size * c.width * width
   vocab = c.vocab_size // (shape["tensor"] if c.vocab_size % shape["tensor"] == 0 else 1)
   return Estimate(
       params=state["params"], moments=state["moments"],
