@@ -13,6 +13,7 @@ import functools
 import itertools
 import math
 import os
+import pathlib
 from collections.abc import Iterator
 
 import jax
@@ -155,8 +156,17 @@ def _limit(spec: StackSpec) -> tuple[float, str]:
   if stats and "bytes_limit" in stats:
     return FILLED * stats["bytes_limit"], f"{devices[0].device_kind}'s memory"
   if devices and devices[0].platform == "cpu":
-    return FILLED * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices), "CPU device's share of the memory"
+    return FILLED * _machine_bytes() / len(devices), "CPU device's share of the memory"
   return math.inf, "device's memory"
+
+
+def _machine_bytes() -> int:
+  """The machine's memory, or what a container may use of it."""
+  there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  try:
+    return min(there, int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
+  except (OSError, ValueError):  # Without a limit it says "max".
+    return there
 
 
 def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:

@@ -9,6 +9,7 @@ import platform
 import jax
 
 from jaxsplit.files import content_hash
+from jaxsplit.training.sharding import cores
 
 
 def keep_programs() -> None:
@@ -45,4 +46,4 @@ def _machine() -> str:
   except OSError:
     lines = []
   told = [next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags", "Features")]
-  return content_hash(platform.machine(), platform.processor(), *told, str(len(os.sched_getaffinity(0))))
+  return content_hash(platform.machine(), platform.processor(), *told, str(cores()))

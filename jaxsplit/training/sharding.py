@@ -65,9 +65,14 @@ def present_devices(layout: Layout) -> None:
   if layout.devices % hosts.count():
     raise InputError(f"Layout.devices = {layout.devices} is not the same number for each of {hosts.count()} processes; "
                      f"use a multiple of {hosts.count()}, or 0 for all")
-  jax.config.update("jax_num_cpu_devices", layout.devices // hosts.count() or len(os.sched_getaffinity(0)))
+  jax.config.update("jax_num_cpu_devices", layout.devices // hosts.count() or cores())
   if hosts.count() > 1:
     jax.devices()  # Processes tell each other what devices they have; were the lead to touch them alone, it would wait for ever.
+
+
+def cores() -> int:
+  """Processor cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def filled(layout: Layout, runs: int, elsewhere: Machine | None = None) -> int:

@@ -95,6 +95,8 @@ def test_a_snapshot_of_another_model():
   trunk, _, _ = legs()
   other = dataclasses.asdict(dataclasses.replace(MODEL, rope_theta=5.0))
   assert tripped(guards.check_same_inputs, trunk, about(trunk, model=other), IDENTITY) == "same model"
+  computed_otherwise = dataclasses.asdict(dataclasses.replace(MODEL, remat="dots", attention="dense"))
+  guards.check_same_inputs(trunk, about(trunk, model=computed_otherwise), IDENTITY)
 
 
 @pytest.mark.parametrize("keep, params, moments, guard", [
