@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.report import figures, html, law_figures, style, training_figures
 from jaxsplit.report.album import Album
 from jaxsplit.report.comparison import comparison, predictions
-from jaxsplit.report.evidence import Evidence
+from jaxsplit.report.evidence import Evidence, means
 from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts
+from jaxsplit.split.closing import closing_rows
 from jaxsplit.training.metrics import read_metrics
 from jaxsplit.training.telemetry import Stretch, read_telemetry
 
@@ -31,20 +33,25 @@ def closing(evidence: Evidence, album: Album) -> Parts:
   """The closing table and the gains."""
   lines = evidence.closing()
   if lines is None:
-    raise Missing("The recommended split and the dense model of the same compute are not both measured yet.")
+    raise Missing("All runs of the recommended split diverged, so there is no closing table." if evidence.finished else
+                  "The recommended split and the dense model that it is compared with are not both measured yet.")
   seed, expert = evidence.recommended()
   plan, (low, high) = evidence.plan, evidence.plan.fraction_interval
-  rows = [[line.domain, f"{line.predicted:.4f}", f"{line.measured:.4f}", f"{line.dense:.4f}", f"{line.perplexity_change:+.2%}"]
-          for line in lines]
+  header, *rows = closing_rows(lines)
+  seeds = f"{len(evidence.domains)} seeds of {seed:,} tokens each" if evidence.own_seeds and expert else f"a seed of {seed:,} tokens"
   caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95% interval {low:.0%} to "
-             f"{high:.0%}); trained: a seed of {seed:,} tokens, then {expert:,} tokens for each expert. Dense: full pretraining "
-             "at the same compute.")
-  table = html.table(["domain", "predicted", "measured", "dense", "perplexity"], rows, caption, total=True)
-  if expert == 0:  # The dense model is the recommendation: there is nothing to gain over itself.
+             f"{high:.0%}); trained: {seeds}, then {expert:,} tokens for each expert.")
+  if "dense" in header:
+    caption += (" Dense: full pretraining of one model on as many tokens as each of these has seen." if evidence.per_model else
+                " Dense: full pretraining at the same compute.")
+  table = html.table(header, rows, caption, total=True)
+  compared = [line for line in lines[:-1] if math.isfinite(line.perplexity_change)]
+  if expert == 0 or not compared:  # The dense model is the recommendation: there is nothing to gain over itself.
     return [table]
-  return [table, album.show("gains", figures.gains(lines), (
-      "Change of perplexity on every domain when the same compute is split instead of spent on one dense model. Bars to the left "
-      "are gains. The dashed line is the mean over domains."))]
+  words = (f"against {evidence.rival}" if evidence.per_model else
+           "when the same compute is split instead of spent on one dense model")
+  return [table, album.show("gains", figures.gains([*compared, lines[-1]]), (
+      f"Change of perplexity on every domain {words}. Bars to the left are gains. The dashed line is the mean over domains."))]
 
 
 def split(evidence: Evidence, album: Album) -> Parts:
@@ -52,9 +59,12 @@ def split(evidence: Evidence, album: Album) -> Parts:
   plan = evidence.plan
   if plan is None:
     raise Missing("There is no plan yet, so there is no predicted split curve.")
+  between = f"{'the seed' if not evidence.own_seeds else 'its seed'} and its expert" if evidence.per_model else (
+      f"{plan.num_domains} seeds and their experts; at 100% it is one dense model of them all" if evidence.own_seeds else
+      f"the seed and {plan.num_domains} experts")
   figure = album.show("split_curve", figures.split_curve(evidence, plan), (
       f"Loss that the law predicts at N = {plan.params:,.0f}, a size it has not seen, for every split of "
-      f"{plan.budget_tokens:,.0f} tokens between the seed and {plan.num_domains} experts. The lowest point is the "
+      f"{evidence.budget} between {between}. The lowest point is the "
       "recommendation; where the curve is flat around it, the choice matters little. Diamonds are means over domains of what was "
       "then measured (dots: each replica); the dashed line is the dense model. Diamonds within the band mean that the law "
       "extrapolates as surely as it says."))
@@ -63,8 +73,9 @@ def split(evidence: Evidence, album: Album) -> Parts:
 
 def measured_fractions(evidence: Evidence, album: Album) -> Parts:
   """What was measured at the target size against the split fraction."""
-  if not evidence.proof:
-    raise Missing("No split is measured at the target size yet.")
+  if not evidence.by_fraction("loss"):
+    raise Missing("At the target size, a domain of every split diverged, so there are no means over domains." if evidence.finished
+                  else "No split is measured at the target size yet.")
   parts = []
   if all(cell.accuracy is not None for cell in evidence.proof):
     parts.append(album.show("accuracy", figures.measured_curve(evidence, "accuracy", "share of sequences recalled exactly"), (
@@ -80,6 +91,8 @@ def cells(evidence: Evidence, album: Album) -> Parts:
   """The law's data."""
   if not any(cell.expert_tokens for cell in evidence.grid):
     raise Missing("No experts of the law's grid are measured yet.")
+  if not any(key[2] for key in means(evidence.grid, evidence.domains)):
+    raise Missing("In every cell that has expert tokens a domain is missing, so there are no means over domains to draw.")
   drawn = "Lines are the fitted law. " if evidence.law else ""
   return [album.show("cells", figures.cells_with_law(evidence, evidence.law), (
       f"All {len(evidence.grid):,} cells, each point the mean over domains of one replica. {drawn}Left of the dotted line: no "
@@ -93,9 +106,10 @@ def agreement(evidence: Evidence, album: Album) -> Parts:
   if law is None:
     raise Missing("There is no law yet.")
   series, caption = comparison(law, read_law_cells(evidence.path / "cells.csv"))
-  if evidence.proof:
+  told = [cell for cell in evidence.proof if law.domains == ("all",) or cell.domain in law.domains]
+  if told:
     names = ("params", "seed_tokens", "expert_tokens", "loss", "domain", "replica")
-    proof = Cells.from_columns({name: [getattr(cell, name) for cell in evidence.proof] for name in names})
+    proof = Cells.from_columns({name: [getattr(cell, name) for cell in told] for name in names})
     series["proof"] = proof.loss, predictions(law, proof)
     error = np.abs(series["proof"][1] / proof.loss - 1).mean()
     caption += f"Diamonds: models at the target size, trained after the fit, which is off by {error:.2%} on average there. "

@@ -20,6 +20,7 @@ class Evidence:
   Attributes:
     path: the work directory.
     config: every setting, by dataclass and field.
+    domains: names of the domains that anything was measured on.
     grid, proof, probe: measured cells: the law's data; at the target size; of learning rates. Diverged ones are left out.
     diverged: how many were left out.
     ledger: totals and entries of tokens and FLOPs.
@@ -28,6 +29,7 @@ class Evidence:
 
   path: pathlib.Path
   config: dict[str, dict[str, Any]]
+  domains: tuple[str, ...]
   grid: tuple[Cell, ...]
   proof: tuple[Cell, ...]
   probe: tuple[Cell, ...]
@@ -47,15 +49,39 @@ class Evidence:
     return self.config["Training"]["sequence_length"] * self.config["Training"]["batch_sequences"]
 
   @property
-  def domains(self) -> tuple[str, ...]:
-    """Names of the domains that anything was measured on."""
-    return tuple(sorted({cell.domain for cell in (*self.grid, *self.proof, *self.probe)}))
+  def finished(self) -> bool:
+    """Whether all that was to be trained and planned is there."""
+    proven = self.ledger is not None and any(key.startswith("proof/") for key in self.ledger["totals"])
+    return proven and (not self.experiment["sizes"] or (self.law is not None and self.plan is not None))
+
+  @property
+  def per_model(self) -> bool:
+    """Whether the budget is every model's own."""
+    return self.experiment["accounting"] == "per_model"
+
+  @property
+  def own_seeds(self) -> bool:
+    """Whether every domain has a seed of its own."""
+    return self.experiment["trunk"] == "per_domain"
+
+  @property
+  def budget(self) -> str:
+    """What is split, in words."""
+    return ("each model's " if self.per_model else "") + f"{self.experiment['budget_tokens']:,} tokens"
+
+  @property
+  def rival(self) -> str:
+    """The dense model that splits are compared with, in words."""
+    return "one dense model of " + ("as many tokens as each of them has seen" if self.per_model else "the same compute")
+
+  def _paid_for(self) -> tuple[int, int]:
+    """The seeds and the experts that the budget pays for."""
+    count = len(self.domains)
+    return (1, 1) if self.per_model else (count if self.own_seeds else 1, count)
 
   def fraction(self, cell: Cell) -> float:
     """The share D / C of the cell's own compute that went to seeds, as the experiment accounts for it."""
-    total = self.experiment["accounting"] == "total"
-    seeds = len(self.domains) if total and self.experiment["trunk"] == "per_domain" else 1
-    experts = len(self.domains) if total else 1
+    seeds, experts = self._paid_for()
     return seeds * cell.seed_tokens / (seeds * cell.seed_tokens + experts * cell.expert_tokens)
 
   def by_fraction(self, value: str) -> dict[float, list[float]]:
@@ -71,14 +97,16 @@ class Evidence:
     if self.plan is None or not self.proof:
       return None
     nearest = min(self.proof, key=lambda cell: abs(self.fraction(cell) - self.plan.fraction))
-    # Training is in whole steps, of one seed and of every expert: so far, and no further, may the trained split be off.
-    step = (len(self.domains) + 1) * self.batch_tokens / self.experiment["budget_tokens"]
+    # Training is in whole steps, of every seed and every expert: so far, and no further, may the trained split be off.
+    step = sum(self._paid_for()) * self.batch_tokens / self.experiment["budget_tokens"]
     return (nearest.seed_tokens, nearest.expert_tokens) if abs(self.fraction(nearest) - self.plan.fraction) <= step else None
 
   def closing(self) -> list[Line] | None:
-    """The closing table; None before the plan and the dense model of the same compute are measured."""
+    """The closing table; None before the plan and the dense model, if one is asked for, are measured."""
     trained = self.recommended()
-    if trained is None or self.law is None or not any(cell.role == "dense" for cell in self.proof):
+    if trained is None or self.law is None:
+      return None
+    if not self.finished and 1 in self.experiment["compare"] and not any(cell.role == "dense" for cell in self.proof):
       return None
     return closing_lines(self.proof, self.law, *trained, self.proof[0].params_total)
 
@@ -88,7 +116,8 @@ def read_evidence(path: pathlib.Path) -> Evidence:
   cells, probe = _cells(path / "cells.csv"), _cells(path / "probe.csv")
   whole = [cell for cell in cells if cell.status == "ok"]
   return Evidence(
-      path, read_json(path / "config.json"), tuple(c for c in whole if c.role == "grid"),
+      path, read_json(path / "config.json"), tuple(sorted({cell.domain for cell in (*cells, *probe)})),
+      tuple(c for c in whole if c.role == "grid"),
       tuple(c for c in whole if c.role in ("split", "dense")), tuple(c for c in probe if c.status == "ok"),
       len(cells) - len(whole) + sum(cell.status != "ok" for cell in probe),
       read_json(path / "ledger.json") if (path / "ledger.json").exists() else None,

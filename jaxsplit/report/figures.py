@@ -89,10 +89,11 @@ def gains(lines: Sequence[Line]) -> Figure:
   for row, change in enumerate(changes):
     axes.text(1.015, row, _signed(change), va="center", fontsize=8.5, transform=axes.get_yaxis_transform())
   axes.axvline(0, color=INK, lw=0.9)
-  axes.axvline(mean.perplexity_change, color=GREEN, lw=1.6, ls=(0, (5, 2)))
-  axes.text(mean.perplexity_change, 1.01, f"mean {_signed(mean.perplexity_change)}", color=GREEN, ha="center", va="bottom",
-            transform=axes.get_xaxis_transform())
-  axes.set_xlabel("change of perplexity against the dense model of the same compute (lower is better)")
+  if np.isfinite(mean.perplexity_change):
+    axes.axvline(mean.perplexity_change, color=GREEN, lw=1.6, ls=(0, (5, 2)))
+    axes.text(mean.perplexity_change, 1.01, f"mean {_signed(mean.perplexity_change)}", color=GREEN, ha="center", va="bottom",
+              transform=axes.get_xaxis_transform())
+  axes.set_xlabel("change of perplexity against the dense model (lower is better)")
   axes.grid(False, axis="y")
   style.percent_axis(axes, "x", signed=True)
   return figure

@@ -13,7 +13,7 @@ from jaxsplit.law import Cells, Law, Plan
 from jaxsplit.report import style
 from jaxsplit.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER
 
-SHARE = "share of the compute that the shared seed takes"
+SHARE = "the seed's share of the budget"
 _CHI2 = 3.841  # The 95% quantile of chi-squared with one degree of freedom.
 _AXES = {"params": "parameters N", "seed_tokens": "seed tokens D", "expert_tokens": "expert tokens D′"}
 

@@ -65,7 +65,7 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   rows = [[d.domain, f"{d.loss:.4f}", "{:.4f} to {:.4f}".format(*d.loss_interval), f"{d.dense_loss:.4f}",
            f"{d.best_seed_tokens:,.0f}", f"{d.best_expert_tokens:,.0f}", f"{d.best_loss:.4f}"] for d in plan.domains]
   caption = ("Predicted, in nats per token: at the common split and for the dense model. Then the best that could be had if "
-             "every domain had its own fork and length, at the same total budget.")
+             "every domain had its own fork and length, at the same budget.")
   header = ["domain", "loss", "95% interval", "dense", "own seed tokens", "own expert tokens", "own loss"]
   warnings = [warning for warning in plan.warnings if warning not in known]
   return [html.paragraph(words), *([html.bullets(warnings)] if warnings else []), html.table(header, rows, caption)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 
@@ -31,7 +32,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
       missing.append(str(reason))
   notes = []
   if missing:
-    notes.append("This experiment is not finished. " + " ".join(dict.fromkeys(missing)))
+    notes.append("This experiment is not finished. " * (not evidence.finished) + " ".join(dict.fromkeys(missing)))
   if evidence.diverged:
     notes.append(f"Left out of everything below: {evidence.diverged:,} cells whose loss is not finite.")
   meta = f"jaxsplit {jaxsplit.__version__} · {path.resolve().name}"
@@ -46,31 +47,38 @@ def answer(evidence: Evidence) -> str:
   if plan is None:
     return _best_measured(evidence) or f"No answer yet: {len(evidence.grid):,} cells of the law's grid are measured."
   interval = "95% interval {:.0%} to {:.0%}".format(*plan.fraction_interval)
-  advice = (f"Spend {plan.fraction:.0%} ({interval}) of the {plan.budget_tokens:,.0f} tokens on a shared seed and the rest on "
-            f"{plan.num_domains} experts")
+  advice = f"Spend {plan.fraction:.0%} ({interval}) of {'' if evidence.per_model else 'the '}{evidence.budget} on "
+  if evidence.per_model:
+    advice += f"{'a seed of its own' if evidence.own_seeds else 'a shared seed'} and the rest on one of {plan.num_domains} experts"
+  else:
+    advice += (f"{plan.num_domains} seeds, one for each domain, and the rest on their experts" if evidence.own_seeds else
+               f"a shared seed and the rest on {plan.num_domains} experts")
   if plan.fraction == 1:
     advice = f"Do not split the {plan.budget_tokens:,.0f} tokens, train one dense model (share of a seed: 100%, {interval})"
   if lines is None:
-    return f"{advice}: the law expects a mean loss of {plan.loss:.3f} nats per token, which is not measured yet."
+    unknown = "no run of it came through" if evidence.finished else "which is not measured yet"
+    return f"{advice}: the law expects a mean loss of {plan.loss:.3f} nats per token, {unknown}."
   mean = lines[-1]
+  if not math.isfinite(mean.measured):
+    return f"{advice}: the law expects a mean loss of {plan.loss:.3f} nats per token, but runs of some domains diverged."
   measured = f"{advice}: this measured a mean loss of {mean.measured:.3f} nats per token"
   predicted = f"the law had predicted {mean.predicted:.3f}."
-  if evidence.recommended()[1] == 0:
+  if evidence.recommended()[1] == 0 or not math.isfinite(mean.perplexity_change):
     return f"{measured}; {predicted}"
   side = "lower" if mean.perplexity_change < 0 else "higher"
-  return (f"{measured} against {mean.dense:.3f} for one dense model of the same compute, which is "
+  return (f"{measured} against {mean.dense:.3f} for {evidence.rival}, which is "
           f"{abs(mean.perplexity_change):.1%} {side} perplexity, averaged over domains; {predicted}")
 
 
 def _title(evidence: Evidence) -> str:
   experiment = evidence.experiment
   title = "Phonebook: " if experiment["data"] == "phonebook" else "The split of "
-  return f"{title}{experiment['budget_tokens']:,} tokens" + (f" over {len(evidence.domains)} domains" if evidence.domains else "")
+  return f"{title}{evidence.budget}" + (f" over {len(evidence.domains)} domains" if evidence.domains else "")
 
 
 def _best_measured(evidence: Evidence) -> str | None:
   """The best of the splits measured, where no law is asked for; None before there are any."""
-  if not evidence.proof or evidence.experiment["sizes"]:
+  if not evidence.by_fraction("loss") or evidence.experiment["sizes"]:
     return None
   exact = all(cell.accuracy is not None for cell in evidence.proof)
   means = {share: float(np.mean(values)) for share, values in evidence.by_fraction("accuracy" if exact else "loss").items()}
@@ -79,5 +87,6 @@ def _best_measured(evidence: Evidence) -> str | None:
   what = "of the entries recalled exactly" if exact else "mean loss"
   rival = f", against {show.format(means[1.0])} by one model pretrained on everything" if 1.0 in means and best != 1.0 else ""
   so_far = "" if evidence.ledger else " so far"
-  return (f"Of the splits measured{so_far}, {best:.0%} of {evidence.experiment['budget_tokens']:,} tokens on the shared seed did "
-          f"best: {show.format(means[best])} {what}{rival}.")
+  seed = "seeds of their own" if evidence.own_seeds else "the shared seed"
+  return (f"Of the splits measured{so_far}, {best:.0%} of {evidence.budget} on {seed} did best: "
+          f"{show.format(means[best])} {what}{rival}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jaxsplit.law import Law, Plan
 from jaxsplit.split.cells import Cell
@@ -12,13 +12,13 @@ from jaxsplit.split.cells import Cell
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """One domain, or the mean over domains. Losses in nats per token, means over replicas.
+  """One domain, or the mean over domains. Losses in nats per token, means over replicas; NaN what was not measured, or diverged.
 
   Attributes:
-    domain: its name, or "mean".
+    domain: its name, or "mean"; "(mean)" where a domain has that name.
     predicted: the law's expected loss of the split that was trained.
     measured: the split's loss.
-    dense: the loss of full pretraining at the same compute.
+    dense: the loss of full pretraining on the budget's tokens.
     perplexity_change: exp(measured - dense) - 1; for the mean, the mean of the domains' changes.
   """
 
@@ -31,28 +31,43 @@ class Line:
 
 def closing_lines(cells: Iterable[Cell], law: Law, seed_tokens: int, expert_tokens: int, params_total: int) -> list[Line]:
   """The table's lines: each domain, then their mean."""
-  cells = [c for c in cells if c.params_total == params_total and c.status == "ok" and c.role in ("split", "dense")]
-  mean = lambda domain, match: _mean([c.loss for c in cells if c.domain == domain and match(c)])
+  cells = [c for c in cells if c.params_total == params_total and c.role in ("split", "dense")]
+  mean = lambda domain, match: _mean([c.loss for c in cells if c.domain == domain and c.status == "ok" and match(c)])
   lines = []
   for domain in sorted({c.domain for c in cells}):
     measured = mean(domain, lambda c: (c.seed_tokens, c.expert_tokens) == (seed_tokens, expert_tokens))
     dense = mean(domain, lambda c: c.role == "dense")
     params = next(c.params for c in cells)
-    lines.append(Line(domain, float(law.expect(params, seed_tokens, expert_tokens, domain)), measured, dense,
-                      math.exp(measured - dense) - 1))
+    known = law.domains == ("all",) or domain in law.domains
+    predicted = float(law.expect(params, seed_tokens, expert_tokens, domain)) if known else math.nan
+    lines.append(Line(domain, predicted, measured, dense, math.exp(measured - dense) - 1))
   fields = [f.name for f in dataclasses.fields(Line) if f.name != "domain"]
-  return [*lines, Line("mean", *(_mean([getattr(line, name) for line in lines]) for name in fields))]
+  name = "(mean)" if any(line.domain == "mean" for line in lines) else "mean"
+  return [*lines, Line(name, *(_mean([getattr(line, name) for line in lines]) for name in fields))]
+
+
+def closing_rows(lines: Sequence[Line]) -> list[list[str]]:
+  """The table's texts, its header first. Without a dense model that was measured, there are no columns for it."""
+  number = lambda value, form: format(value, form) if math.isfinite(value) else "-"
+  columns = {"predicted": ("predicted", ".4f"), "measured": ("measured", ".4f")}
+  if any(math.isfinite(line.dense) for line in lines):
+    columns |= {"dense": ("dense", ".4f"), "perplexity": ("perplexity_change", "+.2%")}
+  return [["domain", *columns],
+          *([line.domain, *(number(getattr(line, field), form) for field, form in columns.values())] for line in lines)]
 
 
 def closing_text(lines: Iterable[Line], plan: Plan, seed_tokens: int, expert_tokens: int) -> str:
   """The table as text."""
   low, high = plan.fraction_interval
-  head = (f"recommended split of {plan.budget_tokens:,.0f} tokens for {plan.num_domains} domains at N = {plan.params:,.0f}: "
+  of = "each model's " if plan.accounting == "per_model" else ""
+  seeds = f"{plan.num_domains} seeds of" if plan.accounting == "separate" and expert_tokens else "seed"
+  head = (f"recommended split of {of}{plan.budget_tokens:,.0f} tokens for {plan.num_domains} domains at N = {plan.params:,.0f}: "
           f"{plan.fraction:.0%} seed (95 % interval {low:.0%} to {high:.0%})\n"
-          f"trained: seed {seed_tokens:,} tokens, then {expert_tokens:,} tokens for each expert\n")
-  rows = [("domain", "predicted", "measured", "dense", "perplexity")]
-  rows += [(l.domain, f"{l.predicted:.4f}", f"{l.measured:.4f}", f"{l.dense:.4f}", f"{l.perplexity_change:+.2%}") for l in lines]
-  widths = [max(len(row[i]) for row in rows) for i in range(5)]
+          f"trained: {seeds} {seed_tokens:,} tokens, then {expert_tokens:,} tokens for each expert\n")
+  if of:
+    head += f"dense: one model of as many tokens as each of the {plan.num_domains}\n"
+  rows = closing_rows(list(lines))
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   return head + "\n".join("  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths)))
                           for row in rows)
 

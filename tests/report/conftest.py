@@ -46,7 +46,7 @@ def stretch(leg: str, steps: int, runs: int, **changes) -> Stretch:
 
 def config(**experiment) -> dict:
   settings = {"data": "text", "budget_tokens": BUDGET, "accounting": "total", "target": [64, 4], "trunk": "shared",
-              "sizes": [[16, 2], [32, 2], [48, 3]], **experiment}
+              "sizes": [[16, 2], [32, 2], [48, 3]], "compare": [1.0], **experiment}
   return {"Experiment": settings, "Training": {"sequence_length": 100, "batch_sequences": 10},
           "Probe": {"rates": [0.002, 0.004, 0.008]}}
 

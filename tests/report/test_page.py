@@ -1,3 +1,5 @@
+import dataclasses
+import html
 import html.parser
 import json
 import re
@@ -8,7 +10,8 @@ import pytest
 
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.report.page import write_report
-from tests.report.conftest import stretch
+from jaxsplit.split.cells import CellTable, read_cells
+from tests.report.conftest import BATCH, BUDGET, DOMAINS, TARGET, cell, rewrite, stretch
 
 _VOID = {"meta", "br", "hr", "img", "link"}
 
@@ -120,3 +123,68 @@ def test_the_speed_is_told_by_size(workdir):
   page = write_report(workdir).read_text()
   check(page)
   assert "<th>MFU</th>" in page and "<td>42.5%</td>" in page and "2 x NVIDIA H200 and 2 x cpu" in page
+
+
+def answer(page):
+  return html.unescape(re.search(r'class="answer">([^<]*)', page).group(1))
+
+
+@pytest.mark.parametrize("settings, advice, rival, curve", [
+    ({}, "of the 1,000,000 tokens on a shared seed and the rest on 3 experts", "one dense model of the same compute",
+     "for every split of 1,000,000 tokens between the seed and 3 experts."),
+    ({"trunk": "per_domain"}, "of the 1,000,000 tokens on 3 seeds, one for each domain, and the rest on their experts",
+     "one dense model of the same compute", "between 3 seeds and their experts; at 100% it is one dense model"),
+    ({"accounting": "per_model"}, "of each model's 1,000,000 tokens on a shared seed and the rest on one of 3 experts",
+     "one dense model of as many tokens as each of them has seen", "split of each model's 1,000,000 tokens between the seed and its expert."),
+    ({"accounting": "per_model", "trunk": "per_domain"},
+     "of each model's 1,000,000 tokens on a seed of its own and the rest on one of 3 experts",
+     "one dense model of as many tokens as each of them has seen", "between its seed and its expert."),
+])
+def test_the_words_say_what_the_budget_counts(workdir, settings, advice, rival, curve):
+  rewrite(workdir / "config.json", lambda value: value["Experiment"].update(settings))
+  evidence = read_evidence(workdir)
+  seeds, experts = evidence._paid_for()
+  seed = round(evidence.plan.fraction * BUDGET / seeds / BATCH) * BATCH
+  expert = int((BUDGET - seeds * seed) / experts / BATCH) * BATCH
+  dense = [c for c in read_cells(workdir / "cells.csv") if c.role != "split"]
+  (workdir / "cells.csv").unlink()
+  CellTable(workdir / "cells.csv").add([*dense, *(cell(TARGET, seed, expert, domain, "split") for domain in DOMAINS)])
+  page = write_report(workdir).read_text()
+  check(page)
+  assert advice in answer(page) and rival in answer(page) and curve in html.unescape(page)
+  assert ("the same compute" in html.unescape(page)) == ("accounting" not in settings)
+
+
+def test_without_a_dense_model_the_experiment_is_as_finished(workdir):
+  rewrite(workdir / "config.json", lambda value: value["Experiment"].update(compare=[]))
+  rest = [c for c in read_cells(workdir / "cells.csv") if c.role != "dense"]
+  (workdir / "cells.csv").unlink()
+  CellTable(workdir / "cells.csv").add(rest)
+  page = write_report(workdir).read_text()
+  check(page)
+  closing = page[page.index('<section id="closing">'):].split("</section>")[0]
+  assert "not finished" not in page and "nan" not in closing and "<th>dense</th>" not in closing and "<svg" not in closing
+  assert "this measured a mean loss of" in answer(page) and "dense" not in answer(page)
+
+
+def test_a_domain_whose_experts_all_diverged(workdir):
+  lost = [dataclasses.replace(c, loss=float("nan"), status="diverged") if c.domain == "law" and c.expert_tokens else c
+          for c in read_cells(workdir / "cells.csv")]
+  (workdir / "cells.csv").unlink()
+  CellTable(workdir / "cells.csv").add(lost)
+  page = write_report(workdir).read_text()
+  check(page)
+  assert "no means over domains to draw" in page and "not finished" not in page
+  assert '<section id="cells">' not in page and "runs of some domains diverged" in answer(page)
+  closing = page[page.index('<section id="closing">'):].split("</section>")[0]
+  assert "<td>-</td>" in closing and "nan" not in closing and "<svg" in closing
+
+
+def test_splits_of_which_each_lost_a_domain_have_no_curve(phonebook):
+  lost = [dataclasses.replace(c, loss=float("nan"), status="diverged") if c.domain == "law" else c
+          for c in read_cells(phonebook / "cells.csv")]
+  (phonebook / "cells.csv").unlink()
+  CellTable(phonebook / "cells.csv").add(lost)
+  page = write_report(phonebook).read_text()
+  check(page)
+  assert '<section id="fractions">' not in page
