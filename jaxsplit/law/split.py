@@ -35,7 +35,7 @@ class Split:
 
 
 def divide(fraction: np.ndarray, budget: float | np.ndarray, share: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
-  """D of each seed and D' of each expert. Without experts nothing tells seeds apart: one has the whole budget, the dense model."""
+  """D of each seed and D' of each expert. Without experts nothing tells seeds apart: one has all the budget, the dense model."""
   return np.where(fraction == 1, budget, fraction * budget / seeds), (1 - fraction) * budget / share
 
 

@@ -38,7 +38,9 @@ def closing(evidence: Evidence, album: Album) -> Parts:
   seed, expert = evidence.recommended()
   plan, (low, high) = evidence.plan, evidence.plan.fraction_interval
   header, *rows = closing_rows(lines)
-  seeds = f"{len(evidence.domains)} seeds of {seed:,} tokens each" if evidence.own_seeds and expert else f"a seed of {seed:,} tokens"
+  seeds = f"a seed of {seed:,} tokens"
+  if evidence.own_seeds and expert:
+    seeds = f"{len(evidence.domains)} seeds of {seed:,} tokens each"
   caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95% interval {low:.0%} to "
              f"{high:.0%}); trained: {seeds}, then {expert:,} tokens for each expert.")
   if "dense" in header:

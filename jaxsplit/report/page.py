@@ -49,7 +49,8 @@ def answer(evidence: Evidence) -> str:
   interval = "95% interval {:.0%} to {:.0%}".format(*plan.fraction_interval)
   advice = f"Spend {plan.fraction:.0%} ({interval}) of {'' if evidence.per_model else 'the '}{evidence.budget} on "
   if evidence.per_model:
-    advice += f"{'a seed of its own' if evidence.own_seeds else 'a shared seed'} and the rest on one of {plan.num_domains} experts"
+    seed = "a seed of its own" if evidence.own_seeds else "a shared seed"
+    advice += f"{seed} and the rest on one of {plan.num_domains} experts"
   else:
     advice += (f"{plan.num_domains} seeds, one for each domain, and the rest on their experts" if evidence.own_seeds else
                f"a shared seed and the rest on {plan.num_domains} experts")

@@ -46,7 +46,7 @@ class Experiment:
       each of them too.
     expert_fractions: shares of C that all experts of a fork train on together: the D' of the law's cells, times K or not,
       as accounting has it.
-    compare: split fractions D / C measured at the target, besides the recommended one; 1 is the dense baseline.
+    compare: split fractions measured at the target, besides the recommended one; 1 is the dense baseline.
     replicas: repetitions of everything, with other weights and data order.
     trunk: shared by all domains, or one independent seed per_domain.
     mixture: domains in the mixture weigh the same (uniform), or as the tokens that they have (tokens).
@@ -162,8 +162,8 @@ class _Story:
     sizes = {model.params_total: size for size, model in self._models.items()}
     for size, model in self._models.items():
       if sizes[model.params_total] != size:
-        raise InputError(f"Experiment.sizes and target: {size} and {sizes[model.params_total]} have {model.params_total:,} parameters "
-                         "each, and cells are told apart by that; change one")
+        raise InputError(f"Experiment.sizes and target: {size} and {sizes[model.params_total]} have {model.params_total:,} "
+                         "parameters each, and cells are told apart by that; change one")
 
   def _check_fractions(self) -> None:
     """Refuses shares of the budget that no whole number of steps can be, or that are the same number as another's."""
@@ -178,8 +178,8 @@ class _Story:
           raise InputError(f"Experiment.{name} = {fractions}: {fraction} is less than a step; the least that works is "
                            f"{_rounded_up(least)}, or raise Experiment.budget_tokens")
         if steps(fraction) in taken:
-          raise InputError(f"Experiment.{name} = {fractions}: {taken[steps(fraction)]} and {fraction} are both {steps(fraction):,} "
-                           f"steps; steps are {_rounded_up(least)} apart")
+          raise InputError(f"Experiment.{name} = {fractions}: {taken[steps(fraction)]} and {fraction} are both "
+                           f"{steps(fraction):,} steps; steps are {_rounded_up(least)} apart")
         taken[steps(fraction)] = fraction
     for fraction in experiment.compare:
       for part, share, what in ((fraction, seeds, "the seed"), (1 - fraction, experts, "each expert")):
@@ -239,8 +239,9 @@ class _Story:
     """Trains the planned split and the fractions to compare it with, at the target size. Returns the planned point."""
     experiment = self._settings.experiment
     planned = self._point(plan.fraction) if plan else None
+    share = lambda point: self._paid_for[0] * point.seed_steps / self._budget_steps
     self._progress.stage("training at the target size: " + ", ".join(
-        f"{self._paid_for[0] * point.seed_steps / self._budget_steps:.0%} seed" if point.expert_steps else "dense" for point in self._proof_points(planned)))
+        f"{share(point):.0%} seed" if point.expert_steps else "dense" for point in self._proof_points(planned)))
     self._run("proof", self._proof_legs(rates, planned), self._cells)
     return planned
 

@@ -184,8 +184,8 @@ def check_same_corpus(cells: Iterable[Cell], workdir: pathlib.Path, store: Store
   theirs = {made_with[cell.provenance].get("data") for cell in cells if isinstance(made_with.get(cell.provenance), dict)}
   if theirs - {None, store.manifest_hash}:
     raise InputError(f"--workdir={workdir}: the corpus has changed since its cells were measured (tokens "
-                     f"{', '.join(sorted(theirs - {None, store.manifest_hash}))} there, {store.manifest_hash} here); name another "
-                     "folder, or restore the corpus")
+                     f"{', '.join(sorted(theirs - {None, store.manifest_hash}))} there, {store.manifest_hash} here); name "
+                     "another folder, or restore the corpus")
 
 
 def check_streams(leg: Leg, runs: Sequence[Run], streams: Sequence[Stream], store: Store, batch: int) -> None:
