@@ -14,6 +14,7 @@ import pytest
 from jaxsplit.data.store import Document, write_store
 from jaxsplit.data.stream import windows
 from jaxsplit.data.tokenizer import ByteTokenizer
+from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_json
 from jaxsplit.law import FitSettings
 from jaxsplit.model.config import Architecture
@@ -296,6 +297,27 @@ def test_a_validation_document_in_the_training_set_ends_an_experiment_before_it_
   assert outcome(lambda: start("leaky")).startswith("trains")
 
 
+def test_cells_of_a_corpus_that_has_changed_since_end_an_experiment_before_it_trains(tmp_path, monkeypatch):
+  settings = Settings(
+      Experiment(budget_tokens=2_000, sizes=(), target=(8, 1), validation_tokens=128), Probe(rates=(5e-3,)),
+      Architecture(head_dim=8), Optimizer(warmup_tokens=64), TRAINING, Layout(devices=1), FitSettings())
+
+  def start(seed, end):
+    rng = np.random.default_rng(seed)
+    splits = [("d", split, documents(rng, "d", count)) for split, count in (("train", 60), ("valid", 8))]
+    store = write_store(tmp_path / f"store{seed}", ByteTokenizer(), splits, {})
+    with opened(tmp_path / "w") as (workdir, progress, interruption):
+      experiment.run(settings, store, workdir, progress, interruption)
+      raise Ended(end)
+
+  with pytest.raises(Ended):
+    start(0, "done")
+  with pytest.raises(InputError, match="the corpus has changed since its cells were measured"):
+    start(1, "done")
+  monkeypatch.setattr(guards, "check_same_corpus", lambda *_: None)
+  assert outcome(lambda: start(1, "done")) == "done"  # With the cells of the other corpus.
+
+
 def test_every_guard_is_tried():
-  tried = {check for _, _, check, _ in CASES.values()} | {"check_parents", "check_disjoint"}
+  tried = {check for _, _, check, _ in CASES.values()} | {"check_parents", "check_disjoint", "check_same_corpus"}
   assert tried == {name for name in vars(guards) if name.startswith("check_")}
