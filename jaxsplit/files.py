@@ -22,13 +22,12 @@ def write_atomic(path: str | os.PathLike, data: str | bytes) -> None:
   """Writes `data` to `path` so that a reader sees the old content or the new, never a part of it.
 
   Raises:
-    OSError: it cannot be written; the error names `path`.
+    OSError: it cannot be written; the error names `path`. A folder that is not there is not made: it may have been lost.
   """
   path = pathlib.Path(path)
   payload = data.encode() if isinstance(data, str) else data
   temporary = None
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     with os.fdopen(handle, "wb") as f:
       f.write(payload)

@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = dataclasses.replace(chosen, profile=_PROFILE)
   law = fit_law(cells, chosen)
   try:
+    out.parent.mkdir(parents=True, exist_ok=True)
     law.save(out)
   except OSError as error:
     raise InputError(f"--out={out}: cannot be written ({error.strerror}); name a file that can be") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   plan = plan_split(load_law(settings.flags["law"], own), settings[PlanSettings])
   if settings.flags["out"]:
     try:
+      pathlib.Path(settings.flags["out"]).parent.mkdir(parents=True, exist_ok=True)
       plan.save(settings.flags["out"])
     except OSError as error:
       raise InputError(f"--out={settings.flags['out']}: cannot be written ({error.strerror}); name a file that can be") from None

@@ -21,5 +21,6 @@ class Album:
     """The HTML of a figure, after writing it to NAME.svg."""
     svg = style.to_svg(figure)
     if self.folder is not None:
+      self.folder.mkdir(exist_ok=True)
       write_atomic(self.folder / f"{name}.svg", svg)
     return html.figure(style.inline(svg), caption)

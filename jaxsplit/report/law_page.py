@@ -35,6 +35,7 @@ def write_law_page(path: str | os.PathLike, law: Law, cells: Cells) -> pathlib.P
   title = f"The split law of {pathlib.Path(source).name}"
   page = html.page(title, meta=f"jaxsplit {jaxsplit.__version__} · {source}", answer=_answer(law), sections=sections)
   try:
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page)
   except OSError as error:
     raise InputError(f"--report={path}: cannot be written ({error.strerror}); name a file that can be") from None

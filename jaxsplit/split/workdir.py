@@ -14,7 +14,7 @@ from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.files import TEMPORARY, content_hash, file_hash, read_json, write_atomic, write_json
 from jaxsplit.split.lock import Lock
 from jaxsplit.training import hosts
-from jaxsplit.training.checkpoint import Checkpoints
+from jaxsplit.training.checkpoint import SEAL, Checkpoints
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Telemetry
 
@@ -121,7 +121,8 @@ class Workdir:
 
   def _has_results(self) -> bool:
     """Whether anything was trained or measured here. An experiment that was refused before that has no claim to the folder."""
-    return any(self.path.glob("*.csv")) or any((self.path / name).exists() for name in ("checkpoints", "metrics.jsonl"))
+    return (any(self.path.glob("*.csv")) or (self.path / "metrics.jsonl").exists()
+            or any((self.path / "checkpoints").rglob(SEAL)))
 
   def record_provenance(self, facts: Mapping[str, Any]) -> str:
     """Keeps what cells are made with in provenance.json. Returns the name they have for it."""

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -107,7 +108,7 @@ class Checkpoints:
                        "delete that folder to train the leg again") from error
 
   def _restore(self, leg: str, step: int, abstract: State) -> State:
-    with self._orbax() as checkpointer:
+    with _quiet(), self._orbax() as checkpointer:
       return checkpointer.restore(self._folder(leg, step) / "state", abstract)
 
   def about(self, leg: str, step: int) -> dict[str, Any]:
@@ -149,8 +150,9 @@ class Checkpoints:
       if hosts.is_lead():
         if folder.exists():
           shutil.rmtree(folder)
+        self._directory.mkdir(exist_ok=True)  # Not what it lies in: a work directory that is lost shall not come back empty.
         folder.mkdir(parents=True)
-      with self._orbax(save_concurrent_gb=_gigabytes_at_once(state)) as checkpointer:
+      with _quiet(), self._orbax(save_concurrent_gb=_gigabytes_at_once(state)) as checkpointer:
         hosts.meet(f"snapshot {self._calls}")  # The folder is there, and empty.
         checkpointer.save(folder / "state", state, save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), state))
         checkpointer.wait_until_finished()
@@ -221,6 +223,20 @@ class Checkpoints:
 
   def _folder(self, leg: str, step: int) -> pathlib.Path:
     return self._directory / leg / str(step)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without what Orbax logs of an error that it raises as well: tracebacks, where we say one line."""
+  loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+  levels = [logger.level for logger in loggers]
+  for logger in loggers:
+    logger.setLevel(logging.CRITICAL)
+  try:
+    yield
+  finally:
+    for logger, level in zip(loggers, levels):
+      logger.setLevel(level)
 
 
 def _gigabytes_at_once(state: State) -> int:

@@ -85,8 +85,12 @@ class Metrics:
     self._latest[1][first_step] = line["loss"]
 
   def sync(self) -> None:
-    """Returns when everything appended is durable. May be called from another thread than the one that appends."""
-    if hosts.is_lead() and self._path.exists():
+    """Returns when everything appended is durable. May be called from another thread than the one that appends.
+
+    Raises:
+      OSError: the disk is full, or what was appended is no longer where it was.
+    """
+    if hosts.is_lead() and (self._blocks or self._path.exists()):
       with self._path.open("rb") as f:
         os.fsync(f.fileno())
 

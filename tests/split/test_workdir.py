@@ -87,7 +87,11 @@ def test_an_experiment_that_was_refused_before_it_trained_holds_no_folder(tmp_pa
 
 
 def test_results_without_their_settings_are_nobodys(tmp_path):
-  (tmp_path / "checkpoints").mkdir()
+  (tmp_path / "checkpoints" / "leg" / "8").mkdir(parents=True)
+  with Workdir(tmp_path) as workdir:
+    workdir.claim(CONFIG, "")
+  (tmp_path / "config.json").unlink()
+  (tmp_path / "checkpoints" / "leg" / "8" / "snapshot.json").write_text("{}")
   with Workdir(tmp_path) as workdir, pytest.raises(InputError, match="no config.json to tell whose"):
     workdir.claim(CONFIG, "")
 

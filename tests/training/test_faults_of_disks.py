@@ -19,13 +19,12 @@ from jaxsplit.training.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOES_ON = "when that is mended, the same command goes on from here"
-TRACED = "Orbax logs tracebacks of its own where a snapshot was being written at that moment"
 
 
 def experiment(corpus, workdir, fault="none", leg=""):
   """A process that trains a trunk and two experts, with a fault in the third block of a leg.
 
-  Returns its exit code, the line that it ends with, and whether Orbax has written tracebacks of its own before it.
+  Returns its exit code, the line that it ends with, and whether TensorStore has printed tracebacks before it.
   """
   flags = arguments(
       corpus, workdir, "--gin.Experiment.sizes=()", "--gin.Experiment.compare=(0.5,)", "--gin.Experiment.target=(8, 1)",
@@ -35,14 +34,17 @@ def experiment(corpus, workdir, fault="none", leg=""):
       [sys.executable, __file__, fault, leg, str(workdir), *flags], env=environment, cwd=ROOT,
       timeout=300, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
   traced = "Traceback" in done.stdout
-  assert not traced or "ERROR:absl" in done.stdout, done.stdout
+  # TensorStore's threads print what they meet where a snapshot is being written at that moment; nobody can catch that.
+  assert not traced or "Event loop is closed" in done.stdout, done.stdout
   said = [line for line in done.stdout.splitlines() if line.startswith("jaxsplit: ")]
   assert len(said) == (done.returncode != 0), done.stdout
   return done.returncode, "".join(said), traced
 
 
 def mount_read_only(folder):
-  return subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", str(folder)], capture_output=True, check=False)
+  """Mounts a folder over itself, so that nobody can write there: whether that could be done."""
+  mount = lambda *arguments: subprocess.run(["mount", *arguments, str(folder)], capture_output=True, check=False).returncode == 0
+  return mount("--bind", str(folder)) and mount("-o", "remount,ro,bind")
 
 
 @pytest.fixture
@@ -51,19 +53,22 @@ def workdir(tmp_path):
   path = tmp_path / "w"
   path.mkdir()
   yield path
-  unmount(path)
+  if shutil.which("umount"):
+    unmount(path)
 
 
 def unmount(path):
-  while os.path.ismount(path):
-    subprocess.run(["umount", "-l", str(path)], check=True)
+  """Until nothing is mounted there; os.path.ismount does not see a folder that is mounted over itself."""
+  while subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False).returncode == 0:
+    pass
 
 
 @pytest.fixture
 def mounts(workdir):
-  if shutil.which("mount") is None or mount_read_only(workdir).returncode:
-    pytest.skip("needs the right to mount a tmpfs")
+  possible = shutil.which("mount") and shutil.which("umount") and mount_read_only(workdir)
   unmount(workdir)
+  if not possible:
+    pytest.skip("needs the right to mount")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(corpus, workdir, mounts):
@@ -76,7 +81,7 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(corpus, workdir
 
 def test_a_folder_that_turns_read_only_ends_it_and_the_same_command_goes_on_afterwards(corpus, workdir, mounts):
   code, line, traced = experiment(corpus, workdir, "read-only", "trunk")
-  assert code == FAULT_EXIT_CODE
+  assert code == FAULT_EXIT_CODE, line
   assert re.search(rf"^jaxsplit: {workdir}/\S+: Read-only file system; {GOES_ON}$", line)
   unmount(workdir)
   assert experiment(corpus, workdir) == (0, "", False)
@@ -84,23 +89,15 @@ def test_a_folder_that_turns_read_only_ends_it_and_the_same_command_goes_on_afte
   for block in read_metrics(workdir / "metrics.jsonl"):
     steps.setdefault(block["leg"], []).extend(range(block["first_step"], block["first_step"] + block["steps"]))
   assert len(steps) == 2 and all(sorted(those) == list(range(len(those))) for those in steps.values())
-  if traced:
-    pytest.xfail(TRACED)
 
 
 @pytest.mark.parametrize("leg", ["trunk", "experts"])
 def test_a_folder_that_is_deleted_while_training_ends_it_and_can_be_used_again(corpus, workdir, leg):
   code, line, traced = experiment(corpus, workdir, "deleted", leg)
-  if (code, line) == (2, f"jaxsplit: {workdir}/config.json: no such file"):
-    pytest.xfail("a folder that is lost in the last leg is missed by the report alone, which takes it for the user's input")
-  assert code == FAULT_EXIT_CODE
+  assert code == FAULT_EXIT_CODE, line
   assert re.search(rf"^jaxsplit: {workdir}\S*: .*; {GOES_ON}$", line)
   code, line, _ = experiment(corpus, workdir)
-  if code == 2 and "holds results but no config.json" in line:
-    pytest.xfail("the folder is made again where it was, and what is saved there has no config.json")
   assert (code, line) == (0, "")
-  if traced:
-    pytest.xfail(TRACED)
 
 
 def main(fault, leg, workdir, *flags):
@@ -117,7 +114,7 @@ def main(fault, leg, workdir, *flags):
     os.rename(workdir, f"{workdir}.away")  # At once, also where a snapshot is being written.
     shutil.rmtree(f"{workdir}.away", ignore_errors=True)
 
-  faults = {"read-only": lambda: mount_read_only(workdir).check_returncode(), "deleted": delete}
+  faults = {"read-only": lambda: mount_read_only(workdir), "deleted": delete}
 
   def appends(self, name, *arguments):
     append(self, name, *arguments)
