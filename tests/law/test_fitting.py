@@ -10,6 +10,7 @@ import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, fit_law, load_law, read_cells
+from jaxsplit.law.forms import load_form
 from jaxsplit.law.holdout import default_rules, folds
 from worlds import SIZES, TABLES, effective_cells, effective_loss, needs_tables
 
@@ -187,7 +188,7 @@ def test_gadre_published_errors(tmp_path):
       "loss": [float(runs[n]["loss_c4_val"]) for n in names]})
   small = table("d=96_l=8_h=4-1.0", "d=96_l=8_h=4-16.0", "d=512_l=8_h=4-1.0", "d=576_l=24_h=8-1.0", "d=1024_l=24_h=8-1.0")
   large = table("open_lm_1b-32.0", "open_lm_7b-1.0")
-  law = fit_law(small, form=str(tmp_path / "tied.py"), objective="least_squares", space="raw", bootstrap=0, holdout="none")
+  law = fit_law(small, form=load_form(tmp_path / "tied.py"), objective="least_squares", space="raw", bootstrap=0, holdout="none")
   error = 100 * np.abs(law.predict(large.params, large.seed_tokens, 0) / large.loss - 1)
   assert error == pytest.approx([0.7103, 0.7320], abs=5e-5)
 

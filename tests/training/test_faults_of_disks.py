@@ -29,7 +29,10 @@ def experiment(corpus, workdir, fault="none", leg=""):
   flags = arguments(
       corpus, workdir, "--gin.Experiment.sizes=()", "--gin.Experiment.compare=(0.5,)", "--gin.Experiment.target=(8, 1)",
       "--gin.Training.steps_per_dispatch=16", "--gin.Training.save_every_steps=32", "--gin.Layout.devices=1")
-  environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "JAX_PLATFORMS": "cpu"}
+  environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "JAX_PLATFORMS": "cpu",
+                              # Its processes compile the same programs.
+                              "JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": str(corpus.parent / "programs"),
+                              "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
   done = subprocess.run(
       [sys.executable, __file__, fault, leg, str(workdir), *flags], env=environment, cwd=ROOT,
       timeout=300, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
