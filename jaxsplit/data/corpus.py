@@ -1,7 +1,8 @@
 """Corpora: a folder with one subfolder or one file per domain becomes documents per (domain, split).
 
 In a domain's subfolder, a file whose path starts with train, valid, validation, dev or test, and there ends or goes on with
-anything but a letter (train-00.txt, test/a.txt), belongs to that split, and any other file (testament.txt) to train. Files about the data (SOURCE, LICENSE, README, ... in capitals) and hidden files are no documents.
+anything but a letter (train-00.txt, test/a.txt), belongs to that split, and any other file (testament.txt) to train. Files about
+the data (SOURCE, LICENSE, README, ... in capitals) and hidden files are no documents.
 A domain without validation files has documents held out by the hash of their content: the same ones on every machine,
 whatever the order and the names of the files.
 """

@@ -107,7 +107,8 @@ def check_same_inputs(leg: Leg, about: About, identity: Identity) -> None:
   """same data, same tokenizer, same model, same settings: of a snapshot that `leg` starts from or goes on from."""
   for guard, there, here in (
       ("same data", about["data"], identity.data), ("same tokenizer", about["tokenizer"], identity.tokenizer),
-      ("same model", _decisive(about["model"]), _decisive(_plain(dataclasses.asdict(leg.model)))), ("same settings", about["config"], identity.config)):
+      ("same model", _decisive(about["model"]), _decisive(_plain(dataclasses.asdict(leg.model)))),
+      ("same settings", about["config"], identity.config)):
     if there != here:
       raise GuardError(guard, leg.name, f"the snapshot of {about['leg']} was made with {there}, not {here}")
 
