@@ -21,7 +21,7 @@ from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import write_json
 from jaxsplit.law.law import Law, weighted_quantile
 from jaxsplit.law.record import PLAN, damaged, read_record
-from jaxsplit.law.split import Split, divide, uneven
+from jaxsplit.law.split import Split, divide, paid_for, uneven
 
 VERSION = 3
 _FIXED = 0.8  # The rule of thumb that a plan is compared with: 80 % seed, 20 % experts.
@@ -147,7 +147,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   settings = _settings(law, settings or PlanSettings(), overrides)
   size = settings.params or _best_size(law, settings)
   tokens = settings.budget_tokens or settings.budget_flops / (6 * size)
-  split = Split(law, size, tokens, *_paid_for(settings))
+  split = Split(law, size, tokens, *paid_for(settings.accounting, settings.num_domains))
   fractions = _fractions()
   losses = split.loss(fractions)
   fraction = _refine(split, fractions, losses)
@@ -173,12 +173,6 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       curve={"fraction": fractions.tolist(), "loss": losses.tolist(),
              "low": weighted_quantile(draws, weights, 0.025).tolist(), "high": weighted_quantile(draws, weights, 0.975).tolist()},
       warnings=_warnings(law, split, fraction))
-
-
-def _paid_for(settings: PlanSettings) -> tuple[int, int]:
-  """How many experts and how many seeds the budget pays for."""
-  experts = 1 if settings.accounting == "per_model" else settings.num_domains
-  return experts, settings.num_domains if settings.accounting == "separate" else 1
 
 
 def _forms(law: Law) -> dict[str, float]:
@@ -208,7 +202,7 @@ def _best_size(law: Law, settings: PlanSettings) -> float:
   for _ in range(2):  # the second time between the neighbours of the best
     fraction = np.linspace(0, 1, 51)
     budget = settings.budget_flops / (6 * sizes[:, None])
-    losses = law.expect(sizes[:, None], *divide(fraction, budget, *_paid_for(settings))).min(1)
+    losses = law.expect(sizes[:, None], *divide(fraction, budget, *paid_for(settings.accounting, settings.num_domains))).min(1)
     best = int(losses.argmin())
     sizes = np.geomspace(sizes[max(best - 1, 0)], sizes[min(best + 1, _SIZES - 1)], _SIZES)
   return float(sizes[_SIZES // 2])

@@ -34,6 +34,11 @@ class Split:
     return self.law.samples(self.params, *self.tokens(fraction), domain)
 
 
+def paid_for(accounting: str, num_domains: int) -> tuple[int, int]:
+  """How many experts and how many seeds a budget pays for; accounting as in `PlanSettings`."""
+  return 1 if accounting == "per_model" else num_domains, num_domains if accounting == "separate" else 1
+
+
 def divide(fraction: np.ndarray, budget: float | np.ndarray, share: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
   """D of each seed and D' of each expert. Without experts nothing tells seeds apart: one has all the budget, the dense model."""
   return np.where(fraction == 1, budget, fraction * budget / seeds), (1 - fraction) * budget / share

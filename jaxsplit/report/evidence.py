@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxsplit.files import read_json
 from jaxsplit.law import Law, Plan, load_law, load_plan
+from jaxsplit.law.split import paid_for
 from jaxsplit.split.cells import Cell, read_cells
 from jaxsplit.split.closing import Line, closing_lines
 
@@ -76,8 +77,9 @@ class Evidence:
 
   def _paid_for(self) -> tuple[int, int]:
     """The seeds and the experts that the budget pays for."""
-    count = len(self.domains)
-    return (1, 1) if self.per_model else (count if self.own_seeds else 1, count)
+    accounting = "separate" if self.own_seeds and not self.per_model else self.experiment["accounting"]
+    experts, seeds = paid_for(accounting, len(self.domains))
+    return seeds, experts
 
   def fraction(self, cell: Cell) -> float:
     """The share D / C of the cell's own compute that went to seeds, as the experiment accounts for it."""

@@ -12,6 +12,7 @@ from jaxsplit.errors import InputError
 from jaxsplit.files import content_hash, write_json
 from jaxsplit.law import FitSettings, Law, Plan, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law import read_cells as read_law_cells
+from jaxsplit.law.split import paid_for
 from jaxsplit.model.config import Architecture, ModelConfig
 from jaxsplit.split import guards, ledger, tree
 from jaxsplit.split.cells import CellTable
@@ -155,8 +156,8 @@ class _Story:
       raise InputError(f"Experiment.budget_tokens = {experiment.budget_tokens} is {self._budget_steps} steps of "
                        f"{training.batch_tokens} tokens; give at least 100, or a smaller Training.batch_sequences")
     self._seeds = len(store.domains) if experiment.trunk == "per_domain" else 1
-    # The seeds and the experts that the budget pays for.
-    self._paid_for = (self._seeds, len(store.domains)) if experiment.accounting == "total" else (1, 1)
+    self._accounting = "separate" if experiment.accounting == "total" and self._seeds > 1 else experiment.accounting
+    self._experts_paid, self._seeds_paid = paid_for(self._accounting, len(store.domains))
     self._check_fractions()
     self._models = {size: self._model(size) for size in (*experiment.sizes, experiment.target)}
     sizes = {model.params_total: size for size, model in self._models.items()}
@@ -168,7 +169,7 @@ class _Story:
   def _check_fractions(self) -> None:
     """Refuses shares of the budget that no whole number of steps can be, or that are the same number as another's."""
     experiment = self._settings.experiment
-    seeds, experts = self._paid_for
+    seeds, experts = self._seeds_paid, self._experts_paid
     for name, share, steps in (("seed_fractions", seeds, self._steps), ("expert_fractions", experts, self._expert_steps)):
       fractions = getattr(experiment, name) if experiment.sizes else ()
       taken: dict[int, float] = {}
@@ -229,17 +230,16 @@ class _Story:
   def plan(self, law: Law) -> Plan:
     """Reads the best split of the budget at the target size off the law."""
     experiment, path = self._settings.experiment, self._workdir.path / "plan.json"
-    accounting = "separate" if self._paid_for[0] > 1 else experiment.accounting
     hosts.share(lambda: plan_split(
         law, params=float(self._models[experiment.target].params), budget_tokens=float(experiment.budget_tokens),
-        num_domains=len(self._store.domains), accounting=accounting).save(path))
+        num_domains=len(self._store.domains), accounting=self._accounting).save(path))
     return load_plan(path)
 
   def prove(self, rates: RateRule, plan: Plan | None) -> Point | None:
     """Trains the planned split and the fractions to compare it with, at the target size. Returns the planned point."""
     experiment = self._settings.experiment
     planned = self._point(plan.fraction) if plan else None
-    share = lambda point: self._paid_for[0] * point.seed_steps / self._budget_steps
+    share = lambda point: self._seeds_paid * point.seed_steps / self._budget_steps
     self._progress.stage("training at the target size: " + ", ".join(
         f"{share(point):.0%} seed" if point.expert_steps else "dense" for point in self._proof_points(planned)))
     self._run("proof", self._proof_legs(rates, planned), self._cells)
@@ -297,11 +297,11 @@ class _Story:
 
   def _steps(self, fraction: float) -> int:
     """D in steps, of each seed, when seeds take this share of the budget."""
-    return max(1, round(fraction * self._budget_steps / self._paid_for[0])) if fraction else 0
+    return max(1, round(fraction * self._budget_steps / self._seeds_paid)) if fraction else 0
 
   def _expert_steps(self, fraction: float) -> int:
     """D' in steps, of each expert, when experts take this share of the budget."""
-    return int(fraction * self._budget_steps / self._paid_for[1] + 1e-9)
+    return int(fraction * self._budget_steps / self._experts_paid + 1e-9)
 
   def _point(self, fraction: float) -> Point:
     """The point that spends the whole budget with this share on seeds; too small a rest for a step is none."""

@@ -20,6 +20,7 @@ from jaxsplit.errors import InputError
 from jaxsplit.files import read_json
 from jaxsplit.split.cells import Cell
 from jaxsplit.split.tree import Leg, Run
+from jaxsplit.split.workdir import HOW
 from jaxsplit.training.optimizer import Schedule
 
 About = Mapping[str, Any]
@@ -115,7 +116,7 @@ def check_same_inputs(leg: Leg, about: About, identity: Identity) -> None:
 
 def _decisive(model: Mapping) -> dict:
   """A model's fields but for those that say how it is computed, with which an experiment may go on otherwise."""
-  return {name: value for name, value in model.items() if name not in ("remat", "attention")}
+  return {name: value for name, value in model.items() if f"Architecture.{name}" not in HOW}
 
 
 def check_fork_point(leg: Leg, parents: Sequence[About], identity: Identity) -> None:
