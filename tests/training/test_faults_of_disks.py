@@ -45,9 +45,16 @@ def experiment(corpus, workdir, fault="none", leg=""):
 
 
 def mount_read_only(folder):
-  """Mounts a folder over itself, so that nobody can write there: whether that could be done."""
-  mount = lambda *arguments: subprocess.run(["mount", *arguments, str(folder)], capture_output=True, check=False).returncode == 0
-  return mount("--bind", str(folder)) and mount("-o", "remount,ro,bind")
+  """Mounts a folder over itself, so that nobody can write there: whether that could be done.
+
+  It is made read-only elsewhere first: a mount that somebody is writing to already cannot be any more.
+  """
+  mount = lambda *arguments: subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
+  elsewhere = f"{folder}.read-only"
+  os.makedirs(elsewhere, exist_ok=True)
+  done = mount("--bind", folder, elsewhere) and mount("-o", "remount,ro,bind", elsewhere) and mount("--bind", elsewhere, folder)
+  subprocess.run(["umount", "-l", elsewhere], capture_output=True, check=False)
+  return done
 
 
 @pytest.fixture
@@ -117,7 +124,11 @@ def main(fault, leg, workdir, *flags):
     os.rename(workdir, f"{workdir}.away")  # At once, also where a snapshot is being written.
     shutil.rmtree(f"{workdir}.away", ignore_errors=True)
 
-  faults = {"read-only": lambda: mount_read_only(workdir), "deleted": delete}
+  def turn_read_only():
+    if not mount_read_only(workdir):
+      raise RuntimeError("could be mounted before, but not now")
+
+  faults = {"read-only": turn_read_only, "deleted": delete}
 
   def appends(self, name, *arguments):
     append(self, name, *arguments)
