@@ -30,7 +30,6 @@ from jaxsplit.training.stack import State
 
 VERSION = 1
 SEAL = "snapshot.json"
-_CHUNK = 64 << 20  # Bytes of an array that are compressed and written as one.
 
 
 class Checkpoints:
@@ -109,7 +108,8 @@ class Checkpoints:
 
   def _restore(self, leg: str, step: int, abstract: State) -> State:
     with _quiet(), self._orbax() as checkpointer:
-      return checkpointer.restore(self._folder(leg, step) / "state", abstract)
+      wanted = ocp.checkpoint_utils.construct_restore_args(abstract)
+      return checkpointer.restore(self._folder(leg, step) / "state", args=ocp.args.PyTreeRestore(abstract, restore_args=wanted))
 
   def about(self, leg: str, step: int) -> dict[str, Any]:
     """The facts saved with a whole snapshot."""
@@ -154,8 +154,7 @@ class Checkpoints:
         folder.mkdir(parents=True)
       with _quiet(), self._orbax(save_concurrent_gb=_gigabytes_at_once(state)) as checkpointer:
         hosts.meet(f"snapshot {self._calls}")  # The folder is there, and empty.
-        checkpointer.save(folder / "state", state, save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), state))
-        checkpointer.wait_until_finished()
+        checkpointer.save(folder / "state", args=ocp.args.PyTreeSave(state))
       del state
       if not hosts.is_lead():
         return
@@ -186,12 +185,16 @@ class Checkpoints:
       self._remove(leg, step)
       return False
 
-  def _orbax(self, **options: Any) -> ocp.StandardCheckpointer:
-    """Processes that are named meet in the key-value store; otherwise on their devices, which may be training meanwhile."""
+  def _orbax(self, **options: Any) -> ocp.Checkpointer:
+    """Writes arrays as they are: trained numbers hardly compress, and compressing takes copies of them.
+
+    Processes that are named meet in the key-value store; otherwise on their devices, which may be training meanwhile.
+    """
     self._calls += 1
-    active = set(range(hosts.count())) if hosts.count() > 1 else None
-    return ocp.StandardCheckpointer(**options, multiprocessing_options=ocp.options.MultiprocessingOptions(
-        active_processes=active, barrier_sync_key_prefix=f"jaxsplit{self._calls}"))
+    together = ocp.options.MultiprocessingOptions(
+        active_processes=set(range(hosts.count())) if hosts.count() > 1 else None, barrier_sync_key_prefix=f"jaxsplit{self._calls}")
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=together, **options)
+    return ocp.Checkpointer(handler, multiprocessing_options=together)
 
   def _seal(self, leg: str, step: int) -> dict[str, Any]:
     if not self._is_good(leg, step):
@@ -240,8 +243,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _gigabytes_at_once(state: State) -> int:
-  """How much of a state is compressed and written at a time: copies of all of it would take as much memory again. At least its
-  largest array, which Orbax writes as one."""
+  """How much of a state is on its way from devices to files at a time, where copies of all of it would take as much memory again.
+  At least its largest array, which Orbax writes as one."""
   return 1 + max(leaf.nbytes for leaf in jax.tree.leaves(state)) // 10**9
 
 
