@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsplit.errors import InputError
 from jaxsplit.model import cudnn, splash
 from jaxsplit.model.config import ModelConfig
 
@@ -23,13 +24,17 @@ def segments(tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
 
 
 def kernel(config: ModelConfig) -> Literal["dense", "splash", "cudnn"]:
-  """What computes this model's attention here."""
+  """What computes this model's attention here. Raises InputError where what was asked for is not for this GPU."""
+  shape = config.sequence_length, config.head_dim
+  wide, widest = cudnn.width(*shape, config.document_masking), cudnn.widest()
+  if config.attention == "cudnn" and 0 < widest < wide:
+    raise InputError(f"Architecture.attention = 'cudnn' makes heads {wide} wide of Architecture.head_dim = {config.head_dim}, to keep "
+                     f"documents apart, and this GPU takes {widest}; use 'auto'")
   if config.attention != "auto":
     return config.attention
-  shape = config.sequence_length, config.head_dim
   if splash.suits(*shape) and jax.default_backend() == "tpu":
     return "splash"
-  if cudnn.suits(*shape) and not config.document_masking and config.compute_dtype != "float32" and cudnn.is_here():
+  if cudnn.suits(*shape) and wide <= widest and config.compute_dtype != "float32":
     return "cudnn"
   return "dense"
 
@@ -40,7 +45,8 @@ def attender(config: ModelConfig, tokens_BxT: jax.Array, end_of_document: int) -
   The Q queries of a group share its key and value. Made once, outside the scan over layers.
   """
   if kernel(config) == "cudnn":
-    return cudnn.attend
+    apart = [segments(tokens_BxT, end_of_document)] if config.document_masking else []
+    return lambda *qkv: cudnn.attend(*qkv, *apart)
   if kernel(config) == "splash":
     apart = segments(tokens_BxT, end_of_document) if config.document_masking else jnp.zeros_like(tokens_BxT)
     return functools.partial(splash.attend, segments_BxT=apart)

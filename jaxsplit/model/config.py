@@ -24,7 +24,8 @@ class Architecture:
     tie_embeddings: the output projection is the embedding, transposed.
     document_masking: attention stays inside a document.
     attention: dense computes whole [T, T] scores; splash is JAX's flash attention for TPUs (T and head_dim in multiples of 128);
-      cudnn is NVIDIA's for GPUs from Ampere on (no document masking, bfloat16, T even, head_dim a multiple of 8 up to 128).
+      cudnn is NVIDIA's for GPUs from Ampere on (bfloat16, T even, head_dim a multiple of 8 up to 128; with document masking, up
+      to 112 at T = 2,048 but on Hopper).
       auto is splash on a TPU and cudnn on a GPU where they suit the model, dense elsewhere.
     rope_theta: base of the rotary frequencies.
     remat: what the backward pass recomputes: nothing, all but matmul outputs, or whole layers.
@@ -69,10 +70,10 @@ class Architecture:
       raise InputError(f"Architecture.attention = 'splash' takes multiples of 128, not Training.sequence_length = "
                        f"{sequence_length} and Architecture.head_dim = {self.head_dim}; use 'auto'")
     suits_cudnn = sequence_length % 2 == 0 and self.head_dim % 8 == 0 and self.head_dim <= 128
-    if self.attention == "cudnn" and (self.document_masking or self.compute_dtype == "float32" or not suits_cudnn):
-      raise InputError(f"Architecture.attention = 'cudnn' takes document_masking = False, not {self.document_masking}, compute_dtype "
-                       f"= 'bfloat16', not {self.compute_dtype!r}, head_dim in multiples of 8 up to 128, not {self.head_dim}, and "
-                       f"an even Training.sequence_length, not {sequence_length}; use 'auto'")
+    if self.attention == "cudnn" and (self.compute_dtype == "float32" or not suits_cudnn):
+      raise InputError(f"Architecture.attention = 'cudnn' takes compute_dtype = 'bfloat16', not {self.compute_dtype!r}, head_dim in "
+                       f"multiples of 8 up to 128, not {self.head_dim}, and an even Training.sequence_length, not {sequence_length}; "
+                       "use 'auto'")
     return ModelConfig(
         vocab_size=vocab_size, sequence_length=sequence_length, width=width, depth=depth, heads=heads,
         kv_heads=heads // self.queries_per_kv, head_dim=self.head_dim, mlp_width=-(-int(width * self.mlp_ratio) // 16) * 16,
