@@ -10,7 +10,8 @@ where they differ by 1e-3 or more, the script says so and exits with 1. Then the
 of the ratio of seconds is printed, with its quartiles: above 1, jaxsplit is faster.
 
 jaxsplit is there twice: training one run with all threads, as PyTorch does, and as experiments have it, a stack of as many runs
-as there are threads, one a core; its seconds are divided by its runs.
+as there are threads, one a core; its seconds are divided by its runs. And PyTorch is there once more, computing the matrix products of
+a step and nothing else: what no side can do without.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def compare(size: Size, flags: argparse.Namespace) -> int:
           f"{'equal' if same else 'NOT EQUAL'} to 1e-3")
     block = tokens(spec, COMPARED_STEPS, flags.steps)
     turn = lambda side: lambda: side.train(block, COMPARED_STEPS)[0]
-    seconds = in_turns({name: turn(side) for name, side in sides.items()}, flags.rounds)
+    turns = {name: turn(side) for name, side in sides.items()}
+    turns["torch, products alone"] = lambda: sides["torch eager"].multiply(flags.steps)
+    seconds = in_turns(turns, flags.rounds)
     for name, taken in seconds.items():
       rate = flags.steps * size.batch * size.length / np.median(taken)
       print(f"  {name:<24}{1e3 * np.median(taken) / flags.steps:>8.1f} ms/step{rate:>10,.0f} tokens/s", flush=True)
@@ -131,13 +134,17 @@ class Torch:
     self._file = folder / f"tokens-{compile}.npy"
     model = {**dataclasses.asdict(spec.model), "end_of_document": spec.end_of_document}
     self.version = self._ask({"model": model, "optimizer": dataclasses.asdict(spec.optimizer), "threads": threads,
-                              "weights": str(folder / "weights.npz"), "compile": compile})["torch"]
+                              "weights": str(folder / "weights.npz"), "compile": compile, "batch": spec.batch})["torch"]
 
   def train(self, block: np.ndarray, start: int) -> tuple[float, list[float]]:
     np.save(self._file, block)
     rates = [RATE * min(1.0, (start + i + 1) / WARMUP_STEPS) for i in range(len(block))]
     answer = self._ask({"tokens": str(self._file), "rates": rates})
     return answer["seconds"], answer["losses"]
+
+  def multiply(self, steps: int) -> float:
+    """Seconds that the matrix products of so many steps take."""
+    return self._ask({"steps": steps})["seconds"]
 
   def close(self) -> None:
     self._process.stdin.close()

@@ -1,7 +1,7 @@
 """The model of jaxsplit in PyTorch, as one would write it there, for against_torch.py: trains what it is told to, and times it.
 
-Reads lines of JSON from standard input, answers each with one: first the model and where its weights are, then blocks of steps.
-Needs torch and numpy alone.
+Reads lines of JSON from standard input, answers each with one: first the model and where its weights are, then blocks of steps, or
+of steps' matrix products alone. Needs torch and numpy alone.
 """
 
 import json
@@ -124,6 +124,28 @@ class Run:
     return {"seconds": seconds, "losses": [float(x) for x in losses]}
 
 
+class Products:
+  """The matrix products of a step, forward and backward, on random numbers and without anything between them."""
+
+  def __init__(self, c, batch):
+    rows, heads, length = batch * c["sequence_length"], batch * c["heads"], c["sequence_length"]
+    linear = c["depth"] * [(c["width"], 3 * c["width"]), (c["width"], c["width"]),
+                           (c["width"], 2 * c["mlp_width"]), (c["mlp_width"], c["width"])] + [(c["width"], c["vocab_size"])]
+    self.linear = [(torch.randn(rows, i), torch.randn(o, i), torch.randn(rows, o)) for i, o in linear]
+    self.attention = [(torch.randn(heads, length, c["head_dim"]), torch.randn(heads, length, length)) for _ in range(c["depth"])]
+
+  def compute(self, steps):
+    """Computes those of some steps: the seconds it took."""
+    began = time.perf_counter()
+    for _ in range(steps):
+      for x, w, dy in self.linear:
+        x @ w.T, dy @ w, dy.T @ x
+      for x, p in self.attention:
+        for _ in range(2):  # Scores, and the derivative of p; y, and that of queries; those of values and of keys.
+          x @ x.mT, p @ x, p.mT @ x
+    return {"seconds": time.perf_counter() - began}
+
+
 @torch.no_grad()
 def load(model, weights):
   """Fills a model with jaxsplit's weights, by its names for them."""
@@ -146,11 +168,13 @@ def load(model, weights):
 
 
 def main():
-  run = Run(json.loads(sys.stdin.readline()))
+  first = json.loads(sys.stdin.readline())
+  run, products = Run(first), Products(first["model"], first["batch"])
   print(json.dumps({"torch": torch.__version__}), flush=True)
   for line in sys.stdin:
     told = json.loads(line)
-    print(json.dumps(run.train(np.load(told["tokens"]), told["rates"])), flush=True)
+    answer = run.train(np.load(told["tokens"]), told["rates"]) if "tokens" in told else products.compute(told["steps"])
+    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
