@@ -40,7 +40,8 @@ What training at the scales of `configs/scales` takes of each device of the mach
 moments, gradients, activations and logits, by the estimate of `jaxsplit/training/memory.py` (within 15 % of XLA's own count on a
 CPU; not compared with a TPU or GPU yet). At most 85 % of a device are filled. A mesh is expert x data x tensor; parts are what
 `Training.accumulation = 0` cuts each run's batch into. The seed is one run, experts are {experts} trained side by side, each with
-its own float32 weights and moments. Every row that fits was lowered ahead of time for its platform on an abstract mesh. None was run.
+its own float32 weights and moments. Attention is splash on TPUs and cuDNN's on GPUs. Every row that fits was lowered ahead of time
+for its platform on an abstract mesh, those for GPUs with dense attention, as JAX lowers cuDNN's only where it is. None was run.
 Written by `python scripts/scales.py --lower > docs/scales.md`.
 
 Where experts are too much: fewer at once (`Layout.expert`, with the rest of the devices on each one's batch and weights), or
@@ -69,8 +70,7 @@ def specs(scale: str, machine: str, experts: int) -> Iterator[StackSpec]:
   given = cli.parse("train", "", SETTINGS, [f"--gin_file={file}" for file in files])
   training, layout, there = given[Training], given[Layout], MACHINES[machine]
   model = given[Architecture].at(*given[Experiment].target, given[Tokenization].vocab_size, training.sequence_length)
-  if there.platform == "tpu":  # As "auto" is there.
-    model = dataclasses.replace(model, attention="splash")
+  model = dataclasses.replace(model, attention={"tpu": "splash", "cuda": "cudnn"}[there.platform])  # As "auto" is there.
   for runs in (1, filled(layout, experts, there)):
     yield memory.in_parts(StackSpec(model, given[Optimizer], layout, runs, training.runs_per_map, training.batch_sequences, 0,
                                     elsewhere=there))
@@ -85,7 +85,8 @@ def told(spec: StackSpec, lower: bool) -> str:
   except InputError:
     return f"{text}: too much"
   if lower:
-    stack.lower_training(spec, 1)
+    here = "dense" if spec.model.attention == "cudnn" else spec.model.attention  # JAX asks the machine that lowers for cuDNN.
+    stack.lower_training(dataclasses.replace(spec, model=dataclasses.replace(spec.model, attention=here)), 1)
   return text
 
 

@@ -1,12 +1,12 @@
 """How fast one run trains: tokens/s, model FLOPs/s, and the share of the chip's peak that is (MFU).
 
     python scripts/bench/train.py                                      a model of 0.8M parameters on one CPU device (all cores)
-    python scripts/bench/train.py --size=1.3b --documents=0 --peak_flops=989e12      1.3B at T = 2,048 in bfloat16 on one H200
+    python scripts/bench/train.py --size=1.3b --peak_flops=989e12      1.3B at T = 2,048 in bfloat16 on one H200
     python scripts/bench/train.py --size=350m --batch=16 --remat=none --peak_flops=197e12      on one TPU v5e
 
 Trains by the program of experiments, several steps a dispatch. FLOPs are ours (6 a parameter and token, and attention, none
-for what is recomputed). On a GPU, cuDNN's attention takes no document masking: --documents=0. --profile=FOLDER also writes a
-trace of one dispatch. Prints one JSON line; times are medians.
+for what is recomputed). --documents=0 trains without document masking. --profile=FOLDER also writes a trace of one dispatch.
+Prints one JSON line; times are medians.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from stacks import Stack, chosen_size, in_turns, size_flags
 
+from jaxsplit.model import attention
 from jaxsplit.training.sharding import Layout, present_devices
 
 
@@ -42,6 +43,7 @@ def main() -> None:
   print(json.dumps({
       "device": device.device_kind, "jax": jax.__version__, "params": run.spec.model.params,
       "params_total": run.spec.model.params_total, "batch": size.batch, "length": size.length, "remat": size.remat,
+      "attention": attention.kernel(run.spec.model),
       "step_ms": round(1e3 * seconds / flags.steps, 3), "tokens_per_s": round(run.tokens / seconds),
       "model_tflops_per_s": round(flops / 1e12, 4), "mfu": flags.peak_flops and round(flops / flags.peak_flops, 4),
       "device_gb": peak and round(peak / 1e9, 2), "compile_s": round(run.compile_seconds, 1)}))

@@ -131,7 +131,9 @@ def test_one_run_on_two_devices_shares_its_batch(three):
   s, block, state, _ = three
   split = dataclasses.replace(s, layout=Layout(data=2, devices=2))
   assert dict(split.mesh.shape) == {"expert": 1, "data": 2, "tensor": 1}
-  shared, _ = train(split, stack.initialize(split, [1, 2, 3]), block)
+  halves = jax.device_put(block, sharding.batch_sharding(split.mesh))
+  assert halves.sharding.shard_shape(halves.shape)[2] == block.shape[2] // 2
+  shared, _ = train(split, stack.initialize(split, [1, 2, 3]), halves)
   assert_close(jax.device_get(shared["params"]), state["params"], rtol=1e-3, atol=1e-5)
 
 
