@@ -41,7 +41,7 @@ moments, gradients, activations and logits, by the estimate of `jaxsplit/trainin
 CPU; not compared with a TPU or GPU yet). At most 85 % of a device are filled. A mesh is expert x data x tensor; parts are what
 `Training.accumulation = 0` cuts each run's batch into. The seed is one run, experts are {experts} trained side by side, each with
 its own float32 weights and moments. Attention is splash on TPUs and cuDNN's on GPUs. Every row that fits was lowered ahead of time
-for its platform on an abstract mesh, those for GPUs with dense attention, as JAX lowers cuDNN's only where it is. None was run.
+for its platform on an abstract mesh, those for GPUs with dense attention: JAX asks the machine that lowers for cuDNN. None was run.
 Written by `python scripts/scales.py --lower > docs/scales.md`.
 
 Where experts are too much: fewer at once (`Layout.expert`, with the rest of the devices on each one's batch and weights), or

@@ -24,7 +24,11 @@ def segments(tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
 
 
 def kernel(config: ModelConfig) -> Literal["dense", "splash", "cudnn"]:
-  """What computes this model's attention here. Raises InputError where what was asked for is not for this GPU."""
+  """What computes this model's attention here, or as the config has it, which may be for another machine.
+
+  Raises:
+    InputError: cudnn was asked for, and heads are too wide for the GPU that is here.
+  """
   shape = config.sequence_length, config.head_dim
   wide, widest = cudnn.width(*shape, config.document_masking), cudnn.widest()
   if config.attention == "cudnn" and 0 < widest < wide:
@@ -45,8 +49,8 @@ def attender(config: ModelConfig, tokens_BxT: jax.Array, end_of_document: int) -
   The Q queries of a group share its key and value. Made once, outside the scan over layers.
   """
   if kernel(config) == "cudnn":
-    apart = [segments(tokens_BxT, end_of_document)] if config.document_masking else []
-    return lambda *qkv: cudnn.attend(*qkv, *apart)
+    digits = cudnn.digits(segments(tokens_BxT, end_of_document), config.head_dim) if config.document_masking else None
+    return functools.partial(cudnn.attend, digits_BxTxe=digits)
   if kernel(config) == "splash":
     apart = segments(tokens_BxT, end_of_document) if config.document_masking else jnp.zeros_like(tokens_BxT)
     return functools.partial(splash.attend, segments_BxT=apart)

@@ -30,6 +30,8 @@ from jaxsplit.training.stack import State
 
 VERSION = 1
 SEAL = "snapshot.json"
+_CHUNK = 64 << 20  # Bytes of an array that are read as one: where it is laid out over more devices, each reads its own.
+_LONG = 24 * 3600  # Seconds that processes wait for each other's writing.
 
 
 class Checkpoints:
@@ -154,7 +156,9 @@ class Checkpoints:
         folder.mkdir(parents=True)
       with _quiet(), self._orbax(save_concurrent_gb=_gigabytes_at_once(state)) as checkpointer:
         hosts.meet(f"snapshot {self._calls}")  # The folder is there, and empty.
-        checkpointer.save(folder / "state", args=ocp.args.PyTreeSave(state))
+        chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), state)
+        checkpointer.save(folder / "state", args=ocp.args.PyTreeSave(state, save_args=chunks))
+        checkpointer.wait_until_finished()
       del state
       if not hosts.is_lead():
         return
@@ -185,7 +189,7 @@ class Checkpoints:
       self._remove(leg, step)
       return False
 
-  def _orbax(self, **options: Any) -> ocp.Checkpointer:
+  def _orbax(self, **options: Any) -> ocp.AsyncCheckpointer:
     """Writes arrays as they are: trained numbers hardly compress, and compressing takes copies of them.
 
     Processes that are named meet in the key-value store; otherwise on their devices, which may be training meanwhile.
@@ -194,7 +198,8 @@ class Checkpoints:
     together = ocp.options.MultiprocessingOptions(
         active_processes=set(range(hosts.count())) if hosts.count() > 1 else None, barrier_sync_key_prefix=f"jaxsplit{self._calls}")
     handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=together, **options)
-    return ocp.Checkpointer(handler, multiprocessing_options=together)
+    return ocp.AsyncCheckpointer(
+        handler, async_options=ocp.options.AsyncOptions(timeout_secs=_LONG), multiprocessing_options=together)
 
   def _seal(self, leg: str, step: int) -> dict[str, Any]:
     if not self._is_good(leg, step):

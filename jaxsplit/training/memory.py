@@ -115,8 +115,8 @@ def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
   shared = lambda count: tensor if count % tensor == 0 else 1
   heads, kv, mlp = c.heads // shared(c.heads), c.kv_heads // shared(c.kv_heads), c.mlp_width // shared(c.mlp_width)
   q, qk, qkv = heads * c.head_dim, (heads + kv) * c.head_dim, (heads + 2 * kv) * c.head_dim
-  attending = {"dense": heads * c.sequence_length * (4 + width), "splash": 0,
-               "cudnn": (qkv + q) * width * cudnn.width(c.sequence_length, c.head_dim, c.document_masking) / c.head_dim}
+  joined = cudnn.width(c.sequence_length, c.head_dim, documents=True) / c.head_dim if c.document_masking else 0
+  attending = {"dense": heads * c.sequence_length * (4 + width), "splash": 0, "cudnn": (qkv + q) * width * joined}
   norms = 2 * c.width * 2 * width
   layer = norms + (qkv + (2 if c.qk_norm else 1) * qk + q + 2 * c.width + 6 * mlp) * width + attending[attention.kernel(c)]
   kept = {"none": layer, "dots": (qkv + c.width + 2 * mlp + c.width) * width + c.width * width, "full": c.width * width}[c.remat]

@@ -1,6 +1,8 @@
 """cuDNN's attention, as far as a machine without a GPU can say: what goes into it and comes out, where it is taken, and that stacks
 with it lower."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from jaxsplit.training.stack import StackSpec
 CUDNN = {"attention": "cudnn", "compute_dtype": "bfloat16"}
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def values_and_gradients(attend, *qkv):
   """y, dq, dk, dv, where the last is of the sum of squares."""
   y, back = jax.vjp(attend, *qkv)
@@ -27,19 +30,20 @@ def values_and_gradients(attend, *qkv):
 @pytest.mark.parametrize("implementation, dtype, apart", [
     ("xla", jnp.float32, 1e-3), ("xla", jnp.bfloat16, 2e-2),
     pytest.param("cudnn", jnp.bfloat16, 2e-2, marks=pytest.mark.skipif(not cudnn.widest(), reason="needs an NVIDIA GPU"))])
-@pytest.mark.parametrize("length, dim, every", [(256, 64, 1), (256, 64, 9), (126, 8, 40), (2, 16, 1), (64, 32, 1000)])
+@pytest.mark.parametrize("length, dim, every", [(130, 64, 9), (62, 8, 20), (2, 16, 1)])
 def test_documents_are_kept_apart_as_a_mask_keeps_them(implementation, dtype, apart, length, dim, every):
-  """Documents of `every` tokens and of others; queries and keys that point the same way score high."""
+  """Documents of `every` tokens, of one, and of any number; queries and keys that point the same way score high."""
   random = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(random.normal(0.5, 1, (3, length, 2, *shape, dim)), dtype)
   qkv = draw(2), draw(), draw()
   tokens = np.ones((3, length), np.int32)
   tokens[0, every - 1::every] = 0
-  tokens[1, random.integers(0, length, 5)] = 0
+  tokens[1] = 0
+  tokens[2, random.integers(0, length, 5)] = 0
   mask = attention.causal_mask(attention.document_starts(jnp.asarray(tokens), 0), length)
   expected = values_and_gradients(lambda *x: attention.dense(*x, mask), *(x.astype(jnp.float32) for x in qkv))
-  segments = attention.segments(jnp.asarray(tokens), 0)
-  found = values_and_gradients(lambda *x: cudnn.attend(*x, segments, implementation=implementation), *qkv)
+  digits = cudnn.digits(attention.segments(jnp.asarray(tokens), 0), dim)
+  found = values_and_gradients(lambda *x: cudnn.attend(*x, digits, implementation=implementation), *qkv)
   for there, here in zip(expected, found):
     assert here.dtype == dtype and here.shape == there.shape
     assert np.abs(here.astype(np.float32) - there).max() <= apart * np.abs(there).max()

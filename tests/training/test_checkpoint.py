@@ -122,7 +122,7 @@ def test_a_full_disk_is_an_os_error_that_names_the_snapshot(two, monkeypatch):
   def full(*_, **__):
     raise ValueError("RESOURCE_EXHAUSTED: write failed: No space left on device [source locations]")
 
-  monkeypatch.setattr(checkpoint.ocp.Checkpointer, "save", full)
+  monkeypatch.setattr(checkpoint.ocp.AsyncCheckpointer, "save", full)
   snapshots, _ = opened(two)
   snapshots.save("leg", 30, state(1.0), {})
   with pytest.raises(OSError, match="No space left on device") as caught:
@@ -175,7 +175,7 @@ def test_a_fingerprint_sees_every_bit_and_no_idle_row():
 
 def test_a_signal_while_a_snapshot_is_read_is_no_damage_of_its(two, monkeypatch):
   """Orbax makes an error of its own of whatever is raised while it reads, so nothing may be raised there."""
-  plain = checkpoint.ocp.Checkpointer.restore
+  plain = checkpoint.ocp.AsyncCheckpointer.restore
 
   def restore(self, *arguments, **options):
     try:
@@ -185,7 +185,7 @@ def test_a_signal_while_a_snapshot_is_read_is_no_damage_of_its(two, monkeypatch)
       raise RuntimeError("cannot be read") from error
     return plain(self, *arguments, **options)
 
-  monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", restore)
+  monkeypatch.setattr(checkpoint.ocp.AsyncCheckpointer, "restore", restore)
   snapshots, said = opened(two)
   with pytest.raises(Interrupted), Interruption():
     snapshots.restore("leg", 20, abstract())
