@@ -31,7 +31,6 @@ from jaxsplit.training.stack import State
 VERSION = 1
 SEAL = "snapshot.json"
 _CHUNK = 64 << 20  # Bytes of an array that are read as one: where it is laid out over more devices, each reads its own.
-_LONG = 24 * 3600  # Seconds that processes wait for each other's writing.
 
 
 class Checkpoints:
@@ -199,7 +198,7 @@ class Checkpoints:
         active_processes=set(range(hosts.count())) if hosts.count() > 1 else None, barrier_sync_key_prefix=f"jaxsplit{self._calls}")
     handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=together, **options)
     return ocp.AsyncCheckpointer(
-        handler, async_options=ocp.options.AsyncOptions(timeout_secs=_LONG), multiprocessing_options=together)
+        handler, async_options=ocp.options.AsyncOptions(timeout_secs=hosts.LONG), multiprocessing_options=together)
 
   def _seal(self, leg: str, step: int) -> dict[str, Any]:
     if not self._is_good(leg, step):

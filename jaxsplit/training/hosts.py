@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _POLL = 0.5  # Seconds between looks at what other processes have to say; signals are noticed as often.
 _GRACE = 3.0  # Seconds in which a process may end by itself, for a reason that another has given too.
-_LONG = 24 * 3600_000  # Milliseconds: a barrier waits as long as it takes; processes that are gone are noticed elsewhere.
+LONG = 24 * 3600  # Seconds: a barrier waits as long as it takes; processes that are gone are noticed elsewhere.
 _BATCH = 64  # Shared values that are forgotten together, so that they do not pile up.
 
 
@@ -112,7 +112,7 @@ def share(make: Callable[[], T]) -> T:
 def meet(name: str) -> None:
   """Returns when all processes have come here. For any thread; a name is used once."""
   if _group:
-    _group.client.wait_at_barrier(_key("met", name), _LONG)
+    _group.client.wait_at_barrier(_key("met", name), 1000 * LONG)
 
 
 def ask_to_stop() -> None:
