@@ -29,6 +29,7 @@ from gin import config_parser
 from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, InputError, ending, nearest
 
 _UNSET = object()
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _MOST_MACROS = 64  # That one macro's value may be made of: macros of macros could else grow without bound.
 
 
@@ -68,6 +69,7 @@ def parse(
     argv: Sequence[str] | None,
     *,
     flags: dict[str, str] | None = None,
+    switches: dict[str, str] | None = None,
     fields_as_flags: bool = False,
 ) -> Settings:
   """Reads the command line of a door.
@@ -78,13 +80,15 @@ def parse(
     settings: frozen dataclasses that gin may bind, by class name.
     argv: arguments without the program's name; None takes sys.argv.
     flags: the door's own flags that are no settings (paths, say): name -> help.
+    switches: those of them that are true or false, false by default: name -> help. As every boolean, they are given as --name,
+      or with a value: true, yes, on, 1, false, no, off or 0.
     fields_as_flags: also accept every field of `settings` as `--field=value`, but those that the door reads itself.
 
   Raises:
     InputError: an unknown flag, gin name or file, or a value that cannot be read.
   """
   argv = list(sys.argv[1:] if argv is None else argv)
-  bindings, argv = _take_gin_bindings(argv)
+  bindings, argv = _take_gin_bindings(argv, settings)
   parser = _OneLineParser(
       prog=f"python -m jaxsplit.{door}", description=description, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_bindings_help(settings))
@@ -94,11 +98,14 @@ def parse(
   parser.add_argument("--gin.NAME", dest="_", metavar="VALUE", help="bind one name, as in --gin.Probe.replicas=2; wins over files")
   for name, text in (flags or {}).items():
     parser.add_argument(f"--{name}", help=text)
+  for name, text in (switches or {}).items():
+    parser.add_argument(f"--{name}", nargs="?", default="false", const="true", metavar="true|false", help=text)
   if fields_as_flags:
     for cls in settings:
       for field in dataclasses.fields(cls):
         if field.name not in (flags or {}):
-          parser.add_argument(f"--{field.name}", default=_UNSET, metavar="VALUE", help=f"{cls.__name__}.{field.name}")
+          bare = {"nargs": "?", "const": "true"} if _is_boolean(cls, field.name) else {}
+          parser.add_argument(f"--{field.name}", default=_UNSET, metavar="VALUE", help=f"{cls.__name__}.{field.name}", **bare)
   args = vars(parser.parse_args(argv))
 
   collectors = {cls: _collector(cls) for cls in settings}
@@ -117,7 +124,8 @@ def parse(
       values[cls] = cls(**_as_types(cls, collectors[cls]()))
     except (TypeError, ValueError) as error:
       raise InputError(str(error).splitlines()[0]) from None
-  return Settings(values, {name: args[name] for name in flags or {}}, gin.operative_config_str())
+  own = {name: args[name] for name in flags or {}} | {name: _as_type(bool, args[name], f"--{name}") for name in switches or {}}
+  return Settings(values, own, gin.operative_config_str())
 
 
 def run(door: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
@@ -141,17 +149,23 @@ def run(door: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
   sys.exit(code)
 
 
-def _take_gin_bindings(argv: list[str]) -> tuple[list[str], list[str]]:
-  """Splits `--gin.NAME=VALUE` (or `--gin.NAME VALUE`) from the other arguments."""
-  bindings, rest, arguments = [], [], iter(argv)
-  for argument in arguments:
+def _take_gin_bindings(argv: list[str], settings: Sequence[type]) -> tuple[list[str], list[str]]:
+  """Splits `--gin.NAME=VALUE` (or `--gin.NAME VALUE`, or, of a boolean, `--gin.NAME`) from the other arguments."""
+  booleans = {f"{cls.__name__}.{field.name}" for cls in settings for field in dataclasses.fields(cls)
+              if _is_boolean(cls, field.name)}
+  bindings, rest, waiting = [], [], list(argv)[::-1]
+  while waiting:
+    argument = waiting.pop()
     if not argument.startswith("--gin."):
       rest.append(argument)
       continue
     name, equals, value = argument.removeprefix("--gin.").partition("=")
     if not equals:
-      value = next(arguments, None)
-      if value is None:
+      if waiting and not (name in booleans and waiting[-1].startswith("--")):
+        value = waiting.pop()
+      elif name in booleans:
+        value = "true"
+      else:
         raise InputError(f"flag --gin.{name} has no value; write --gin.{name}=VALUE")
     bindings.append(f"{name} = {value if _is_gin_value(value) else repr(value)}")
   return bindings, rest
@@ -342,6 +356,8 @@ def _as_type(hint: Any, value: Any, name: str) -> Any:
     if len(value) != len(args):
       raise InputError(f"{name} = {value!r}: needs {len(args)} values")
     return tuple(_as_type(a, v, name) for a, v in zip(args, value))
+  if hint is bool and not isinstance(value, bool) and str(value).strip().lower() in _BOOLEANS:
+    return _BOOLEANS[str(value).strip().lower()]
   if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 1023:
     return float(value)
   if hint is int and isinstance(value, float) and value.is_integer():
@@ -351,7 +367,11 @@ def _as_type(hint: Any, value: Any, name: str) -> Any:
   if isinstance(hint, type) and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
     return value
   kind = getattr(hint, "__name__", None) if origin is None else str(hint).replace("typing.", "")
-  raise InputError(f"{name} = {value!r}: must be {kind}")
+  raise InputError(f"{name} = {value!r}: must be {'true or false' if hint is bool else kind}")
+
+
+def _is_boolean(cls: type, field: str) -> bool:
+  return typing.get_type_hints(cls)[field] is bool
 
 
 def _flag_value(cls: type, field: dataclasses.Field, text: str) -> Any:

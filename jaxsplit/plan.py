@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from jaxsplit import cli
@@ -25,9 +24,8 @@ FLAGS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads a law, plans, and prints the plan for people or, with --json, for programs."""
-  argv = list(sys.argv[1:] if argv is None else argv)
-  as_json = "--json" in argv
-  settings = cli.parse("plan", __doc__, [PlanSettings], [a for a in argv if a != "--json"], flags=FLAGS, fields_as_flags=True)
+  settings = cli.parse("plan", __doc__, [PlanSettings], argv, flags=FLAGS, switches={"json": "print the plan as JSON"},
+                       fields_as_flags=True)
   if not settings.flags["law"]:
     raise InputError("--law is missing; give a law, as in --law=law.json")
   own = load_form(settings.flags["form"]) if settings.flags["form"] else None
@@ -38,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       plan.save(settings.flags["out"])
     except OSError as error:
       raise InputError(f"--out={settings.flags['out']}: cannot be written ({error.strerror}); name a file that can be") from None
-  print(json.dumps(dataclasses.asdict(plan), indent=1) if as_json else _summary(plan))
+  print(json.dumps(dataclasses.asdict(plan), indent=1) if settings.flags["json"] else _summary(plan))
   return 0
 
 

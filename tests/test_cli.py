@@ -24,6 +24,7 @@ class Oven:
   shelves: tuple[int, ...] = (1,)
   tray: tuple[int, int] = (30, 40)
   name: str = "oven"
+  lit: bool = False
 
   def __post_init__(self):
     if self.heat <= 0 or max(self.shelves) > 3:
@@ -68,6 +69,24 @@ def test_values_take_the_fields_types():
 
 def test_fields_as_flags():
   assert parse("--heat=90", "--mode=grill", "--shelves=1,2", "--name=3", fields_as_flags=True) == Oven(90.0, 20, "grill", (1, 2), name="3")
+
+
+@pytest.mark.parametrize("given, lit", [
+    ([], False), (["--lit"], True), (["--lit", "--heat=90"], True), (["--lit", "yes"], True), (["--lit", "0"], False),
+    *(([f"--lit={text}"], True) for text in ("true", "True", "yes", "1", "on")),
+    *(([f"--lit={text}"], False) for text in ("false", "no", "0", "off"))])
+def test_booleans_are_flags_with_or_without_a_value(given, lit):
+  assert parse(*given, fields_as_flags=True).lit is lit
+  heatless = [text for text in given if "heat" not in text]
+  assert parse(*(text.replace("--lit", "--gin.Oven.lit") for text in heatless), "--gin.Oven.heat=90").lit is lit
+  flags = cli.parse("bake", "Bakes.", (Oven,), heatless, switches={"lit": "light it"}).flags
+  assert flags["lit"] is lit
+
+
+@pytest.mark.parametrize("given", ["--lit=maybe", "--gin.Oven.lit=maybe", "--lit=2", "--gin.Oven.lit=2"])
+def test_what_is_no_boolean_is_refused(given):
+  with pytest.raises(InputError, match="must be true or false"):
+    parse(given, fields_as_flags=True)
 
 
 def test_operative_text_reproduces_the_settings(tmp_path):

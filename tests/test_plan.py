@@ -25,6 +25,8 @@ def test_a_plan_for_people_and_for_programs(law, tmp_path, capsys):
   argv = [f"--law={law}", "--params=1e6", "--budget_tokens=4e7", "--num_domains=5"]
   assert plan.main([*argv, f"--out={tmp_path / 'plan.json'}"]) == 0
   assert "full pretraining" in capsys.readouterr().out
+  assert plan.main(["--json=yes", *argv]) == 0
+  assert capsys.readouterr().out.startswith("{")
   assert plan.main([*argv, "--json"]) == 0
   record = json.loads(capsys.readouterr().out)
   assert record["seed_tokens"] + 5 * record["expert_tokens"] == pytest.approx(4e7)
