@@ -20,7 +20,8 @@ from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import file_hash
 
 REQUIRED = ("params", "loss")
-OPTIONAL = {"seed_tokens": 0.0, "expert_tokens": 0.0, "domain": "all", "replica": 0, "unique_tokens": np.inf, "weight": 1.0}
+OPTIONAL = {"seed_tokens": 0.0, "expert_tokens": 0.0, "domain": "all", "replica": 0, "unique_tokens": np.inf, "epochs": np.nan,
+            "weight": 1.0}
 # A law's table has a row per trained model: anything larger is some other file.
 _MAX_BYTES = 64 << 20
 _MAX_ROWS = 200_000
@@ -44,6 +45,7 @@ class Cells:
     domain: [n] strings.
     replica: [n] integers: which repetition of the trunk.
     unique_tokens: [n] distinct tokens of the domain, infinite where unknown.
+    epochs: [n] passes over them in the seed and the expert together, NaN where unknown.
     weight: [n] how much the row counts in the objective.
     source: what the rows came from: file, hash, dropped rows and the column names used.
   """
@@ -55,6 +57,7 @@ class Cells:
   domain: np.ndarray
   replica: np.ndarray
   unique_tokens: np.ndarray
+  epochs: np.ndarray
   weight: np.ndarray
   source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -240,6 +243,7 @@ def _check_values(arrays: dict[str, np.ndarray], where: str, rows: Sequence[int]
   for name in ("seed_tokens", "expert_tokens"):
     refuse(~(np.isfinite(arrays[name]) & (arrays[name] >= 0)), name, "it must be a number, zero or more")
   refuse(~(arrays["unique_tokens"] > 0), "unique_tokens", "it must be positive")
+  refuse(arrays["epochs"] < 0, "epochs", "it must be zero or more")
   refuse(~(np.isfinite(arrays["weight"]) & (arrays["weight"] >= 0)), "weight", "it must be a number, zero or more")
   refuse(~np.isfinite(arrays["replica"]), "replica", "it must be a number")
   refuse(arrays["seed_tokens"] + arrays["expert_tokens"] <= 0, "seed_tokens",
@@ -250,7 +254,8 @@ def _repeated(arrays: dict[str, np.ndarray], where: str, rows: Sequence[int] | N
   """One line on rows that repeat an earlier one in every number, or none."""
   seen: dict[tuple, int] = {}
   found = []
-  for i, key in enumerate(zip(*(arrays[name].tolist() for name in (*REQUIRED, *OPTIONAL)))):
+  compared = [name for name in (*REQUIRED, *OPTIONAL) if name != "epochs"]  # They follow from the others, or nobody knows them.
+  for i, key in enumerate(zip(*(arrays[name].tolist() for name in compared))):
     if key in seen:
       found.append((i, seen[key]))
     seen.setdefault(key, i)

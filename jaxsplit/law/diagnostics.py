@@ -10,6 +10,7 @@ from jaxsplit.errors import InputError
 from jaxsplit.law.cells import Cells
 from jaxsplit.law.fitted import Fitted
 from jaxsplit.law.forms import Form
+from jaxsplit.law.repeats import passes
 
 _SAME = 1e-8  # Starts whose objective is this close (relative) to the best have found the same optimum.
 _FLAT = 1e10  # Condition of J'J beyond which some direction of the constants is not measured.
@@ -47,7 +48,7 @@ def skip_reason(form: Form, cells: Cells) -> str:
   return ""
 
 
-def diagnose(fit: Fitted, cells: Cells, skipped: dict[str, str]) -> dict[str, Any]:
+def diagnose(fit: Fitted, cells: Cells, skipped: dict[str, str], repeats: bool) -> dict[str, Any]:
   """Numbers about the optimum, and "warnings": sentences for whoever will use the law."""
   objective = fit.solution.objective
   least = np.nanmin(objective)
@@ -73,8 +74,22 @@ def diagnose(fit: Fitted, cells: Cells, skipped: dict[str, str]) -> dict[str, An
     warnings.append(f"{len(cells)} cells for {len(fit.theta)} constants is fewer than 5 each: measure more")
   if reached < 0.5:
     warnings.append(f"only {reached:.0%} of the starts reached the optimum: raise --starts and see that it stays the same")
-  if not fit.model.repeats and (cells.expert_tokens > 4 * cells.unique_tokens).any():
-    warnings.append("some experts saw their data more than 4 times: --repeats discounts repeated tokens")
+  warnings += _repeated(fit, cells, repeats)
   return {"starts": len(objective), "starts_at_optimum": reached, "gradient": float(fit.solution.gradient[best]),
           "condition": condition, "at_bounds": at_bounds, "points_per_constant": per_constant, "skipped_forms": skipped,
           "warnings": warnings}
+
+
+def _repeated(fit: Fitted, cells: Cells, asked: bool) -> list[str]:
+  """What to know about tokens that were seen again."""
+  most = float(passes(cells).max())
+  if not asked:
+    return [f"some models saw their data up to {most:.3g} times: --repeats discounts repeated tokens"] if most > 4 else []
+  if not fit.model.repeats:
+    return ["no model saw any of its data twice: there is nothing for --repeats to discount, and no R* to fit"]
+  if np.isfinite(cells.epochs).any():
+    return []
+  domains = len(cells.domains)
+  each = f"each of the {domains} domains is taken for an even share" if domains > 1 else "the domain is taken for the whole"
+  return [f"no column epochs tells how much of each domain the seeds saw, so {each} of their mixture: map one "
+          "(passes over unique_tokens in seed and expert together) where it was not"]

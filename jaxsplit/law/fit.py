@@ -19,6 +19,7 @@ from jaxsplit.law.fitted import TINY, Fitted
 from jaxsplit.law.forms import FORMS, Form, get_form
 from jaxsplit.law.law import MOST_REFITS, Law, Member
 from jaxsplit.law.problem import Model, draw_starts, lay_out, pose
+from jaxsplit.law.repeats import passes
 from jaxsplit.law.solve import solve
 from jaxsplit.law.uncertainty import parameter_intervals, profiles, resample
 
@@ -37,7 +38,7 @@ class FitSettings:
     delta: Huber's width, in the residuals' unit.
     space: residuals are of log loss, or of the loss.
     share: what several domains have in common: "exponents" (constants per domain) or "everything" (one law).
-    repeats: discount repeated expert tokens (needs unique_tokens).
+    repeats: discount repeated tokens of seeds and experts (needs unique_tokens; see law.repeats).
     holdout: "auto", "none", "leave_one_out" or AXIS:k, the k largest values of params, seed_tokens, expert_tokens,
       tokens or compute.
     starts: starting points per form.
@@ -122,7 +123,7 @@ def fit_form(form: Form, cells: Cells, settings: FitSettings, rules: Sequence[st
   """One form at its optimum, and its errors on what each rule holds out."""
   zeros = {"seed_offset": "seed_tokens", "expert_offset": "expert_tokens"}
   offsets = tuple(name for name, column in zeros.items() if column in form.diverges and (getattr(cells, column) == 0).any())
-  model = Model(form, settings.space == "log", settings.repeats, offsets)
+  model = Model(form, settings.space == "log", settings.repeats and bool((passes(cells) > 1).any()), offsets)
   layout = lay_out(model, cells, settings.share)
   delta = {"huber": settings.delta, "l1": TINY, "least_squares": _HUGE}[settings.objective]
   problem, target, row = pose(model, layout, cells, delta)
@@ -216,7 +217,7 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
       held_out=best.held_out,
       intervals=parameter_intervals(best, members[0].samples),
       profiles=profiles(best, cells, settings.profile) if settings.profile else {}, candidates=candidates,
-      diagnostics=diagnose(best, cells, skipped), data={**source, "ranges": ranges},
+      diagnostics=diagnose(best, cells, skipped, settings.repeats), data={**source, "ranges": ranges},
       settings={field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)} | {
           "form": settings.form.name if isinstance(settings.form, Form) else settings.form},
       members=members, residuals=residuals)

@@ -17,7 +17,7 @@ from jaxsplit.law.points import float64
 from jaxsplit.law.problem import Counts, Layout, Model
 from jaxsplit.law.record import LAW, damaged, read_record
 
-VERSION = 2
+VERSION = 3
 MOST_REFITS = 20_000  # of a form: all of them are evaluated together.
 _BLOCK = (64, 256)  # Predictions are evaluated in blocks of this many vectors and points, so that one compilation serves all.
 
@@ -46,7 +46,8 @@ class Member:
     if not out.size:
       return out
     vectors, points = _BLOCK
-    counts = (params, seed, expert, np.full(len(params), self.layout.unique_tokens[domain]))
+    seen = self.layout.unique_tokens[domain], self.layout.shares[domain], self.layout.rest_tokens[domain]
+    counts = (params, seed, expert, *(np.full(len(params), v) for v in seen))
     model = dataclasses.replace(self.model, log=False)
     with float64():
       for i in range(0, len(theta), vectors):
@@ -226,16 +227,17 @@ def _read_member(m: dict[str, Any], own: Form | None) -> Member:
     InputError: its form is not there, or not what it was.
   """
   form = _form(m["form"], m["form_hash"], own)
-  plain = m["layout"]
+  plain, known = m["layout"], lambda tokens: tuple(np.inf if count is None else count for count in tokens)
   layout = Layout(tuple(plain["domains"]), tuple(map(tuple, plain["index"])), tuple(plain["units"]), plain["scale"],
-                  tuple(plain["offsets"]), tuple(np.inf if u is None else u for u in plain["unique_tokens"]))
+                  tuple(plain["offsets"]), known(plain["unique_tokens"]), tuple(plain["shares"]), known(plain["rest_tokens"]))
   model = Model(form, m["log"], m["repeats"], tuple(m["offsets"]))
   theta, widths = np.array(m["theta"], float), set(map(len, m["samples"]))
   places = sorted({i for row in layout.index for i in row})
   if not set(model.offsets) <= {"seed_offset", "expert_offset"}:
     raise ValueError(f"offsets of {form.name} are not seed_offset and expert_offset")
-  if not layout.domains or {len(layout.index), len(layout.unique_tokens)} != {len(layout.domains)}:
-    raise ValueError(f"layout of {form.name} needs an index and unique_tokens for each domain")
+  if not layout.domains or {*map(len, (layout.index, layout.unique_tokens, layout.shares, layout.rest_tokens))} != {
+      len(layout.domains)}:
+    raise ValueError(f"layout of {form.name} needs an index, unique_tokens, shares and rest_tokens for each domain")
   if {len(row) for row in layout.index} != {len(model.parameters)} or places != list(range(len(theta))):
     raise ValueError(f"index of {form.name} does not give {len(model.parameters)} places among its {len(theta)} constants")
   if widths - {len(theta)} or len(m["samples"]) > MOST_REFITS:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxsplit.law.cells import Cells
 from jaxsplit.law.forms import Form, Parameter, Point
 from jaxsplit.law.points import Problem, float64
+from jaxsplit.law.repeats import mixture, worth
 
 # A zero count of tokens enters the forms' logarithms as this multiple of the unit; any power of it is next to nothing.
 _NOTHING = 1e-300
@@ -23,17 +24,19 @@ _OFFSET_SHARE = 1e-3
 
 
 class Counts(NamedTuple):
-  """Cells in table units, domain by domain: log N, then plain D, D', unique D' [K, M] each, and units' ratios [1] each."""
+  """Cells in table units, domain by domain: log N, then plain D and D' [K, M] each, what `law.repeats` needs, units' ratios [1]."""
 
   params: Any
   seed: Any
   expert: Any
-  unique: Any
+  unique: Any  # distinct tokens of the domain, in units of D'
   seed_share: Any  # unit of D over unit of D + D'
   expert_share: Any
   seed_offset: Any  # used where the offset is not itself fitted
   expert_offset: Any
   scale: Any  # unit of the loss
+  mixed: Any = 0.0  # the domain's share of the seed's mixture
+  rest: Any = np.inf  # distinct tokens of the other domains, in units of D'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Model:
   Attributes:
     form: the law's shape.
     log: predict log loss.
-    repeats: discount tokens seen again.
+    repeats: discount tokens seen again, as law.repeats does.
     offsets: which of "seed_offset" and "expert_offset" are fitted.
   """
 
@@ -75,21 +78,20 @@ class Model:
 
   def loss(self, p: dict[str, Any], x: Counts) -> Any:
     """The loss in nats per token at constants p."""
-    expert = x.expert
+    seed, expert = x.seed, x.expert
     if self.repeats:
-      # D' tokens, of which U distinct, are worth U + U R*(1 - exp(-(D'/U - 1)/R*)): Muennighoff et al. 2023, eq. 5.
-      again = jnp.maximum(x.expert / x.unique - 1, 0)
-      worth = x.unique * (1 + p["R_star"] * -jnp.expm1(-again / p["R_star"]))
-      expert = jnp.where(again > 0, worth, x.expert)
+      unit = x.seed_share / x.expert_share  # of D over that of D'
+      first = worth(seed * x.mixed * unit, x.unique, p["R_star"])
+      expert = worth(seed * x.mixed * unit + expert, x.unique, p["R_star"]) - first
+      seed = (first + worth(seed * (1 - x.mixed) * unit, x.rest, p["R_star"])) / unit
     log = lambda value: jnp.log(jnp.maximum(value, _NOTHING))
     diverges = self.form.diverges
-    seed, parts = x.seed, expert
+    total = seed * x.seed_share + expert * x.expert_share
     if "seed_tokens" in diverges:
       seed = seed + p.get("seed_offset", x.seed_offset)
     if "expert_tokens" in diverges:
-      parts = parts + p.get("expert_offset", x.expert_offset)
-    total = x.seed * x.seed_share + expert * x.expert_share
-    return self.form.loss(p, Point(x.params, log(seed), log(parts), log(total)))
+      expert = expert + p.get("expert_offset", x.expert_offset)
+    return self.form.loss(p, Point(x.params, log(seed), log(expert), log(total)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,8 @@ class Layout:
     scale: unit of the loss.
     offsets: D and D' offsets in plain tokens where they are not fitted.
     unique_tokens: per domain, the distinct tokens that repeats are counted against.
+    shares: per domain, its share of the seeds' mixture.
+    rest_tokens: per domain, the distinct tokens of the rest of that mixture.
   """
 
   domains: tuple[str, ...]
@@ -111,6 +115,8 @@ class Layout:
   scale: float
   offsets: tuple[float, float]
   unique_tokens: tuple[float, ...]
+  shares: tuple[float, ...]
+  rest_tokens: tuple[float, ...]
 
   @property
   def size(self) -> int:
@@ -126,12 +132,13 @@ class Layout:
         labels[i] = q.name if owners == len(self.domains) else f"{q.name}[{domain}]"
     return labels
 
-  def points(self, params: Any, seed: Any, expert: Any, unique: Any) -> Counts:
+  def points(self, params: Any, seed: Any, expert: Any, unique: Any, mixed: Any, rest: Any) -> Counts:
     """Plain counts [..., M] in table units."""
     n, d, e, t = self.units
     one = np.ones(1)
     return Counts(np.log(np.asarray(params) / n), np.asarray(seed) / d, np.asarray(expert) / e, np.asarray(unique) / e,
-                  one * d / t, one * e / t, one * self.offsets[0] / d, one * self.offsets[1] / e, one * self.scale)
+                  one * d / t, one * e / t, one * self.offsets[0] / d, one * self.offsets[1] / e, one * self.scale,
+                  np.asarray(mixed), np.asarray(rest) / e)
 
   def named(self, model: Model, theta: np.ndarray) -> dict[str, Any]:
     """theta [..., P] -> constants in plain units by name; a constant of one domain is called "E[domain]"."""
@@ -166,10 +173,10 @@ def lay_out(model: Model, cells: Cells, share: str) -> Layout:
     units = tuple(_geometric_mean(v) for v in (
         cells.params, cells.seed_tokens, cells.expert_tokens, cells.seed_tokens + cells.expert_tokens))
   smallest = lambda v: _OFFSET_SHARE * float(v[v > 0].min()) if (v > 0).any() else 1.0
-  unique = tuple(float(np.median(cells.unique_tokens[cells.domain == d] if share != "everything" else cells.unique_tokens))
-                 for d in domains)
+  seen = [tuple(float(np.median(v[cells.domain == d] if share != "everything" else v)) for d in domains)
+          for v in (cells.unique_tokens, *mixture(cells))]
   return Layout(domains, tuple(map(tuple, index.tolist())), units, _geometric_mean(cells.loss),
-                (smallest(cells.seed_tokens), smallest(cells.expert_tokens)), unique)
+                (smallest(cells.seed_tokens), smallest(cells.expert_tokens)), *seen)
 
 
 def pose(model: Model, layout: Layout, cells: Cells, delta: float) -> tuple[Problem, np.ndarray, np.ndarray]:
@@ -180,7 +187,7 @@ def pose(model: Model, layout: Layout, cells: Cells, delta: float) -> tuple[Prob
   row = np.stack([np.concatenate([r, np.full(most - len(r), -1)]) for r in rows])
   # Padding repeats a real cell, which has weight 0 and finite derivatives.
   take = np.where(row < 0, row[:, :1], row)
-  x = layout.points(*(getattr(cells, name)[take] for name in ("params", "seed_tokens", "expert_tokens", "unique_tokens")))
+  x = layout.points(*(v[take] for v in (cells.params, cells.seed_tokens, cells.expert_tokens, cells.unique_tokens, *mixture(cells))))
   target = np.log(cells.loss[take]) if model.log else cells.loss[take]
   low, high, linear = (np.zeros(layout.size) for _ in range(3))
   for index in layout.index:

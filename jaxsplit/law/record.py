@@ -32,7 +32,7 @@ LAW = {
         "form": str, "form_hash": (str, None), "log": bool, "repeats": bool, "offsets": [str], "theta": [float],
         "samples": [[float]], "weight": float,
         "layout": {"domains": [str], "index": [[int]], "units": [float], "scale": float, "offsets": [float],
-                   "unique_tokens": [(float, None)]}}],
+                   "unique_tokens": [(float, None)], "shares": [float], "rest_tokens": [(float, None)]}}],
 }
 _PAIR = [float]
 PLAN = {

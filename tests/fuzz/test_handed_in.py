@@ -144,8 +144,8 @@ def test_cells_of_an_experiment(good, data):
 
 
 def _law():
-  layout = {"domains": ["a"], "index": [[0, 1, 2, 3, 4]], "unique_tokens": [None]}
-  return {"version": 2, "form": "additive", "objective": {}, "parameters": {}, "members": [
+  layout = {"domains": ["a"], "index": [[0, 1, 2, 3, 4]], "unique_tokens": [None], "shares": [1.0], "rest_tokens": [None]}
+  return {"version": 3, "form": "additive", "objective": {}, "parameters": {}, "members": [
       {"form": "additive", "log": True, "repeats": False, "offsets": [], "layout": layout, "theta": [1.0] * 5, "samples": [], "weight": 1.0}]}
 
 

@@ -72,7 +72,7 @@ def test_a_law_comes_back_from_its_file(two_domains, tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("{}", "not a law"), ("[1]", "not a law"), ("{", "not JSON"), ('{"form": "x", "members": [], "version": 99}', "version 99"),
-    ('{"form": "x", "members": [{}], "version": 2}', "damaged"),
+    ('{"form": "x", "members": [{}], "version": 3}', "damaged"),
 ])
 def test_a_broken_law_file(tmp_path, text, message):
   (tmp_path / "law.json").write_text(text)
@@ -167,6 +167,43 @@ def test_a_floor_that_is_not_there_is_told():
   law = fit_law(Cells.from_columns({"params": n, "seed_tokens": d, "loss": loss}), form="chinchilla", bootstrap=0)
   assert law.parameters["E"] == 0 and law.diagnostics["at_bounds"] == ["E"]
   assert any("reached 0" in text for text in law.warnings)
+
+
+def repeated_cells(r_star=6.0, seed_tokens=(1e6, 4e6, 1.6e7, 6.4e7), epochs=True):
+  """Two domains, a quarter and three quarters of the mixture, whose seeds and experts read their tokens again and again."""
+  unique, share = {"prose": 4e5, "verse": 3e6}, {"prose": 0.25, "verse": 0.75}
+  worth = lambda tokens, u: tokens if tokens <= u else u + u * r_star * (1 - np.exp(-(tokens / u - 1) / r_star))
+  rows = []
+  for name, u in unique.items():
+    other = next(v for k, v in unique.items() if k != name)
+    for n in (1e5, 3e5, 1e6, 3e6):
+      for d in seed_tokens:
+        for x in (0.0, 2e5, 2e6):
+          own = share[name] * d
+          fresh = worth(own, u) + worth(d - own, other), worth(own + x, u) - worth(own, u)
+          rows.append((n, d, x, name, u, (own + x) / u, effective_loss(n, *fresh)))
+  columns = dict(zip(("params", "seed_tokens", "expert_tokens", "domain", "unique_tokens", "epochs", "loss"), zip(*rows)))
+  return Cells.from_columns({name: v for name, v in columns.items() if epochs or name != "epochs"})
+
+
+def test_repeated_seed_tokens_are_discounted():
+  settings = FitSettings(form="effective_data", repeats=True, bootstrap=0, starts=16, holdout="none")
+  law = fit_law(repeated_cells(), settings)
+  assert law.parameters["R_star"] == pytest.approx(6.0, rel=1e-3)
+  assert law.parameters["beta"] == pytest.approx(0.35, rel=1e-3)
+  assert not [text for text in law.warnings if "repeats" in text or "epochs" in text]
+  (told,) = [text for text in fit_law(repeated_cells(epochs=False), settings).warnings if "epochs" in text]
+  assert "each of the 2 domains is taken for an even share" in told
+  (told,) = [text for text in fit_law(repeated_cells(), settings, repeats=False).warnings if "--repeats" in text]
+  assert "up to 45 times" in told, "the seeds' passes alone are 40"
+
+
+def test_where_nothing_repeats_there_is_no_r_star():
+  cells = repeated_cells(seed_tokens=(1e4, 4e4, 1.6e5))
+  law = fit_law(cells.take(cells.expert_tokens < 1e6), form="chinchilla", repeats=True, bootstrap=10, starts=8, holdout="none",
+                profile=3)
+  assert "R_star" not in {*law.parameters, *law.intervals, *law.profiles}
+  assert any("nothing for --repeats to discount" in text for text in law.warnings)
 
 
 @needs_tables

@@ -74,6 +74,26 @@ def test_repeats_discount_as_muennighoff():
     assert loss(1.0, unique) == pytest.approx(loss(1.0, np.inf), rel=1e-12)
 
 
+def test_seed_tokens_repeat_too_and_count_against_the_experts():
+  # Of 8 seed tokens, a quarter are of the domain: 2 passes over its one distinct token, and 3 passes over the others' two.
+  r_star, one = 15.0, np.ones(1)
+  w = lambda passes: 1 + r_star * (1 - np.exp(-(passes - 1) / r_star))
+  seen = Counts(np.zeros(1), 8 * one, 3 * one, one, one, one, one * 1e-3, one * 1e-3, one, 0.25 * one, 2 * one)
+  fresh = Counts(np.zeros(1), w(2) + 2 * w(3) * one, (w(5) - w(2)) * one, np.inf * one, *seen[4:9])
+  for form in ("chinchilla", "additive", "effective_data"):
+    model = Model(FORMS[form], log=True, repeats=True)
+    theta = np.array([*(np.mean(q.start) for q in FORMS[form].parameters), np.log(r_star)])
+    with jax.enable_x64(True):
+      assert float(model(theta, seen)[0]) == pytest.approx(float(model(theta, fresh)[0]), rel=1e-12)
+
+
+def test_slopes_are_finite_where_nothing_is_known_to_repeat():
+  model, one = Model(FORMS["chinchilla"], log=True, repeats=True), np.ones(1)
+  theta = np.array([1.0, 1.0, 0.3, 1.0, 0.5, np.log(15.0)])
+  with jax.enable_x64(True):
+    assert np.isfinite(jax.grad(lambda t: model(t, domain(3.0, 2.0, np.inf)._replace(mixed=one / 2))[0])(theta)).all()
+
+
 OWN = '''
 import jax.numpy as jnp
 from jaxsplit.law.forms import FORMS, Form, coefficient, exponent
