@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import file_hash
+from jaxsplit.law.points import float64
 
 Constants = Mapping[str, Any]
 
@@ -227,7 +228,7 @@ def _check_form(form: Form) -> None:
   x = Point(*(random.uniform(-0.7, 0.7, 8) for _ in Point._fields))
   elsewhere = Point(*(a + np.log(u) for a, u in zip(x, units)))
   try:
-    with jax.enable_x64(True):
+    with float64():
       here = np.asarray(form.loss(p, x))
       there = here if form.natural is None else np.asarray(form.loss(form.natural(p, units), elsewhere))
   except Exception as error:

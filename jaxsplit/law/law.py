@@ -61,7 +61,8 @@ class Member:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _predict(model: Model, theta: Any, x: Counts) -> Any:
-  return model(theta, x)
+  """theta [q, B, 1], counts [n] -> [B, n]."""
+  return model(theta, jax.tree.map(lambda count: count[None], x))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,12 +27,15 @@ _NUDGE = 1e-6  # The change of a constant over which second derivatives are take
 
 @contextlib.contextmanager
 def float64() -> Iterator[None]:
-  """Double precision on the processor, whatever the accelerator, and only here: training keeps its own."""
+  """Double precision on the processor, whatever the accelerator, and only here: training keeps its own.
+
+  All arrays here come from NumPy and go back to it, so JAX's transfer guard, if it is on, has nothing to find.
+  """
   try:
     device = jax.local_devices(backend="cpu")[0]
   except RuntimeError:  # JAX was told to use an accelerator alone.
     device = None
-  with jax.enable_x64(True), jax.default_device(device):
+  with jax.enable_x64(True), jax.default_device(device), jax.transfer_guard("allow"):
     yield
 
 
@@ -60,7 +63,7 @@ class Points:
 
   def __init__(self, model: Callable[[Any, Any], Any], problem: Problem, starts: int):
     self._model, self._index = model, np.asarray(problem.index)
-    self._cells = jax.tree.map(np.asarray, problem.cells)
+    self._cells = jax.tree.map(lambda a: np.reshape(a, (1,) * (3 - np.ndim(a)) + np.shape(a)), problem.cells)  # [1, K, M].
     size = np.broadcast_shapes(*(a.shape for a in jax.tree.leaves(self._cells)))
     self._size = (len(self._index), size[-1])
     self.batch = _BATCH if starts < _MANY else 4 * _BATCH

@@ -61,7 +61,7 @@ def attender(config: ModelConfig, tokens_BxT: jax.Array, end_of_document: int) -
 def document_starts(tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
   """Where in its window each token's document begins: int32 [B, T], 0 up to and with the first end-of-document token."""
   ends_BxT = jnp.pad(tokens_BxT[:, :-1] == end_of_document, ((0, 0), (1, 0)))
-  return jax.lax.cummax(jnp.where(ends_BxT, jnp.arange(tokens_BxT.shape[1]), 0), axis=1)
+  return jax.lax.cummax(jnp.where(ends_BxT, jnp.arange(tokens_BxT.shape[1])[None], 0), axis=1)
 
 
 def causal_mask(starts_BxT: jax.Array | None, length: int) -> jax.Array:
@@ -71,10 +71,10 @@ def causal_mask(starts_BxT: jax.Array | None, length: int) -> jax.Array:
   computes again in every layer.
   """
   position_T = jnp.arange(length)
-  mask_1x1xTxT = (position_T[:, None] >= position_T)[None, None]
+  mask_1x1xTxT = (position_T[:, None] >= position_T[None])[None, None]
   if starts_BxT is None:
     return mask_1x1xTxT
-  return mask_1x1xTxT & (starts_BxT[:, None, :, None] <= position_T)
+  return mask_1x1xTxT & (starts_BxT[:, None, :, None] <= position_T[None, None, None])
 
 
 class Rotation(NamedTuple):
@@ -94,9 +94,10 @@ def rotation(length: int, head_dim: int, theta: float) -> Rotation:
 @jax.custom_vjp
 def rotate(x_BxTxGxPxd: jax.Array, rotation: Rotation) -> jax.Array:
   """Turns the pairs (i, i + d/2) of every head by its position's angles. Its derivative turns back."""
-  cos_Tx1x1xh, sin_Tx1x1xh = (a[:, None, None] for a in rotation)
+  cos_1xTx1x1xh, sin_1xTx1x1xh = (a[None, :, None, None] for a in rotation)
   first, second = jnp.split(x_BxTxGxPxd.astype(jnp.float32), 2, axis=-1)
-  rotated = jnp.concatenate([first * cos_Tx1x1xh - second * sin_Tx1x1xh, second * cos_Tx1x1xh + first * sin_Tx1x1xh], axis=-1)
+  rotated = jnp.concatenate(
+      [first * cos_1xTx1x1xh - second * sin_1xTx1x1xh, second * cos_1xTx1x1xh + first * sin_1xTx1x1xh], axis=-1)
   return rotated.astype(x_BxTxGxPxd.dtype)
 
 
@@ -134,7 +135,7 @@ def _attend_backward(kept, dy_BxGxQxTxd):
   q_BxGxQxTxd, k_BxGxSxd, v_BxGxSxd, p_BxGxQxTxS, y_BxGxQxTxd = kept
   dp_BxGxQxTxS = jnp.einsum("BGQTd,BGSd->BGQTS", dy_BxGxQxTxd, v_BxGxSxd, preferred_element_type=jnp.float32)
   mean_BxGxQxTx1 = jnp.sum(dy_BxGxQxTxd.astype(jnp.float32) * y_BxGxQxTxd.astype(jnp.float32), axis=-1, keepdims=True)
-  ds_BxGxQxTxS = (p_BxGxQxTxS * (dp_BxGxQxTxS - mean_BxGxQxTx1)).astype(q_BxGxQxTxd.dtype)
+  ds_BxGxQxTxS = (p_BxGxQxTxS.astype(jnp.float32) * (dp_BxGxQxTxS - mean_BxGxQxTx1)).astype(q_BxGxQxTxd.dtype)
   return (jnp.einsum("BGQTS,BGSd->BGQTd", ds_BxGxQxTxS, k_BxGxSxd), jnp.einsum("BGQTS,BGQTd->BGSd", ds_BxGxQxTxS, q_BxGxQxTxd),
           jnp.einsum("BGQTS,BGQTd->BGSd", p_BxGxQxTxS, dy_BxGxQxTxd), None)
 

@@ -46,7 +46,7 @@ def digits(segments_BxT: jax.Array, head_dim: int) -> jax.Array:
   """
   length = segments_BxT.shape[1]
   count, c = (length - 1).bit_length(), 2.0 ** math.ceil(math.log2(_APART * head_dim**0.5 / 2) / 2)
-  digits_BxTxn = c * (2 * (segments_BxT[..., None] >> jnp.arange(count) & 1) - 1)
+  digits_BxTxn = c * (2 * (segments_BxT[..., None] >> jnp.arange(count)[None, None] & 1) - 1).astype(jnp.float32)
   wide = width(length, head_dim, documents=True) - head_dim
   return jnp.pad(digits_BxTxn, ((0, 0), (0, 0), (0, wide - count))).astype(jnp.bfloat16)
 

@@ -28,7 +28,7 @@ def token_losses(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Ar
     x_CxD, targets_C = chunk
     logits_CxV = project(x_CxD, unembed_DxV, 1, jnp.float32)
     # Not a lookup: over a vocabulary that devices share, a sum is what each adds its part to.
-    target_C = jnp.sum(jnp.where(targets_C[:, None] == jnp.arange(vocab), logits_CxV, 0), axis=1)
+    target_C = jnp.sum(jnp.where(targets_C[:, None] == jnp.arange(vocab)[None], logits_CxV, 0), axis=1)
     return jax.nn.logsumexp(logits_CxV, axis=1) - target_C
 
   chunks = rows * vocab // logits_at_once(rows, vocab)

@@ -16,20 +16,25 @@ def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def _forward(x, scale):
-  x32 = x.astype(jnp.float32)
+  x32, across = x.astype(jnp.float32), _across(scale, x)
   inverse = _by_itself(jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6))
-  return (x32 * inverse * scale).astype(x.dtype), (x, inverse, scale)
+  return (x32 * inverse * across).astype(x.dtype), (x, inverse, scale)
 
 
 def _backward(kept, dy):
   x, inverse, scale = kept
-  unit, dy32 = x.astype(jnp.float32) * inverse, dy.astype(jnp.float32)
-  along = _by_itself(jnp.mean(dy32 * scale * unit, axis=-1, keepdims=True))
-  dx = inverse * (dy32 * scale - unit * along)
+  unit, dy32, across = x.astype(jnp.float32) * inverse, dy.astype(jnp.float32), _across(scale, x)
+  along = _by_itself(jnp.mean(dy32 * across * unit, axis=-1, keepdims=True))
+  dx = inverse * (dy32 * across - unit * along)
   return dx.astype(x.dtype), jnp.sum(dy32 * unit, axis=tuple(range(x.ndim - scale.ndim)))
 
 
 rms_norm.defvjp(_forward, _backward)
+
+
+def _across(scale: jax.Array, x: jax.Array) -> jax.Array:
+  """`scale` with x's number of axes."""
+  return jnp.expand_dims(scale, range(x.ndim - scale.ndim))
 
 
 def _by_itself(row: jax.Array) -> jax.Array:

@@ -62,4 +62,4 @@ def _leaf_sum(x_Rx: jax.Array) -> jax.Array:
     place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x_Rx.shape[1:], axis)
   place = (place ^ (place >> 15)) * np.uint32(0x9E3779B1)
   factor = (place ^ (place >> 13)) * np.uint32(0x85EBCA6B) | np.uint32(1)
-  return jnp.sum(words_Rx * factor, axis=tuple(range(1, x_Rx.ndim)), dtype=jnp.uint32)
+  return jnp.sum(words_Rx * factor[None], axis=tuple(range(1, x_Rx.ndim)), dtype=jnp.uint32)

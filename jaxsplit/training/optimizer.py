@@ -84,11 +84,15 @@ def transformation(optimizer: Optimizer) -> optax.GradientTransformation:
 
 
 def _kept_as(dtype: jnp.dtype, inner: optax.GradientTransformation) -> optax.GradientTransformation:
-  """`inner` with its state's floats rounded to `dtype` between updates, which are computed in float32."""
+  """`inner` with its state's floats rounded to `dtype` between updates, which are computed in float32.
+
+  Optax raises a float to the power of its counter, which JAX's strict promotion would refuse: there it has the standard one.
+  """
   cast = lambda state, to: jax.tree.map(lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
 
   def update(gradient, state, params=None):
-    direction, state = inner.update(gradient, cast(state, jnp.float32), params)
+    with jax.numpy_dtype_promotion("standard"):
+      direction, state = inner.update(gradient, cast(state, jnp.float32), params)
     return direction, cast(state, dtype)
 
   return optax.GradientTransformation(lambda params: cast(inner.init(params), dtype), update)

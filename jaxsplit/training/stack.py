@@ -254,7 +254,7 @@ def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Sched
   keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
   params = jax.tree.map(lambda p, d: p - rate * d, state["params"], direction)
   state = {"params": keep(params, state["params"]), "moments": keep(moments, state["moments"]), "step": state["step"] + 1}
-  return state, {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite}
+  return state, {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite.astype(jnp.float32)}
 
 
 def _loss_and_gradient(spec: StackSpec, params: transformer.Params, tokens_BxT1: jax.Array):
@@ -285,7 +285,7 @@ def _sums(
   def one(batch):
     tokens_BxT1, real_B = batch
     losses_BxT, weights_BxT = _losses(spec, params, tokens_BxT1)
-    weights_BxT *= real_B[:, None]
+    weights_BxT *= real_B[:, None].astype(jnp.float32)
     sums = {"loss": jnp.sum(losses_BxT * weights_BxT)}
     if exact_match:
       sums["exact"] = jnp.sum(jnp.all(_best(spec, params, tokens_BxT1) | (weights_BxT == 0), axis=1) & real_B)
@@ -299,7 +299,7 @@ def _losses(spec: StackSpec, params: transformer.Params, tokens_BxT1: jax.Array)
   x_BxTxD, unembed_DxV = transformer.apply(spec.model, params, tokens_BxT1[:, :-1], spec.end_of_document)
   targets_BxT = tokens_BxT1[:, 1:]
   mask_T = jnp.ones(targets_BxT.shape[1]) if spec.loss_mask is None else jnp.asarray(spec.loss_mask, jnp.float32)
-  return token_losses(x_BxTxD, unembed_DxV, targets_BxT), jnp.broadcast_to(mask_T, targets_BxT.shape)
+  return token_losses(x_BxTxD, unembed_DxV, targets_BxT), jnp.broadcast_to(mask_T[None], targets_BxT.shape)
 
 
 def _best(spec: StackSpec, params: transformer.Params, tokens_BxT1: jax.Array) -> jax.Array:

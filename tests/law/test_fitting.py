@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -238,3 +239,13 @@ def test_upcycling_extrapolates_and_auto_chooses_well():
   errors = {c["form"]: c["held_out"]["mre"] for c in law.candidates}
   assert errors["interaction"] <= 0.00684 and errors["chinchilla"] == pytest.approx(0.01338, abs=1e-5)
   assert law.held_out["mre"] <= 1.1 * min(errors.values())
+
+
+def test_jaxs_debug_switches_change_nothing():
+  settings = FitSettings(form="multiplicative", bootstrap=0, starts=4)
+  plain = fit_law(effective_cells(), settings)
+  jax.clear_caches()
+  with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"), jax.transfer_guard("disallow"):
+    law = fit_law(effective_cells(), settings)
+    assert law.parameters == plain.parameters
+    assert law.predict(1e7, 1e8, [0.0, 1e7]).tolist() == plain.predict(1e7, 1e8, [0.0, 1e7]).tolist()

@@ -1,0 +1,51 @@
+"""JAX's strict promotions, which a researcher turns on to find bugs, find none in a stack's programs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxsplit.model import cudnn, splash
+from jaxsplit.model.config import Architecture
+from jaxsplit.training import fingerprint, stack
+from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.sharding import Layout, Machine
+from jaxsplit.training.stack import StackSpec
+
+MODELS = {
+    "plain": {}, "grouped": {"queries_per_kv": 2, "tie_embeddings": True, "remat": "full"},
+    "bfloat16": {"compute_dtype": "bfloat16", "qk_norm": False, "document_masking": False, "remat": "dots"}}
+
+
+@pytest.fixture(autouse=True)
+def strict():
+  with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+    yield
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_stacks_programs(model):
+  architecture = Architecture(head_dim=8, **MODELS[model])
+  spec = StackSpec(architecture.at(16, 2, 32, 8), Optimizer(moments="float32" if model == "plain" else "bfloat16"), Layout(devices=1),
+                   runs=2, runs_per_map=1, batch=4, end_of_document=0, loss_mask=(True,) * 4 + (False,) * 4, accumulation=2)
+  tokens, counts = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((2, 5, 9), (2,)))
+  state = jax.eval_shape(lambda: stack.initialize(spec, [0, 1]))
+  stack.lower_training(dataclasses.replace(spec, elsewhere=Machine("cpu", 1, 1 << 33)), 3)
+  stack.evaluate_block(spec, exact_match=True).trace(state["params"], tokens, counts)
+  for keep in (True, False):
+    jax.eval_shape(lambda one: stack.fork(spec, [one, one], [0, 3], keep), state)
+  jax.eval_shape(fingerprint.copy_with_fingerprint, state)
+
+
+def test_kernels():
+  q_BxTxGxQxd, k_BxTxGxd, segments_BxT = jnp.zeros((2, 128, 1, 2, 128)), jnp.zeros((2, 128, 1, 128)), jnp.zeros((2, 128), jnp.int32)
+
+  def by_cudnn(q, k, v):
+    return cudnn.attend(q, k, v, cudnn.digits(segments_BxT, 128), implementation="xla")
+
+  def by_splash(q, k, v):
+    return splash.attend(q, k, v, segments_BxT, interpret=True)
+
+  for attend in (by_cudnn, by_splash):
+    jax.eval_shape(jax.grad(lambda *qkv: jnp.sum(attend(*qkv)), argnums=(0, 1, 2)), q_BxTxGxQxd, k_BxTxGxd, k_BxTxGxd)
