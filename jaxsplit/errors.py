@@ -38,6 +38,11 @@ def ending(error: BaseException) -> tuple[int, str] | None:
   return None
 
 
+def in_the_way(error: OSError) -> bool:
+  """Whether something else than the disk keeps a file from being written: a folder of its name, or rights that are missing."""
+  return isinstance(error, (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
   """A clause naming the known names closest to `name`: '; did you mean a or b?', or all when few, or nothing."""
   known = sorted(set(known))

@@ -19,7 +19,7 @@ from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.law import FitSettings
 from jaxsplit.model.config import Architecture
-from jaxsplit.report.page import write_report
+from jaxsplit.report.page import try_report
 from jaxsplit.split import experiment
 from jaxsplit.split.experiment import Experiment, Settings
 from jaxsplit.split.probe import Probe
@@ -56,11 +56,15 @@ def run(given: cli.Settings, settings: Settings) -> int:
         store = read_store(given, workdir, progress)
         findings = experiment.run(settings, store, workdir, progress, interruption)
         progress.stage("writing the report")
-        report = hosts.share(lambda: str(write_report(workdir.path)))
+        try:
+          report = hosts.share(lambda: try_report(workdir.path, progress.say))
+        finally:
+          if findings.summary:
+            progress.say(f"\n{findings.summary}\n")
     except Interrupted:
       progress.say(f"stopped and saved; the same command goes on from here (exit code {RETRY_EXIT_CODE})")
       return RETRY_EXIT_CODE
-  progress.say(f"\n{findings.summary}\n\nreport: {report}" if findings.summary else f"report: {report}")
+  progress.say(report)
   return 0
 
 

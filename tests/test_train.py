@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -67,6 +68,29 @@ def test_again_recomputes_nothing(corpus, finished):
   before = [(finished / name).read_bytes() for name in names]
   assert train.main(arguments(corpus, finished)) == 0
   assert [(finished / name).read_bytes() for name in names] == before
+
+
+@pytest.mark.parametrize("part", ["chapters.closing", "training_figures.spending", "page.answer"])
+def test_a_report_that_fails_costs_neither_the_closing_table_nor_the_exit_code(corpus, finished, tmp_path, monkeypatch, capsys, part):
+  workdir = shutil.copytree(finished, tmp_path / "w")
+
+  def fails(*_):
+    raise KeyError("retry")
+
+  monkeypatch.setattr(f"jaxsplit.report.{part}", fails)
+  assert train.main(arguments(corpus, workdir)) == 0
+  said = capsys.readouterr().out
+  assert re.search(r"^recommended split of .*\n(.*\n)*mean ", said, re.MULTILINE) and said.endswith(f"report: {workdir / 'report.html'}\n")
+  assert re.search(r"^report: .*\(KeyError: 'retry', jaxsplit/.*\.py:\d+\)+; nothing that was measured is lost$", said, re.MULTILINE)
+
+
+def test_a_run_that_is_trained_again_is_told_of_in_the_report(corpus, tmp_path, capsys):
+  workdir = tmp_path / "w"
+  assert train.main(arguments(corpus, workdir, "--gin.Experiment.sizes=()", "--gin.Experiment.target=(8, 1)",
+                              "--gin.Training.spike=0.001", "--gin.Optimizer.warmup_tokens=0", "--gin.Probe.rates=(0.3,)")) == 0
+  said, page = capsys.readouterr().out, (workdir / "report.html").read_text()
+  assert "trained again" in said and "could not be written" not in said + page
+  assert "<td>retry, full</td>" in page
 
 
 def test_interrupted_and_started_again_equals_uninterrupted(corpus, tmp_path):

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
+from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
+from jaxsplit.errors import in_the_way
 from jaxsplit.files import write_atomic
 from jaxsplit.report import html, style
 
 
-@dataclasses.dataclass(frozen=True)
 class Album:
-  """Where figures are kept as SVG files besides standing in the page; None keeps none."""
+  """The figures of a page, as SVG."""
 
-  folder: pathlib.Path | None
+  def __init__(self):
+    self._figures: dict[str, str] = {}
 
   def show(self, name: str, figure: Figure, caption: str) -> str:
-    """The HTML of a figure, after writing it to NAME.svg."""
-    svg = style.to_svg(figure)
-    if self.folder is not None:
-      self.folder.mkdir(exist_ok=True)
-      write_atomic(self.folder / f"{name}.svg", svg)
-    return html.figure(style.inline(svg), caption)
+    """The HTML of a figure."""
+    self._figures[name] = style.to_svg(figure)
+    return html.figure(style.inline(self._figures[name]), caption)
+
+  def keep(self, folder: pathlib.Path, say: Callable[[str], None]) -> None:
+    """Writes all figures to FOLDER/NAME.svg. One that something is in the way of stands in the page alone, which `say` is told.
+
+    Raises:
+      OSError: the disk is full or lost.
+    """
+    try:
+      folder.mkdir(exist_ok=True)
+      for name, svg in self._figures.items():
+        write_atomic(folder / f"{name}.svg", svg)
+    except OSError as error:
+      if not in_the_way(error):
+        raise
+      say(f"report: {error.filename} cannot be written ({error.strerror}); the figures are in the page alone")

@@ -140,7 +140,7 @@ def curves(evidence: Evidence, album: Album) -> Parts:
   lines = training_figures.read_curves(read_metrics(evidence.path / "metrics.jsonl"), evidence.ledger, evidence.batch_tokens)
   if not lines:
     raise Missing("The grid's training is not finished yet, so there are no loss curves.")
-  params = {entry["leg"].split("/")[0]: entry["params"] for entry in evidence.ledger["entries"]}
+  params = {entry["size"]: entry["params"] for entry in evidence.ledger["entries"]}
   return [album.show("loss_curves", training_figures.loss_curves(lines, params), (
       "Training loss, smoothed, the mean over replicas and domains. Experts leave the trunk at its snapshots, without a jump if "
       "the fork is clean, and each measured cell ends in its own cooldown, where the loss falls once more."))]
@@ -161,21 +161,21 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
   if evidence.ledger is None:
     raise Missing(_UNTRAINED)
   totals = evidence.ledger["totals"]
-  everything = {column: sum(total[column] for total in totals.values()) for column in ("tokens", "flops")}
+  everything = {column: sum(total[column] for total in totals) for column in ("tokens", "flops")}
   rows = [[name, f"{total['tokens']:,.0f}", style.scientific(total["flops"])] for name, total in (
-      *((training_figures.stage_name(key), total) for key, total in totals.items()), ("all training", everything))]
+      *((training_figures.stage_name(total), total) for total in totals), ("all training", everything))]
   return [album.show("ledger", training_figures.spending(totals), (
       "Where the training went: probe (learning rates), grid (the law's cells), proof (the recommended split and its rivals at "
-      "the target size). Percentages are of all training.")),
+      "the target size), and retry, if runs diverged and were trained again. Percentages are of all training.")),
           html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]
 
 
 def speed(evidence: Evidence, album: Album) -> Parts:
   """How fast training went, and where its time went."""
-  stretches = sorted(read_telemetry(evidence.path / _TELEMETRY), key=lambda s: (s.params, s.leg.split("/")[0]))
+  stretches = sorted(read_telemetry(evidence.path / _TELEMETRY), key=lambda s: (s.params, s.size))
   total = lambda name: sum(getattr(stretch, name) for stretch in stretches)
   peak = lambda name: max((getattr(stretch, name) or 0 for stretch in stretches))
-  groups = [(size, list(group)) for size, group in itertools.groupby(stretches, key=lambda s: s.leg.split("/")[0])]
+  groups = [(size, list(group)) for size, group in itertools.groupby(stretches, key=lambda s: s.size)]
   rows = [_speeds(size, group) for size, group in (*groups, ("all", stretches))]
   columns = [name for name in rows[0] if name != "MFU" or any(row["MFU"] for row in rows)]
   kinds = " and ".join(f"{count:,} x {kind}" for kind, count in sorted(

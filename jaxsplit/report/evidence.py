@@ -24,7 +24,7 @@ class Evidence:
     domains: names of the domains that anything was measured on.
     grid, proof, probe: measured cells: the law's data; at the target size; of learning rates. Diverged ones are left out.
     diverged: how many were left out.
-    ledger: totals and entries of tokens and FLOPs.
+    ledger: totals and entries of tokens and FLOPs, as `split.ledger` writes them.
     law, plan: as fitted and read off it.
   """
 
@@ -52,7 +52,7 @@ class Evidence:
   @property
   def finished(self) -> bool:
     """Whether all that was to be trained and planned is there."""
-    proven = self.ledger is not None and any(key.startswith("proof/") for key in self.ledger["totals"])
+    proven = self.ledger is not None and any(total["stage"] == "proof" for total in self.ledger["totals"])
     return proven and (not self.experiment["sizes"] or (self.law is not None and self.plan is not None))
 
   @property

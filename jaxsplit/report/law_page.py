@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,26 +12,29 @@ import jaxsplit
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
 from jaxsplit.law import Cells, Law, plan_split
-from jaxsplit.report import html, law_figures
+from jaxsplit.report import html, law_figures, resilient
 from jaxsplit.report.album import Album
 from jaxsplit.report.comparison import comparison
 from jaxsplit.report.law_text import candidates_table, law_parts, rule_text
 
 
-def write_law_page(path: str | os.PathLike, law: Law, cells: Cells) -> pathlib.Path:
+def write_law_page(path: str | os.PathLike, law: Law, cells: Cells, say: Callable[[str], None] = print) -> pathlib.Path:
   """Writes the page to `path` and returns it. Figures whose axes the cells do not vary are left out.
+
+  A chapter that fails says so in its place, and to `say`.
 
   Raises:
     InputError: `path` cannot be written.
   """
-  album = Album(None)
-  sections = [("law", "The law", law_parts(law)), ("candidates", "Forms compared", [candidates_table(law)]),
-              ("agreement", "Predicted and measured", _agreement(law, cells, album)),
-              ("profiles", "How sure the constants are", [_profiles(law, album)])]
+  album = Album()
+  chapters = [("law", "The law", lambda: law_parts(law)), ("candidates", "Forms compared", lambda: [candidates_table(law)]),
+              ("agreement", "Predicted and measured", lambda: _agreement(law, cells, album)),
+              ("profiles", "How sure the constants are", lambda: [_profiles(law, album)])]
   if all(len(np.unique(tokens[tokens > 0])) > 1 for tokens in (cells.seed_tokens, cells.expert_tokens)):
-    sections.append(("split", "Splitting tokens", _splits(law, cells, album)))
+    chapters.append(("split", "Splitting tokens", lambda: _splits(law, cells, album)))
   if len(np.unique(cells.params)) > 2:
-    sections.append(("isoflops", "Sizes at equal compute", [_isoflops(law, cells, album)]))
+    chapters.append(("isoflops", "Sizes at equal compute", lambda: [_isoflops(law, cells, album)]))
+  sections = [(name, title, resilient.chapter(title, write, say)) for name, title, write in chapters]
   source = cells.source.get("file", "cells")
   title = f"The split law of {pathlib.Path(source).name}"
   page = html.page(title, meta=f"jaxsplit {jaxsplit.__version__} · {source}", answer=_answer(law), sections=sections)

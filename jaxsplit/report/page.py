@@ -5,38 +5,58 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
 import jaxsplit
+from jaxsplit.errors import in_the_way
 from jaxsplit.files import write_atomic
-from jaxsplit.report import html
+from jaxsplit.report import html, resilient
 from jaxsplit.report.album import Album
 from jaxsplit.report.chapters import Missing, chapters
 from jaxsplit.report.evidence import Evidence, read_evidence
 
 
-def write_report(workdir: str | os.PathLike) -> pathlib.Path:
+def try_report(workdir: str | os.PathLike, say: Callable[[str], None]) -> str:
+  """`write_report`, and a line on where the page is, or why there is none: what was measured does not depend on it.
+
+  Raises:
+    OSError: the disk is full or lost.
+  """
+  try:
+    return f"report: {write_report(workdir, say)}"
+  except Exception as error:
+    if isinstance(error, OSError) and not in_the_way(error):
+      raise
+    return f"report: not written ({resilient.why(error)}); nothing that was measured is lost, and the same command tries again"
+
+
+def write_report(workdir: str | os.PathLike, say: Callable[[str], None] = print) -> pathlib.Path:
   """Writes figures/*.svg and report.html into a work directory, as far as its experiment got, and returns the page's path.
+
+  A chapter that fails says so in its place, and to `say`.
 
   Raises:
     InputError: the directory holds no experiment, or a damaged file.
+    OSError: the page cannot be written.
   """
   path = pathlib.Path(workdir)
-  evidence, album = read_evidence(path), Album(path / "figures")
+  evidence, album = read_evidence(path), Album()
   written, missing = [], []
   for name, title, write in chapters(evidence):
     try:
-      written.append((name, title, write(evidence, album)))
+      written.append((name, title, resilient.chapter(title, lambda: write(evidence, album), say, passes=Missing)))
     except Missing as reason:
       missing.append(str(reason))
   notes = []
   if missing:
     notes.append("This experiment is not finished. " * (not evidence.finished) + " ".join(dict.fromkeys(missing)))
   if evidence.diverged:
-    notes.append(f"Left out of everything below: {evidence.diverged:,} cells whose loss is not finite.")
+    notes.append(f"Left out of everything below: {evidence.diverged:,} cells of runs that diverged.")
   meta = f"jaxsplit {jaxsplit.__version__} · {path.resolve().name}"
-  page = html.page(_title(evidence), meta=meta, answer=answer(evidence), notes=notes, sections=written)
+  page = html.page(_title(evidence), meta=meta, answer=resilient.sentence(lambda: answer(evidence), say), notes=notes, sections=written)
+  album.keep(path / "figures", say)
   write_atomic(path / "report.html", page)
   return path / "report.html"
 

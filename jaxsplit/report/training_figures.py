@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxsplit.report.style import AMBER, BLUE, GREEN, MARKERS, MUTED, ORANGE, PA
 
 _PHASES = {"trunk": ("trunk", BLUE, 1.8), "full": ("trunk, cooling down", SKY, 1.3), "branch": ("experts", PINK, 1.2),
            "cooldown": ("experts, cooling down", ORANGE, 1.2)}
-_STAGES = {"probe": AMBER, "grid": BLUE, "proof": GREEN}
+_STAGES = {"probe": AMBER, "grid": BLUE, "proof": GREEN, "retry": ORANGE}
 _NEAR = 2.0  # Nats above a size's best within which the probe's losses are shown.
 _STRETCHES = 100  # Points of a smoothed curve as long as the longest run.
 
@@ -40,30 +40,21 @@ class Curve:
 
 
 def read_curves(metrics: Iterable[dict[str, Any]], ledger: dict[str, Any], batch_tokens: int) -> list[Curve]:
-  """The loss curves of the legs that the ledger knows, which are the finished ones; probes have their own figure.
-
-  Leg names say where a leg ends: SIZE/trunk/STEP, SIZE/full/STEP and SIZE/experts-FORK-FORK.../KIND-STEP, where the experts'
-  steps count from their fork and their runs stand in the order of their forks.
-  """
-  steps = {entry["leg"]: entry["steps"] for entry in ledger["entries"] if entry["stage"] not in ("probe", "retry")}
+  """The loss curves of the legs that the ledger knows, which are the finished ones; probes have their own figure."""
+  known = {entry["leg"]: entry for entry in ledger["entries"] if entry["stage"] not in ("probe", "retry")}
   losses: dict[str, list[np.ndarray]] = {}
   for line in metrics:
-    if line["leg"] in steps:
+    if line["leg"] in known:
       losses.setdefault(line["leg"], []).append(np.array(line["loss"], float))
   stretches: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = {}
   for leg, blocks in losses.items():
-    size, stem, last = leg.split("/")
-    forks, phase, end = [0], stem, last
-    if stem.startswith("experts-"):
-      forks = [int(fork) for fork in stem.split("-")[1:]]
-      phase, end = last.split("-")
-    loss = np.concatenate(blocks)
-    first = int(end) - steps[leg] + 1
-    loss = np.ma.masked_invalid(loss.reshape(len(loss), len(forks), -1)).mean(axis=2).filled(np.nan)
-    for column, fork in enumerate(forks):
+    size, phase, begins = known[leg]["size"], known[leg]["phase"], np.array(known[leg]["begins"])
+    loss_SxR = np.ma.masked_invalid(np.concatenate(blocks))
+    for begin in np.unique(begins):  # Runs that descend from one snapshot.
+      loss_S = loss_SxR[:, begins == begin].mean(axis=1).filled(np.nan)
       # The trunk's legs follow one another: they are one curve.
-      key = (size, phase, "" if phase == "trunk" else leg, fork)
-      stretches.setdefault(key, []).append(((fork + first + np.arange(len(loss))) * batch_tokens, loss[:, column]))
+      key = (size, phase) if phase == "trunk" else (size, phase, leg, begin)
+      stretches.setdefault(key, []).append(((begin + 1 + np.arange(len(loss_S))) * batch_tokens, loss_S))
   curves = [Curve(size, phase, *map(np.concatenate, zip(*sorted(parts, key=lambda part: part[0][0]))))
             for (size, phase, *_), parts in stretches.items()]
   stretch = max((curve.tokens[-1] for curve in curves), default=0) / _STRETCHES
@@ -128,19 +119,19 @@ def probe(evidence: Evidence) -> Figure:
 
 
 @style.styled
-def spending(totals: dict[str, dict[str, float]]) -> Figure:
+def spending(totals: Sequence[dict[str, Any]]) -> Figure:
   """Tokens and FLOPs of every stage and phase, as bars."""
-  names = list(totals)[::-1]
-  power = math.floor(math.log10(max(total["flops"] for total in totals.values())))
+  totals = totals[::-1]
+  power = math.floor(math.log10(max(total["flops"] for total in totals)))
   scales = {"tokens": 1, "flops": 10**power}
-  figure, panels = style.panels(2, height=0.8 + 0.27 * len(names))
+  figure, panels = style.panels(2, height=0.8 + 0.27 * len(totals))
   for axes, column, label in zip(panels, scales, ("training tokens", f"training FLOPs, {style.power_of_ten(power)}")):
-    values = [totals[name][column] / scales[column] for name in names]
-    bars = axes.barh(range(len(names)), values, height=0.62, color=[_STAGES[name.split("/")[0]] for name in names])
+    values = [total[column] / scales[column] for total in totals]
+    bars = axes.barh(range(len(totals)), values, height=0.62, color=[_STAGES[total["stage"]] for total in totals])
     share = [f"{value / sum(values):.0%}" for value in values]
     axes.bar_label(bars, share, padding=3, fontsize=8.5)
     axes.set(xlabel=label, xlim=(0, 1.15 * max(values)))
-    axes.set_yticks(range(len(names)), map(stage_name, names) if axes is panels[0] else [""] * len(names))
+    axes.set_yticks(range(len(totals)), map(stage_name, totals) if axes is panels[0] else [""] * len(totals))
     axes.grid(False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: style.number(value))
@@ -156,7 +147,6 @@ def _smooth(curve: Curve, stretch: float) -> Curve:
                              loss=np.array([np.nanmean(curve.loss[b]) for b in bins]))
 
 
-def stage_name(key: str) -> str:
-  """A key of the ledger's totals in words: "grid/trunk" -> "grid, trunk"."""
-  stage, phase = key.split("/")
-  return stage if stage == phase else f"{stage}, {phase}"
+def stage_name(total: dict[str, Any]) -> str:
+  """What one of the ledger's totals is of, in words: "grid, trunk"."""
+  return total["stage"] if total["stage"] == total["phase"] else f"{total['stage']}, {total['phase']}"

@@ -10,21 +10,25 @@ from jaxsplit.split.tree import Leg
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One leg's spending.
+  """One leg's spending, with all that a report has to know of the leg: names are for people.
 
   Attributes:
     stage: probe, grid or proof; retry for stretches trained again because a run had diverged.
-    leg, phase, params: which leg.
+    leg: its name, by which metrics and telemetry know it.
+    size, phase, params: of the leg's model, and what kind of leg it is.
     runs, steps: of its stack.
+    begins: of each run, the steps of its life before the leg.
     tokens, flops: of all its runs together.
   """
 
   stage: str
   leg: str
+  size: str
   phase: str
   params: int
   runs: int
   steps: int
+  begins: tuple[int, ...]
   tokens: int
   flops: float
 
@@ -34,16 +38,17 @@ def entries(stage: str, legs: Sequence[Leg], batch_tokens: int) -> list[Entry]:
   out = []
   for leg in legs:
     tokens = len(leg.runs) * leg.steps * batch_tokens
-    out.append(Entry(stage, leg.name, leg.phase, leg.model.params, len(leg.runs), leg.steps, tokens, tokens * leg.model.flops_per_token))
+    out.append(Entry(stage, leg.name, leg.size, leg.phase, leg.model.params, len(leg.runs), leg.steps,
+                     tuple(run.born for run in leg.runs), tokens, tokens * leg.model.flops_per_token))
   return out
 
 
 def as_json(ledger: Iterable[Entry]) -> dict:
-  """The ledger with its totals per stage and phase."""
+  """The ledger with its totals, one record for each stage and phase."""
   ledger = list(ledger)
-  totals: dict[str, dict[str, float]] = {}
+  totals: dict[tuple[str, str], dict] = {}
   for entry in ledger:
-    total = totals.setdefault(f"{entry.stage}/{entry.phase}", {"tokens": 0, "flops": 0.0})
+    total = totals.setdefault((entry.stage, entry.phase), {"stage": entry.stage, "phase": entry.phase, "tokens": 0, "flops": 0.0})
     total["tokens"] += entry.tokens
     total["flops"] += entry.flops
-  return {"totals": totals, "entries": [dataclasses.asdict(entry) for entry in ledger]}
+  return {"totals": list(totals.values()), "entries": [dataclasses.asdict(entry) for entry in ledger]}

@@ -85,7 +85,7 @@ def probe_legs(
       runs = tuple(
           Run(i, replica, 0, None, rate, 0, 0, (steps - cooldown(steps, 0), steps), 0, Point(steps, 0, "probe"))
           for i, (rate, replica) in enumerate((rate, replica) for rate in probe.rates for replica in range(probe.replicas)))
-      legs.append(Leg(f"{name}/probe/{steps}", "probe", model, (), runs, steps))
+      legs.append(Leg(f"{name}/probe/{steps}", name, "probe", model, (), runs, steps))
   return legs
 
 

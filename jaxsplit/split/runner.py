@@ -204,7 +204,7 @@ class Runner:
       self._trace.end()
       if trained and hosts.is_lead():
         self._workdir.telemetry.record(
-            leg.name, spec, runs=len(leg.runs), first_step=start.done, steps=trained, clock=clock)
+            leg.name, leg.size, spec, runs=len(leg.runs), first_step=start.done, steps=trained, clock=clock)
 
   def _domains(self, run: Run) -> tuple[str, ...]:
     """What the run's cell is measured on."""

@@ -62,6 +62,7 @@ class Leg:
 
   Attributes:
     name: unique, and the folder of its snapshots.
+    size: name of the model's shape.
     phase: probe, trunk, full (a cooldown on the mixture), branch (experts at constant rate) or cooldown (of experts).
     parents: legs whose final stacks are concatenated and gathered from; none is fresh weights.
     steps: how many.
@@ -70,6 +71,7 @@ class Leg:
   """
 
   name: str
+  size: str
   phase: Literal["probe", "trunk", "full", "branch", "cooldown"]
   model: ModelConfig
   parents: tuple[str, ...]
@@ -137,12 +139,12 @@ def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int]) -> tuple[l
   legs, at, here = [], {}, 0
   for stop in sorted(stops - {0}):
     at[stop] = f"{shape.name}/trunk/{stop}"
-    legs.append(Leg(at[stop], "trunk", shape.model, (at[here],) if here else (), tuple(
+    legs.append(Leg(at[stop], shape.name, "trunk", shape.model, (at[here],) if here else (), tuple(
         Run(i, r, s, None, shape.learning_rate, here, here, (0, 0), 0, None) for i, (r, s) in enumerate(runs)), stop - here))
     here = stop
   for point in full:
     begin = starts[point] if starts[point] in at else max((stop for stop in at if stop <= starts[point]), default=0)
-    legs.append(Leg(f"{shape.name}/full/{point.seed_steps}", "full", shape.model, (at[begin],) if begin else (), tuple(
+    legs.append(Leg(f"{shape.name}/full/{point.seed_steps}", shape.name, "full", shape.model, (at[begin],) if begin else (), tuple(
         Run(i, r, s, None, shape.learning_rate, begin, begin, (starts[point], point.seed_steps), 0, point,
             shape.domains[s] if shape.seeds > 1 else None)
         for i, (r, s) in enumerate(runs)), point.seed_steps - begin, keep=shape.keep))
@@ -165,7 +167,8 @@ def _experts(shape: Shape, seeds: Sequence[int], points: dict[int, dict[int, Poi
           replica=replica, seed_index=index, domain=shape.domains[k], learning_rate=shape.learning_rate, born=seed + begin,
           first_batch=begin, decay=(seed + decays[seed], seed + end) if decays else (0, 0),
           rewarm=0 if shape.keep_moments else seed, point=points[seed][end] if measured else None))
-    return Leg(f"{name}/{suffix}", phase, shape.model, parents, tuple(runs), end - begin, forks and bool(parents), measured and shape.keep)
+    return Leg(f"{name}/{suffix}", shape.name, phase, shape.model, parents, tuple(runs), end - begin, forks and bool(parents),
+               measured and shape.keep)
 
   lengths = sorted(points[seeds[0]])
   # A cooldown may start at other steps for other D: the leg begins at the earliest, each run decays at its own.

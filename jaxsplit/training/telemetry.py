@@ -29,7 +29,7 @@ class Stretch:
 
   Attributes:
     leg, first_step, steps: which steps of which leg.
-    runs, params: of its stack: R without idle rows, and N.
+    size, runs, params: of its stack: the name of the model's shape, R without idle rows, and N.
     tokens: of all its runs.
     tokens_per_second, flops_per_second: tokens and model FLOPs (`ModelConfig.flops_per_token`) over the next four times together.
     mfu: flops_per_second as a share of what the devices can do at best; None where that is not known.
@@ -46,6 +46,7 @@ class Stretch:
   """
 
   leg: str
+  size: str
   first_step: int
   steps: int
   runs: int
@@ -97,8 +98,8 @@ class Telemetry:
     self._path = path
     self._seen = compilations()
 
-  def record(self, leg: str, spec: StackSpec, *, runs: int, first_step: int, steps: int, clock: Clock) -> None:
-    """Records that `steps` steps from `first_step` on were trained; `clock` has the laps of `loop.train`, and `compiler`."""
+  def record(self, leg: str, size: str, spec: StackSpec, *, runs: int, first_step: int, steps: int, clock: Clock) -> None:
+    """Records that `steps` steps of a leg of that size were trained from `first_step` on; `clock` has the laps of `loop.train`, and `compiler`."""
     now, seen = compilations(), self._seen
     self._seen = now
     spent = {name: clock.seconds.get(name, 0.0) for name in ("data", "dispatch", "device", "other")}
@@ -107,7 +108,7 @@ class Telemetry:
     flops, peak = tokens * spec.model.flops_per_token / seconds, peak_flops(spec)
     devices = list(spec.mesh.local_devices)
     self._append(Stretch(
-        leg, first_step, steps, runs, spec.model.params, tokens, tokens / seconds, flops, peak and flops / peak,
+        leg, size, first_step, steps, runs, spec.model.params, tokens, tokens / seconds, flops, peak and flops / peak,
         devices[0].device_kind, spec.mesh.size, *spent.values(), clock.seconds.get("compiler", 0.0),
         now.compiled - seen.compiled, now.loaded - seen.loaded, now.seconds - seen.seconds, _device_peak_bytes(devices),
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)))

@@ -39,7 +39,7 @@ def cell(params: int, seed: int, expert: int, domain: str, role: str, replica: i
 def stretch(leg: str, steps: int, runs: int, **changes) -> Stretch:
   """Training at 1,000 tokens/s, half of the time spent waiting for the devices."""
   seconds = steps * runs * BATCH / 1000
-  value = Stretch(leg, 0, steps, runs, 10_000, steps * runs * BATCH, 1000.0, 6e7, None, "cpu", 2, 0.1 * seconds, 0.25 * seconds,
+  value = Stretch(leg, leg.split("/")[0], 0, steps, runs, 10_000, steps * runs * BATCH, 1000.0, 6e7, None, "cpu", 2, 0.1 * seconds, 0.25 * seconds,
                   0.5 * seconds, 0.15 * seconds, 3.0, 2, 1, 4.0, None, 5 * 10**8)
   return dataclasses.replace(value, **changes)
 
@@ -78,11 +78,14 @@ def finished(tmp_path_factory) -> pathlib.Path:
     metrics.append(leg, 0, {"loss": 3 - np.linspace(0, 1, steps)[:, None] + 0.1 * np.arange(runs)})
   metrics.close()
   (path / "telemetry.jsonl").write_text("".join(json.dumps(vars(stretch(leg, *size))) + "\n" for leg, size in legs.items()))
-  entry = lambda leg: {"stage": "probe" if "probe" in leg else "grid", "leg": leg, "phase": leg.split("/")[1], "params": 10_000,
-                       "runs": legs[leg][1], "steps": legs[leg][0], "tokens": 1, "flops": 1.0}
-  write_json(path / "ledger.json", {"entries": [entry(leg) for leg in legs], "totals": {
-      "probe/probe": {"tokens": 600_000, "flops": 2e10}, "grid/trunk": {"tokens": 900_000, "flops": 3e10},
-      "proof/branch": {"tokens": 500_000, "flops": 5e10}}})
+  begins = dict(zip(legs, ([0] * 3, [0], [250], [200], [250] * 3 + [500] * 3, [322] * 3 + [572] * 3)))
+  entry = lambda leg: {"stage": "probe" if "probe" in leg else "grid", "leg": leg, "size": "d16-l2",
+                       "phase": "branch" if "branch" in leg else "cooldown" if "cooldown" in leg else leg.split("/")[1],
+                       "params": 10_000, "runs": legs[leg][1], "steps": legs[leg][0], "begins": begins[leg], "tokens": 1, "flops": 1.0}
+  total = lambda stage, phase, tokens, flops: {"stage": stage, "phase": phase, "tokens": tokens, "flops": flops}
+  write_json(path / "ledger.json", {"entries": [entry(leg) for leg in legs], "totals": [
+      total("probe", "probe", 600_000, 2e10), total("grid", "trunk", 900_000, 3e10), total("proof", "branch", 400_000, 4e10),
+      total("retry", "branch", 100_000, 1e10)]})
   return path
 
 

@@ -55,5 +55,5 @@ def test_the_probe_marks_the_rate_of_every_size(finished):
 
 def test_spending_is_in_proportion(finished):
   left, right = training_figures.spending(read_evidence(finished).ledger["totals"]).axes
-  assert [text.get_text() for text in right.texts] == ["50%", "30%", "20%"]
-  assert [text.get_text() for text in left.get_yticklabels()] == ["proof, branch", "grid, trunk", "probe"]
+  assert [text.get_text() for text in right.texts] == ["10%", "40%", "30%", "20%"]
+  assert [text.get_text() for text in left.get_yticklabels()] == ["retry, branch", "proof, branch", "grid, trunk", "probe"]

@@ -1,0 +1,54 @@
+"""Writing that survives its own faults: a chapter that cannot be drawn must not cost what was measured."""
+
+from __future__ import annotations
+
+import pathlib
+import traceback
+from collections.abc import Callable
+
+import jaxsplit
+from jaxsplit.errors import InputError
+from jaxsplit.report import html
+
+_PACKAGE = pathlib.Path(jaxsplit.__file__).parent
+_LONGEST = 200  # Characters of a reason.
+
+
+def chapter(title: str, write: Callable[[], list[str]], say: Callable[[str], None], passes: type[Exception] | tuple = ()) -> list[str]:
+  """A chapter's HTML parts; where writing it fails, a sentence that says so in its place, and to `say`.
+
+  Args:
+    title: of the chapter.
+    write: makes the parts.
+    say: told in one line.
+    passes: exceptions that are no failures, and raised.
+  """
+  try:
+    return write()
+  except passes:
+    raise
+  except Exception as error:
+    reason = why(error)
+    say(f"report: the chapter {title!r} could not be written ({reason}); nothing that was measured is lost")
+    return [html.paragraph(f"This chapter could not be written ({reason}). Nothing that was measured is lost.")]
+
+
+def sentence(write: Callable[[], str], say: Callable[[str], None]) -> str:
+  """A sentence, or one on why there is none, which `say` is told too."""
+  try:
+    return write()
+  except Exception as error:
+    reason = f"What was found could not be put in a sentence ({why(error)})."
+    say(f"report: {reason[0].lower()}{reason[1:-1]}; nothing that was measured is lost")
+    return reason
+
+
+def why(error: Exception) -> str:
+  """What went wrong, and in which line of this package, where it is no message for users."""
+  words = " ".join(str(error).split())
+  words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
+  if isinstance(error, InputError):
+    return words
+  frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in pathlib.Path(frame.filename).parents]
+  at = f", {pathlib.Path(frames[-1].filename).relative_to(_PACKAGE.parent).as_posix()}:{frames[-1].lineno}" if frames else ""
+  return f"{type(error).__name__}: {words}{at}"
