@@ -26,7 +26,8 @@ from typing import Any
 import gin
 from gin import config_parser
 
-from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, InputError, ending, nearest
+from jaxsplit import signals, streams
+from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, InputError, Interrupted, ending, nearest
 
 _UNSET = object()
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -129,24 +130,24 @@ def parse(
 
 
 def run(door: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
-  """Runs a door's main to its exit code: InputError becomes one line on stderr and code 2, a fault of a disk code 74."""
-  # Paths that a user's shell closes (`| head`) are no error of ours.
+  """Runs a door's main to its exit code, by errors.ending; what is expected there is one line on stderr."""
+  streams.never_fail()
   try:
-    code = door(None) or 0
-  except BrokenPipeError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    code = 1
-  except (InputError, OSError) as error:
+    with signals.handled(_interrupt):
+      code = door(None) or 0
+  except (InputError, OSError, Interrupted) as error:
     code, line = ending(error)
     print(f"jaxsplit: {line}", file=sys.stderr)
-  except KeyboardInterrupt:
-    code = 130  # 128 + SIGINT, as shells have it.
   if code in (RETRY_EXIT_CODE, FAULT_EXIT_CODE):
     # All is durable, or cannot be made so; the interpreter would wait for a program that is being compiled.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
   sys.exit(code)
+
+
+def _interrupt() -> typing.NoReturn:
+  raise Interrupted
 
 
 def _take_gin_bindings(argv: list[str], settings: Sequence[type]) -> tuple[list[str], list[str]]:

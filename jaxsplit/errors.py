@@ -32,6 +32,8 @@ def ending(error: BaseException) -> tuple[int, str] | None:
   """The exit code and the one line that an expected error ends a door with; None where it needs a traceback."""
   if isinstance(error, InputError):
     return 2, str(error)
+  if isinstance(error, Interrupted):
+    return RETRY_EXIT_CODE, f"stopped; the same command goes on from here (exit code {RETRY_EXIT_CODE})"
   if isinstance(error, OSError):
     where = f"{error.filename}: " if error.filename else ""
     return FAULT_EXIT_CODE, f"{where}{error.strerror or error}; when that is mended, the same command goes on from here"

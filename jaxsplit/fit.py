@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+from jaxsplit import signals
+
+signals.end_at_once(__name__)  # The imports below take seconds.
+
+# ruff: noqa: E402
 import dataclasses
 import pathlib
 from collections.abc import Sequence

@@ -6,6 +6,11 @@ Running it again with the same settings and files opens what is there.
 
 from __future__ import annotations
 
+from jaxsplit import signals
+
+signals.end_at_once(__name__)  # The imports below take seconds.
+
+# ruff: noqa: E402
 from collections.abc import Sequence
 
 from jaxsplit import cli

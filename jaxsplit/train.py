@@ -7,6 +7,11 @@ command again finishes what is missing and recomputes nothing.
 
 from __future__ import annotations
 
+from jaxsplit import signals
+
+signals.end_at_once(__name__)  # The imports below take seconds.
+
+# ruff: noqa: E402
 import dataclasses
 from collections.abc import Sequence
 

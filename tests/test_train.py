@@ -17,11 +17,10 @@ from jaxsplit import train
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.tokenizer import Tokenization
-from jaxsplit.errors import InputError
+from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.split import guards
 from jaxsplit.split.cells import read_cells
-from jaxsplit.training.interruption import RETRY_EXIT_CODE
 from jaxsplit.training.metrics import read_metrics
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from collections.abc import Iterator
-from types import FrameType
 
-from jaxsplit.errors import RETRY_EXIT_CODE, Interrupted
+from jaxsplit import signals
+from jaxsplit.errors import Interrupted
 from jaxsplit.training import hosts
 
 
@@ -23,16 +21,14 @@ class Interruption:
   def __init__(self):
     self.requested = False
     self._deferred = False
-    self._previous: dict[int, object] = {}
+    self._handled = signals.handled(self._act)
 
   def __enter__(self) -> Interruption:
-    for number in (signal.SIGINT, signal.SIGTERM):
-      self._previous[number] = signal.signal(number, self._handle)
+    self._handled.__enter__()
     return self
 
-  def __exit__(self, *_) -> None:
-    for number, handler in self._previous.items():
-      signal.signal(number, handler)
+  def __exit__(self, *raised) -> None:
+    self._handled.__exit__(*raised)
 
   @contextlib.contextmanager
   def deferred(self) -> Iterator[None]:
@@ -53,9 +49,7 @@ class Interruption:
     if self.agreed():
       raise Interrupted
 
-  def _handle(self, number: int, frame: FrameType | None) -> None:
-    if self.requested:
-      os._exit(RETRY_EXIT_CODE)
+  def _act(self) -> None:
     self.requested = True
     hosts.ask_to_stop()
     if not self._deferred and hosts.acts_alone():

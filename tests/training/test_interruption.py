@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from jaxsplit.training import interruption
-from jaxsplit.training.interruption import RETRY_EXIT_CODE, Interrupted, Interruption
+from jaxsplit.errors import RETRY_EXIT_CODE
+from jaxsplit.training.interruption import Interrupted, Interruption
 
 
 def send(number=signal.SIGTERM):
@@ -43,7 +43,7 @@ def test_no_handler_of_errors_swallows_it():
 
 def test_a_second_signal_exits_at_once(monkeypatch):
   codes = []
-  monkeypatch.setattr(interruption.os, "_exit", codes.append)
+  monkeypatch.setattr(os, "_exit", codes.append)
   with pytest.raises(Interrupted), Interruption() as one, one.deferred():
     send()
     send()
