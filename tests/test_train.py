@@ -152,12 +152,18 @@ def test_a_corpus_that_has_changed_since_is_refused_until_it_is_restored(finishe
     (["--gin.Experiment.sizes=((8, 1), (16, 1), (8, 1))"], r"\(8, 1\) is there twice"),
     (["--gin.Experiment.expert_fractions=(0.001, 0.5)"], "0.001 is less than a step; the least that works is 0.00534"),
     (["--gin.Architecture.head_dim=7"], "head_dim = 7"),
+    (["--gin.Experiment.sizes=((8, 1), (16, 1))"], "params has 2 distinct values .* needs 3; measure 1 more sizes N"),
+    (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)"], "seed_tokens has 1 distinct value"),
+    (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)", "--gin.FitSettings.form=auto"],
+     "no law can be told from these cells: total_tokens has 2 distinct values"),
+    (["--gin.FitSettings.holdout='params:3'"], "holdout=params:3: the table has only 3 values of params.* Nothing was trained"),
+    (["--gin.FitSettings.holdout=none", "--gin.FitSettings.form=auto"], "holdout=none leaves --form=auto nothing to choose by"),
     (["--gin.Layout.expert=3"], "Layout.expert = 3"),
 ])
 def test_what_cannot_work_is_said_in_one_line(corpus, tmp_path, more, message):
   with pytest.raises(InputError, match=message) as caught:
     train.main(arguments(corpus, tmp_path / "w", *more))
-  assert "\n" not in str(caught.value)
+  assert "\n" not in str(caught.value) and not (tmp_path / "w" / "metrics.jsonl").exists()
 
 
 def test_a_domain_too_small_to_validate_is_named(corpus, tmp_path):

@@ -97,7 +97,7 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
   Raises:
     InputError: unknown settings, a design from which no law can be told, or cells that do not suit the form.
   """
-  settings = _settings(settings, overrides)
+  settings, cells = _settings(settings, overrides), _counted(cells)
   forms, skipped = _candidates(cells, settings)
   rules = _rules(cells, settings, len(forms))
   # Compilation dominates small tables and does not hold the interpreter, so forms are fitted side by side.
@@ -107,6 +107,18 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
     draws = list(pool.map(lambda pair: bootstrap(pair[0], cells, settings), in_play))
   members = tuple(Member(fit.model, fit.layout, fit.theta, draw, weight) for (fit, weight), draw in zip(in_play, draws))
   return _law(cells, settings, fits, skipped, members)
+
+
+def check_fit(cells: Cells, settings: FitSettings = FitSettings()) -> None:
+  """Refuses what `fit_law` would refuse of these cells whatever their losses are: for cells that are still to be measured.
+
+  Raises:
+    InputError: a design from which no law can be told, or a rule that holds out too much of it.
+  """
+  cells = _counted(cells)
+  forms, _ = _candidates(cells, settings)
+  for rule in _rules(cells, settings, len(forms)):
+    holdout.folds(cells, rule)
 
 
 def contenders(fits: list[Fitted]) -> list[tuple[Fitted, float]]:
@@ -170,6 +182,17 @@ def _settings(settings: FitSettings, overrides: dict[str, Any]) -> FitSettings:
       raise InputError(f"fit_law: no setting {name!r}{nearest(name, known)}")
   settings = dataclasses.replace(settings, **overrides)
   return dataclasses.replace(settings, profile=settings.profile or 0)
+
+
+def _counted(cells: Cells) -> Cells:
+  """The rows that count: those of weight zero are as if they were not there, for units, scores and intervals too."""
+  counts = cells.weight > 0
+  if counts.all():
+    return cells
+  if not counts.any():
+    raise InputError(f"{cells.source.get('file', 'cells')}: every row has weight 0; give some rows weight")
+  dropped = {**cells.source.get("dropped", {}), "weight is 0": int((~counts).sum())}
+  return dataclasses.replace(cells.take(counts), source={**cells.source, "dropped": dropped})
 
 
 def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[str, str]]:

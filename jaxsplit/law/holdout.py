@@ -41,7 +41,10 @@ def folds(cells: Cells, rule: str) -> list[np.ndarray]:
   distinct = np.unique(values)
   if int(count) >= len(distinct):
     raise InputError(f"--holdout={rule}: the table has only {len(distinct)} values of {axis}; hold out fewer")
-  return [values >= distinct[-int(count)]]
+  mask = values >= distinct[-int(count)]
+  if not np.isin(cells.domain[mask], cells.domain[~mask]).any():
+    raise InputError(f"--holdout={rule}: it holds out every cell of its domains; hold out fewer")
+  return [mask]
 
 
 def default_rules(cells: Cells) -> tuple[str, ...]:
@@ -69,8 +72,6 @@ def score(cells: Cells, masks: list[np.ndarray], predicted: list[np.ndarray], ru
   known = [np.isin(cells.domain[m], cells.domain[~m]) for m in masks]
   measured = np.concatenate([cells.loss[m][k] for m, k in zip(masks, known)])
   predicted = np.concatenate([p[k] for p, k in zip(predicted, known)])
-  if not len(measured):
-    raise InputError(f"--holdout={rule}: it holds out every cell of its domains; hold out fewer")
   error = predicted / measured - 1
   axis = AXES.get(rule.partition(":")[0])
   distance = 0.0 if axis is None else float(np.log(axis(cells)[masks[0]].max() / axis(cells)[~masks[0]].max()))

@@ -10,7 +10,7 @@ from typing import Literal
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError
 from jaxsplit.files import content_hash, write_json
-from jaxsplit.law import FitSettings, Law, Plan, fit_law, load_law, load_plan, plan_split
+from jaxsplit.law import Cells, FitSettings, Law, Plan, check_fit, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.law.split import paid_for
 from jaxsplit.model.config import Architecture, ModelConfig
@@ -165,6 +165,8 @@ class _Story:
       if sizes[model.params_total] != size:
         raise InputError(f"Experiment.sizes and target: {size} and {sizes[model.params_total]} have {model.params_total:,} "
                          "parameters each, and cells are told apart by that; change one")
+    if experiment.sizes:
+      hosts.share(self._check_grid)
 
   def _check_fractions(self) -> None:
     """Refuses shares of the budget that no whole number of steps can be, or that are the same number as another's."""
@@ -189,6 +191,22 @@ class _Story:
           bound = f"least above 0 that works is {_rounded_up(least)}" if part == fraction else (
               f"most below 1 that works is {1 - _rounded_up(least):g}")
           raise InputError(f"Experiment.compare = {experiment.compare}: {fraction} leaves {what} less than a step; the {bound}")
+
+  def _check_grid(self) -> None:
+    """Refuses a grid that no law can be fitted to, once all its cells are measured, by the rules of the fit."""
+    experiment, batch_tokens = self._settings.experiment, self._settings.training.batch_tokens
+    rows = {(cell.params, cell.seed_tokens, cell.expert_tokens, cell.domain, cell.replica, cell.unique_tokens)
+            for cell in self._cells if cell.role == "grid" and cell.status == "ok"}
+    rows |= {(self._models[size].params, point.seed_steps * batch_tokens, point.expert_steps * batch_tokens, domain, replica,
+              self._store.counts(domain, "train").unique_tokens)
+             for size in experiment.sizes for point in self._grid_points() for domain in self._store.domains
+             for replica in range(experiment.replicas)}
+    names = ("params", "seed_tokens", "expert_tokens", "domain", "replica", "unique_tokens")
+    columns = dict(zip(names, zip(*sorted(rows)))) | {"loss": [1.0] * len(rows)}
+    try:
+      check_fit(Cells.from_columns(columns, {"file": "Experiment.sizes, seed_fractions and expert_fractions"}), self._settings.fit)
+    except InputError as error:
+      raise InputError(f"{error}. Nothing was trained: the law needs another grid, or another FitSettings") from None
 
   def probe(self) -> RateRule:
     """Finds the learning rate for every N."""
@@ -257,11 +275,14 @@ class _Story:
     return probe_legs(probe, models, [self._steps(fraction) for fraction in probe.fractions], self._cooldown)
 
   def _grid_legs(self, rates: RateRule) -> list[Leg]:
+    return [leg for size in self._settings.experiment.sizes
+            for leg in tree.build(self._shape(size, rates, keep=False), self._grid_points())]
+
+  def _grid_points(self) -> list[Point]:
     experiment = self._settings.experiment
     seeds = {self._steps(fraction) for fraction in experiment.seed_fractions}
     experts = {self._expert_steps(fraction) for fraction in experiment.expert_fractions}
-    points = sorted(Point(seed, expert, "grid") for seed in seeds for expert in (0, *experts))
-    return [leg for size in experiment.sizes for leg in tree.build(self._shape(size, rates, keep=False), points)]
+    return sorted(Point(seed, expert, "grid") for seed in seeds for expert in (0, *experts))
 
   def _proof_legs(self, rates: RateRule, planned: Point | None) -> list[Leg]:
     shape, points = self._shape(self._settings.experiment.target, rates, keep=True), self._proof_points(planned)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.law import fit_law
+from jaxsplit.law import Cells, fit_law
 from jaxsplit.law.law import weighted_quantile
 from worlds import effective_cells, effective_loss
 
@@ -53,6 +53,20 @@ def test_a_law_without_bootstrap_has_no_intervals():
   law = fit_law(effective_cells(), form="chinchilla", bootstrap=0)
   with pytest.raises(InputError, match="bootstrap"):
     law.interval(1e6, 1e7, 0)
+
+
+@pytest.mark.parametrize("resample", ["pairs", "trunks", "residuals"])
+def test_rows_of_weight_zero_are_as_if_they_were_not_there(resample):
+  cells = effective_cells(noise=5e-3)
+  names = ("params", "seed_tokens", "expert_tokens", "loss")
+  more = Cells.from_columns({name: np.append(getattr(cells, name), [3e7, 1e9, 5e8, 9.0][i]) for i, name in enumerate(names)} | {
+      "weight": np.append(cells.weight, 0.0)})
+  settings = {"form": "effective_data", "bootstrap": 16, "starts": 4, "resample": resample}
+  without, with_it = fit_law(cells, **settings), fit_law(more, **settings)
+  np.testing.assert_array_equal(with_it.members[0].samples, without.members[0].samples)
+  assert (with_it.parameters, with_it.held_out, with_it.r2, with_it.num_points) == (
+      without.parameters, without.held_out, without.r2, without.num_points)
+  assert with_it.data["dropped"] == {"weight is 0": 1}
 
 
 def test_weighted_quantiles():
