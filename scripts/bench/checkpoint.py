@@ -1,7 +1,7 @@
 """What snapshots cost: training with and without them, and what they hold up the training thread for.
 
     python scripts/bench/checkpoint.py                    a model of the quickstart's size on this machine, default settings
-    python scripts/bench/checkpoint.py --width=512 --depth=8 --batch=16 --length=512 --steps=600 --every=200
+    python scripts/bench/checkpoint.py --size=50m --steps=300 --every=100          50M on a GPU
 
 Prints one JSON line: milliseconds a step without and with snapshots, the overhead in percent at `--every` and in default
 settings, and, of one snapshot, milliseconds on the training thread, seconds until it is durable, and megabytes.
@@ -18,17 +18,17 @@ import time
 
 import jax
 import numpy as np
+from stacks import SIZES, Size, chosen_size, constant_rate, size_flags
 
-from jaxsplit.model.config import Architecture
 from jaxsplit.training import stack
 from jaxsplit.training.checkpoint import Checkpoints
 from jaxsplit.training.fingerprint import as_text
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import Training, train
-from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.sharding import Layout, present_devices
-from jaxsplit.training.stack import StackSpec
 from jaxsplit.training.telemetry import Clock
+
+SIZES["quickstart"] = Size(64, 4, 4096, 128, 8, head_dim=16)
 
 
 class RandomBatches:
@@ -44,17 +44,14 @@ class RandomBatches:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  defaults = {"width": 64, "depth": 4, "runs": 1, "batch": 8, "length": 128, "steps": 600, "every": 200, "repeats": 3}
-  for name, value in defaults.items():
+  size_flags(parser, "quickstart")
+  for name, value in {"runs": 1, "steps": 600, "every": 200, "repeats": 3}.items():
     parser.add_argument(f"--{name}", type=int, default=value)
   args = parser.parse_args()
   present_devices(Layout(devices=1))
-  vocab_size = 4096
-  model = Architecture().at(args.width, args.depth, vocab_size, args.length)
-  spec = StackSpec(model, Optimizer(), Layout(devices=1), args.runs, 1, args.batch, end_of_document=0)
-  zeros = np.zeros(args.runs, np.int32)
-  schedule = Schedule(np.full(args.runs, 1e-3, np.float32), zeros, zeros, zeros, zeros)
-  batches = RandomBatches((Training().steps_per_dispatch, args.runs, args.batch, args.length + 1), vocab_size)
+  size = chosen_size(args)
+  spec, schedule = size.spec(args.runs), constant_rate(args.runs, 1e-3)
+  batches = RandomBatches((Training().steps_per_dispatch, args.runs, size.batch, size.length + 1), size.vocab)
   held_up, durable = [], []
 
   def seconds(folder: pathlib.Path, every: int) -> float:
@@ -71,7 +68,7 @@ def main() -> None:
     began = time.perf_counter()
     jax.block_until_ready(train(
         spec, state, batches, schedule, first_batch=[0] * args.runs, done=0, steps=args.steps,
-        training=Training(args.length, args.batch, save_every_steps=every), observe=lambda *_: None, save=save,
+        training=Training(size.length, size.batch, save_every_steps=every), observe=lambda *_: None, save=save,
         interruption=Interruption(), clock=Clock()))
     took = time.perf_counter() - began
     snapshots.close()
@@ -90,7 +87,7 @@ def main() -> None:
   without, with_ = (statistics.median(side) / args.steps for side in zip(*pairs))
   one = statistics.median(b - a for a, b in pairs) / max(1, (args.steps - 1) // args.every)
   print(json.dumps({
-      "device": jax.devices()[0].device_kind, "params_total": model.params_total, "runs": args.runs,
+      "device": jax.devices()[0].device_kind, "params_total": spec.model.params_total, "runs": args.runs,
       "step_ms": round(1e3 * without, 3), "step_ms_with": round(1e3 * with_, 3), "every": args.every,
       "overhead_percent": round(100 * (with_ / without - 1), 2),
       "overhead_percent_default": round(100 * one / (Training().save_every_steps * without), 3),
