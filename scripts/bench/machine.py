@@ -13,6 +13,7 @@ import argparse
 import importlib.metadata
 import json
 import platform
+import sys
 import time
 
 import jax
@@ -21,11 +22,15 @@ import numpy as np
 from jax.extend import backend
 
 
-def main() -> None:
+def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--side", type=int, default=8192)
   parser.add_argument("--gigabytes", type=float, default=4.0)
+  parser.add_argument("--accelerator", action="store_true", help="exit code 2 where JAX sees a CPU alone")
   flags = parser.parse_args()
+  if flags.accelerator and jax.default_backend() == "cpu":
+    print(f"jax {jax.__version__} sees no accelerator here: {jax.devices()}; accelerator.sh --rehearse goes through the steps on a CPU")
+    return 2
   device, side = jax.devices()[0], flags.side
   a, b = (jax.random.normal(jax.random.key(i), (side, side), jnp.bfloat16) for i in range(2))
   x = jax.random.normal(jax.random.key(2), (int(flags.gigabytes * 1e9 / 4),))
@@ -38,6 +43,7 @@ def main() -> None:
                    if name.startswith(("jax", "flax", "optax", "orbax", "grain", "numpy", "nvidia-cudnn", "nvidia-cublas"))},
       "product_tflops_per_s": round(2 * side**3 / seconds(jnp.matmul, a, b) / 1e12, 3),
       "copy_tb_per_s": round(2 * x.nbytes / seconds(lambda x: x + 1, x) / 1e12, 4)}))
+  return 0
 
 
 def seconds(f, *arguments, rounds: int = 7, calls: int = 5) -> float:
@@ -54,4 +60,4 @@ def seconds(f, *arguments, rounds: int = 7, calls: int = 5) -> float:
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())

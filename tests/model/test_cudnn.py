@@ -13,7 +13,7 @@ from jaxsplit.errors import InputError
 from jaxsplit.model import attention, cudnn
 from jaxsplit.model.config import Architecture
 from jaxsplit.training import stack
-from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.sharding import Layout
 from jaxsplit.training.stack import StackSpec
 
@@ -77,7 +77,26 @@ def test_what_it_does_not_take_is_refused(wrong, line):
 def test_a_stack_with_it_is_lowered_for_a_gpu(together, documents, monkeypatch):
   monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)  # JAX asks the machine that lowers.
   model = Architecture(head_dim=64, queries_per_kv=2, remat="dots", document_masking=documents, **CUDNN).at(256, 2, 64, 128)
-  spec = StackSpec(model, Optimizer(), Layout(data=2, devices=2), 2, together, 8, 0)
+  devices = min(2, jax.device_count())  # Present ones: the kernel cannot be lowered for others.
+  spec = StackSpec(model, Optimizer(), Layout(data=devices, devices=devices), 2, together, 8, 0)
   program = stack.train_block(spec).trace(*stack._training_arguments(spec, 1))
   text = program.lower(lowering_platforms=("cuda",)).as_text()
   assert "__cudnn$fmhaSoftmaxBackward" in text and f"x{72 if documents else 64}xbf16" in text
+
+
+@pytest.mark.skipif(not cudnn.widest(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("together", [0, 1], ids=["vmap", "map"])
+def test_a_stack_trains_with_it_as_with_dense_attention(together):
+  losses = training_losses("cudnn", together), training_losses("dense", together)
+  np.testing.assert_allclose(*losses, atol=0.02)
+  assert np.all(losses[0][0] - losses[0][-1] > 0.5)  # They learn, so that gradients count.
+
+
+def training_losses(kernel, together):
+  """Losses [S, R] of two runs of bfloat16, in windows of several documents."""
+  model = Architecture(head_dim=64, remat="dots", attention=kernel, compute_dtype="bfloat16").at(128, 2, 64, 128)
+  spec = StackSpec(model, Optimizer(), Layout(devices=1), 2, together, 4, 0)
+  tokens = np.random.default_rng(0).integers(0, 8, (1, 2, 4, 129)).astype(np.int32).repeat(12, axis=0)
+  per_run = lambda value, dtype: np.full(2, value, dtype)
+  schedule = Schedule(per_run(5e-3, np.float32), *[per_run(0, np.int32)] * 4)
+  return np.asarray(stack.train_block(spec)(stack.initialize(spec, range(2)), tokens, np.int32(12), schedule)[1]["loss"])

@@ -50,7 +50,7 @@ def test_it_is_dense_attention(inputs, expected):
 
 @pytest.mark.parametrize("mapping", [jax.lax.map, lambda run, stacked: jax.vmap(run)(stacked)], ids=["map", "vmap"])
 def test_it_is_the_same_in_a_stack_on_a_mesh(inputs, expected, mapping):
-  mesh = jax.make_mesh((1, 2, 1), ("expert", "data", "tensor"), axis_types=(AxisType.Auto,) * 3)
+  mesh = jax.make_mesh((1, 2, 1), ("expert", "data", "tensor"), devices=jax.devices("cpu")[:2], axis_types=(AxisType.Auto,) * 3)
   mapped = jax.jit(lambda *stacked: jax.shard_map(
       lambda *here: mapping(lambda run: interpreted(*run), here), mesh=mesh, in_specs=(P("expert"),) * 4, out_specs=P("expert"),
       axis_names={"expert"}, check_vma=False)(*stacked))
