@@ -24,6 +24,8 @@ from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MINUTES = 8
+MARGIN = 10  # Seconds of them that no step gets: for what is between the steps, and for ending one that is at its limit.
+LEAST = 15  # Seconds that a step without a limit of its own is worth starting for.
 NOT_NEEDED = {"tensorflow-datasets", "scikit-learn", "pyarrow"}  # Of pyproject.toml's: by none of the steps.
 KEPT = ("jax", "jaxlib", "numpy", "scipy", "ml-dtypes", "nvidia-", "jax-")  # Never replaced, whatever wheels ask for.
 NOTHING_TO_RUN = 2  # The exit code of a step without which there is no point in the others.
@@ -35,7 +37,7 @@ class Step:
 
   Attributes:
     name, shows: what it is called, and what it shows.
-    seconds: its time limit, of MINUTES in all; 0: it is run in what the others leave, where that is enough for it to start.
+    seconds: its time limit, of MINUTES in all; 0: it is run in what the others leave, if that is LEAST.
     command: of Python's arguments.
     rehearsal: those of a rehearsal.
   """
@@ -63,12 +65,12 @@ PACKAGES_SECONDS = 25
 STEPS = (
     Step("machine", "which device and versions are here, and its ceilings", 25,
          **bench("machine", "--accelerator", "--side=256 --gigabytes=0.001")),
-    Step("cudnn", "cuDNN's attention computes what a mask computes, and stacks train with it", 55, **tests("tests/model/test_cudnn.py")),
+    Step("cudnn", "cuDNN's attention computes what a mask computes, and stacks train with it", 50, **tests("tests/model/test_cudnn.py")),
     Step("350m", "one run of 350M at T = 2,048 (aim: an MFU of 0.5)", 65,
          **bench("train", "--size=350m --steps=8 --rounds=5", "--size=tiny --steps=2 --rounds=1")),
     Step("1.3b", "one run of 1.3B at T = 2,048 (aim: an MFU of 0.5)", 80,
          **bench("train", "--size=1.3b --steps=4 --rounds=4", "--size=tiny --remat=dots --steps=2 --rounds=1")),
-    Step("stack", "8 runs of 50M in a stack against the same in sequence (aim: 3 x)", 75,
+    Step("stack", "8 runs of 50M in a stack against the same in sequence (aim: 3 x)", 70,
          **bench("stack", "--size=50m --runs=8 --steps=4 --rounds=5", "--size=tiny --runs=2 --steps=2 --rounds=1")),
     Step("attention", "attention that stays inside documents, cuDNN's against dense", 35,
          **bench("attention", "", "--batch=1 --length=64 --heads=2 --calls=1 --rounds=1")),
@@ -128,32 +130,33 @@ def main() -> int:
     return 0
   if flags.wheels and not any(flags.wheels.glob("*.whl")):
     parser.error(f"--wheels={flags.wheels}: no wheels are there; make them with scripts/bench/accelerator_wheels.sh DIR")
-  began = time.monotonic()
+  began, scale = time.monotonic(), flags.minutes / MINUTES
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   record = Record(flags.out, time.strftime("%Y-%m-%d %H:%M:%S"))
   with tempfile.TemporaryDirectory(prefix="accelerator-") as folder:
     python = sys.executable
     if flags.wheels:
       python = environment(pathlib.Path(folder))
-      install(python, flags.wheels, pathlib.Path(folder), record, PACKAGES_SECONDS * flags.minutes / MINUTES)
+      install(python, flags.wheels, pathlib.Path(folder), record, PACKAGES_SECONDS * scale)
     if missing := absent(python):
       print(f"accelerator.sh: missing here: {', '.join(missing)}; make a folder of wheels with scripts/bench/accelerator_wheels.sh "
             "DIR where there is a package index, and give --wheels=DIR", file=sys.stderr)
       return 2
-    return run(STEPS, python, record, flags.rehearse, began + 60 * flags.minutes, flags.minutes / MINUTES)
+    return run(STEPS, python, record, flags.rehearse, began + (60 * MINUTES - MARGIN) * scale, scale)
 
 
 def run(steps: Sequence[Step], python: str, record: Record, rehearse: bool, end: float, scale: float = 1.0) -> int:
   """Runs the steps, one after another, until `end` on time.monotonic(): 0 where all passed."""
   states = []
   for i, step in enumerate(steps):
-    later = sum(scale * one.seconds for one in steps[i + 1:])
+    limit = end - time.monotonic() - sum(scale * one.seconds for one in steps[i + 1:])
     command = step.rehearsal if rehearse else step.command
-    limit = end - time.monotonic() - later
-    states.append(run_step(step, python, command, record, limit, rehearse) if limit >= 1 else NOTHING_TO_RUN)
-    if limit < 1:
-      record.add(step, "not run: no time was left", 0, limit, command, "")
-    elif step is steps[0] and states[0] == NOTHING_TO_RUN:
+    if limit < (1 if step.seconds else LEAST * scale):
+      record.add(step, "not run: too little time was left", 0, limit, command, "")
+      states.append(1)
+      continue
+    states.append(run_step(step, python, command, record, limit, rehearse))
+    if i == 0 and states[0] == NOTHING_TO_RUN:
       return NOTHING_TO_RUN
   print(f"all of it: {record.log.with_name('summary.md')}")
   return int(any(states))
@@ -209,7 +212,7 @@ def name_of(requirement: str) -> str:
 
 def environment(folder: pathlib.Path) -> str:
   """Makes an environment on top of the one that is there, whose packages it sees (a virtual environment's, too); its Python."""
-  venv.create(folder / "env", with_pip=importlib.util.find_spec("pip") is None)
+  venv.create(folder / "env", symlinks=True, with_pip=importlib.util.find_spec("pip") is None)
   there = [entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
   site_packages, = (folder / "env/lib").glob("python*/site-packages")
   (site_packages / "there.pth").write_text("".join(f"import site; site.addsitedir({entry!r})\n" for entry in there))
