@@ -61,24 +61,24 @@ def tests(arguments: str) -> dict[str, tuple[str, ...]]:
   return {"command": command, "rehearsal": command}
 
 
-PACKAGES_SECONDS = 25
+PACKAGES_SECONDS = 45
 STEPS = (
-    Step("machine", "which device and versions are here, and its ceilings", 25,
+    Step("machine", "which device and versions are here, and its ceilings", 20,
          **bench("machine", "--accelerator", "--side=256 --gigabytes=0.001")),
     Step("cudnn", "cuDNN's attention computes what a mask computes, and stacks train with it", 50, **tests("tests/model/test_cudnn.py")),
     Step("350m", "one run of 350M at T = 2,048 (aim: an MFU of 0.5)", 65,
          **bench("train", "--size=350m --steps=8 --rounds=5", "--size=tiny --steps=2 --rounds=1")),
-    Step("1.3b", "one run of 1.3B at T = 2,048 (aim: an MFU of 0.5)", 80,
+    Step("1.3b", "one run of 1.3B at T = 2,048 (aim: an MFU of 0.5)", 75,
          **bench("train", "--size=1.3b --steps=4 --rounds=4", "--size=tiny --remat=dots --steps=2 --rounds=1")),
     Step("stack", "8 runs of 50M in a stack against the same in sequence (aim: 3 x)", 70,
          **bench("stack", "--size=50m --runs=8 --steps=4 --rounds=5", "--size=tiny --runs=2 --steps=2 --rounds=1")),
-    Step("attention", "attention that stays inside documents, cuDNN's against dense", 35,
+    Step("attention", "attention that stays inside documents, cuDNN's against dense", 30,
          **bench("attention", "", "--batch=1 --length=64 --heads=2 --calls=1 --rounds=1")),
-    Step("fork", "a snapshot of 50M forked into 8 experts", 45,
+    Step("fork", "a snapshot of 50M forked into 8 experts", 40,
          **bench("fork", "--size=50m --repeats=1", "--size=tiny --experts=2 --repeats=1")),
     Step("snapshots", "what snapshots of 50M cost", 30,
          **bench("checkpoint", "--size=50m --steps=200 --every=50 --repeats=1", "--size=tiny --steps=20 --every=10 --repeats=1")),
-    Step("model", "the rest of tests/model", 35, **tests("tests/model --ignore=tests/model/test_cudnn.py")),
+    Step("model", "the rest of tests/model", 40, **tests("tests/model --ignore=tests/model/test_cudnn.py")),
     Step("350m, all kept", "one run of 350M of which nothing is computed again backwards", 0,
          **bench("train", "--size=350m --remat=none --steps=8 --rounds=5", "--size=tiny --depth=1 --steps=2 --rounds=1")))
 
