@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import concurrent.futures
 import dataclasses
+import fractions
 import functools
 import math
 import sys
@@ -24,6 +25,8 @@ import numpy as np
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError
 from jaxsplit.files import content_hash
+
+_MOST_SHARES = 1 << 31  # Of all streams of a mixture together: the product of two still fits 63 bits.
 
 
 class Stream(grain.MapDataset[np.ndarray]):
@@ -97,10 +100,12 @@ class _Mixed(Stream):
   def _divided(self, indices: np.ndarray) -> Iterator[tuple[Stream, np.ndarray, np.ndarray]]:
     """Each stream, a mask of the elements that are its own, and their numbers in it."""
     # Of the elements before number n that no earlier stream has taken, a stream of share p / left takes all but
-    # floor(n * (left - p) / left). An element is its own when that count grows from n to n + 1.
+    # floor(n * (left - p) / left). An element is its own when that count grows from n to n + 1. Whole rounds of `left` are
+    # counted apart: the product of n and a share could be more than 64 bits hold.
     before, after, left = indices, indices + 1, sum(self._proportions)
     for stream, proportion in zip(self.parents, self._proportions):
-      others_before, others_after = (n * (left - proportion) // left for n in (before, after))
+      rounds = (np.divmod(n, left) for n in (before, after))
+      others_before, others_after = (q * (left - proportion) + r * (left - proportion) // left for q, r in rounds)
       taken = before - others_before
       own = after - others_after > taken
       yield stream, own, taken[own]
@@ -121,7 +126,7 @@ def windows(store: Store, domain: str, seed: int, sequence_length: int) -> Strea
 
 
 def mixture(store: Store, weights: Mapping[str, float], seed: int, sequence_length: int) -> Stream:
-  """Several domains' streams, interleaved in proportion to their weights. A domain of weight 0 is left out.
+  """Several domains' streams, interleaved in exact proportion to their weights. A domain of weight 0 is left out.
 
   Raises:
     InputError: an unknown domain, a weight that is negative or not finite, no positive weight, or weights further apart than
@@ -138,7 +143,7 @@ def mixture(store: Store, weights: Mapping[str, float], seed: int, sequence_leng
   if most / least > 1e4:
     raise InputError(f"mixture weights from {least:g} to {most:g} lie further apart than 1 : 10,000; leave the smallest out")
   streams = [windows(store, domain, seed, sequence_length) for domain in positive]
-  return streams[0] if len(streams) == 1 else _Mixed(streams, [int(weight * (100 / least)) for weight in positive.values()])
+  return streams[0] if len(streams) == 1 else _Mixed(streams, _proportions(positive.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +209,22 @@ def validation(
 def bytes_per_token(store: Store, domain: str, split: str = "valid") -> float:
   """UTF-8 bytes of text for each token, separators included: bits per byte = nats per token / ln 2 / this."""
   return store.bytes(domain, split) / store.count(domain, split)
+
+
+def _proportions(weights: Iterable[float]) -> list[int]:
+  """Whole numbers in the proportion of the weights, read as the decimals that they are written as: 0.1 and 0.7 are 1 and 7.
+
+  Where their sum is more than _MOST_SHARES, they are those nearest to that proportion whose sum is _MOST_SHARES.
+  """
+  exact = [fractions.Fraction(repr(float(weight))) for weight in weights]
+  total = sum(exact)
+  whole = math.lcm(*((weight / total).denominator for weight in exact))
+  scaled = [weight / total * min(whole, _MOST_SHARES) for weight in exact]
+  shares = [int(share) for share in scaled]
+  by_remainder = sorted(range(len(shares)), key=lambda i: (shares[i] - scaled[i], i))
+  for i in by_remainder[:min(whole, _MOST_SHARES) - sum(shares)]:
+    shares[i] += 1
+  return shares
 
 
 def _epoch_order(length: int, key: int, epoch: int) -> np.ndarray:

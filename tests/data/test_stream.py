@@ -6,8 +6,9 @@ import grain
 import numpy as np
 import pytest
 
+from jaxsplit.data import stream as stream_module
 from jaxsplit.data.stream import Batches, bytes_per_token, mixture, validation, windows
-from jaxsplit.data.store import Document, write_store
+from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 
@@ -51,13 +52,30 @@ def test_a_stream_is_a_map_dataset_of_grain(store):
   assert np.array_equal(next(iter(stream[5:].to_iter_dataset())), stream[5])
 
 
-@pytest.mark.parametrize("weights", [{"a": 1, "b": 1, "c": 1}, {"c": 0.7, "a": 0.1, "b": 0.2}, {"a": 3.3, "c": 1000.0}])
+@pytest.mark.parametrize("weights", [{"a": 1, "b": 1, "c": 1}, {"c": 0.7, "a": 0.1, "b": 0.2}, {"a": 3.3, "c": 999.9}])
 def test_a_mixture_is_that_of_grain(store, weights):
   stream = mixture(store, weights, seed=5, sequence_length=T)
   names = sorted(weights)
   reference = grain.MapDataset.mix([windows(store, d, 5, T) for d in names], [weights[d] for d in names])
   indices = np.array([*range(400), 10**6 + 7, 10**9, 10**9 + 1])
   assert np.array_equal(stream.rows(indices), np.stack([reference[int(i)] for i in indices]))
+
+
+@pytest.mark.parametrize("weights, round_of", [
+    ({"a": 337, "b": 386}, {"a": 337, "b": 386}), ({"a": 386.0, "b": 386.0}, {"a": 1, "b": 1}), ({"a": 3.3, "c": 1000.0}, {"a": 33, "c": 10_000}),
+    ({"a": 0.1, "b": 0.2, "c": 0.7}, {"a": 1, "b": 2, "c": 7}), ({"a": 1e-5, "b": 3e-5}, {"a": 1, "b": 3}), ({"a": 7e20, "b": 21e20}, {"a": 1, "b": 3})])
+def test_shares_are_exact(store, weights, round_of):
+  stream, length = mixture(store, weights, 0, T), sum(round_of.values())
+  for first in (0, 17, 5 * 10**14):
+    domains = [domain for domain, _ in stream.origins(np.arange(first, first + length))]
+    assert {domain: domains.count(domain) for domain in weights} == round_of
+
+
+def test_shares_that_no_short_round_has_are_off_by_less_than_a_billionth(store):
+  weights = [1 / 3, 0.1234567890123456, 1e-4]
+  shares = stream_module._proportions(weights)
+  assert sum(shares) == 2**31
+  assert all(abs(share / 2**31 - weight / sum(weights)) < 1e-9 for share, weight in zip(shares, weights))
 
 
 def test_a_mixture_of_one_domain_is_its_stream_and_weight_zero_is_left_out(store):
