@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -9,6 +10,7 @@ import math
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from jaxsplit.errors import InputError
@@ -42,6 +44,17 @@ def write_atomic(path: str | os.PathLike, data: str | bytes) -> None:
     if isinstance(error, OSError):  # Writing to a file that is open already names none.
       raise OSError(error.errno, error.strerror, str(path)) from error
     raise
+
+
+@contextlib.contextmanager
+def naming_the_file(path: str | os.PathLike) -> Iterator[None]:
+  """Makes an OSError within name `path`, where it names no file: a write to an open file on a full disk does not."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is not None or error.errno is None:
+      raise
+    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_folder(path: pathlib.Path) -> None:

@@ -13,13 +13,17 @@ signals.end_at_once(__name__)  # The imports below take seconds.
 
 # ruff: noqa: E402
 import dataclasses
+import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from jaxsplit import cli
+from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.listing import check_apart
 from jaxsplit.data.phonebook import Phonebook, phonebook_store
 from jaxsplit.data.preparation import prepare_store
-from jaxsplit.data.store import Store, open_store
+from jaxsplit.data.store import Store, check_tokens, open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.law import FitSettings
@@ -41,7 +45,9 @@ SETTINGS = (Experiment, Corpus, Tokenization, Phonebook, Probe, Architecture, Op
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  given = cli.parse("train", __doc__, SETTINGS, argv, flags={"workdir": "where everything is written; required", **cluster.FLAGS})
+  given = cli.parse("train", __doc__, SETTINGS, argv, flags={
+      "workdir": "where everything is written; required", "store": "a token store that prepare made, instead of a corpus",
+      **cluster.FLAGS})
   if not given.flags["workdir"]:
     raise InputError("--workdir is missing; name a folder, as in --workdir=runs/mine")
   settings = Settings(given[Experiment], given[Probe], given[Architecture], given[Optimizer], given[Training], given[Layout],
@@ -53,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(given: cli.Settings, settings: Settings) -> int:
   """The experiment, from its tokens to its report."""
   present_devices(settings.layout)
+  hosts.share(lambda: _check_data(given))
   keep_programs()
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
     try:
       with Workdir(given.flags["workdir"], progress.say) as workdir:
-        workdir.claim({cls.__name__: dataclasses.asdict(given[cls]) for cls in SETTINGS}, given.operative)
+        workdir.claim(_claimed(given), given.operative)
         store = read_store(given, workdir, progress)
         findings = experiment.run(settings, store, workdir, progress, interruption)
         progress.stage("writing the report")
@@ -74,18 +81,54 @@ def run(given: cli.Settings, settings: Settings) -> int:
 
 
 def read_store(given: cli.Settings, workdir: Workdir, progress: Progress) -> Store:
-  """The experiment's tokens: the corpus, tokenized once, or the phonebook."""
-  folder = workdir.path / "store"
+  """The experiment's tokens: of the store that is given, or of the corpus, tokenized once, or of the phonebook."""
+  folder = pathlib.Path(given.flags["store"] or workdir.path / "store")
 
   def prepare() -> None:
     if given[Experiment].data == "phonebook":
       phonebook_store(given[Phonebook], folder)
+      return
+    if given.flags["store"]:
+      check_tokens(open_store(folder))
     else:
       progress.stage("reading the corpus")
       prepare_store(given[Corpus], given[Tokenization], folder, progress.say)
+    for line in describe_files(open_store(folder)):
+      progress.say(f"  {line}")
 
   hosts.share(prepare)
   return open_store(folder)
+
+
+def _check_data(given: cli.Settings) -> None:
+  """Refuses, before anything is written or trained, data that is given twice, or a work directory within its corpus."""
+  store, workdir = given.flags["store"], pathlib.Path(given.flags["workdir"])
+  if store:
+    changed = [*_changed(given[Corpus], Corpus()), *_changed(given[Tokenization], Tokenization())]
+    if given[Experiment].data == "phonebook":
+      changed.append("Experiment.data = 'phonebook'")
+    if changed:
+      raise InputError(f"--store={store}: has its corpus and tokenizer already, but {changed[0]} is given too; leave one of them "
+                       "out")
+    if open_store(store).record:
+      raise InputError(f"--store={store}: is a phonebook's; give Experiment.data='phonebook' and no store")
+  elif given[Experiment].data == "text":
+    check_apart(given[Corpus], "--workdir", workdir, workdir / "store")
+
+
+def _changed(settings: Corpus | Tokenization, plain: Corpus | Tokenization) -> list[str]:
+  """Settings that are not their defaults, as `Corpus.path = 'x'`."""
+  return [f"{type(plain).__name__}.{field.name} = {getattr(settings, field.name)!r}" for field in dataclasses.fields(plain)
+          if getattr(settings, field.name) != getattr(plain, field.name)]
+
+
+def _claimed(given: cli.Settings) -> dict[str, dict[str, Any]]:
+  """The settings that make an experiment: of a store that is given, its hash stands for corpus and tokenizer."""
+  claimed = {cls.__name__: dataclasses.asdict(given[cls]) for cls in SETTINGS}
+  if given.flags["store"]:
+    del claimed["Corpus"], claimed["Tokenization"]
+    claimed["Store"] = {"manifest_hash": open_store(given.flags["store"]).manifest_hash}
+  return claimed
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """The prepare door: a table of what it made, and one line with exit code 2 for what it cannot do."""
 
+import json
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
+from jaxsplit.data.documents import FORMATS
+from jaxsplit.data.domains import document_hash
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import InputError
 from jaxsplit.prepare import main
@@ -13,12 +17,16 @@ from jaxsplit.prepare import main
 
 def test_it_prepares_a_store_and_tells_what_it_holds(tmp_path, capsys):
   main([f"--store={tmp_path / 'store'}", "--gin.Corpus.domains=('speeches', 'standards')"])
-  header, *rows, last = capsys.readouterr().out.splitlines()
-  assert header.split() == ["domain", "documents", "tokens", "bytes", "unique", "tokens", "valid", "tokens"]
+  files, _, tokens = capsys.readouterr().out.partition("\n\n")
+  assert [line.split()[:4] for line in files.splitlines()[1:3]] == [["speeches", "train", "1", "25"], ["standards", "train", "1", "29"]]
+  assert files.splitlines()[3:] == ["not read, about the data: SOURCE.txt",
+                                    "not read, not in Corpus.domains: law_us.jsonl.gz, prose_en.jsonl.gz, prose_fr.jsonl.gz"]
+  header, *rows, last = tokens.splitlines()
+  assert header.split() == ["domain", "documents", "tokens", "bytes", "unique", "tokens", "unknown", "valid", "tokens"]
   store = open_store(tmp_path / "store")
   train = store.counts("speeches", "train")
   assert rows[0].split() == ["speeches", *(f"{n:,}" for n in (
-      train.documents, train.tokens, train.bytes, train.unique_tokens, store.count("speeches", "valid")))]
+      train.documents, train.tokens, train.bytes, train.unique_tokens)), "0.00%", f"{store.count('speeches', 'valid'):,}"]
   assert len(rows) == 2 and last == f"{tmp_path / 'store'}: bytes, 256 ids, store {store.manifest_hash}"
 
 
@@ -29,8 +37,71 @@ def test_tokenization_is_bound_by_gin(tmp_path, capsys):
   assert open_store(tmp_path / "store").vocab_size == 400
 
 
+def write(path, *texts):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def test_list_accounts_for_every_file_and_writes_nothing(tmp_path, capsys):
+  for name in ("law/a.jsonl", "law/val.jsonl", "law/c4-test-0.jsonl", "law/list.txt", "law/x.png", "dev-blog/a.jsonl", ".git/config"):
+    write(tmp_path / "c" / name, *(f"{name} {i}" for i in range(7)))
+  before = sorted(tmp_path.rglob("*"))
+  main(["--list", f"--gin.Corpus.path={tmp_path / 'c'}", "--gin.Corpus.exclude=('dev-*',)"])
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[:4] for line in lines[:4]] == [
+      ["domain", "split", "files", "documents"], ["law", "train", "1", "7"], ["law", "valid", "1", "7"], ["law", "test", "1", "7"]]
+  assert lines[4:] == [
+      "taken as test, by a word in the name: law/c4-test-0.jsonl", "not read, hidden: .git", "not read, matching Corpus.exclude: dev-blog",
+      "not read, text beside files of lines or parquet, named for no split: law/list.txt",
+      f"not read, of no format that is read ({FORMATS}): law/x.png"]
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_makes_a_corpus_worth_less_is_said_with_the_numbers(tmp_path, capsys):
+  passage = "All work and no play makes Jack a dull boy, and all play and no work makes Jack a poor one. " * 20
+  other = next(text for text in map("something else, {}".format, range(99)) if document_hash(text) > document_hash(passage))
+  write(tmp_path / "c" / "same_a.jsonl", *(f"document {i} of both {'abcdefgh' * 10}" for i in range(300)))
+  write(tmp_path / "c" / "same_b.jsonl", *(f"document {i} of both {'abcdefgh' * 10}" for i in range(300)))
+  write(tmp_path / "c" / "again.jsonl", *[passage] * 30, other)
+  main([f"--store={tmp_path / 's'}", f"--gin.Corpus.path={tmp_path / 'c'}"])
+  notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+  store = open_store(tmp_path / "s")
+  train, valid = store.counts("again", "train"), store.counts("again", "valid")
+  assert len(notes) == 4 and valid.tokens > train.tokens  # It is the passage that has been drawn, with all of its copies.
+  assert f"note: domain again: {valid.tokens:,} validation tokens, more than the {train.tokens:,} that it is trained on" in notes
+  assert (f"note: domain again: of its {valid.tokens:,} validation tokens only {valid.unique_tokens:,} ({valid.unique_tokens / valid.tokens:.1%}) "
+          "are of different documents; the others repeat these") in notes
+  assert any(f"domain again: its validation set has {valid.unique_tokens:,} different tokens" in note for note in notes)
+  same = store.counts("same_a", "train").documents
+  assert f"note: domains same_a and same_b share {same:,} training documents (100.0% of the {same:,} of same_a); their experts will be alike in them" in notes
+
+
+def test_nothing_is_said_of_a_good_corpus(tmp_path, capsys):
+  main([f"--store={tmp_path / 's'}"])
+  assert "note" not in capsys.readouterr().out
+
+
+def test_check_reads_everything_again(tmp_path, capsys):
+  write(tmp_path / "c" / "law.jsonl", *(f"document {i} {'abcdefgh' * 20}" for i in range(300)))
+  argv = [f"--store={tmp_path / 's'}", f"--gin.Corpus.path={tmp_path / 'c'}"]
+  main(argv)
+  file = tmp_path / "s" / "law.train.bin"
+  times = file.stat()
+  data = bytearray(file.read_bytes())
+  data[0] ^= 1
+  file.write_bytes(data)
+  os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # A bit has fallen over by itself.
+  capsys.readouterr()
+  main(argv)
+  assert "made anew" not in capsys.readouterr().out
+  main([*argv, "--check"])
+  assert "the token store is made anew" in capsys.readouterr().out and file.read_bytes() != bytes(data)
+
+
 @pytest.mark.parametrize("argv, message", [
     ([], "--store is missing"),
+    (["--list", "--gin.Corpus.path=''"], "Corpus.path is empty"),
+    (["--list", "--gin.Corpus.exclude=('laws',)"], "Corpus.exclude: no file in bundled matches 'laws'"),
     (["--store=s", "--gin.Corpus.pth=x"], "Corpus has no setting pth; did you mean path?"),
     (["--store=s", "--gin.Corpus.path=no/such"], "Corpus.path: no such folder: no/such"),
     (["--store=s", "--gin.Corpus.domains=('prose',)"], "no domain 'prose'; did you mean prose_"),
@@ -48,4 +119,15 @@ def test_the_command_exits_with_2_and_no_traceback():
   command = [sys.executable, "-m", "jaxsplit.prepare", "--stor=x"]
   done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True, check=False)
   assert (done.returncode, done.stdout) == (2, "")
-  assert done.stderr == "jaxsplit: unknown flag --stor; did you mean --store?\n"
+  assert done.stderr == "jaxsplit: unknown flag --stor; did you mean --store or --list?\n"
+
+
+@pytest.mark.parametrize("store", ["c/law/s", "link", "x/../c/s", "."])
+def test_a_store_within_the_corpus_or_around_it_is_refused(tmp_path, monkeypatch, store):
+  write(tmp_path / "c" / "law" / "a.jsonl", "text")
+  (tmp_path / "link").symlink_to("c")
+  monkeypatch.chdir(tmp_path)
+  before = sorted(tmp_path.rglob("*"))
+  with pytest.raises(InputError, match=f"--store={store}: (lies in the corpus|the corpus, .*, lies within the store)"):
+    main([f"--store={store}", "--gin.Corpus.path=c"])
+  assert sorted(tmp_path.rglob("*")) == before

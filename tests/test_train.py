@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from small import arguments, write_corpus
 
-from jaxsplit import train
+from jaxsplit import prepare, train
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.preparation import prepare_store
+from jaxsplit.data.store import open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.report.evidence import read_evidence
@@ -144,8 +145,58 @@ def test_a_corpus_that_has_changed_since_is_refused_until_it_is_restored(finishe
   guards.check_same_corpus(read_cells(workdir / "cells.csv"), workdir, restored)
 
 
+@pytest.mark.parametrize("workdir", ["corpus", "corpus/runs/w", "link/w", "x/../corpus"])
+def test_a_work_directory_within_the_corpus_is_refused_before_it_is_made(tmp_path, monkeypatch, workdir):
+  (tmp_path / "corpus").mkdir()
+  write_corpus(tmp_path / "corpus")
+  (tmp_path / "link").symlink_to("corpus")
+  monkeypatch.chdir(tmp_path)
+  before = sorted(tmp_path.rglob("*"))
+  with pytest.raises(InputError, match=f"--workdir={workdir}: lies in the corpus"):
+    train.main(arguments("corpus", workdir))
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_that_prepare_made_is_trained_on_where_it_lies(corpus, tmp_path, capsys):
+  prepare.main([f"--store={tmp_path / 'store'}", f"--gin.Corpus.path={corpus}"])
+  argv = [a for a in proof_only(corpus, tmp_path / "w", f"--store={tmp_path / 'store'}") if "Corpus." not in a]
+  capsys.readouterr()
+  assert train.main(argv) == 0
+  said = capsys.readouterr().out
+  assert "latin    train      1          1" in said and "numbers  train      1        120" in said
+  assert not (tmp_path / "w" / "store").exists()
+  config = json.loads((tmp_path / "w" / "config.json").read_text())
+  assert config["Store"] == {"manifest_hash": open_store(tmp_path / "store").manifest_hash} and "Corpus" not in config
+  held = (tmp_path / "w" / "cells.csv").read_bytes()
+  shutil.move(tmp_path / "store", tmp_path / "moved")
+  assert train.main([*argv, f"--store={tmp_path / 'moved'}"]) == 0
+  assert (tmp_path / "w" / "cells.csv").read_bytes() == held
+  prepare.main([f"--store={tmp_path / 'other'}", f"--gin.Corpus.path={corpus}", "--gin.Corpus.valid_fraction=0.2"])
+  with pytest.raises(InputError, match="another experiment's results .Store.manifest_hash"):
+    train.main([*argv, f"--store={tmp_path / 'other'}"])
+
+
+@pytest.mark.parametrize("more, message", [
+    (["--gin.Corpus.path=elsewhere"], "has its corpus and tokenizer already, but Corpus.path = 'elsewhere' is given too"),
+    (["--gin.Tokenization.kind=bpe"], "but Tokenization.kind = 'bpe' is given too"),
+    (["--gin.Experiment.data=phonebook"], "but Experiment.data = 'phonebook' is given too"),
+    (["--store=nowhere"], "nowhere: no token store here"),
+    (["--store=damaged"], "latin.valid.bin: has other tokens than were written"),
+])
+def test_a_store_that_cannot_be_taken_is_one_line(finished, tmp_path, monkeypatch, more, message):
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(finished / "store", "damaged")
+  (tmp_path / "damaged" / "latin.valid.bin").write_bytes(bytes(len((tmp_path / "damaged" / "latin.valid.bin").read_bytes())))
+  argv = [a for a in arguments("", tmp_path / "w", f"--store={finished / 'store'}", *more) if a != "--gin.Corpus.path="]
+  with pytest.raises(InputError) as caught:
+    train.main(argv)
+  assert message in str(caught.value) and "\n" not in str(caught.value)
+  assert not (tmp_path / "w" / "cells.csv").exists()
+
+
 @pytest.mark.parametrize("more, message", [
     (["--gin.Corpus.path=/nonexistent"], "/nonexistent"),
+    (["--gin.Corpus.path=''"], "Corpus.path is empty"),
     (["--gin.Experiment.budget_tokens=100"], "give at least 100"),
     (["--gin.Experiment.target=(16, 2)"], "is one of Experiment.sizes"),
     (["--gin.Experiment.seed_fractions=(0.5, 1.5)"], "1.5 is not a share"),

@@ -1,10 +1,16 @@
 """Documents to tokens to batches.
 
-    documents.py    text files -> documents
-    corpus.py       a folder -> domains, and their documents divided into train, valid and test
+    corpus.py       which folder is a corpus, and which of its files are wanted
+    paths.py        a path -> the domain and the split that it names
+    listing.py      a folder -> its file table
+    file_table.py   every file: its domain and split, or why it is not read
+    documents.py    files -> documents
+    domains.py      a file table -> domains, and their documents divided into train, valid and test
     tokenizer.py    documents -> ids
     store.py        ids on disk, memory-mapped, with a manifest
+    store_writer.py ids -> a store
     preparation.py  a corpus and a tokenization -> their store, made once
+    concerns.py     a store -> what should be known before training on it
     stream.py       a store -> endless shuffled windows, mixtures of them, and the batches of a run stack
     phonebook.py    a synthetic store: names and numbers to memorise
 
@@ -25,5 +31,6 @@ In use:
     store.counts("prose_en", "train").unique_tokens                        # also documents, tokens, bytes
     store.vocab_size, store.end_of_document, store.tokenizer.decode(ids), store.manifest_hash
 
-No JAX here: this package imports NumPy, Grain, tokenizers, zstandard, and, for the phonebook alone, TensorFlow Datasets.
+No JAX here: this package imports NumPy, Grain, tokenizers, zstandard, for parquet alone PyArrow, and for the phonebook alone
+TensorFlow Datasets.
 """

@@ -13,8 +13,9 @@ import string
 
 import numpy as np
 
-from jaxsplit.data.corpus import document_hash
-from jaxsplit.data.store import Document, Record, Store, reusable_store, write_store
+from jaxsplit.data.domains import document_hash
+from jaxsplit.data.store import Record, Store, intact_store
+from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import AlphabetTokenizer
 from jaxsplit.errors import InputError
 
@@ -75,8 +76,8 @@ def phonebook_store(settings: Phonebook, directory: str | os.PathLike) -> Store:
   """
   directory = pathlib.Path(directory)
   source = {"phonebook": dataclasses.asdict(settings)}
-  store = reusable_store(directory, source)
-  if store:
+  store = intact_store(directory)
+  if store and store.source == source:
     return store
   # Importing TensorFlow Datasets takes a second, which only those who make a phonebook should wait for.
   from jaxsplit.data.phonebook_builder import write_book

@@ -2,6 +2,8 @@
 
     manifest.json               counts, sizes, hashes, tokenizer, and the settings and source files that it was made from
     tokenizer.json              reads the ids back
+    times.json                  sizes and times of token files and source files when they were last found to be right
+    files.csv                   every file of its corpus, whether it was read, and as what (see file_table.py)
     <domain>.<split>.bin        little-endian uint16 or uint32; every document is followed by `end_of_document`
 
 A store of text is read in overlapping windows. A store of records (the phonebook) holds entries of one length, of which only
@@ -12,12 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from jaxsplit.files import content_hash, file_hash, read_json, write_json
 VERSION = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+TIMES = "times.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Counts:
     unique_tokens: the tokens of the documents that differ, each counted once.
     bytes: the documents' size as UTF-8 text.
     content: the hash of the token file.
+    unknown: the share of the text that the tokenizer does not know, of its tokens (see tokenizer.Encoding).
   """
 
   documents: int
@@ -48,6 +49,7 @@ class Counts:
   unique_tokens: int
   bytes: int
   content: str
+  unknown: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +70,6 @@ class Record:
     return self.length - 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Document:
-  """A document on its way into a store: its ids without separator [n], its size as UTF-8, and a key that equal texts share."""
-
-  ids: np.ndarray
-  bytes: int
-  key: bytes
-
-
 class Store:
   """An open token store, read-only. Made by `open_store`.
 
@@ -87,10 +80,11 @@ class Store:
     record: the entries' shape; None for text.
     manifest_hash: identifies tokens and tokenizer, wherever the store lies and whenever it was made.
     source: the settings and files that it was made from.
+    overlaps: the training documents that two domains share: (domain, domain, number of different documents).
   """
 
   def __init__(self, directory: pathlib.Path, tokenizer: Tokenizer, counts: dict[str, dict[str, Counts]], record: Record | None,
-               source: dict[str, Any]):
+               source: dict[str, Any], overlaps: Sequence[tuple[str, str, int]] = ()):
     self.directory = directory
     self.domains = tuple(sorted(counts))
     self.tokenizer = tokenizer
@@ -98,6 +92,7 @@ class Store:
     self.end_of_document = tokenizer.end_of_document
     self.record = record
     self.source = source
+    self.overlaps = tuple(overlaps)
     self._counts = counts
     contents = [f"{d}.{s}.{c.content}" for d in self.domains for s, c in sorted(counts[d].items())]
     self.manifest_hash = content_hash(str(VERSION), tokenizer.fingerprint, repr(record), *contents)
@@ -124,7 +119,7 @@ class Store:
   def tokens(self, domain: str, split: str) -> np.memmap:
     """All token ids of a split, [count], memory-mapped."""
     count = self.count(domain, split)
-    return np.memmap(_token_file(self.directory, domain, split), _dtype(self.vocab_size), mode="r", shape=(count,))
+    return np.memmap(token_file(self.directory, domain, split), token_dtype(self.vocab_size), mode="r", shape=(count,))
 
   def windows(self, domain: str, split: str, sequence_length: int) -> np.ndarray:
     """A view [num_windows, sequence_length + 1] of a split: inputs are window[:-1], targets window[1:].
@@ -179,116 +174,74 @@ def open_store(directory: str | os.PathLike) -> Store:
     counts = {_name(d): {_name(s): _counts(c) for s, c in splits.items()} for d, splits in manifest["domains"].items()}
     record = Record(**manifest["record"]) if manifest["record"] else None
     fingerprint, source = manifest["tokenizer"]["fingerprint"], dict(manifest["source"])
+    separator = manifest["tokenizer"].get("separator")
+    overlaps = [(_name(a), _name(b), int(documents)) for a, b, documents in manifest.get("overlaps", [])]
   except (KeyError, TypeError, AttributeError, ValueError) as error:
     raise InputError(f"{path}: a field is missing or wrong ({error}); delete {directory} and prepare it again") from None
-  tokenizer = load_tokenizer(directory / TOKENIZER)
+  tokenizer = load_tokenizer(directory / TOKENIZER, separator)
   if tokenizer.fingerprint != fingerprint:
     raise InputError(f"{directory / TOKENIZER}: not the tokenizer that {MANIFEST} names; delete {directory} and prepare it again")
   for domain, splits in counts.items():
     for split, count in splits.items():
-      file = _token_file(directory, domain, split)
-      size, expected = file.stat().st_size if file.is_file() else 0, count.tokens * _dtype(tokenizer.vocab_size).itemsize
+      file = token_file(directory, domain, split)
+      size, expected = file.stat().st_size if file.is_file() else 0, count.tokens * token_dtype(tokenizer.vocab_size).itemsize
       if size != expected:
         raise InputError(f"{file}: {size} bytes where {MANIFEST} says {expected}; delete {directory} and prepare it again")
-  return Store(directory, tokenizer, counts, record, source)
+  return Store(directory, tokenizer, counts, record, source, overlaps)
 
 
-def reusable_store(directory: str | os.PathLike, source: dict[str, Any], say: Callable[[str], None] = print) -> Store | None:
-  """The store in `directory` when it was made from exactly `source` (as JSON) and is whole; else None.
+def intact_store(directory: str | os.PathLike, say: Callable[[str], None] = print, thorough: bool = False) -> Store | None:
+  """The store in `directory` where its tokens are those that were written; else None.
 
-  Reads all of its tokens once, to see that they are those that were written. `say` is told of damage.
+  A token file of the size and time that the manifest has is taken to be what was written; others are read and hashed, and all
+  are where `thorough`. `say` is told of damage.
   """
   if not (pathlib.Path(directory) / MANIFEST).is_file():
     return None
   try:
     store = open_store(directory)
-    for domain in store.domains:
-      for split in store.splits(domain):
-        if file_hash(_token_file(store.directory, domain, split)) != store.counts(domain, split).content:
-          raise InputError(f"{_token_file(store.directory, domain, split)}: has other tokens than were written")
+    check_tokens(store, thorough)
   except InputError as error:
     say(f"the token store is made anew: {error}")
     return None
-  return store if store.source == json.loads(json.dumps(source)) else None
+  return store
 
 
-def write_store(
-    directory: str | os.PathLike,
-    tokenizer: Tokenizer,
-    splits: Iterable[tuple[str, str, Iterable[Document]]],
-    source: dict[str, Any],
-    record: Record | None = None,
-) -> Store:
-  """Writes a store and opens it. It is built beside `directory` and moved there whole; a store already there is replaced.
-
-  Args:
-    directory: where it shall lie.
-    tokenizer: what made the ids.
-    splits: (domain, split, documents), in any order.
-    source: what it is made from, as JSON; `reusable_store` compares it.
-    record: the shape of entries; None for text, whose documents are separated.
-
-  Raises:
-    InputError: `directory` holds something that is no token store.
-  """
-  with _replacing(pathlib.Path(directory)) as build:
-    counts: dict[str, dict[str, Counts]] = {}
-    for domain, split, documents in splits:
-      separator = [] if record else [tokenizer.end_of_document]
-      file = _token_file(build, domain, split)
-      counts.setdefault(domain, {})[split] = _write_tokens(file, documents, _dtype(tokenizer.vocab_size), separator)
-    tokenizer.save(build / TOKENIZER)
-    write_json(build / MANIFEST, {
-        "version": VERSION,
-        "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "end_of_document": tokenizer.end_of_document,
-                      "fingerprint": tokenizer.fingerprint},
-        "record": dataclasses.asdict(record) if record else None,
-        "domains": {d: {s: dataclasses.asdict(c) for s, c in splits.items()} for d, splits in counts.items()},
-        "source": source,
-    })
-  return open_store(directory)
+def check_tokens(store: Store, thorough: bool = False) -> None:
+  """Makes sure that a store's tokens are those that were written, as `intact_store` says; else InputError names the file."""
+  noted = noted_times(store.directory, "tokens")
+  times = token_times(store)
+  for domain in store.domains:
+    for split in store.splits(domain):
+      file = token_file(store.directory, domain, split)
+      if (thorough or noted.get(file.name) != times[file.name]) and file_hash(file) != store.counts(domain, split).content:
+        raise InputError(f"{file}: has other tokens than were written; delete {store.directory} and prepare it again")
+  note_times(store.directory, "tokens", times)
 
 
-def _write_tokens(path: pathlib.Path, documents: Iterable[Document], dtype: np.dtype, separator: list[int]) -> Counts:
-  separator = np.array(separator, dtype)
-  totals = dict(documents=0, tokens=0, unique_tokens=0, bytes=0)
-  seen = set()
-  with open(path, "wb") as file:
-    for document in documents:
-      size = len(document.ids) + len(separator)
-      file.write(document.ids.astype(dtype).tobytes())
-      file.write(separator.tobytes())
-      totals["documents"] += 1
-      totals["tokens"] += size
-      totals["bytes"] += document.bytes
-      totals["unique_tokens"] += 0 if document.key in seen else size
-      seen.add(document.key)
-  return Counts(**totals, content=file_hash(path))
-
-
-@contextlib.contextmanager
-def _replacing(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A new folder that takes the place of `directory` once the block has ended well, and vanishes otherwise."""
-  directory = directory.resolve()
-  empty = directory.is_dir() and not any(directory.iterdir())
-  if directory.exists() and not empty and not (directory / MANIFEST).is_file():
-    raise InputError(f"{directory}: exists and is no token store; name another folder")
+def noted_times(directory: pathlib.Path, part: str) -> dict[str, Any]:
+  """What `note_times` has noted last, where that can be read."""
   try:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    build = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-  except OSError as error:
-    raise InputError(f"{directory}: cannot be made ({error.strerror}); name another folder") from None
+    return dict(read_json(directory / TIMES)[part])
+  except (InputError, KeyError, TypeError, ValueError):
+    return {}
+
+
+def note_times(directory: pathlib.Path, part: str, times: Mapping[str, Any]) -> None:
+  """Notes the times of files that were found to be right, so that they need not be read again while these stay the same."""
+  if noted_times(directory, part) == times:
+    return
   try:
-    build.chmod(0o755)
-    yield build
-    # A folder cannot replace one that has files in it, so the old one steps aside first.
-    old = build.with_name(f"{build.name}.old")
-    if directory.exists():
-      os.rename(directory, old)
-    os.rename(build, directory)
-    shutil.rmtree(old, ignore_errors=True)
-  finally:
-    shutil.rmtree(build, ignore_errors=True)
+    noted = read_json(directory / TIMES)
+  except InputError:
+    noted = {}
+  with contextlib.suppress(OSError):  # A store that cannot be written is read again at every start.
+    write_json(directory / TIMES, {**(noted if isinstance(noted, dict) else {}), part: times})
+
+
+def token_times(store: Store) -> dict[str, list[int]]:
+  files = [token_file(store.directory, domain, split) for domain in store.domains for split in store.splits(domain)]
+  return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
 
 
 def _counts(fields: dict[str, Any]) -> Counts:
@@ -308,9 +261,9 @@ def _name(text: str) -> str:
   return text
 
 
-def _token_file(directory: pathlib.Path, domain: str, split: str) -> pathlib.Path:
+def token_file(directory: pathlib.Path, domain: str, split: str) -> pathlib.Path:
   return directory / f"{domain}.{split}.bin"
 
 
-def _dtype(vocab_size: int) -> np.dtype:
+def token_dtype(vocab_size: int) -> np.dtype:
   return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")

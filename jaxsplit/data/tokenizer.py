@@ -10,12 +10,13 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import tokenizers
 
-from jaxsplit.errors import InputError
+from jaxsplit.data.documents import check_no_pointer
+from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import content_hash, read_json, write_atomic
 
 END_OF_TEXT = "<|endoftext|>"
@@ -32,19 +33,44 @@ class Tokenization:
     kind: "bytes" (256 ids), or "bpe" (byte-level byte-pair encoding).
     vocab_size: the ids of a BPE that is trained on the corpus; bytes and loaded tokenizers have their own.
     path: a tokenizer.json or GPT-2 merges (vocab.bpe) to load instead of training; only with "bpe".
+    end_of_document: the token of a loaded tokenizer.json that separates documents, where it has none of the usual names.
+    unknown_max: the largest share of a split's tokens that may be unknown to the tokenizer.
   """
 
   kind: Literal["bytes", "bpe"] = "bytes"
   vocab_size: int = 4096
   path: str | None = None
+  end_of_document: str | None = None
+  unknown_max: float = 0.01
 
   def __post_init__(self):
     if self.kind not in ("bytes", "bpe"):
       raise InputError(f"Tokenization.kind = {self.kind!r}: must be bytes or bpe")
     if self.path is not None and self.kind != "bpe":
       raise InputError(f"Tokenization.path = {self.path!r} needs Tokenization.kind = 'bpe'")
+    if self.path is not None and not self.path.strip():
+      raise InputError("Tokenization.path is empty; name a tokenizer.json or GPT-2 merges, or leave it out to train a BPE")
+    if self.end_of_document is not None and self.path is None:
+      raise InputError(f"Tokenization.end_of_document = {self.end_of_document!r} needs Tokenization.path; other tokenizers have "
+                       "a separator of their own")
+    if not 0 <= self.unknown_max <= 1:
+      raise InputError(f"Tokenization.unknown_max = {self.unknown_max}: must be a share between 0 and 1")
     if not 257 <= self.vocab_size <= 1 << 20:
       raise InputError(f"Tokenization.vocab_size = {self.vocab_size}: must be from 257 (256 bytes and the separator) to 2^20")
+
+
+class Encoding(NamedTuple):
+  """A text as tokens.
+
+  Attributes:
+    ids: its ids without separators [n], as uint16, or uint32 for more than 65,536 ids.
+    unknown: how many pieces of the text the tokenizer does not know: unknown tokens, and pieces that no id stands for.
+    dropped: how many of these no id stands for, or only that of the separator; they are left out of `ids`.
+  """
+
+  ids: np.ndarray
+  unknown: int = 0
+  dropped: int = 0
 
 
 class Tokenizer(Protocol):
@@ -54,19 +80,21 @@ class Tokenizer(Protocol):
     kind: "bytes", "bpe" or "alphabet".
     vocab_size: ids are 0 ... vocab_size - 1.
     end_of_document: the id that separates documents.
+    separator: its name, where that was given by the user; what `load_tokenizer` needs to find it again.
     fingerprint: a hash; equal fingerprints give equal ids.
   """
 
   kind: str
   vocab_size: int
   end_of_document: int
+  separator: str | None
   fingerprint: str
 
   def encode(self, text: str) -> np.ndarray:
-    """The ids of a text, [n], as uint16, or uint32 for more than 65,536 ids; without separators."""
+    """The ids of a text, [n]."""
 
-  def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """`encode` of each text, on all cores where the tokenizer can."""
+  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+    """Each text as tokens, on all cores where the tokenizer can. InputError where it cannot."""
 
   def decode(self, ids: Iterable[int]) -> str:
     """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
@@ -81,16 +109,21 @@ def make_tokenizer(settings: Tokenization, train_documents: Iterable[str]) -> To
     return ByteTokenizer()
   if settings.path is None:
     return train_bpe(train_documents, settings.vocab_size)
-  return load_tokenizer(settings.path)
+  return load_tokenizer(pathlib.Path(settings.path).expanduser(), settings.end_of_document)
 
 
-def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
+def load_tokenizer(path: str | os.PathLike, separator: str | None = None) -> Tokenizer:
   """Reads a saved tokenizer, a Hugging Face tokenizer.json, or GPT-2 merges (any name that does not end in .json).
 
+  Args:
+    path: the file.
+    separator: the token of a tokenizer.json that separates documents; None for the first of those with a usual name.
+
   Raises:
-    InputError: no such file, or a file that is none of these.
+    InputError: no such file, or a file that is none of these, or one that has no such separator.
   """
   path = pathlib.Path(path)
+  check_no_pointer(path)
   if path.suffix != ".json":
     return _from_merges(path)
   spec = read_json(path)
@@ -99,7 +132,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
   if isinstance(spec, dict) and spec.get("kind") == "alphabet" and isinstance(spec.get("symbols"), str):
     return AlphabetTokenizer(spec["symbols"])
   try:
-    return BPETokenizer(path.read_text(encoding="utf-8"))
+    return BPETokenizer(path.read_text(encoding="utf-8"), separator)
   except InputError as error:
     raise InputError(f"{path}: {error}") from None
   except Exception as error:  # The library raises plain Exception for whatever its parser dislikes.
@@ -108,19 +141,24 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
 
 
 class ByteTokenizer:
-  """One id a byte of UTF-8. Id 0 separates documents, so NUL characters in a text are dropped."""
+  """One id a byte of UTF-8. Id 0 separates documents, so NUL characters in a text are dropped, and counted as unknown."""
 
   kind = "bytes"
   vocab_size = 256
   end_of_document = 0
+  separator = None
   fingerprint = content_hash("bytes")
 
   def encode(self, text: str) -> np.ndarray:
-    ids = np.frombuffer(text.encode(), np.uint8)
-    return ids[ids != 0].astype(np.uint16)
+    return self.encode_batch([text])[0].ids
 
-  def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-    return [self.encode(text) for text in texts]
+  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+    encodings = []
+    for text in texts:
+      data = np.frombuffer(text.encode(), np.uint8)
+      ids = data[data != 0].astype(np.uint16)
+      encodings.append(Encoding(ids, len(data) - len(ids), len(data) - len(ids)))
+    return encodings
 
   def decode(self, ids: Iterable[int]) -> str:
     return bytes(int(i) for i in ids if i != 0).decode(errors="replace")
@@ -134,6 +172,7 @@ class AlphabetTokenizer:
 
   kind = "alphabet"
   end_of_document = 0
+  separator = None
 
   def __init__(self, symbols: str):
     self.symbols = symbols
@@ -147,8 +186,8 @@ class AlphabetTokenizer:
     except KeyError as error:
       raise InputError(f"character {error} is not in the alphabet {self.symbols!r}") from None
 
-  def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-    return [self.encode(text) for text in texts]
+  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+    return [Encoding(self.encode(text)) for text in texts]
 
   def decode(self, ids: Iterable[int]) -> str:
     return "".join(self.symbols[int(i) - 1] for i in ids if i != 0)
@@ -165,7 +204,7 @@ class BPETokenizer:
 
   kind = "bpe"
 
-  def __init__(self, text: str):
+  def __init__(self, text: str, separator: str | None = None):
     # The text is kept as it is: another version of the library may write the same tokenizer in other words.
     self._text = text
     self._tokenizer = tokenizers.Tokenizer.from_str(text)
@@ -173,21 +212,45 @@ class BPETokenizer:
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     vocabulary = self._tokenizer.get_vocab()
-    separator = next((s for s in _SEPARATORS if s in vocabulary), None)
-    if separator is None:
-      raise InputError(f"the tokenizer has no token that can separate documents (looked for {', '.join(_SEPARATORS)})")
-    self.end_of_document = vocabulary[separator]
+    found = next((s for s in ((separator,) if separator is not None else _SEPARATORS) if s in vocabulary), None)
+    if found is None and separator is not None:
+      raise InputError(f"no token {separator!r} in the tokenizer{nearest(separator, vocabulary)}; give one that it has as "
+                       "Tokenization.end_of_document")
+    if found is None:
+      special = [str(token) for _, token in sorted(self._tokenizer.get_added_tokens_decoder().items())]
+      has = f"; it has {', '.join(special[:8])}" if special else ""
+      raise InputError(f"the tokenizer has no token that can separate documents (looked for {', '.join(_SEPARATORS)}){has}; name "
+                       "one of its tokens that no text has as Tokenization.end_of_document")
+    self.separator = separator
+    self.end_of_document = vocabulary[found]
     # Published files leave ids unused; the highest one counts.
     self.vocab_size = 1 + max(vocabulary.values())
-    self.fingerprint = content_hash("bpe", text)
+    self.fingerprint = content_hash("bpe", text, *(() if separator is None else (separator,)))
     self._dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+    model = self._tokenizer.model
+    if isinstance(model, tokenizers.models.BPE) and model.unk_token is None:
+      # It would drop what it does not know in silence. So it says where, by an id that is dropped here, and counted.
+      model.unk_token = found
+    unknown = getattr(model, "unk_token", None)
+    self._unknown = vocabulary.get(unknown) if unknown else json.loads(text)["model"].get("unk_id")
 
   def encode(self, text: str) -> np.ndarray:
-    return self.encode_batch([text])[0]
+    return self.encode_batch([text])[0].ids
 
-  def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-    encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return [np.array(encoding.ids, self._dtype) for encoding in encodings]
+  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+    try:
+      encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    except Exception as error:  # The library raises plain Exception where it finds a text that it has no token for.
+      raise InputError(f"the tokenizer cannot encode a text ({' '.join(str(error)[:160].split())}); give one that has a token "
+                       "for what it does not know") from None
+    return [self._encoding(np.array(encoding.ids, self._dtype)) for encoding in encodings]
+
+  def _encoding(self, ids: np.ndarray) -> Encoding:
+    separators = ids == self.end_of_document
+    dropped = int(np.count_nonzero(separators))
+    kept = ids[~separators] if dropped else ids
+    unknown = 0 if self._unknown in (None, self.end_of_document) else int(np.count_nonzero(kept == self._unknown))
+    return Encoding(kept, unknown + dropped, dropped)
 
   def decode(self, ids: Iterable[int]) -> str:
     return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)

@@ -1,11 +1,16 @@
 """Reading documents: the same text from every format, and one line that says what is wrong with a file."""
 
+import bz2
 import gzip
+import hashlib
 import json
+import lzma
 
+import pyarrow as pa
 import pytest
 import zstandard
 from hypothesis import given, settings, strategies
+from pyarrow import parquet
 
 from jaxsplit.data.documents import PASSAGE_CHARACTERS, passages, read_documents
 from jaxsplit.errors import InputError
@@ -17,11 +22,55 @@ def jsonl(texts):
   return "".join(json.dumps({"id": i, "text": text}, ensure_ascii=i % 2 == 0) + "\n" for i, text in enumerate(texts)).encode()
 
 
-@pytest.mark.parametrize("suffix, pack", [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".jsonl.zst", zstandard.compress)])
+@pytest.mark.parametrize("suffix, pack", [
+    (".jsonl", bytes), (".ndjson", bytes), (".JSON", bytes), (".jsonl.gz", gzip.compress), (".json.gz", gzip.compress), (".JSONL.GZ", gzip.compress),
+    (".jsonl.zst", zstandard.compress), (".jsonl.bz2", bz2.compress), (".jsonl.xz", lzma.compress)])
 def test_every_format_gives_the_same_documents(tmp_path, suffix, pack):
   path = tmp_path / f"a{suffix}"
   path.write_bytes(pack(jsonl([TEXTS[0], " \n", *TEXTS[1:]]) + b"\n"))
   assert list(read_documents(path)) == TEXTS
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_parquet_gives_the_same_documents(tmp_path, kind):
+  texts = [TEXTS[0], " \n", *TEXTS[1:]] * 700
+  table = pa.table({"id": range(len(texts)), "text": pa.array(texts, kind)})
+  parquet.write_table(table, tmp_path / "a.parquet", row_group_size=300)
+  assert list(read_documents(tmp_path / "a.parquet")) == TEXTS * 700
+
+
+@pytest.mark.parametrize("columns, message", [
+    ({"body": ["x"]}, "no column `text` (columns: body)"), ({"text": [1]}, "column `text` is of type int64, not of strings"),
+    ({"text": ["x", None]}, "row 2 has no text"), (None, "cannot be read as parquet")])
+def test_a_bad_parquet_file_is_one_line(tmp_path, columns, message):
+  path = tmp_path / "a.parquet"
+  path.write_bytes(b"PAR1 no more") if columns is None else parquet.write_table(pa.table(columns), path)
+  with pytest.raises(InputError) as error:
+    list(read_documents(path))
+  assert message in str(error.value) and str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz", "a.parquet", "a.jsonl.zst"])
+@pytest.mark.parametrize("pointer, remedy", [
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"),
+    ("/annex/objects/SHA256E-s12345--4d7a.jsonl\n", "a pointer of git-annex, not the file itself; fetch it with `git annex get`")])
+def test_a_pointer_is_no_text_and_no_broken_archive(tmp_path, name, pointer, remedy):
+  (tmp_path / name).write_text(pointer)
+  with pytest.raises(InputError) as error:
+    list(read_documents(tmp_path / name))
+  assert str(error.value) == f"{tmp_path / name}: {remedy}"
+
+
+def test_a_hash_gets_all_bytes_of_a_file_as_they_lie_on_disk(tmp_path):
+  contents = {"a.jsonl": jsonl(TEXTS), "a.txt": b"text", "a.jsonl.gz": gzip.compress(jsonl(TEXTS)) * 2, "a.jsonl.xz": lzma.compress(jsonl(TEXTS)),
+              "a.jsonl.bz2": bz2.compress(jsonl(TEXTS)) * 2, "a.jsonl.zst": zstandard.compress(jsonl(TEXTS)) * 2}
+  parquet.write_table(pa.table({"text": TEXTS}), tmp_path / "a.parquet")
+  contents["a.parquet"] = (tmp_path / "a.parquet").read_bytes()
+  for name, content in contents.items():
+    (tmp_path / name).write_bytes(content)
+    digest = hashlib.sha256()
+    assert len(list(read_documents(tmp_path / name, digest))) >= 1
+    assert digest.hexdigest() == hashlib.sha256(content).hexdigest(), name
 
 
 def test_a_text_file_is_one_document_and_a_byte_order_mark_is_no_text(tmp_path):
@@ -64,6 +113,10 @@ GOOD = jsonl(["fine"])
     ("a.jsonl.zst", zstandard.compress(GOOD * 1000)[:-5], ":", "broken or truncated"),
     ("a.jsonl.zst", zstandard.compress(GOOD) + zstandard.compress(GOOD)[:-5], ":", "broken or truncated"),
     ("a.jsonl.zst", GOOD, ":", "broken or truncated"),
+    ("a.jsonl.bz2", bz2.compress(GOOD * 1000)[:-20], ":", "broken or truncated"),
+    ("a.jsonl.bz2", GOOD, ":", "broken or truncated"),
+    ("a.jsonl.xz", lzma.compress(GOOD * 1000)[:-20], ":", "broken or truncated"),
+    ("a.jsonl.xz", GOOD, ":", "broken or truncated"),
 ])
 def test_a_bad_file_is_one_line_that_names_the_place(tmp_path, name, content, place, reason):
   path = tmp_path / name

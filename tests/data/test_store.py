@@ -1,17 +1,28 @@
 """The token store: exact contents and counts, reuse, replacement, and damage that is noticed."""
 
+import dataclasses
 import json
 import os
+import pathlib
+import resource
+import shutil
+import signal
 
 import numpy as np
 import pytest
+import tokenizers
 
 from jaxsplit.data import preparation
-from jaxsplit.data.corpus import Corpus, open_corpus
+from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.domains import document_hash, read_corpus
+from jaxsplit.data.file_table import FILE_TABLE, load_file_table
+from jaxsplit.data.listing import list_files
 from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.store import open_store
-from jaxsplit.data.tokenizer import AlphabetTokenizer, Tokenization
+from jaxsplit.data.store_writer import Document, write_store
+from jaxsplit.data.tokenizer import AlphabetTokenizer, ByteTokenizer, Tokenization
 from jaxsplit.errors import InputError
+from jaxsplit.files import file_hash
 
 TRAIN = ["abc", "héllo", "abc"]
 VALID = ["valid one", "valid two"]
@@ -98,6 +109,84 @@ def test_a_changed_store_is_made_again(corpus, store, tmp_path, change):
   assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus", "store"], "nothing is left beside the store"
 
 
+@pytest.fixture
+def hashed(monkeypatch):
+  """The names of the files that are hashed from now on."""
+  names = []
+  for module in ("store", "preparation"):
+    monkeypatch.setattr(f"jaxsplit.data.{module}.file_hash", lambda path: (names.append(pathlib.Path(path).name), file_hash(path))[1])
+  return names
+
+
+def test_files_of_the_same_size_and_time_are_not_read_but_on_request(corpus, store, tmp_path, hashed):
+  assert prepare_store(corpus, Tokenization(), tmp_path / "store").manifest_hash == store.manifest_hash
+  assert hashed == []
+  prepare_store(corpus, Tokenization(), tmp_path / "store", thorough=True)
+  assert sorted(set(hashed)) == ["one.train.bin", "one.valid.bin", "train.jsonl", "two.train.bin", "two.valid.bin", "valid.jsonl"] and len(hashed) == 8
+  hashed.clear()
+  os.utime(tmp_path / "corpus" / "one" / "train.jsonl")
+  os.utime(tmp_path / "store" / "two.valid.bin")
+  for read in (["two.valid.bin", "train.jsonl"], []):  # What was found the same is not read again.
+    prepare_store(corpus, Tokenization(), tmp_path / "store", lambda line: pytest.fail(line))
+    assert hashed == read
+    hashed.clear()
+
+
+@pytest.mark.parametrize("where", ["slash", "relative", "link", "copy", "moved"])
+def test_the_same_corpus_by_another_path_reuses_its_store(corpus, store, tmp_path, monkeypatch, where, hashed):
+  folder = tmp_path / "corpus"
+  path = {"slash": f"{folder}/", "relative": "store/../corpus", "link": str(tmp_path / "link"), "copy": str(tmp_path / "copy"),
+          "moved": str(tmp_path / "moved")}[where]
+  monkeypatch.chdir(tmp_path)
+  if where == "link":
+    (tmp_path / "link").symlink_to("corpus")
+  elif where == "copy":
+    shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+  elif where == "moved":
+    folder.rename(tmp_path / "moved")
+  before = (store.directory / "manifest.json").stat().st_mtime_ns
+  lines = []
+  prepare_store(Corpus(path, valid_tokens_min=5), Tokenization(), store.directory, lines.append)
+  assert (store.directory / "manifest.json").stat().st_mtime_ns == before and lines == []
+  assert (len(hashed) == 4) == (where in ("copy", "moved"))
+  if where == "copy":
+    (tmp_path / "copy" / "two" / "train.jsonl").write_text('{"text": "abc"}\n')  # Of the same size.
+    again = prepare_store(Corpus(path, valid_tokens_min=5), Tokenization(), store.directory)
+    assert again.manifest_hash != store.manifest_hash
+
+
+def test_a_store_keeps_the_file_table_as_it_is_now(corpus, store, tmp_path):
+  (tmp_path / "corpus" / "one" / "notes.md").write_text("x")
+  prepare_store(corpus, Tokenization(), store.directory, lambda line: pytest.fail(line))
+  table = load_file_table(store.directory / FILE_TABLE, tmp_path / "corpus")
+  assert [(f.path, f.documents, bool(f.ignored)) for f in table.files] == [
+      ("one/notes.md", None, True), ("one/train.jsonl", 3, False), ("one/valid.jsonl", 2, False), ("two/train.jsonl", 1, False),
+      ("two/valid.jsonl", 2, False)]
+
+
+def test_a_full_disk_names_the_file(corpus, tmp_path, monkeypatch):
+  write(tmp_path / "corpus" / "one" / "train.jsonl", ["x" * 500] * 4000)
+  resource_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource_limit[1]))  # As a quota has it: EFBIG at a file's first byte too many.
+  try:
+    with pytest.raises(OSError) as error:
+      prepare_store(corpus, Tokenization(), tmp_path / "store")
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, resource_limit)
+    signal.signal(signal.SIGXFSZ, handler)
+  assert str(error.value.filename).startswith(str(tmp_path)) and "one.train" in str(error.value.filename)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
+
+
+def test_overlaps_are_the_different_training_documents_that_two_domains_share(tmp_path):
+  document = lambda text: Document(ByteTokenizer().encode(text), len(text), document_hash(text))
+  texts = {"a": ["x", "y", "x", "z"], "b": ["y", "x", "u"], "c": ["q"], "d": ["z"]}
+  splits = [(d, split, [document(t) for t in (ts if split == "train" else ["v"])]) for d, ts in texts.items() for split in ("train", "valid")]
+  store = write_store(tmp_path / "store", ByteTokenizer(), splits, {})
+  assert store.overlaps == (("a", "b", 2), ("a", "d", 1))
+
+
 def test_the_hash_of_a_store_is_that_of_its_tokens_wherever_it_lies(corpus, store, tmp_path):
   os.rename(tmp_path / "corpus", tmp_path / "elsewhere")
   moved = prepare_store(Corpus(str(tmp_path / "elsewhere"), valid_tokens_min=5), Tokenization(), tmp_path / "other")
@@ -130,9 +219,11 @@ def test_a_bpe_of_a_large_corpus_is_trained_on_an_even_sample(tmp_path, monkeypa
   texts = [f"{word} number {i}" for i in range(400) for word in ("alpha", "omega")]
   write(tmp_path / "corpus" / "one.jsonl", texts)
   corpus = Corpus(str(tmp_path / "corpus"), valid_tokens_min=5)
-  whole = list(preparation._training_sample(list(open_corpus(corpus))))
+  (tmp_path / "scratch").mkdir()
+  domains = list(read_corpus(corpus, list_files(corpus), tmp_path / "scratch"))
+  whole = list(preparation._training_sample(domains))
   monkeypatch.setattr(preparation, "_BPE_TRAINING_CHARACTERS", sum(map(len, whole)) // 4)
-  sample = list(preparation._training_sample(list(open_corpus(corpus))))
+  sample = list(preparation._training_sample(domains))
   assert 0.85 < len(whole) / len(texts) < 0.95 and set(sample) < set(whole)
   assert 0.15 < len(sample) / len(whole) < 0.35 and 0.3 < sum("alpha" in text for text in sample) / len(sample) < 0.7
 
@@ -179,6 +270,47 @@ def test_damage_is_noticed_on_opening(store, damage, message):
   assert message in str(error.value) and "\n" not in str(error.value)
 
 
+WORDS = {"a": 0, "b": 1, "c": 2, "[UNK]": 3, "<sep>": 4}
+
+
+def words(path, unknown="[UNK]"):
+  tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for w, i in WORDS.items() if w != "[UNK]" or unknown}, unk_token="[UNK]"))
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+  tokenizer.add_special_tokens(["<sep>"])
+  tokenizer.save(str(path))
+  return str(path)
+
+
+@pytest.mark.parametrize("text, share, counted", [("a b c a x", 0.2, 0.2), ("a b <sep> c", 0.25, 0.25), ("a b", 0.0, 0.0)])
+def test_what_a_tokenizer_does_not_know_is_counted_and_refused_above_a_level(tmp_path, text, share, counted):
+  write(tmp_path / "corpus" / "one" / "train.jsonl", [text] * 3)
+  write(tmp_path / "corpus" / "one" / "valid.jsonl", ["a b c c c"])
+  corpus = Corpus(str(tmp_path / "corpus"), valid_tokens_min=5)
+  tokenization = Tokenization("bpe", path=words(tmp_path / "t.json"), end_of_document="<sep>", unknown_max=share)
+  store = prepare_store(corpus, tokenization, tmp_path / "store")
+  assert store.counts("one", "train").unknown == pytest.approx(counted) and store.counts("one", "valid").unknown == 0
+  assert (store.tokens("one", "train") == 4).sum() == 3, "only ends of documents are separators"
+  assert open_store(tmp_path / "store").end_of_document == 4
+  if share:
+    with pytest.raises(InputError, match=f"domain one: {share:.1%} of its train text is unknown to the tokenizer, more than Tokenization.unknown_max = 0.01"):
+      prepare_store(corpus, dataclasses.replace(tokenization, unknown_max=0.01), tmp_path / "store")
+
+
+def test_text_of_another_encoding_is_not_halved_in_silence(tmp_path):
+  (tmp_path / "corpus" / "one").mkdir(parents=True)
+  (tmp_path / "corpus" / "one" / "a.txt").write_bytes("some text\n\n".encode("utf-16-le") * 2000)
+  with pytest.raises(InputError, match="domain one: 50.0% of its train text is unknown to the tokenizer"):
+    prepare_store(Corpus(str(tmp_path / "corpus")), Tokenization(), tmp_path / "store")
+
+
+def test_a_tokenizer_that_cannot_encode_a_text_is_one_line_with_the_domain(tmp_path):
+  write(tmp_path / "corpus" / "one" / "train.jsonl", ["a x"])
+  write(tmp_path / "corpus" / "one" / "valid.jsonl", ["a b"])
+  tokenization = Tokenization("bpe", path=words(tmp_path / "t.json", unknown=None), end_of_document="<sep>")
+  with pytest.raises(InputError, match=r"domain one: the tokenizer cannot encode a text \(WordLevel error: Missing \[UNK\] token"):
+    prepare_store(Corpus(str(tmp_path / "corpus"), valid_tokens_min=5), tokenization, tmp_path / "store")
+
+
 def test_unknown_domains_and_splits_name_the_known_ones(store):
   with pytest.raises(InputError, match="no domain 'onn'; did you mean one?"):
     store.tokens("onn", "train")
@@ -190,4 +322,5 @@ def test_progress_is_told_while_tokenizing(corpus, tmp_path, monkeypatch):
   monkeypatch.setattr("jaxsplit.data.preparation._SECONDS_BETWEEN_LINES", 0.0)
   lines = []
   prepare_store(corpus, Tokenization(), tmp_path / "store", lines.append)
-  assert lines[0] == "tokenizing one train: 15 tokens" and len(lines) == 4
+  assert lines[:2] == ["reading one/valid.jsonl: 2 documents", "reading one/train.jsonl: 3 documents"]
+  assert lines[2] == "tokenizing one train: 15 tokens" and len(lines) == 8

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings, strategies
 
 from jaxsplit.data.tokenizer import (
@@ -45,7 +46,7 @@ def test_a_trained_bpe_is_deterministic_in_any_order_and_shortens_its_text(bpe):
   assert train_bpe(DOCUMENTS, 280).fingerprint != bpe.fingerprint
   assert bpe.vocab_size <= 300
   assert len(bpe.encode(DOCUMENTS[0])) < len(DOCUMENTS[0]) * 0.6
-  assert [ids.tolist() for ids in bpe.encode_batch(DOCUMENTS)] == [bpe.encode(text).tolist() for text in DOCUMENTS]
+  assert [encoding.ids.tolist() for encoding in bpe.encode_batch(DOCUMENTS)] == [bpe.encode(text).tolist() for text in DOCUMENTS]
 
 
 def test_the_separator_written_in_a_text_is_text(bpe):
@@ -81,17 +82,21 @@ def test_settings_choose_the_tokenizer(tmp_path, bpe):
 
 
 @pytest.mark.parametrize("arguments, name", [
+    ({"kind": "bpe", "path": ""}, "path"), ({"end_of_document": "</s>"}, "end_of_document"), ({"unknown_max": 1.5}, "unknown_max"),
     ({"kind": "word"}, "kind"), ({"kind": "bpe", "vocab_size": 256}, "vocab_size"), ({"path": "x.json"}, "path")])
 def test_bad_settings_are_refused(arguments, name):
   with pytest.raises(InputError, match=f"Tokenization.{name}"):
     Tokenization(**arguments)
 
 
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 NO_SEPARATOR = {"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
 
 
 @pytest.mark.parametrize("name, content, message", [
     ("t.json", "{", "not JSON"),
+    ("t.json", LFS_POINTER, "a pointer of Git LFS, not the file itself"),
+    ("vocab.bpe", LFS_POINTER, "a pointer of Git LFS, not the file itself"),
     ("t.json", "{}", "not a tokenizer.json"),
     ("t.json", json.dumps(NO_SEPARATOR), "no token that can separate documents"),
     ("vocab.bpe", "#version: 0.2\na b\nab zz\n", "vocab.bpe:3: not a merge of two known tokens"),
@@ -128,3 +133,48 @@ def test_gpt_neox_gives_the_published_ids():
   tokenizer = load_tokenizer(REAL / "gpt-neox-20b.tokenizer.json")
   assert tokenizer.end_of_document == 0
   assert tokenizer.encode("Hello world").tolist() == [12092, 1533]
+
+
+def saved(path, model, pre_tokenizer=tokenizers.pre_tokenizers.WhitespaceSplit(), special=()):
+  tokenizer = tokenizers.Tokenizer(model)
+  tokenizer.pre_tokenizer = pre_tokenizer
+  tokenizer.add_special_tokens(list(special))
+  tokenizer.save(str(path))
+  return path
+
+
+def test_a_separator_of_another_name_can_be_named(tmp_path):
+  path = saved(tmp_path / "t.json", tokenizers.models.WordLevel({"a": 0, "<doc>": 1, "[UNK]": 2}, "[UNK]"), special=["<doc>"])
+  with pytest.raises(InputError, match=r"no token that can separate documents .*it has <doc>; name one .* as Tokenization.end_of_document"):
+    load_tokenizer(path)
+  with pytest.raises(InputError, match=r"no token '<dok>' in the tokenizer; did you mean <doc>\?"):
+    load_tokenizer(path, "<dok>")
+  tokenizer = load_tokenizer(path, "<doc>")
+  assert (tokenizer.end_of_document, tokenizer.separator) == (1, "<doc>")
+  assert tokenizer.fingerprint != load_tokenizer(path, "a").fingerprint
+
+
+def encoding(path, text):
+  ids, unknown, dropped = load_tokenizer(path).encode_batch([text])[0]
+  return ids.tolist(), unknown, dropped
+
+
+def test_unknown_pieces_are_counted_by_every_model(tmp_path):
+  vocabulary = {"a": 0, "b": 1, "</s>": 2, "[UNK]": 3}
+  path = tmp_path / "t.json"
+  assert encoding(saved(path, tokenizers.models.WordLevel(vocabulary, "[UNK]")), "a x b y") == ([0, 3, 1, 3], 2, 0)
+  assert encoding(saved(path, tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]")), "a xb") == ([0, 3], 1, 0)
+  assert encoding(saved(path, tokenizers.models.Unigram([("</s>", 0.0), ("<unk>", 0.0), ("a", -1.0), ("b", -1.0)], 1)), "axb")[1:] == (1, 0)
+  assert encoding(saved(path, tokenizers.models.BPE(vocabulary, [], unk_token="[UNK]")), "axb") == ([0, 3, 1], 1, 0)
+  # A BPE without an unknown token leaves out what it does not know; a separator in the text is left out by all.
+  assert encoding(saved(path, tokenizers.models.BPE({"a": 0, "b": 1, "</s>": 2}, [])), "axyb") == ([0, 1], 2, 2)
+  assert encoding(saved(path, tokenizers.models.WordLevel(vocabulary, "[UNK]")), "a </s> b") == ([0, 1], 1, 1)
+  assert ByteTokenizer().encode_batch(["a\0b\0\0"])[0][1:] == (3, 3)
+
+
+@pytest.mark.parametrize("model", [
+    tokenizers.models.WordLevel({"a": 0, "</s>": 1}, "[UNK]"), tokenizers.models.WordPiece({"a": 0, "</s>": 1}, unk_token="[UNK]"),
+    tokenizers.models.Unigram([("</s>", 0.0), ("a", -1.0)])])
+def test_a_model_without_an_unknown_token_is_one_line(tmp_path, model):
+  with pytest.raises(InputError, match=r"^the tokenizer cannot encode a text \(.*\); give one that has a token for what it does not know$"):
+    load_tokenizer(saved(tmp_path / "t.json", model)).encode("a x")

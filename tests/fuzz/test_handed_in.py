@@ -4,21 +4,32 @@ Each test starts from files that are right and damages them as bytes (flips, cut
 and deep ones). The suite runs a few cases each; `JAXSPLIT_FUZZ_CASES=1500 python -m pytest tests/fuzz` runs that many.
 """
 
+import bz2
+import contextlib
 import copy
 import csv
+import gzip
 import io
 import json
+import lzma
 import os
 import resource
 import time
 
+import pyarrow
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from jaxsplit import cli, train
+from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.documents import read_documents
-from jaxsplit.data.store import Document, open_store, write_store
+from jaxsplit.data.file_table import CorpusFile, FileTable, load_file_table
+from jaxsplit.data.listing import list_files
+from jaxsplit.data.store import check_tokens, open_store
+from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer, load_tokenizer, train_bpe
 from jaxsplit.errors import InputError
 from jaxsplit.law import load_law, load_plan
@@ -224,10 +235,64 @@ def test_a_binding_on_the_command_line(name, value):
 @fuzzed
 @given(data=st.data())
 def test_documents(good, data):
-  suffix = data.draw(st.sampled_from((".jsonl", ".txt", ".jsonl.gz", ".jsonl.zst")))
+  suffix = data.draw(st.sampled_from((".jsonl", ".txt", ".jsonl.gz", ".jsonl.zst", ".json.bz2", ".ndjson.xz")))
   path = good / f"documents{suffix}"
-  path.write_bytes(data.draw(damaged_bytes(b'{"text": "one"}\n{"text": "two", "more": [1, 2]}\n')))
+  lines = b'{"text": "one"}\n{"text": "two", "more": [1, 2]}\n'
+  packed = {"gz": gzip.compress, "zst": zstandard.compress, "bz2": bz2.compress, "xz": lzma.compress}.get(suffix.rsplit(".", 1)[-1], bytes)
+  path.write_bytes(data.draw(damaged_bytes(data.draw(st.sampled_from((lines, packed(lines)))))))
   survives(lambda: list(read_documents(path)))
+
+
+@fuzzed
+@given(data=st.data())
+def test_parquet(good, data):
+  if not (good / "good.parquet").exists():
+    parquet.write_table(pyarrow.table({"text": ["one", "two"] * 20, "id": range(40)}), good / "good.parquet")
+  (good / "documents.parquet").write_bytes(data.draw(damaged_bytes((good / "good.parquet").read_bytes())))
+  survives(lambda: list(read_documents(good / "documents.parquet")))
+
+
+NAMES = st.one_of(
+    st.sampled_from(("train", "valid", "val-00", "test_b", "law", "law_val", "dev-blog", "00000", "held-out", "train-test", "metadata", "law.train")),
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=6))
+
+
+@fuzzed
+@given(paths=st.lists(st.tuples(st.lists(NAMES, min_size=1, max_size=4), st.sampled_from((".jsonl", ".txt", ".TXT", ".parquet", ".png", ""))),
+                      min_size=1, max_size=5))
+def test_paths_of_a_corpus(tmp_path_factory, paths):
+  root = tmp_path_factory.mktemp("corpus")
+  for names, suffix in paths:
+    path = root.joinpath(*names[:-1], names[-1] + suffix)
+    with contextlib.suppress(OSError, ValueError):  # A file where a folder should be, . and .., or too long a name.
+      path.parent.mkdir(parents=True, exist_ok=True)
+      if not path.exists():
+        path.write_text("x")
+
+  def read():
+    table = list_files(Corpus(str(root)))
+    assert all(domain not in ("train", "valid", "val", "test", "dev") for domain in table.domains)
+    assert all((file.domain and file.split) or file.ignored for file in table.files)
+    table.save(root / ".files.csv")
+    assert load_file_table(root / ".files.csv", root) == table
+    table.lines()
+
+  survives(read)
+
+
+@fuzzed
+@given(data=st.data())
+def test_a_file_table(good, data):
+  FileTable(good, (CorpusFile("law/a.jsonl", 100, "law", "train", documents=3), CorpusFile("x.png", 1, ignored="hidden"))).save(good / "right.csv")
+  (good / "files.csv").write_bytes(data.draw(damaged_bytes((good / "right.csv").read_bytes())))
+  survives(lambda: load_file_table(good / "files.csv", good).lines())
+
+
+@fuzzed
+@given(data=st.data())
+def test_noted_times(good, data):
+  (good / "store" / "times.json").write_bytes(data.draw(damaged(b'{"tokens": {"a.train.bin": [10, 1], "a.valid.bin": [10, 1]}, "source": {"": "/x"}}')))
+  survives(lambda: check_tokens(open_store(good / "store")))
 
 
 @fuzzed

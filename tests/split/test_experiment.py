@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxsplit.data.store import Document, write_store
+from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, fit_law

@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxsplit.data.store import Document, write_store
+from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.stream import windows
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxsplit.data.store import Document, write_store
+from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.stream import mixture, windows
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.model.config import Architecture

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsplit.data.store import Document, write_store
+from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json

@@ -1,0 +1,43 @@
+"""What should be known of a corpus before anything is trained on it: text that repeats, is shared, unknown, or too little."""
+
+from __future__ import annotations
+
+from jaxsplit.data.file_table import FILE_TABLE, load_file_table
+from jaxsplit.data.store import Store
+
+_DIFFERENT_MIN = 0.5  # Of a split's tokens.
+_SHARED_MAX = 0.01  # Of the documents of the smaller of two domains.
+_VALID_MIN = 2048  # Different tokens of a validation set; with fewer, a loss is mostly noise.
+
+
+def describe_files(store: Store) -> list[str]:
+  """The file table that a store of text keeps, in short, and then what `concerns` says."""
+  path = store.directory / FILE_TABLE
+  table = load_file_table(path, store.directory).lines() if path.exists() else []
+  return [*table, *(f"note: {line}" for line in concerns(store))]
+
+
+def concerns(store: Store) -> list[str]:
+  """A line for everything about a store of text that makes its results worth less, with the numbers. Reads no tokens."""
+  if store.record:
+    return []  # A book to be memorised repeats, and is validated on, by intention.
+  lines = []
+  for domain in store.domains:
+    train, valid = store.counts(domain, "train"), store.counts(domain, "valid")
+    for name, counts in (("training", train), ("validation", valid)):
+      if counts.unique_tokens < _DIFFERENT_MIN * counts.tokens:
+        lines.append(f"domain {domain}: of its {counts.tokens:,} {name} tokens only {counts.unique_tokens:,} "
+                     f"({counts.unique_tokens / counts.tokens:.1%}) are of different documents; the others repeat these")
+      if counts.unknown > 0:
+        lines.append(f"domain {domain}: {counts.unknown:.2%} of its {name} text is unknown to the tokenizer")
+    if valid.tokens > train.tokens:
+      lines.append(f"domain {domain}: {valid.tokens:,} validation tokens, more than the {train.tokens:,} that it is trained on")
+    if valid.unique_tokens < _VALID_MIN:
+      lines.append(f"domain {domain}: its validation set has {valid.unique_tokens:,} different tokens, so its loss is mostly "
+                   f"noise; give it {_VALID_MIN:,} or more")
+  for a, b, documents in store.overlaps:
+    count, smaller = min((store.counts(d, "train").documents, d) for d in (a, b))
+    if documents >= _SHARED_MAX * count:
+      lines.append(f"domains {a} and {b} share {documents:,} training documents ({documents / count:.1%} of the {count:,} of "
+                   f"{smaller}); their experts will be alike in them")
+  return lines

@@ -1,0 +1,119 @@
+"""The file table of a corpus: every file, with the domain and split that it belongs to, or the reason why it is not read."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+
+from jaxsplit.errors import InputError
+from jaxsplit.files import write_atomic
+from jaxsplit.data.paths import SPLITS
+
+FILE_TABLE = "files.csv"  # In a token store.
+
+_NAMED = 3  # Files of a group that a line names.
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusFile:
+  """A file of a corpus, or a folder that is left out whole.
+
+  Attributes:
+    path: within the corpus, with / between its names, and behind them where it is a folder.
+    bytes: its size.
+    domain, split: what it belongs to; "" where it is not read.
+    ignored: why it is not read; "" where it is.
+    doubt: what its domain or split was taken for on doubtful grounds; "" where there is no doubt.
+    documents: how many documents it has; None where they have not been counted.
+  """
+
+  path: str
+  bytes: int
+  domain: str = ""
+  split: str = ""
+  ignored: str = ""
+  doubt: str = ""
+  documents: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTable:
+  """All files of a corpus, sorted by path. `root` is where they lie."""
+
+  root: pathlib.Path
+  files: tuple[CorpusFile, ...]
+
+  @property
+  def domains(self) -> dict[str, dict[str, tuple[CorpusFile, ...]]]:
+    """The files that are read: domain -> split -> files, domains sorted by name."""
+    found: dict[str, dict[str, list[CorpusFile]]] = {}
+    for file in self.files:
+      if not file.ignored:
+        found.setdefault(file.domain, {}).setdefault(file.split, []).append(file)
+    return {domain: {split: tuple(files) for split, files in found[domain].items()} for domain in sorted(found)}
+
+  def counted(self, documents: Mapping[str, int | None]) -> FileTable:
+    """The same with the numbers of documents, by path, where they are known."""
+    files = (f if f.ignored else dataclasses.replace(f, documents=documents.get(f.path, f.documents)) for f in self.files)
+    return FileTable(self.root, tuple(files))
+
+  def save(self, path: pathlib.Path) -> None:
+    """Writes the table as CSV, one file of the corpus a line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(CorpusFile))
+    writer.writerows(dataclasses.astuple(file) for file in self.files)
+    write_atomic(path, text.getvalue().encode(errors="surrogateescape"))
+
+  def lines(self) -> list[str]:
+    """The table in short: a line for each domain and split, then what is in doubt and what is not read, with the reasons."""
+    rows = [("domain", "split", "files", "documents", "bytes")]
+    for domain, splits in self.domains.items():
+      for split in SPLITS:
+        if split in splits:
+          files = splits[split]
+          counts = [file.documents for file in files]
+          documents = "?" if None in counts else f"{sum(counts):,}"
+          rows.append((domain, split, f"{len(files):,}", documents, f"{sum(file.bytes for file in files):,}"))
+    groups = _grouped(((f"taken as {file.doubt}", file) for file in self.files if file.doubt and not file.ignored))
+    groups += _grouped(((f"not read, {file.ignored}", file) for file in self.files if file.ignored))
+    return [*aligned(rows, left=2), *groups]
+
+
+def load_file_table(path: pathlib.Path, root: pathlib.Path) -> FileTable:
+  """Reads what `save` wrote, of files that lie in `root`; InputError where it is damaged."""
+  try:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+      rows = list(csv.DictReader(file))
+    return FileTable(root, tuple(CorpusFile(**{**row, "bytes": int(row["bytes"]), "documents": int(row["documents"] or -1)
+                                               if row["documents"] else None}) for row in rows))
+  except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    raise InputError(f"{path}: cannot be read as a file table ({error}); prepare the store again") from None
+
+
+def aligned(rows: Iterable[tuple[str, ...]], left: int = 1) -> list[str]:
+  """Rows of text as lines with aligned columns: the first `left` to the left, the others to the right."""
+  rows = list(rows)
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  fit: list[Callable] = [str.ljust if i < left else str.rjust for i in range(len(widths))]
+  return ["  ".join(f(cell, width) for f, cell, width in zip(fit, row, widths)).rstrip() for row in rows]
+
+
+def _grouped(files: Iterable[tuple[str, CorpusFile]]) -> list[str]:
+  """A line for each reason: how many files, and the first of them."""
+  groups: dict[str, list[str]] = {}
+  for reason, file in files:
+    groups.setdefault(reason, []).append(file.path)
+  lines = []
+  for reason, paths in groups.items():
+    more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
+    lines.append(f"{reason}: {', '.join(map(printable, paths[:_NAMED]))}{more}")
+  return lines
+
+
+def printable(path: str) -> str:
+  """A path on one line and as text, whatever bytes its names have."""
+  return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in path)

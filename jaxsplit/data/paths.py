@@ -1,0 +1,189 @@
+"""What the path of a corpus file says: which domain the file belongs to, and which split.
+
+A name is a folder's, or a file's without its suffixes; its words are its runs of letters and digits. The split words are
+
+    train    train, training
+    valid    valid, validation, val, dev, eval, evaluation, heldout (held-out, held_out)
+    test     test, testing
+
+in upper or lower case, also with "set" or digits behind them (devset, test2); they count as whole words only, so testament,
+trained-models and development hold none. Numbers and the words of shards (of, part, shard, split, set, data, chunk, file) are no
+words of a name, nor is a single letter behind the split word: test-00000-of-00001 and test_b are nothing but the word test.
+
+1. A path that begins with a folder of nothing but a split word (train/law.jsonl, valid/law/a.jsonl) has its domain in the next
+   name that has words of its own (train/00000/law.jsonl too). There, a domain without training files, whose name is that of one
+   with such files and more words (valid/law_small.jsonl), belongs to that one.
+2. Any other path begins with its domain. A split word beside others in that first name (law_train.jsonl, dev-blog) is a split's
+   where the rest of the name is given for train and for another split (law_train, law_val), or, where the split word comes
+   last, is a domain by itself (law, law_val); else it is a part of the domain's name.
+3. The split is what a name of nothing but a split word says, wherever in the path; without one, what a name whose last word is a
+   split word says (c4-validation.00000); then one that has it before or between others (test_clean); else train. Names that say
+   different splits are refused.
+
+Where a split word beside others decided, in 2 and 3, or was taken for a domain's, that is told (`Placed.doubt`), but for train.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from jaxsplit.errors import InputError
+
+SPLITS = ("train", "valid", "test")
+
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
+    "eval": "valid", "evaluation": "valid", "heldout": "valid", "test": "test", "testing": "test"}
+_SPLIT_WORD = re.compile(rf"({'|'.join(_SPLIT_WORDS)}|held[-_ ]out)(set)?\d*", re.IGNORECASE)
+_WORD = re.compile(r"(?<![^\W_])held[-_ ]out(?![^\W_])|[^\W_]+", re.IGNORECASE)
+_OF_SHARDS = re.compile(r"\d+|of|part|shard|split|set|data|chunk|file", re.IGNORECASE)
+_BETWEEN = " ._-"
+_SPLIT_FOLDERS = "folders of splits"
+
+Path = tuple[str, ...]  # The names of a file's folders within the corpus, and its own without suffixes.
+
+
+class SplitName(NamedTuple):
+  """A name with a split word in it: the split (None for two different ones), the rest of the name ("" where there is nothing
+  else), and whether the split word is the last."""
+
+  split: str | None
+  rest: str
+  last: bool
+
+
+class Placed(NamedTuple):
+  """Where a file belongs: its domain and split; by which name, apart from those of splits, the domain is given ("" where that
+  is told apart by a split word); and what was in doubt ("" where nothing was)."""
+
+  domain: str
+  split: str
+  given_by: str
+  doubt: str
+
+
+def split_name(name: str) -> SplitName | None:
+  """What a name says of a split; None where it has no split word."""
+  words = [(word, _SPLIT_WORD.fullmatch(word[0])) for word in _WORD.finditer(name)]
+  said = [(word, re.sub("[-_ ]", "", match[1].lower())) for word, match in words if match]
+  if not said:
+    return None
+  splits = {_SPLIT_WORDS[text] for _, text in said}
+  first, last = said[0][0], said[-1][0]
+  before = [word for word, _ in words if word.end() <= first.start() and not _OF_SHARDS.fullmatch(word[0])]
+  after = [word for word, _ in words if word.start() >= last.end() and not _OF_SHARDS.fullmatch(word[0]) and not _letter(word[0])]
+  rest = name[:first.start()].rstrip(_BETWEEN) if before else ""
+  if after:
+    rest = rest + name[last.end():] if rest else name[last.end():].lstrip(_BETWEEN)
+  if any(not match and first.end() <= word.start() < last.start() and not _OF_SHARDS.fullmatch(word[0]) for word, match in words):
+    rest = name  # Words between two split words belong to neither.
+  return SplitName(splits.pop() if len(splits) == 1 else None, rest, not after)
+
+
+def place(paths: Iterable[Path]) -> dict[Path, Placed]:
+  """Where each file of a corpus belongs, of those that can be read.
+
+  Raises:
+    InputError: a path that names two splits, or a split and no domain.
+  """
+  placed: dict[Path, Placed] = {}
+  named = _Names(paths := list(paths))
+  for path in paths:
+    at = _domain_at(path)
+    folder_said = _said(path, [split_name(name) for i, name in enumerate(path) if i != at])
+    domain, own, doubt = named.domain(path, at, folder_said)
+    if own and folder_said.split and folder_said.split != own:
+      raise _two(path)
+    split = own or folder_said.split or "train"
+    if not doubt and folder_said.doubtful and split != "train":
+      doubt = f"{split}, by a word in the name"
+    placed[path] = Placed(domain, split, _SPLIT_FOLDERS if at else "" if own else domain, doubt)
+  joined = _joined({path: where for path, where in placed.items() if where.given_by == _SPLIT_FOLDERS})
+  return {path: joined.get(path, where) for path, where in placed.items()}
+
+
+def names_a_split(path: Path) -> bool:
+  """Whether a name of the path is nothing but a split word."""
+  return any(said is not None and not said.rest for said in map(split_name, path))
+
+
+class _Said(NamedTuple):
+  split: str | None
+  doubtful: bool
+
+
+class _Names:
+  """The first names of paths that do not begin with a split: whose split words are a split's, and whose the domain's own."""
+
+  def __init__(self, paths: Iterable[Path]):
+    self._plain: set[str] = set()
+    self._splits: dict[str, set[str]] = {}
+    for name in {path[0] for path in paths if _domain_at(path) == 0}:
+      said = split_name(name)
+      if said and said.split:
+        self._splits.setdefault(said.rest, set()).add(said.split)
+      else:
+        self._plain.add(name)
+
+  def domain(self, path: Path, at: int, folders: _Said) -> tuple[str, str | None, str]:
+    """The domain, the split that its name says, and what is in doubt."""
+    name, said = path[at], split_name(path[at])
+    if said is None:
+      return name, None, ""
+    if at:  # In a folder of a split, whose word may be repeated: train/law_train.jsonl.
+      return (said.rest, None, "") if said.split == folders.split else (name, None, f"a domain of the name {name}")
+    splits = self._splits.get(said.rest, set())
+    if said.split and "train" in splits and len(splits) > 1:
+      return said.rest, said.split, ""
+    if said.split not in (None, "train") and said.last and said.rest in self._plain:
+      return said.rest, said.split, f"{said.split} of the domain {said.rest}"
+    return name, None, f"a domain of the name {name}" if said.split != "train" else ""
+
+
+def _domain_at(path: Path) -> int:
+  """Which name of the path is its domain's: the first, or after folders of a split the first that has words of its own."""
+  said = split_name(path[0])
+  if said is None or said.rest:
+    return 0
+  for i, name in enumerate(path[1:], start=1):
+    said = split_name(name)
+    if (said.rest if said else any(not _OF_SHARDS.fullmatch(word) for word in _WORD.findall(name))):
+      return i
+  raise InputError(f"corpus file {'/'.join(path)}: its path names a split and no domain; a corpus has one folder or file per "
+                   "domain, so put the splits of a domain into a folder of its name")
+
+
+def _said(path: Path, names: Iterable[SplitName | None]) -> _Said:
+  """The split that names say together, apart from the domain's: the plainest of them decide."""
+  names = [name for name in names if name]
+  for doubtful, deciding in enumerate(([n for n in names if not n.rest], [n for n in names if n.last], names)):
+    splits = {name.split for name in deciding}
+    if splits:
+      if len(splits) > 1 or None in splits:
+        raise _two(path)
+      return _Said(splits.pop(), doubtful > 0)
+  return _Said(None, False)
+
+
+def _joined(placed: Mapping[Path, Placed]) -> dict[Path, Placed]:
+  """Gives held-out domains of another name than any that is trained on to the one whose name begins theirs: law_small to law."""
+  trained = {where.domain for where in placed.values() if where.split == "train"}
+  joined = {}
+  for path, where in placed.items():
+    if where.domain not in trained:
+      owners = [d for d in trained if where.domain.startswith(d) and where.domain[len(d)] in _BETWEEN]
+      if owners:
+        owner = max(owners, key=len)
+        joined[path] = where._replace(domain=owner, doubt=f"{where.split} of the domain {owner}")
+  return joined
+
+
+def _two(path: Path) -> InputError:
+  return InputError(f"corpus file {'/'.join(path)}: its path names more than one split; rename it, or leave it out with "
+                    "Corpus.exclude")
+
+
+def _letter(word: str) -> bool:
+  return len(word) == 1 and word.isalpha()

@@ -1,0 +1,178 @@
+"""The file table: every file of a folder is in it, with its domain and split or the reason why it is not read."""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+
+from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.file_table import CorpusFile, FileTable, load_file_table
+from jaxsplit.data.listing import check_apart, list_files
+from jaxsplit.errors import InputError
+
+
+def make(root, *names):
+  for name in names:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(json.dumps({"text": name}) + "\n")
+
+
+def read(table):
+  return {domain: {split: [f.path for f in files] for split, files in splits.items()} for domain, splits in table.domains.items()}
+
+
+def ignored(table):
+  return {file.path: file.ignored.split(" (")[0] for file in table.files if file.ignored}
+
+
+@pytest.fixture
+def root(tmp_path):
+  (tmp_path / "c").mkdir()
+  return tmp_path / "c"
+
+
+def test_folders_and_files_are_domains_and_names_say_the_split(root):
+  make(root, *(f"law/{name}" for name in (
+      "train-0.jsonl", "other.jsonl", "train/nested/c.txt", "valid.jsonl", "dev.txt", "Validation/a.jsonl", "test_b.jsonl",
+      "SOURCE.txt", "LICENSE.mit.txt", "README.txt", ".hidden.txt", ".git/x.txt", "picture.png")), "books.txt", "SOURCE.txt")
+  table = list_files(Corpus(str(root)))
+  assert read(table) == {
+      "books": {"train": ["books.txt"]},
+      "law": {
+          "train": ["law/other.jsonl", "law/train/nested/c.txt", "law/train-0.jsonl"],
+          "valid": ["law/Validation/a.jsonl", "law/dev.txt", "law/valid.jsonl"],
+          "test": ["law/test_b.jsonl"],
+      },
+  }
+  assert ignored(table) == {
+      "SOURCE.txt": "about the data", "law/.git": "hidden", "law/.hidden.txt": "hidden", "law/LICENSE.mit.txt": "about the data",
+      "law/README.txt": "about the data", "law/SOURCE.txt": "about the data", "law/picture.png": "of no format that is read"}
+  only = list_files(Corpus(str(root), domains=("books",)))
+  assert list(only.domains) == ["books"] and ignored(only)["law/valid.jsonl"] == "not in Corpus.domains"
+
+
+def test_every_format_counts_whatever_its_case_and_the_rest_is_listed(root):
+  make(root, "law/a.jsonl", "law/b.json.gz", "law/c.parquet", "law/d.ndjson.xz", "law/E.JSONL.BZ2", "law/f.jsonl.br", "law/g.csv", "law/notes.txt",
+       "law/valid.txt", "wiki.json.gz", "MED.JSONL", "metadata/filenames.txt", "Readme.txt", "notes/only.TXT")
+  os.mkfifo(root / "law" / "pipe.jsonl")
+  table = list_files(Corpus(str(root)))
+  assert read(table) == {
+      "MED": {"train": ["MED.JSONL"]}, "notes": {"train": ["notes/only.TXT"]}, "wiki": {"train": ["wiki.json.gz"]},
+      "law": {"train": ["law/E.JSONL.BZ2", "law/a.jsonl", "law/b.json.gz", "law/c.parquet", "law/d.ndjson.xz"], "valid": ["law/valid.txt"]}}
+  assert ignored(table) == {
+      "Readme.txt": "about the data", "metadata": "about the data", "law/f.jsonl.br": "of no format that is read",
+      "law/g.csv": "of no format that is read", "law/notes.txt": "text beside files of lines or parquet, named for no split",
+      "law/pipe.jsonl": "neither a file nor a folder"}
+
+
+def test_links_are_followed_and_a_circle_ends(root, tmp_path):
+  make(root, "law/a.jsonl")
+  make(tmp_path, "elsewhere/med/b.jsonl", "elsewhere/one.jsonl")
+  (root / "med").symlink_to(tmp_path / "elsewhere" / "med")
+  (root / "law" / "more.jsonl").symlink_to("../../elsewhere/one.jsonl")
+  (root / "law" / "up").symlink_to("..")
+  (tmp_path / "elsewhere" / "med" / "again").symlink_to(root)
+  table = list_files(Corpus(str(root)))
+  assert read(table) == {"law": {"train": ["law/a.jsonl", "law/more.jsonl"]}, "med": {"train": ["med/b.jsonl"]}}
+  assert ignored(table) == {"law/up/": "a link to a folder that it lies in", "med/again/": "a link to a folder that it lies in"}
+
+
+def test_include_and_exclude_are_patterns_of_paths(root):
+  make(root, "law/a.jsonl", "law/old/b.jsonl", "law/old/c.txt", "med/a.jsonl", "x.csv")
+  listed = lambda **patterns: list_files(Corpus(str(root), **patterns))
+  assert read(listed(include=("law",))) == {"law": {"train": ["law/a.jsonl", "law/old/b.jsonl"]}}
+  assert read(listed(include=("*/a.jsonl",))) == {"law": {"train": ["law/a.jsonl"]}, "med": {"train": ["med/a.jsonl"]}}
+  table = listed(exclude=("law/old/", "me?"))
+  assert read(table) == {"law": {"train": ["law/a.jsonl"]}}
+  assert ignored(table)["law/old"] == ignored(table)["med"] == "matching Corpus.exclude"
+  for name in ("include", "exclude"):
+    with pytest.raises(InputError, match=rf"Corpus.{name}: no file in .* matches 'lwa/\*'"):
+      listed(**{name: ("lwa/*",)})
+
+
+@pytest.mark.parametrize("prepare, settings, message", [
+    (lambda root: shutil.rmtree(root), {}, "Corpus.path: no such folder: "),
+    (lambda root: make(root, "x.txt"), {"path": "x.txt"}, "is no folder"),
+    (lambda root: make(root, "picture.png"), {}, "no domains here"),
+    (lambda root: make(root, "speeches.txt"), {"domains": ("speches",)}, "no domain 'speches'; did you mean speeches?"),
+    (lambda root: make(root, "speeches.txt"), {"domains": ("../x",)}, "no domain '../x'"),
+    (lambda root: make(root, "law/picture.png"), {}, "law: no text in it; put .txt"),
+    (lambda root: (make(root, "law.txt"), (root / "med").mkdir()), {}, "med: no text in it"),
+    (lambda root: make(root, "law.txt", "law/a.txt"), {}, "domain law is given twice, by law and law.txt"),
+    (lambda root: make(root, "law.txt", "law.jsonl"), {}, "domain law is given twice, by law.jsonl and law.txt"),
+    (lambda root: make(root, "train/law.txt", "law/a.txt"), {}, "domain law is given twice, by folders of splits and law"),
+    (lambda root: make(root, "LAW.txt", "law/a.txt"), {}, "domains LAW and law differ in upper and lower case only"),
+    (lambda root: make(root, "train.jsonl", "valid.jsonl"), {}, "names a split and no domain"),
+    (lambda root: make(root, "a\nb.txt"), {}, "cannot name a domain"),
+    (lambda root: (make(root, "law/a.txt"), (root / "law" / "b.txt").symlink_to("gone")), {}, "law/b.txt: is a link to nothing (gone)"),
+    (lambda root: (make(root, "law/a.txt"), (root / "med").symlink_to("/gone/too")), {}, "med: is a link to nothing (/gone/too)"),
+    (lambda root: (make(root, "law/a.txt"), (root / "me").symlink_to("me")), {}, "me: is a link to nothing (me)"),
+])
+def test_a_bad_corpus_is_one_line(root, prepare, settings, message):
+  prepare(root)
+  settings = {**settings, "path": str(root / settings.get("path", ""))}
+  with pytest.raises(InputError) as error:
+    list_files(Corpus(**settings))
+  assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name, mode", [("secret", 0o000), ("secret/a.txt", 0o000), ("secret", 0o444)])
+def test_what_may_not_be_read_is_an_error_unless_it_is_left_out(name, mode):
+  root = pathlib.Path(tempfile.mkdtemp())  # Not below pytest's own folder, which other users may not enter.
+  try:
+    make(root, "law/a.txt", "secret/a.txt")
+    root.chmod(0o755)
+    (root / name).chmod(mode)
+    user = os.geteuid()
+    if user == 0:
+      os.seteuid(65534)  # Root may read everything.
+    try:
+      with pytest.raises(InputError, match=r"secret.*: cannot be read \(Permission denied\); mend that, or leave it out with Corpus.exclude="):
+        list_files(Corpus(str(root)))
+      assert list(list_files(Corpus(str(root), exclude=("secret",))).domains) == ["law"]
+    finally:
+      os.seteuid(user)
+  finally:
+    (root / name).chmod(0o755)
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("settings", [{"valid_fraction": 0.0}, {"valid_fraction": 1.0}, {"valid_tokens_min": 0}, {"path": ""}, {"path": " "}])
+def test_bad_settings_are_refused(settings):
+  with pytest.raises(InputError, match=f"Corpus.{next(iter(settings))}"):
+    Corpus(**settings)
+
+
+@pytest.mark.parametrize("directory", ["c", "c/", "c/runs/x", "link/runs", "c/../c/law", "med/runs", "c/med", "runs/../link"])
+def test_a_folder_to_write_to_within_the_corpus_is_refused(root, tmp_path, monkeypatch, directory):
+  make(root, "law/a.jsonl")
+  make(tmp_path, "med/b.jsonl")
+  (root / "med").symlink_to("../med")
+  (tmp_path / "link").symlink_to("c")
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(InputError, match=f"--workdir={directory}: lies in the corpus .*; name a folder outside"):
+    check_apart(Corpus("link/../c"), "--workdir", directory, f"{directory}/store")
+  for fine in ("runs", "c2", ".", "medical/c"):
+    check_apart(Corpus("c"), "--workdir", fine, f"{fine}/store")
+  with pytest.raises(InputError, match="the corpus, .*, lies within the store and would be deleted with it"):
+    check_apart(Corpus("c"), "--store", ".", ".")
+
+
+def test_the_table_is_kept_and_told_in_short(tmp_path):
+  files = [CorpusFile(f"law/{i}.jsonl", 1000, "law", "train", documents=2) for i in range(5)]
+  files += [CorpusFile("law/val, \"x\".jsonl", 10, "law", "valid", doubt="valid, by a word in the name"), CorpusFile("od\nd\udcff.png", 1, ignored="hidden")]
+  table = FileTable(tmp_path, tuple(files))
+  table.save(tmp_path / "files.csv")
+  assert load_file_table(tmp_path / "files.csv", tmp_path) == table
+  assert table.lines() == [
+      "domain  split  files  documents  bytes",
+      "law     train      5         10  5,000",
+      "law     valid      1          ?     10",
+      "taken as valid, by a word in the name: law/val, \"x\".jsonl",
+      "not read, hidden: od\\nd\\udcff.png"]
+  (tmp_path / "files.csv").write_text("path,bytes\na,b\n")
+  with pytest.raises(InputError, match="files.csv: cannot be read as a file table"):
+    load_file_table(tmp_path / "files.csv", tmp_path)
