@@ -17,6 +17,7 @@ import math
 import os
 import pathlib
 import sys
+import threading
 import tokenize
 import types
 import typing
@@ -30,6 +31,7 @@ from jaxsplit import signals, streams
 from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, InputError, Interrupted, ending, nearest
 
 _UNSET = object()
+_PATIENCE = 5.0  # Seconds from a signal to the end at the latest, where nothing is being saved.
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _MOST_MACROS = 64  # That one macro's value may be made of: macros of macros could else grow without bound.
 
@@ -147,7 +149,16 @@ def run(door: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
 
 
 def _interrupt() -> typing.NoReturn:
+  late = threading.Timer(_PATIENCE, _give_up)  # Threads that compute are waited for, but not for ever.
+  late.daemon = True
+  late.start()
   raise Interrupted
+
+
+def _give_up() -> None:
+  code, line = ending(Interrupted())
+  print(f"jaxsplit: {line}", file=sys.stderr, flush=True)
+  os._exit(code)
 
 
 def _take_gin_bindings(argv: list[str], settings: Sequence[type]) -> tuple[list[str], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 RETRY_EXIT_CODE = 75  # EX_TEMPFAIL: the same command, given again, goes on where this one stopped.
@@ -47,6 +46,8 @@ def in_the_way(error: OSError) -> bool:
 
 def nearest(name: str, known: Iterable[str]) -> str:
   """A clause naming the known names closest to `name`: '; did you mean a or b?', or all when few, or nothing."""
+  import difflib  # Here, as entry points import this file before they listen to signals.
+
   known = sorted(set(known))
   close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
   if close:

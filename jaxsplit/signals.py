@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
 
 from jaxsplit.errors import RETRY_EXIT_CODE, Interrupted, ending
 
@@ -31,7 +30,7 @@ def end_at_once(module: str) -> None:
       signal.signal(number, _end)
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
+def _end(number: int, frame: FrameType | None) -> None:
   code, line = ending(Interrupted())
   os.write(2, f"jaxsplit: {line}\n".encode())
   os._exit(code)

@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsplit import cli
+from jaxsplit import cli, devices
 from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.listing import check_apart
@@ -58,12 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(given: cli.Settings, settings: Settings) -> int:
   """The experiment, from its tokens to its report."""
-  present_devices(settings.layout)
+  used = present_devices(settings.layout)
+  experiment.check(settings)
   hosts.share(lambda: _check_data(given))
   keep_programs()
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
     try:
       with Workdir(given.flags["workdir"], progress.say) as workdir:
+        progress.say(f"on {devices.described(used)}")
         workdir.claim(_claimed(given), given.operative)
         store = read_store(given, workdir, progress)
         findings = experiment.run(settings, store, workdir, progress, interruption)

@@ -6,9 +6,12 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 from small import arguments, write_corpus
@@ -197,24 +200,52 @@ def test_a_store_that_cannot_be_taken_is_one_line(finished, tmp_path, monkeypatc
 @pytest.mark.parametrize("more, message", [
     (["--gin.Corpus.path=/nonexistent"], "/nonexistent"),
     (["--gin.Corpus.path=''"], "Corpus.path is empty"),
-    (["--gin.Experiment.budget_tokens=100"], "give at least 100"),
     (["--gin.Experiment.target=(16, 2)"], "is one of Experiment.sizes"),
     (["--gin.Experiment.seed_fractions=(0.5, 1.5)"], "1.5 is not a share"),
     (["--gin.Experiment.sizes=((8, 1), (16, 1), (8, 1))"], r"\(8, 1\) is there twice"),
     (["--gin.Experiment.expert_fractions=(0.001, 0.5)"], "0.001 is less than a step; the least that works is 0.00534"),
-    (["--gin.Architecture.head_dim=7"], "head_dim = 7"),
     (["--gin.Experiment.sizes=((8, 1), (16, 1))"], "params has 2 distinct values .* needs 3; measure 1 more sizes N"),
     (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)"], "seed_tokens has 1 distinct value"),
     (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)", "--gin.FitSettings.form=auto"],
      "no law can be told from these cells: total_tokens has 2 distinct values"),
     (["--gin.FitSettings.holdout='params:3'"], "holdout=params:3: the table has only 3 values of params.* Nothing was trained"),
     (["--gin.FitSettings.holdout=none", "--gin.FitSettings.form=auto"], "holdout=none leaves --form=auto nothing to choose by"),
-    (["--gin.Layout.expert=3"], "Layout.expert = 3"),
 ])
 def test_what_cannot_work_is_said_in_one_line(corpus, tmp_path, more, message):
   with pytest.raises(InputError, match=message) as caught:
     train.main(arguments(corpus, tmp_path / "w", *more))
   assert "\n" not in str(caught.value) and not (tmp_path / "w" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("more, message", [
+    (["--gin.Experiment.budget_tokens=100"], "100 is 3 steps of 32 tokens; give at least 100 steps, which are 3200 tokens"),
+    (["--gin.Architecture.head_dim=7"], "head_dim = 7"),
+    (["--gin.Architecture.attention=cudnn", "--gin.Architecture.compute_dtype=bfloat16"], "'cudnn' needs CUDA devices, and here is cpu"),
+    (["--gin.Architecture.attention=splash", "--gin.Architecture.head_dim=128", "--gin.Training.sequence_length=128",
+      "--gin.Experiment.budget_tokens=1_000_000", "--gin.Experiment.sizes=()", "--gin.Experiment.target=(128, 1)"],
+     "'splash' needs TPU devices, and here is cpu"),
+    (["--gin.Layout.devices=3"], r"Layout.devices = 3, but there are 2 \(2 x cpu\)"),
+    (["--gin.Layout.expert=3"], "Layout.expert = 3"),
+    (["--gin.Layout.tensor=3"], "tensor = 3 does not divide 2 devices"),
+    (["--gin.Layout.data=2", "--gin.Training.batch_sequences=3"], "a batch of 3 sequences cannot be shared by Layout.data = 2"),
+])
+def test_what_cannot_work_whatever_the_data_is_said_before_they_are_read(corpus, tmp_path, more, message):
+  with pytest.raises(InputError, match=message) as caught:
+    train.main(arguments(corpus, tmp_path / "w", *more))
+  assert "\n" not in str(caught.value) and not (tmp_path / "w").exists()
+
+
+def test_programs_that_jax_is_told_to_take_apart_are_refused(corpus, tmp_path):
+  with jax.disable_jit(), pytest.raises(InputError, match="JAX_DISABLE_JIT is set, but .* unset it"):
+    train.main(arguments(corpus, tmp_path / "w"))
+
+
+@pytest.mark.parametrize("platform, message", [("cuda", "JAX has no support for it here"), ("cpuu", ".*'cpuu'")])
+def test_a_platform_that_is_not_here(corpus, tmp_path, platform, message):
+  done = subprocess.run([sys.executable, "-m", "jaxsplit.train", *arguments(corpus, tmp_path / "w")], capture_output=True, text=True,
+                        env=os.environ | {"JAX_PLATFORMS": platform}, timeout=120)
+  assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "w").exists()
+  assert re.match(f"jaxsplit: JAX_PLATFORMS={platform}: {message}.*; what is there is . x cpu: unset it", done.stderr)
 
 
 def test_a_domain_too_small_to_validate_is_named(corpus, tmp_path):

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsplit import devices
+
 _BATCH = 64  # Vectors evaluated together ...
 _MANY = 2000  # ... or four times as many from this number on, where it pays for another compilation ...
 _MOST_SLOPES = 1 << 22  # ... as long as their slopes fit in memory: that is 32 MiB of them.
@@ -31,12 +33,17 @@ def float64() -> Iterator[None]:
 
   All arrays here come from NumPy and go back to it, so JAX's transfer guard, if it is on, has nothing to find.
   """
-  try:
-    device = jax.local_devices(backend="cpu")[0]
-  except RuntimeError:  # JAX was told to use an accelerator alone.
-    device = None
-  with jax.enable_x64(True), jax.default_device(device), jax.transfer_guard("allow"):
+  with jax.enable_x64(True), jax.default_device(_processor()), jax.transfer_guard("allow"):
     yield
+
+
+@functools.cache
+def _processor() -> jax.Device | None:
+  devices.present()
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError:  # JAX was told to use an accelerator alone.
+    return None
 
 
 class Problem(NamedTuple):

@@ -43,6 +43,19 @@ def kernel(config: ModelConfig) -> Literal["dense", "splash", "cudnn"]:
   return "dense"
 
 
+def check_here(config: ModelConfig) -> None:
+  """Refuses a kernel that the devices which are here do not have.
+
+  Raises:
+    InputError: it says which they are.
+  """
+  needs = {"splash": "tpu", "cudnn": "cuda"}.get(kernel(config))
+  platform = jax.devices()[0].client.platform_version if needs == "cuda" else jax.default_backend()
+  if needs and needs not in platform:
+    raise InputError(f"Architecture.attention = {config.attention!r} needs {needs.upper()} devices, and here is "
+                     f"{jax.devices()[0].device_kind}; use 'auto'")
+
+
 def attender(config: ModelConfig, tokens_BxT: jax.Array, end_of_document: int) -> Callable[..., jax.Array]:
   """The model's attention over these windows: a function of q [B, T, G, Q, d], k and v [B, T, G, d] that gives [B, T, G, Q, d].
 

@@ -13,6 +13,7 @@ from jaxsplit.files import content_hash, write_json
 from jaxsplit.law import Cells, FitSettings, Law, Plan, check_fit, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.law.split import paid_for
+from jaxsplit.model import attention
 from jaxsplit.model.config import Architecture, ModelConfig
 from jaxsplit.split import guards, ledger, tree
 from jaxsplit.split.cells import CellTable
@@ -23,13 +24,15 @@ from jaxsplit.split.course import Rules
 from jaxsplit.split.runner import Runner
 from jaxsplit.split.tree import Leg, Point, Shape
 from jaxsplit.split.workdir import Workdir
-from jaxsplit.training import hosts
+from jaxsplit.training import hosts, sharding
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.sharding import Layout
 
 
+_LEAST_STEPS = 100  # Of a budget: its fractions are whole steps.
+_ANY_VOCABULARY = 256  # Where it decides nothing.
 _ANY_RATE = RateRule(1.0, 1.0, 0.0)  # For legs of which only the shapes and lengths matter yet.
 
 
@@ -134,6 +137,25 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
     return Findings(law, plan, story.close(law, plan, point))
 
 
+def check(settings: Settings) -> None:
+  """Refuses what cannot work here whatever the data: a budget of next to no steps, sizes of which there is no model, a kernel or
+  a mesh that these devices do not have.
+
+  Raises:
+    InputError: it names the setting.
+  """
+  experiment, training = settings.experiment, settings.training
+  steps = experiment.budget_tokens // training.batch_tokens
+  if steps < _LEAST_STEPS:
+    raise InputError(f"Experiment.budget_tokens = {experiment.budget_tokens} is {steps} steps of {training.batch_tokens} tokens; give "
+                     f"at least {_LEAST_STEPS} steps, which are {_LEAST_STEPS * training.batch_tokens} tokens, or a smaller "
+                     "Training.batch_sequences")
+  for size in (*experiment.sizes, experiment.target):
+    attention.check_here(settings.architecture.at(*size, _ANY_VOCABULARY, training.sequence_length))
+  if hosts.count() == 1:  # Of several processes, the number of runs decides too.
+    sharding.make_mesh(settings.layout, settings.layout.expert or 1, training.batch_sequences // (training.accumulation or 1))
+
+
 def _rules(settings: Settings, store: Store) -> Rules:
   experiment = settings.experiment
   tokens = lambda domain: store.counts(domain, "train").tokens
@@ -152,9 +174,6 @@ class _Story:
     self._cells = CellTable(workdir.path / "cells.csv", workdir.say)
     self._ledger: list[ledger.Entry] = []
     self._budget_steps = experiment.budget_tokens // training.batch_tokens
-    if self._budget_steps < 100:
-      raise InputError(f"Experiment.budget_tokens = {experiment.budget_tokens} is {self._budget_steps} steps of "
-                       f"{training.batch_tokens} tokens; give at least 100, or a smaller Training.batch_sequences")
     self._seeds = len(store.domains) if experiment.trunk == "per_domain" else 1
     self._accounting = "separate" if experiment.accounting == "total" and self._seeds > 1 else experiment.accounting
     self._experts_paid, self._seeds_paid = paid_for(self._accounting, len(store.domains))

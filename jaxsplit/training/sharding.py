@@ -7,6 +7,7 @@ units. Those two are left to the compiler, which follows the shardings of the ar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec as P
 
+from jaxsplit import devices
 from jaxsplit.errors import InputError
 from jaxsplit.model.config import ModelConfig
 from jaxsplit.model.transformer import param_axes
@@ -60,14 +62,24 @@ class Machine:
   memory: int
 
 
-def present_devices(layout: Layout) -> None:
-  """Makes a CPU look like several devices, if asked for. To be called before JAX touches a backend."""
+def present_devices(layout: Layout) -> list[jax.Device]:
+  """The devices that the layout uses, of which a CPU looks like several if asked for. To be called before JAX touches a backend.
+
+  Raises:
+    InputError: there are none, or fewer than the layout needs.
+  """
   if layout.devices % hosts.count():
     raise InputError(f"Layout.devices = {layout.devices} is not the same number for each of {hosts.count()} processes; "
                      f"use a multiple of {hosts.count()}, or 0 for all")
-  jax.config.update("jax_num_cpu_devices", layout.devices // hosts.count() or cores())
-  if hosts.count() > 1:
-    jax.devices()  # Processes tell each other what devices they have; were the lead to touch them alone, it would wait for ever.
+  if jax.config.jax_disable_jit:
+    raise InputError("JAX_DISABLE_JIT is set, but runs are shared out by shard_map inside one program, which JAX cannot take apart; "
+                     "unset it (JAX_DEBUG_NANS, JAX_CHECK_TRACER_LEAKS and jax.debug.print work)")
+  with contextlib.suppress(RuntimeError):  # JAX was used in this process before: then what is there must do.
+    jax.config.update("jax_num_cpu_devices", layout.devices // hosts.count() or cores())
+  # Processes tell each other what devices they have; were the lead to touch them alone, it would wait for ever.
+  devices.present()
+  _groups(layout, None)
+  return _devices(layout)
 
 
 def cores() -> int:
@@ -113,12 +125,12 @@ def make_mesh(layout: Layout, rows: int, batch: int, elsewhere: Machine | None =
   shape, names, types = (expert, data, layout.tensor), ("expert", "data", "tensor"), (AxisType.Auto,) * 3
   if elsewhere:
     return AbstractMesh(shape, names, axis_types=types)
-  devices = _devices(layout)
-  if hosts.count() > 1 and math.prod(shape) != len(devices):  # Arrays move between meshes of the same devices only.
+  used = _devices(layout)
+  if hosts.count() > 1 and math.prod(shape) != len(used):  # Arrays move between meshes of the same devices only.
     raise InputError(f"a stack of {rows} runs with batches of {batch} sequences uses {math.prod(shape)} of "
-                     f"{len(devices)} devices, but {hosts.count()} processes need a part for each; use a multiple of "
+                     f"{len(used)} devices, but {hosts.count()} processes need a part for each; use a multiple of "
                      f"{groups // expert} as Training.batch_sequences, or fewer Layout.devices")
-  return jax.make_mesh(shape, names, devices=devices[:math.prod(shape)], axis_types=types)
+  return jax.make_mesh(shape, names, devices=used[:math.prod(shape)], axis_types=types)
 
 
 def stack_shardings(mesh: Mesh | AbstractMesh, layout: Layout, config: ModelConfig, state: Any) -> Any:
@@ -173,17 +185,18 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 def _devices(layout: Layout) -> list[jax.Device]:
   """The devices used: as many of each process."""
-  devices = jax.devices()
+  there = jax.devices()
   if hosts.count() == 1 or not layout.devices:
-    return devices[:layout.devices or None]
-  of_process = [[device for device in devices if device.process_index == process] for process in range(hosts.count())]
+    return there[:layout.devices or None]
+  of_process = [[device for device in there if device.process_index == process] for process in range(hosts.count())]
   return [device for those in of_process for device in those[:layout.devices // hosts.count()]]
 
 
 def _count(layout: Layout, elsewhere: Machine | None) -> int:
   there = elsewhere.devices if elsewhere else jax.device_count()
   if layout.devices > there:
-    raise InputError(f"Layout.devices = {layout.devices}, but there are {there}; use at most that many, or 0 for all")
+    which = "" if elsewhere else f" ({devices.described(jax.devices())})"
+    raise InputError(f"Layout.devices = {layout.devices}, but there are {there}{which}; use at most that many, or 0 for all")
   return layout.devices or there
 
 
