@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import codecs
 import dataclasses
 import functools
 import graphlib
@@ -28,12 +29,17 @@ import gin
 from gin import config_parser
 
 from jaxsplit import signals, streams
-from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, InputError, Interrupted, ending, nearest
+from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, SHORTAGE_EXIT_CODE, InputError, Interrupted, ending, nearest
+from jaxsplit.files import from_home
 
 _UNSET = object()
 _PATIENCE = 5.0  # Seconds from a signal to the end at the latest, where nothing is being saved.
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _MOST_MACROS = 64  # That one macro's value may be made of: macros of macros could else grow without bound.
+
+
+class Path(str):
+  """The help of a flag that takes a path: in what it is given, ~ and ~user are expanded."""
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -82,7 +88,7 @@ def parse(
     description: the first lines of `--help`.
     settings: frozen dataclasses that gin may bind, by class name.
     argv: arguments without the program's name; None takes sys.argv.
-    flags: the door's own flags that are no settings (paths, say): name -> help.
+    flags: the door's own flags that are no settings (paths, say): name -> help, a `Path` for those that take one.
     switches: those of them that are true or false, false by default: name -> help. As every boolean, they are given as --name,
       or with a value: true, yes, on, 1, false, no, off or 0.
     fields_as_flags: also accept every field of `settings` as `--field=value`, but those that the door reads itself.
@@ -127,7 +133,8 @@ def parse(
       values[cls] = cls(**_as_types(cls, collectors[cls]()))
     except (TypeError, ValueError) as error:
       raise InputError(str(error).splitlines()[0]) from None
-  own = {name: args[name] for name in flags or {}} | {name: _as_type(bool, args[name], f"--{name}") for name in switches or {}}
+  at = lambda name, text: from_home(args[name], f"--{name}") if isinstance(text, Path) and args[name] else args[name]
+  own = {name: at(name, text) for name, text in (flags or {}).items()} | {name: _as_type(bool, args[name], f"--{name}") for name in switches or {}}
   return Settings(values, own, gin.operative_config_str())
 
 
@@ -137,10 +144,12 @@ def run(door: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
   try:
     with signals.handled(_interrupt):
       code = door(None) or 0
-  except (InputError, OSError, Interrupted) as error:
+  except BaseException as error:
+    if ending(error) is None:
+      raise
     code, line = ending(error)
     print(f"jaxsplit: {line}", file=sys.stderr)
-  if code in (RETRY_EXIT_CODE, FAULT_EXIT_CODE):
+  if code in (RETRY_EXIT_CODE, FAULT_EXIT_CODE, SHORTAGE_EXIT_CODE):
     # All is durable, or cannot be made so; the interpreter would wait for a program that is being compiled.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -266,16 +275,20 @@ class _Macros:
 
 
 def _bind_files(names: Sequence[str], search: Sequence[str], macros: _Macros) -> None:
+  search = [from_home(folder, "--gin_search_paths") for folder in search]
   for name in names:
     path = _find(name, search)
     _bind_text(_read(path), str(path), [*search, str(path.parent)], macros)
 
 
 def _find(name: str, search: Sequence[str], where: str = "--gin_file") -> pathlib.Path:
+  name = from_home(name, where)
   for folder in ("", *search):
     path = pathlib.Path(folder) / name
     if path.is_file():
       return path
+    if path.is_dir():
+      raise InputError(f"{where}: {path} is a folder; name a file in it")
   known = [str(p) for folder in (str(pathlib.Path(name).parent), *search) for p in pathlib.Path(folder).glob("*.gin")]
   raise InputError(f"{where}: no such file: {name}{nearest(name, known)}")
 
@@ -284,9 +297,13 @@ def _read(path: pathlib.Path) -> str:
   try:
     if path.stat().st_size > 1 << 20:
       raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a gin file")
-    return path.read_text(encoding="utf-8")
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__})") from None
+    return path.read_text(encoding="utf-8-sig")  # Windows' editors begin a file with a byte-order mark.
+  except UnicodeDecodeError:
+    with path.open("rb") as file:
+      wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    raise InputError(f"{path}: is {'UTF-16' if wide else 'not UTF-8'} text; save it as UTF-8") from None
+  except OSError as error:
+    raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _statements(text: str, where: str) -> Iterator[tuple[Any, list[str]]]:
@@ -362,11 +379,13 @@ def _as_type(hint: Any, value: Any, name: str) -> Any:
     if value not in args:
       raise InputError(f"{name} = {value!r}: must be one of {', '.join(map(str, args))}")
     return value
+  if origin is tuple and args[-1] is Ellipsis:
+    alone = not isinstance(value, (list, tuple)) or typing.get_origin(args[0]) is tuple and not any(
+        isinstance(one, (list, tuple)) for one in value) and len(value) > 0
+    return tuple(_as_type(args[0], v, name) for v in ([value] if alone else value))
   if origin is tuple and isinstance(value, (list, tuple)):
-    if args[-1] is Ellipsis:
-      return tuple(_as_type(args[0], v, name) for v in value)
     if len(value) != len(args):
-      raise InputError(f"{name} = {value!r}: needs {len(args)} values")
+      raise InputError(f"{name} = {value!r}: needs {len(args)} values, as in {_example(hint)}")
     return tuple(_as_type(a, v, name) for a, v in zip(args, value))
   if hint is bool and not isinstance(value, bool) and str(value).strip().lower() in _BOOLEANS:
     return _BOOLEANS[str(value).strip().lower()]
@@ -378,8 +397,15 @@ def _as_type(hint: Any, value: Any, name: str) -> Any:
     raise InputError(f"{name} = {value!r}: must be a finite number")
   if isinstance(hint, type) and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
     return value
-  kind = getattr(hint, "__name__", None) if origin is None else str(hint).replace("typing.", "")
+  kind = f"as in {_example(hint)}" if origin is tuple else getattr(hint, "__name__", str(hint).replace("typing.", ""))
   raise InputError(f"{name} = {value!r}: must be {'true or false' if hint is bool else kind}")
+
+
+def _example(hint: Any) -> str:
+  """How a value of this type is written."""
+  if typing.get_origin(hint) is tuple:
+    return f"({', '.join(_example(one) for one in typing.get_args(hint))})"
+  return {int: "8", float: "0.5", str: "'a'"}.get(hint, "...")
 
 
 def _is_boolean(cls: type, field: str) -> bool:

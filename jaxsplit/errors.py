@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 RETRY_EXIT_CODE = 75  # EX_TEMPFAIL: the same command, given again, goes on where this one stopped.
+SHORTAGE_EXIT_CODE = 71  # EX_OSERR: the machine has no more threads or memory for this process.
 FAULT_EXIT_CODE = 74  # EX_IOERR: a disk is full or lost, say. The same command may go on once somebody has seen to it.
 
 _LONGEST = 1_600  # Characters of an error's line.
@@ -33,10 +34,19 @@ def ending(error: BaseException) -> tuple[int, str] | None:
     return 2, str(error)
   if isinstance(error, Interrupted):
     return RETRY_EXIT_CODE, f"stopped; the same command goes on from here (exit code {RETRY_EXIT_CODE})"
+  if is_shortage(error):
+    return SHORTAGE_EXIT_CODE, (f"this machine has no more {'memory' if isinstance(error, MemoryError) else 'threads'} for this process; "
+                                "raise its limit (ulimit -a, or the container's), or end others, and the same command goes on from "
+                                "here")
   if isinstance(error, OSError):
     where = f"{error.filename}: " if error.filename else ""
     return FAULT_EXIT_CODE, f"{where}{error.strerror or error}; when that is mended, the same command goes on from here"
   return None
+
+
+def is_shortage(error: BaseException) -> bool:
+  """Whether the machine lacks memory or threads, whatever was being done."""
+  return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and "can't start new thread" in str(error)
 
 
 def in_the_way(error: OSError) -> bool:

@@ -20,6 +20,19 @@ TEMPORARY = ".tmp"  # Ends the names of files that are being written. One that s
 _JSON_BYTES = 256 << 20  # What any JSON file of ours or of a tokenizer may have; more is some other file.
 
 
+def from_home(path: str, where: str) -> str:
+  """The path with the home folder that a leading ~ or ~user stands for. The shell does that only where ~ begins a word.
+
+  Raises:
+    InputError: there is no such user; it names `where` the path was given.
+  """
+  expanded = os.path.expanduser(path)
+  if expanded.startswith("~"):
+    user = path.partition("/")[0]
+    raise InputError(f"{where}: {path}: no user has {user} for a home; give the whole path, or ./{path} for a folder of that name")
+  return expanded
+
+
 def write_atomic(path: str | os.PathLike, data: str | bytes) -> None:
   """Writes `data` to `path` so that a reader sees the old content or the new, never a part of it.
 

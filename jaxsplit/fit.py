@@ -20,12 +20,12 @@ from jaxsplit.law import Cells, FitSettings, Law, fit_law, read_cells
 from jaxsplit.law.forms import load_form
 
 FLAGS = {
-    "cells": "the table of measured models, .csv or .parquet; required",
+    "cells": cli.Path("the table of measured models, .csv or .parquet; required"),
     "columns": "our names for its columns, as in params=N,seed_tokens=D1,expert_tokens=D2,loss=loss,domain=set; "
                "names that are the same need no mention",
-    "form": "a form's name, auto, or the path of a .py file that defines FORM and is run; a config can name no file",
-    "out": "where to write the law; law.json by default",
-    "report": "also write a page of figures to this .html file",
+    "form": cli.Path("a form's name, auto, or the path of a .py file that defines FORM and is run; a config can name no file"),
+    "out": cli.Path("where to write the law; law.json by default"),
+    "report": cli.Path("also write a page of figures to this .html file"),
 }
 _PROFILE = 21  # Values per constant on a report's profiles.
 

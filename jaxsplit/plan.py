@@ -21,9 +21,9 @@ from jaxsplit.law import Plan, PlanSettings, load_law, plan_split
 from jaxsplit.law.forms import load_form
 
 FLAGS = {
-    "law": "the law, as written by python -m jaxsplit.fit; required",
-    "form": "the .py file of a law that was fitted with --form=FILE, which is run",
-    "out": "also write the plan to this .json file",
+    "law": cli.Path("the law, as written by python -m jaxsplit.fit; required"),
+    "form": cli.Path("the .py file of a law that was fitted with --form=FILE, which is run"),
+    "out": cli.Path("also write the plan to this .json file"),
 }
 
 

@@ -30,7 +30,7 @@ _DESCRIPTION = "Tokenizes a corpus (one subfolder or file per domain) into a tok
 
 def main(argv: Sequence[str] | None = None) -> None:
   settings = cli.parse(
-      "prepare", _DESCRIPTION, (Corpus, Tokenization), argv, flags={"store": "the folder to write; required without --list"},
+      "prepare", _DESCRIPTION, (Corpus, Tokenization), argv, flags={"store": cli.Path("the folder to write; required without --list")},
       switches={"list": "say what each file is taken for, and count its documents; tokenizes nothing",
                 "check": "hash every file of the corpus and of the store, whatever its time says"})
   say = lambda line: print(line, flush=True)

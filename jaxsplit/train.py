@@ -46,7 +46,8 @@ SETTINGS = (Experiment, Corpus, Tokenization, Phonebook, Probe, Architecture, Op
 
 def main(argv: Sequence[str] | None = None) -> int:
   given = cli.parse("train", __doc__, SETTINGS, argv, flags={
-      "workdir": "where everything is written; required", "store": "a token store that prepare made, instead of a corpus",
+      "workdir": cli.Path("where everything is written; required"),
+      "store": cli.Path("a token store that prepare made, instead of a corpus"),
       **cluster.FLAGS})
   if not given.flags["workdir"]:
     raise InputError("--workdir is missing; name a folder, as in --workdir=runs/mine")

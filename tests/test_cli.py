@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import subprocess
@@ -10,7 +11,7 @@ from typing import Literal
 
 import pytest
 
-from jaxsplit import cli
+from jaxsplit import cli, fit, plan, prepare, train
 from jaxsplit.errors import InputError
 
 
@@ -23,6 +24,8 @@ class Oven:
   mode: Literal["fan", "grill"] = "fan"
   shelves: tuple[int, ...] = (1,)
   tray: tuple[int, int] = (30, 40)
+  trays: tuple[tuple[int, int], ...] = ()
+  guests: tuple[str, ...] = ()
   name: str = "oven"
   lit: bool = False
 
@@ -67,6 +70,60 @@ def test_values_take_the_fields_types():
   assert parse("--gin.Oven.shelves=[1, 2]", "--gin.Oven.minutes=None", "--gin.Oven.name=plain") == Oven(shelves=(1, 2), minutes=None, name="plain")
 
 
+def test_a_value_alone_is_a_tuple_of_one():
+  assert parse("--gin.Oven.shelves=2", "--gin.Oven.guests='ann'", "--gin.Oven.trays=(30, 40)") == Oven(
+      shelves=(2,), guests=("ann",), trays=((30, 40),))
+  assert parse("--shelves=2", "--guests=ann, bob", "--trays=()", fields_as_flags=True) == Oven(shelves=(2,), guests=("ann, bob",))
+
+
+@pytest.mark.parametrize("text", [
+    b"\xef\xbb\xbfOven.heat = 90\n", b"Oven.heat = 90\r\nOven.name = 'oven'\r\n", b"Oven.heat\t=\t90\t# degrees\n", b"Oven:\n\theat = 90\n",
+    "Oven.heat = 90  # Grüße\n".encode()])
+def test_files_of_any_editor(tmp_path, text):
+  (tmp_path / "a.gin").write_bytes(text)
+  assert parse(f"--gin_file={tmp_path / 'a.gin'}") == Oven(heat=90.0)
+
+
+def test_an_empty_file_says_nothing(tmp_path):
+  assert parse(f"--gin_file={write(tmp_path, '')}") == Oven()
+
+
+@pytest.mark.parametrize("content, message", [
+    ("Oven.heat = 90".encode("utf-16"), "a.gin: is UTF-16 text; save it as UTF-8"),
+    ("Oven.name = 'Öfchen'".encode("latin-1"), "a.gin: is not UTF-8 text; save it as UTF-8"),
+    (None, "--gin_file: .*a.gin is a folder; name a file in it")])
+def test_files_that_cannot_be_read_are_one_line(tmp_path, content, message):
+  path = tmp_path / "a.gin"
+  path.mkdir() if content is None else path.write_bytes(content)
+  with pytest.raises(InputError, match=message):
+    parse(f"--gin_file={path}")
+
+
+def test_home(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  write(tmp_path, "include '~/b.gin'")
+  write(tmp_path, "Oven.heat = 90", "b.gin")
+  flags = {"out": cli.Path("where to write"), "name": "no path"}
+  given = cli.parse("bake", "Bakes.", (Oven,), ["--gin_file=~/a.gin", "--out=~/x", "--name=~/y"], flags=flags)
+  assert given.flags == {"out": f"{tmp_path}/x", "name": "~/y"} and given[Oven].heat == 90.0
+  assert parse("--gin_file=b.gin", "--gin_search_paths=~/") == Oven(heat=90.0)
+  root = cli.parse("bake", "Bakes.", (Oven,), ["--out=~root/x"], flags=flags).flags["out"]
+  assert root.startswith("/") and root.endswith("/x")
+  for flag in ("--out", "--gin_file", "--gin_search_paths"):
+    with pytest.raises(InputError, match=f"{flag}: ~nobody-of-that-name/x: no user has ~nobody-of-that-name for a home"):
+      cli.parse("bake", "Bakes.", (Oven,), [f"{flag}=~nobody-of-that-name/x"], flags=flags)
+
+
+@pytest.mark.parametrize("entry_point, paths", [(prepare, {"store"}), (train, {"workdir", "store"}), (fit, {"cells", "form", "out", "report"}),
+                                                (plan, {"law", "form", "out"})])
+def test_the_flags_that_take_paths(entry_point, paths, monkeypatch):
+  monkeypatch.setattr(cli, "from_home", lambda path, where: taken.append(where.removeprefix("--")))
+  taken = []
+  with contextlib.suppress(InputError, TypeError):
+    entry_point.main([f"--{name}=~/x" for name in paths])
+  assert set(taken) == paths
+
+
 def test_fields_as_flags():
   assert parse("--heat=90", "--mode=grill", "--shelves=1,2", "--name=3", fields_as_flags=True) == Oven(90.0, 20, "grill", (1, 2), name="3")
 
@@ -100,7 +157,7 @@ def test_operative_text_reproduces_the_settings(tmp_path):
     ("Oven.heat = 'hot'", r"Oven.heat = 'hot': must be float"),
     ("Oven.heat = True", r"Oven.heat = True: must be float"),
     ("Oven.mode = 'boil'", r"must be one of fan, grill"),
-    ("Oven.tray = (1, 2, 3)", r"Oven.tray = \(1, 2, 3\): needs 2 values"),
+    ("Oven.tray = (1, 2, 3)", r"Oven.tray = \(1, 2, 3\): needs 2 values, as in \(8, 8\)"),
     ("import os", r"a.gin:1: import is not allowed"),
     ("from __gin__ import dynamic_registration", r"a.gin:1: import is not allowed"),
     ("Oven.heat = ", r"a.gin"),
@@ -122,7 +179,10 @@ def test_operative_text_reproduces_the_settings(tmp_path):
     ("HOT = %HOT\nOven.heat = %HOT", r"a.gin:1: macros need each other in a circle \(%HOT of %HOT\)"),
     ("A = (%B, 1)\nB = [%A]\nOven.shelves = %A", r"macros need each other in a circle"),
     ("\n".join(f"A{i} = (%A{i + 1}, %A{i + 1})" for i in range(40)) + "\nA40 = 1\nOven.shelves = %A0", "more than 64 macros"),
-    ("Oven.shelves = 2", r"Oven.shelves = 2: must be tuple\[int, ...\]"),
+    ("Oven.shelves = 'top'", r"Oven.shelves = 'top': must be int"),
+    ("Oven.tray = 30", r"Oven.tray = 30: must be as in \(8, 8\)"),
+    ("Oven.trays = (30, 'x')", r"Oven.trays = 'x': must be int"),
+    ("Oven.trays = 30", r"Oven.trays = 30: must be as in \(8, 8\)"),
     ("Oven.shelves = ('top',)", r"Oven.shelves = 'top': must be int"),
     ("Oven.heat = 'cold'", r"Oven.heat = 'cold': must be float"),
     (f"Oven.heat = {'9' * 400}", r"Oven.heat = 9+: must be float"),
@@ -172,6 +232,19 @@ def test_a_full_disk_is_one_line_and_a_code_of_its_own(capsys, monkeypatch):
     cli.run(door)
   assert codes == [cli.FAULT_EXIT_CODE] == [74]
   assert capsys.readouterr().err.startswith("jaxsplit: disk/cells.csv: No space left on device; when that is mended")
+
+
+@pytest.mark.parametrize("error, what", [(RuntimeError("can't start new thread"), "threads"), (MemoryError(), "memory")])
+def test_a_machine_without_room_is_one_line_and_a_code_of_its_own(capsys, monkeypatch, error, what):
+  def door(argv):
+    raise error
+
+  codes = []
+  monkeypatch.setattr(cli.os, "_exit", codes.append)
+  with pytest.raises(SystemExit):
+    cli.run(door)
+  assert codes == [cli.SHORTAGE_EXIT_CODE] == [71]
+  assert capsys.readouterr().err.startswith(f"jaxsplit: this machine has no more {what} for this process; raise its limit")
 
 
 def test_an_error_that_quotes_a_broken_file_stays_one_line():

@@ -8,6 +8,7 @@ import os
 import pathlib
 
 from jaxsplit.errors import InputError, nearest
+from jaxsplit.files import from_home
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ def corpus_root(corpus: Corpus) -> pathlib.Path:
   """The folder of a corpus; InputError where there is none."""
   if corpus.path == "bundled":
     return pathlib.Path(str(importlib.resources.files("jaxsplit.data") / "bundled"))
-  root = pathlib.Path(corpus.path).expanduser()
+  root = pathlib.Path(from_home(corpus.path, "Corpus.path"))
   if not root.is_dir():
     try:
       known = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []

@@ -20,7 +20,7 @@ from jaxsplit.data.store import Counts, Store, intact_store, note_times, noted_t
 from jaxsplit.data.store_writer import Document, StoreWriter, replacing
 from jaxsplit.data.tokenizer import Tokenization, Tokenizer, make_tokenizer
 from jaxsplit.errors import InputError
-from jaxsplit.files import file_hash
+from jaxsplit.files import file_hash, from_home
 
 # Counting the words of 100 MB takes a minute and 0.7 GB. Merges learned from a quarter of it need 0.2 % more tokens on average
 # over ten domains, and 0.7 % at worst.
@@ -123,7 +123,7 @@ def _settings(corpus: Corpus, tokenization: Tokenization) -> dict[str, Any]:
   """What decides a store's tokens, but for the files of the corpus; as JSON gives it back."""
   tokenizer = None
   if tokenization.path is not None:
-    path = pathlib.Path(tokenization.path).expanduser()
+    path = pathlib.Path(from_home(tokenization.path, "Tokenization.path"))
     if not path.is_file():
       raise InputError(f"Tokenization.path: no such file: {tokenization.path}")
     tokenizer = file_hash(path)

@@ -17,7 +17,7 @@ import tokenizers
 
 from jaxsplit.data.documents import check_no_pointer
 from jaxsplit.errors import InputError, nearest
-from jaxsplit.files import content_hash, read_json, write_atomic
+from jaxsplit.files import content_hash, from_home, read_json, write_atomic
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -109,7 +109,7 @@ def make_tokenizer(settings: Tokenization, train_documents: Iterable[str]) -> To
     return ByteTokenizer()
   if settings.path is None:
     return train_bpe(train_documents, settings.vocab_size)
-  return load_tokenizer(pathlib.Path(settings.path).expanduser(), settings.end_of_document)
+  return load_tokenizer(from_home(settings.path, "Tokenization.path"), settings.end_of_document)
 
 
 def load_tokenizer(path: str | os.PathLike, separator: str | None = None) -> Tokenizer:

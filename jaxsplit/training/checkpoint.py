@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from jaxsplit.errors import InputError
+from jaxsplit.errors import InputError, is_shortage
 from jaxsplit.files import content_hash, read_json, sync_folder, write_json
 from jaxsplit.training import hosts
 from jaxsplit.training.stack import State
@@ -104,6 +104,8 @@ class Checkpoints:
       # By the thread: Orbax would turn what a signal raises in the main one into an error of the snapshot's.
       return self._writer.submit(self._restore, leg, step, abstract).result()
     except Exception as error:  # Orbax, TensorStore and zarr raise many types for a broken snapshot.
+      if is_shortage(error):
+        raise
       raise InputError(f"{self._folder(leg, step)}: snapshot cannot be restored ({_first_line(error)}); "
                        "delete that folder to train the leg again") from error
 
@@ -172,7 +174,7 @@ class Checkpoints:
     except Exception as error:  # Orbax and TensorStore have types of their own for a full disk.
       if hosts.is_lead():
         shutil.rmtree(folder, ignore_errors=True)
-      raise _as_os_error(error, folder) from error
+      raise error if is_shortage(error) else _as_os_error(error, folder) from error
     for other in sorted(self._steps(leg))[:-1 if last else -self._keeps]:
       self._remove(leg, other)
 

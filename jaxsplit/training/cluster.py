@@ -39,6 +39,18 @@ class Address:
   method: str
   timeout: int = 300
 
+  @property
+  def everyone(self) -> str:
+    """Who is to come, in words."""
+    if self.processes:
+      return f"all {self.processes} processes, of which this is number {self.process},"
+    if self.method == "slurm":
+      tasks, job, nodes = (os.environ.get(name, "?") for name in ("SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID", "SLURM_STEP_NODELIST"))
+      return f"all {tasks} tasks of SLURM job {job} on {nodes}"
+    if self.method == "ompi":
+      return f"all {os.environ.get('OMPI_COMM_WORLD_SIZE', '?')} processes of mpirun"
+    return "all hosts of the TPU slice"
+
 
 def find(coordinator: str | None, processes: str | None, process: str | None) -> Address | None:
   """Where to meet, by the flags or else by the environment; None for a process that is alone.

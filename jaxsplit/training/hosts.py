@@ -29,6 +29,7 @@ from jaxsplit.training.cluster import Address
 T = TypeVar("T")
 
 _POLL = 0.5  # Seconds between looks at what other processes have to say; signals are noticed as often.
+_SILENCE = 5.0  # Seconds in which processes may come before the others are told to be waited for.
 _GRACE = 3.0  # Seconds in which a process may end by itself, for a reason that another has given too.
 LONG = 24 * 3600  # Seconds: a barrier waits as long as it takes; processes that are gone are noticed elsewhere.
 _BATCH = 64  # Shared values that are forgotten together, so that they do not pile up.
@@ -155,19 +156,31 @@ def _join(address: Address) -> None:
   where = address.coordinator or f"the coordinator that JAX finds for {address.method}"
   alone = InputError(f"the processes did not all meet at {where} within {address.timeout} s; start as many as there are said to be, "
                      "all with one coordinator that they can reach")
-  patience = threading.Timer(address.timeout, _give_up, [alone])  # JAX's own ends in an abort, without a word on what to do.
-  patience.daemon = True
-  patience.start()
-  try:
-    jax.distributed.initialize(address.coordinator, address.processes, address.process, cluster_detection_method=address.method,
-                               initialization_timeout=address.timeout + 60)
-  except (RuntimeError, ValueError, OSError) as error:
-    raise InputError(f"{alone} ({_first_line(error)})") from None
-  finally:
-    patience.cancel()
+  began, failed = time.time(), []
+  # In a thread, so that signals are handled meanwhile.
+  meeting = threading.Thread(target=_initialize, args=(address, failed), name="meeting", daemon=True)
+  meeting.start()
+  meeting.join(_SILENCE)
+  if meeting.is_alive():
+    until = time.strftime("%H:%M:%S", time.localtime(began + address.timeout))
+    print(f"jaxsplit: waiting until {until} for {address.everyone} to meet at {where}", file=sys.stderr, flush=True)
+  while meeting.is_alive():
+    meeting.join(_POLL)
+    if time.time() > began + address.timeout:
+      _give_up(alone)  # JAX's own ends in an abort, without a word on what to do.
+  if failed:
+    raise InputError(f"{alone} ({_first_line(failed[0])})")
   state = distributed.global_state
   _group = _Group(state.process_id, state.num_processes, state.client)
   threading.Thread(target=_watch, args=(_group,), name="hosts", daemon=True).start()
+
+
+def _initialize(address: Address, failed: list[Exception]) -> None:
+  try:
+    jax.distributed.initialize(address.coordinator, address.processes, address.process, cluster_detection_method=address.method,
+                               initialization_timeout=address.timeout + 60)
+  except Exception as error:
+    failed.append(error)
 
 
 def _give_up(error: InputError) -> NoReturn:

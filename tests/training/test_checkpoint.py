@@ -132,6 +132,21 @@ def test_a_full_disk_is_an_os_error_that_names_the_snapshot(two, monkeypatch):
   snapshots.close()
 
 
+@pytest.mark.parametrize("shortage", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_machine_without_room_is_no_fault_of_the_disk_nor_of_a_snapshot(two, monkeypatch, shortage):
+  def fail(*_, **__):
+    raise shortage
+
+  snapshots, _ = opened(two)
+  monkeypatch.setattr(checkpoint.ocp.AsyncCheckpointer, "restore", fail)
+  monkeypatch.setattr(checkpoint.ocp.AsyncCheckpointer, "save", fail)
+  with pytest.raises(type(shortage)):
+    snapshots.restore("leg", 20, abstract())
+  snapshots.save("leg", 30, state(0.0), {"step": 30})
+  with pytest.raises(type(shortage)):
+    snapshots.wait()
+
+
 def test_arrays_are_written_as_they_are(tmp_path):
   """Compressing them would take copies, of which a fork into many experts has no room."""
   zeros = {"params": {"w": jnp.zeros((1 << 20,))}}

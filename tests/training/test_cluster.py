@@ -49,6 +49,13 @@ def test_a_cluster_is_seen_where_it_has_several_processes(monkeypatch, environme
   assert (found and found.method) == method
 
 
+def test_who_is_waited_for(monkeypatch):
+  for name, value in SLURM.items():
+    monkeypatch.setenv(name, value)
+  assert cluster.find(None, None, None).everyone == "all 2 tasks of SLURM job 7 on node[1-2]"
+  assert cluster.find("a:1", "3", "2").everyone == "all 3 processes, of which this is number 2,"
+
+
 @pytest.mark.parametrize("environment, workers, method", [
     ({"TPU_WORKER_HOSTNAMES": "a,b"}, "", "gketpu"), ({"TPU_WORKER_HOSTNAMES": "localhost"}, "x,y", None),
     ({}, "a:0:10.0.0.1,b:1:10.0.0.2", "gcetpu"), ({}, "a:0:10.0.0.1", None), ({}, "", None),
