@@ -158,6 +158,7 @@ def damage(soak: Soak, clean: pathlib.Path, half: pathlib.Path) -> None:
   targets: dict[str, Callable] = {
       "a snapshot": snapshot, "cells.csv": lambda w: w / "cells.csv", "metrics.jsonl": lambda w: w / "metrics.jsonl",
       "a token file": lambda w: next((w / "store").glob("*.train.bin")), "the store's manifest": lambda w: w / "store" / "manifest.json",
+      "the store's file table": lambda w: w / "store" / "files.csv", "the store's times": lambda w: w / "store" / "times.json",
       "provenance.json": lambda w: w / "provenance.json"}
   for what, find in targets.items():
     for how in (flip, truncate):

@@ -7,6 +7,7 @@
     documents.py    files -> documents
     domains.py      a file table -> domains, and their documents divided into train, valid and test
     tokenizer.py    documents -> ids
+    bpe.py          documents, or GPT-2's merges -> a byte-level BPE
     store.py        ids on disk, memory-mapped, with a manifest
     store_writer.py ids -> a store
     preparation.py  a corpus and a tokenization -> their store, made once

@@ -28,6 +28,7 @@ FORMATS = f"{', '.join(list(_KINDS)[:-1])} (also with {', '.join(_PACKINGS)}) or
 PASSAGE_CHARACTERS = 8 * 1024
 
 _CHUNK_BYTES = 1 << 20
+_REMEDY = "mend that, or leave the file out with Corpus.exclude"
 
 # What stands in the place of a file that version control keeps elsewhere, and how to get the file.
 _POINTERS = {
@@ -125,13 +126,13 @@ def _text_field(line: str, where: str) -> str:
   try:
     row = json.loads(line)
   except (ValueError, RecursionError) as error:
-    raise InputError(f"{where}: not a JSON line ({getattr(error, 'msg', error)})") from None
+    raise InputError(f"{where}: not a JSON line ({getattr(error, 'msg', error)}); {_REMEDY}") from None
   if not isinstance(row, dict):
-    raise InputError(f"{where}: a {type(row).__name__} where a JSON object with a field `text` is needed")
+    raise InputError(f"{where}: a {type(row).__name__} where a JSON object with a field `text` is needed; {_REMEDY}")
   text = row.get("text")
   if not isinstance(text, str):
     problem = "no field `text`" if "text" not in row else f"field `text` is a {type(text).__name__}, not a string"
-    raise InputError(f"{where}: {problem} (fields: {', '.join(list(row)[:8]) or 'none'})")
+    raise InputError(f"{where}: {problem} (fields: {', '.join(list(row)[:8]) or 'none'}); {_REMEDY}")
   try:
     text.encode()
   except UnicodeEncodeError:
@@ -217,7 +218,7 @@ def _parquet_texts(path: pathlib.Path) -> Iterator[str]:
       fields = {field.name: str(field.type) for field in file.schema_arrow}
       if fields.get("text") not in ("string", "large_string"):
         problem = f"column `text` is of type {fields['text']}, not of strings" if "text" in fields else "no column `text`"
-        raise InputError(f"{path}: {problem} (columns: {', '.join(list(fields)[:8]) or 'none'})")
+        raise InputError(f"{path}: {problem} (columns: {', '.join(list(fields)[:8]) or 'none'}); {_REMEDY}")
       number = 0
       for batch in file.iter_batches(batch_size=1024, columns=["text"]):
         for value in batch.column(0):

@@ -143,9 +143,9 @@ class _Walk:
   def _unreadable(self, path: str, error: OSError) -> InputError:
     whole = self._root / path
     lost = error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(whole)
-    what = f"is a link to nothing ({os.readlink(whole)})" if lost else "cannot be read"
+    what = f"is a link to nothing ({os.readlink(whole)})" if lost else f"cannot be read ({error.strerror})"
     leave = f", or leave it out with Corpus.exclude={(path,)}" if path else ""
-    return InputError(f"{printable(str(whole))}: {printable(what)} ({error.strerror}); mend that{leave}")
+    return InputError(f"{printable(str(whole))}: {printable(what)}; mend that{leave}")
 
 
 def _matching(path: str, patterns: Sequence[str]) -> bool:

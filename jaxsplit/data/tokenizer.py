@@ -15,11 +15,10 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import tokenizers
 
+from jaxsplit.data.bpe import END_OF_TEXT, learn_bpe, read_merges
 from jaxsplit.data.documents import check_no_pointer
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import content_hash, from_home, read_json, write_atomic
-
-END_OF_TEXT = "<|endoftext|>"
 
 # What published tokenizer.json files call the token between documents.
 _SEPARATORS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
@@ -124,13 +123,18 @@ def load_tokenizer(path: str | os.PathLike, separator: str | None = None) -> Tok
   """
   path = pathlib.Path(path)
   check_no_pointer(path)
-  if path.suffix != ".json":
-    return _from_merges(path)
-  spec = read_json(path)
-  if isinstance(spec, dict) and spec.get("kind") == "bytes":
-    return ByteTokenizer()
-  if isinstance(spec, dict) and spec.get("kind") == "alphabet" and isinstance(spec.get("symbols"), str):
-    return AlphabetTokenizer(spec["symbols"])
+  spec = read_json(path) if path.suffix == ".json" else None
+  own = None
+  if spec is None:
+    own = BPETokenizer(read_merges(path))
+  elif isinstance(spec, dict) and spec.get("kind") == "bytes":
+    own = ByteTokenizer()
+  elif isinstance(spec, dict) and spec.get("kind") == "alphabet" and isinstance(spec.get("symbols"), str):
+    own = AlphabetTokenizer(spec["symbols"])
+  if own and separator is not None:
+    raise InputError(f"{path}: has a separator of its own, and cannot have {separator!r}; leave out Tokenization.end_of_document")
+  if own:
+    return own
   try:
     return BPETokenizer(path.read_text(encoding="utf-8"), separator)
   except InputError as error:
@@ -260,55 +264,5 @@ class BPETokenizer:
 
 
 def train_bpe(documents: Iterable[str], vocab_size: int) -> BPETokenizer:
-  """Trains a byte-level BPE; the same documents in any order give the same tokenizer.
-
-  Source: Sennrich et al., arXiv 1508.07909; over bytes, as in GPT-2 (Radford et al., 2019). A corpus with fewer pairs to merge
-  than asked for gives a smaller vocabulary.
-  """
-  tokenizer = _byte_level(tokenizers.models.BPE())
-  trainer = tokenizers.trainers.BpeTrainer(
-      vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False, min_frequency=2,
-      initial_alphabet=_byte_symbols())
-  tokenizer.train_from_iterator(documents, trainer)
-  return BPETokenizer(tokenizer.to_str())
-
-
-def _from_merges(path: pathlib.Path) -> BPETokenizer:
-  """A GPT-2 tokenizer from its merges alone: ids are the 256 byte symbols, then one a merge, then the separator."""
-  try:
-    lines = path.read_text(encoding="utf-8").split("\n")
-  except FileNotFoundError:
-    raise InputError(f"Tokenization.path: no such file: {path}") from None
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__})") from None
-  symbols = _byte_symbols()
-  vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
-  merges = []
-  for number, line in enumerate(lines, start=1):
-    if not line.strip() or line.startswith("#version"):
-      continue
-    pair = tuple(line.split(" "))
-    if len(pair) != 2 or any(part not in vocabulary for part in pair):
-      raise InputError(f"{path}:{number}: not a merge of two known tokens; a file that is no .json must hold GPT-2 merges")
-    merges.append(pair)
-    vocabulary.setdefault("".join(pair), len(vocabulary))
-  if len(vocabulary) != len(symbols) + len(merges):
-    raise InputError(f"{path}: {len(merges)} merges make {len(vocabulary) - len(symbols)} tokens; the file repeats a merge")
-  if not merges:
-    raise InputError(f"{path}: no merges in it")
-  tokenizer = _byte_level(tokenizers.models.BPE(vocab=vocabulary, merges=merges))
-  tokenizer.add_special_tokens([END_OF_TEXT])
-  return BPETokenizer(tokenizer.to_str())
-
-
-def _byte_level(model: tokenizers.models.BPE) -> tokenizers.Tokenizer:
-  tokenizer = tokenizers.Tokenizer(model)
-  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-  tokenizer.decoder = tokenizers.decoders.ByteLevel()
-  return tokenizer
-
-
-def _byte_symbols() -> list[str]:
-  """GPT-2's printable stand-ins for the 256 bytes, in the order of their ids: the printable bytes first, then the others."""
-  printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-  return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+  """A byte-level BPE learned from documents; the same documents in any order give the same one. See `bpe.learn_bpe`."""
+  return BPETokenizer(learn_bpe(documents, vocab_size))

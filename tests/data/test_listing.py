@@ -107,7 +107,7 @@ def test_include_and_exclude_are_patterns_of_paths(root):
     (lambda root: make(root, "LAW.txt", "law/a.txt"), {}, "domains LAW and law differ in upper and lower case only"),
     (lambda root: make(root, "train.jsonl", "valid.jsonl"), {}, "names a split and no domain"),
     (lambda root: make(root, "a\nb.txt"), {}, "cannot name a domain"),
-    (lambda root: (make(root, "law/a.txt"), (root / "law" / "b.txt").symlink_to("gone")), {}, "law/b.txt: is a link to nothing (gone)"),
+    (lambda root: (make(root, "law/a.txt"), (root / "law" / "b.txt").symlink_to("gone")), {}, "law/b.txt: is a link to nothing (gone); mend that, or leave it out with Corpus.exclude=('law/b.txt',)"),
     (lambda root: (make(root, "law/a.txt"), (root / "med").symlink_to("/gone/too")), {}, "med: is a link to nothing (/gone/too)"),
     (lambda root: (make(root, "law/a.txt"), (root / "me").symlink_to("me")), {}, "me: is a link to nothing (me)"),
 ])

@@ -8,8 +8,9 @@ import pytest
 import tokenizers
 from hypothesis import given, settings, strategies
 
+from jaxsplit.data.bpe import END_OF_TEXT
 from jaxsplit.data.tokenizer import (
-    END_OF_TEXT, AlphabetTokenizer, ByteTokenizer, Tokenization, load_tokenizer, make_tokenizer, train_bpe)
+    AlphabetTokenizer, ByteTokenizer, Tokenization, load_tokenizer, make_tokenizer, train_bpe)
 from jaxsplit.errors import InputError
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
@@ -152,6 +153,14 @@ def test_a_separator_of_another_name_can_be_named(tmp_path):
   tokenizer = load_tokenizer(path, "<doc>")
   assert (tokenizer.end_of_document, tokenizer.separator) == (1, "<doc>")
   assert tokenizer.fingerprint != load_tokenizer(path, "a").fingerprint
+
+
+def test_what_has_a_separator_of_its_own_takes_no_other(tmp_path):
+  (tmp_path / "vocab.bpe").write_text("a b\n")
+  ByteTokenizer().save(tmp_path / "bytes.json")
+  for name in ("vocab.bpe", "bytes.json"):
+    with pytest.raises(InputError, match=f"{name}: has a separator of its own, and cannot have 'a'; leave out Tokenization.end_of_document"):
+      load_tokenizer(tmp_path / name, "a")
 
 
 def encoding(path, text):
