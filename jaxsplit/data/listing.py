@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from jaxsplit.data.corpus import Corpus, corpus_root, real
 from jaxsplit.data.documents import FORMATS, format_of
 from jaxsplit.data.file_table import CorpusFile, FileTable, printable
-from jaxsplit.data.paths import Path, Placed, names_a_split, place
+from jaxsplit.data.paths import SPLIT_FOLDERS, Path, Placed, names_a_split, place
 from jaxsplit.errors import InputError, nearest
 
 _ABOUT_THE_DATA = re.compile(
@@ -175,10 +175,15 @@ def _without_stray_text(file: CorpusFile, of_records: set[str]) -> CorpusFile:
 def _check_domains(corpus: Corpus, root: pathlib.Path, files: Sequence[CorpusFile], places: Mapping[Path, Placed]) -> None:
   """Refuses domains that are not there, have no name or the same, and folders that give none."""
   domains: dict[str, set[str]] = {}
+  of_layout: dict[bool, str] = {}
   for file in files:
     if file.domain:
-      given_by = places[_names(file.path)].given_by
-      domains.setdefault(file.domain, set()).add(file.path.split("/")[0] if given_by == file.domain else given_by)
+      given_by, first = places[_names(file.path)].given_by, file.path.split("/")[0]
+      domains.setdefault(file.domain, set()).add(first if given_by == file.domain else given_by)
+      of_layout.setdefault(given_by == SPLIT_FOLDERS, first)
+  if len(of_layout) > 1:
+    raise InputError(f"{root}: {of_layout[True]} is a split's name and {of_layout[False]} a domain's, beside each other; have all "
+                     "domains in folders of splits, or none, or leave out the others with Corpus.exclude")
   for name, given_by in domains.items():
     if not _DOMAIN_NAME.fullmatch(name):
       raise InputError(f"{root}: {name!r} cannot name a domain; begin with a letter or digit, then use also spaces and .+-_()&")

@@ -12,7 +12,8 @@ words of a name, nor is a single letter behind the split word: test-00000-of-000
 
 1. A path that begins with a folder of nothing but a split word (train/law.jsonl, valid/law/a.jsonl) has its domain in the next
    name that has words of its own (train/00000/law.jsonl too). There, a domain without training files, whose name is that of one
-   with such files and more words (valid/law_small.jsonl), belongs to that one.
+   with such files and more words (valid/law_small.jsonl), belongs to that one. A corpus has all of its domains in such folders,
+   or none.
 2. Any other path begins with its domain. A split word beside others in that first name (law_train.jsonl, dev-blog) is a split's
    where the rest of the name is given for train and for another split (law_train, law_val), or, where the split word comes
    last, is a domain by itself (law, law_val); else it is a part of the domain's name.
@@ -40,7 +41,7 @@ _SPLIT_WORD = re.compile(rf"({'|'.join(_SPLIT_WORDS)}|held[-_ ]out)(set)?\d*", r
 _WORD = re.compile(r"(?<![^\W_])held[-_ ]out(?![^\W_])|[^\W_]+", re.IGNORECASE)
 _OF_SHARDS = re.compile(r"\d+|of|part|shard|split|set|data|chunk|file", re.IGNORECASE)
 _BETWEEN = " ._-"
-_SPLIT_FOLDERS = "folders of splits"
+SPLIT_FOLDERS = "folders of splits"  # Of `Placed.given_by`.
 
 Path = tuple[str, ...]  # The names of a file's folders within the corpus, and its own without suffixes.
 
@@ -88,19 +89,21 @@ def place(paths: Iterable[Path]) -> dict[Path, Placed]:
   Raises:
     InputError: a path that names two splits, or a split and no domain.
   """
-  placed: dict[Path, Placed] = {}
-  named = _Names(paths := list(paths))
+  read = {}
   for path in paths:
     at = _domain_at(path)
-    folder_said = _said(path, [split_name(name) for i, name in enumerate(path) if i != at])
-    domain, own, doubt = named.domain(path, at, folder_said)
-    if own and folder_said.split and folder_said.split != own:
+    read[path] = at, _said(path, [split_name(name) for i, name in enumerate(path) if i != at])
+  placed: dict[Path, Placed] = {}
+  names = _Names(read)
+  for path, (at, others) in read.items():
+    domain, own, doubt = names.domain(path[at], at, others)
+    if own and others.split and others.split != own:
       raise _two(path)
-    split = own or folder_said.split or "train"
-    if not doubt and folder_said.doubtful and split != "train":
+    split = own or others.split or "train"
+    if not doubt and others.doubtful and split != "train":
       doubt = f"{split}, by a word in the name"
-    placed[path] = Placed(domain, split, _SPLIT_FOLDERS if at else "" if own else domain, doubt)
-  joined = _joined({path: where for path, where in placed.items() if where.given_by == _SPLIT_FOLDERS})
+    placed[path] = Placed(domain, split, SPLIT_FOLDERS if at else "" if own else domain, doubt)
+  joined = _joined({path: where for path, where in placed.items() if where.given_by == SPLIT_FOLDERS})
   return {path: joined.get(path, where) for path, where in placed.items()}
 
 
@@ -110,30 +113,41 @@ def names_a_split(path: Path) -> bool:
 
 
 class _Said(NamedTuple):
+  """The split that the names of a path say, apart from the domain's, and whether the words for it stood beside others."""
+
   split: str | None
   doubtful: bool
 
 
 class _Names:
-  """The first names of paths that do not begin with a split: whose split words are a split's, and whose the domain's own."""
+  """The names of paths that have a domain: whose split words are a split's, and whose the domain's own.
 
-  def __init__(self, paths: Iterable[Path]):
+  Args:
+    read: of each path, which of its names has the domain, and what the others say.
+  """
+
+  def __init__(self, read: Mapping[Path, tuple[int, _Said]]):
     self._plain: set[str] = set()
     self._splits: dict[str, set[str]] = {}
-    for name in {path[0] for path in paths if _domain_at(path) == 0}:
-      said = split_name(name)
-      if said and said.split:
+    self._folders: dict[str, set[str | None]] = {}  # Of a name within folders of splits: which.
+    for path, (at, others) in read.items():
+      name, said = path[at], split_name(path[at])
+      if at:
+        self._folders.setdefault(name, set()).add(others.split)
+      elif said and said.split:
         self._splits.setdefault(said.rest, set()).add(said.split)
       else:
         self._plain.add(name)
 
-  def domain(self, path: Path, at: int, folders: _Said) -> tuple[str, str | None, str]:
+  def domain(self, name: str, at: int, others: _Said) -> tuple[str, str | None, str]:
     """The domain, the split that its name says, and what is in doubt."""
-    name, said = path[at], split_name(path[at])
+    said = split_name(name)
     if said is None:
       return name, None, ""
-    if at:  # In a folder of a split, whose word may be repeated: train/law_train.jsonl.
-      return (said.rest, None, "") if said.split == folders.split else (name, None, f"a domain of the name {name}")
+    if at:  # The word of its folder may be repeated, as in train/law_train.jsonl; but a name that splits share is a domain's.
+      if said.split == others.split and len(self._folders[name]) == 1:
+        return said.rest, None, ""
+      return name, None, f"a domain of the name {name}"
     splits = self._splits.get(said.rest, set())
     if said.split and "train" in splits and len(splits) > 1:
       return said.rest, said.split, ""

@@ -36,6 +36,7 @@ def test_a_split_word_beside_others(name, said):
     {"train/00000/C4": ("C4", "train"), "train/1/C4": ("C4", "train"), "train/00000/CC": ("CC", "train"),
      "valid/C4_small/C4_small": ("C4", "valid"), "valid/CC_small/CC_small": ("CC", "valid")},
     {"train/law_train": ("law", "train"), "valid/law_valid": ("law", "valid"), "held-out/law": ("law", "valid")},
+    {"train/web-dev": ("web-dev", "train"), "valid/web-dev": ("web-dev", "valid"), "test/web-dev": ("web-dev", "test")},
     {"law_train": ("law", "train"), "law_val": ("law", "valid"), "wiki.train": ("wiki", "train"), "wiki.test": ("wiki", "test"), "x": ("x", "train")},
     {"train-law/0": ("law", "train"), "dev-law/0": ("law", "valid")},
     {"law": ("law", "train"), "law.valid": ("law", "valid")},
