@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from jaxsplit import cli
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, Law, fit_law, read_cells
+from jaxsplit.law.diagnostics import starts_text
 from jaxsplit.law.forms import load_form
 
 FLAGS = {
@@ -80,6 +81,7 @@ def _summary(law: Law, cells: Cells) -> str:
     errors = f"{score['mre']:>16.3%}{score['max']:>10.3%}{score['bias']:>+10.3%}" if score else f"{'-':>16}{'-':>10}{'-':>10}"
     lines.append(f"{row['form']:<24}{row['objective_value']:>14.6g}{errors}")
   lines += [f"not tried: {form}: {why}" for form, why in law.diagnostics["skipped_forms"].items()]
+  lines.append(starts_text(law.diagnostics))
   if law.held_out:
     lines.append(f"held out by {law.held_out['rule']}: {law.held_out['num_points']} cells")
   for name, value in law.parameters.items():

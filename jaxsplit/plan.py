@@ -57,17 +57,23 @@ def _summary(plan: Plan) -> str:
       f"split: {plan.fraction:.1%} seed ({between(plan.fraction_interval, '.1%')}): {counted}",
       f"read off: {', '.join(f'{form} {say:.0%}' for form, say in plan.forms.items())}",
       f"loss: {plan.loss:.4f} ({between(plan.loss_interval, '.4f')}), expected regret {plan.regret:.4f}",
+      "full pretraining: never measured (no cell has D' = 0)" if plan.dense_loss is None else
       f"full pretraining: {plan.dense_loss:.4f}, so the split gains {plan.gain_over_dense:.4f} "
       f"({between(plan.gain_over_dense_interval, '.4f')})",
       f"80/20: {plan.fixed_loss:.4f}, so the split gains {plan.gain_over_fixed:.4f} "
       f"({between(plan.gain_over_fixed_interval, '.4f')})",
+      "no seed at all: never measured (no cell has D = 0)" if plan.seedless_loss is None else
       f"no seed at all: {plan.seedless_loss:.4f}",
       f"split point: from {plan.split_point:.4g} seed tokens on, experts gain more from a token",
       f"{'domain':<20}{'loss':>9}{'full pretraining':>18}{'own best D':>13}{'own best D_':>13}{'loss':>9}".replace("D_", "D'"),
   ]
   for d in plan.domains:
-    lines.append(f"{d.domain:<20}{d.loss:>9.4f}{d.dense_loss:>18.4f}{d.best_seed_tokens:>13.4g}{d.best_expert_tokens:>13.4g}"
+    dense = "-" if d.dense_loss is None else f"{d.dense_loss:.4f}"
+    lines.append(f"{d.domain:<20}{d.loss:>9.4f}{dense:>18}{d.best_seed_tokens:>13.4g}{d.best_expert_tokens:>13.4g}"
                  f"{d.best_loss:>9.4f}")
+  if plan.giving:
+    lines.append(f"own best: of one budget for all; {', '.join(plan.giving)} would do worse than at the common split, since other "
+                 "domains make more of those tokens")
   return "\n".join([*lines, *(f"warning: {text}" for text in plan.warnings)])
 
 

@@ -66,10 +66,20 @@ def test_bad_input_is_one_line(table, argv, message):
   assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_form_from_a_file_is_given_to_each_door_that_runs_it(table, tmp_path, capsys):
+@pytest.fixture
+def split_table(tmp_path):
+  rows = ["params,seed_tokens,expert_tokens,loss"]
+  rows += [f"{n},{d},{x},{1.5 + 20 * n**-0.3 + 150 * (x + 3 * d**0.8) ** -0.35}" for n in (1e5, 3e5, 1e6, 3e6)
+           for d in (4e6, 8e6, 1.6e7) for x in (0, 1e6, 2e6)]
+  path = tmp_path / "split.csv"
+  path.write_text("\n".join(rows) + "\n")
+  return path
+
+
+def test_a_form_from_a_file_is_given_to_each_door_that_runs_it(split_table, tmp_path):
   own, law = tmp_path / "own.py", tmp_path / "law.json"
-  own.write_text("from jaxsplit.law.forms import FORMS\nFORM = FORMS['chinchilla']\n")
-  fit.main([f"--cells={table}", COLUMNS, f"--form={own}", "--bootstrap=20", "--holdout=params:1", f"--out={law}"])
+  own.write_text("from jaxsplit.law.forms import FORMS\nFORM = FORMS['effective_data']\n")
+  fit.main([f"--cells={split_table}", f"--form={own}", "--bootstrap=20", "--holdout=params:1", f"--out={law}"])
   assert json.loads(law.read_text())["settings"]["form"] == str(own)
   asked = [f"--law={law}", "--params=1e6", "--budget_tokens=1e7", "--num_domains=2"]
   assert plan.main([*asked, f"--form={own}"]) == 0

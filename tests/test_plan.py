@@ -45,6 +45,29 @@ def test_bad_input_is_one_line(law, argv, message):
   assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_what_was_not_measured_is_no_number(law, capsys):
+  plan.main([f"--law={law}", "--params=1e6", "--budget_tokens=4e7", "--num_domains=5", "--unique_tokens=1e6"])
+  text = capsys.readouterr().out
+  assert "no seed at all: never measured (no cell has D = 0)" in text
+  assert "times over the 1e+06 distinct tokens" in text
+
+
+def test_a_domain_whose_own_best_is_worse_is_explained(tmp_path, capsys):
+  rows = [(n, d, x, e + 20 * n**-0.3 + b * (x + 3 * d**0.8) ** -0.35, name) for name, e, b in (("prose", 1.5, 150), ("verse", 1.2, 20))
+          for n in (1e5, 3e5, 1e6) for d in (4e6, 8e6, 1.6e7) for x in (0.0, 1e6, 2e6)]
+  columns = dict(zip(("params", "seed_tokens", "expert_tokens", "loss", "domain"), zip(*rows)))
+  fit_law(Cells.from_columns(columns), form="effective_data", bootstrap=0).save(tmp_path / "law.json")
+  plan.main([f"--law={tmp_path / 'law.json'}", "--params=1e6", "--budget_tokens=4e7", "--num_domains=9"])
+  assert "own best: of one budget for all; verse would do worse than at the common split" in capsys.readouterr().out
+
+
+def test_a_law_without_experts_plans_nothing(tmp_path):
+  rows = [(n, d, 1.5 + 20 * n**-0.3 + 150 * d**-0.35) for n in (1e5, 3e5, 1e6) for d in (4e6, 8e6, 1.6e7)]
+  fit_law(Cells.from_columns(dict(zip(("params", "seed_tokens", "loss"), zip(*rows)))), bootstrap=20).save(tmp_path / "law.json")
+  with pytest.raises(InputError, match="experts were never measured"):
+    plan.main([f"--law={tmp_path / 'law.json'}", "--params=1e6", "--budget_tokens=4e7", "--num_domains=5"])
+
+
 def test_a_missing_law():
   with pytest.raises(InputError, match="--law is missing"):
     plan.main(["--params=1e6"])

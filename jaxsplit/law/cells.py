@@ -47,6 +47,7 @@ class Cells:
     unique_tokens: [n] distinct tokens of the domain, infinite where unknown.
     epochs: [n] passes over them in the seed and the expert together, NaN where unknown.
     weight: [n] how much the row counts in the objective.
+    row: [n] the line that each has in its file.
     source: what the rows came from: file, hash, dropped rows and the column names used.
   """
 
@@ -59,6 +60,7 @@ class Cells:
   unique_tokens: np.ndarray
   epochs: np.ndarray
   weight: np.ndarray
+  row: np.ndarray
   source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
@@ -94,7 +96,7 @@ class Cells:
       arrays[name] = _typed(array, name, where, rows)
     _check_values(arrays, where, rows)
     notes = _repeated(arrays, where, rows)
-    return cls(**arrays, source={**(source or {}), "notes": notes} if notes else dict(source or {}))
+    return cls(**arrays, row=np.arange(1, size + 1) if rows is None else np.asarray(rows, int), source={**(source or {}), "notes": notes} if notes else dict(source or {}))
 
   def __len__(self) -> int:
     return len(self.loss)

@@ -14,7 +14,8 @@ import numpy as np
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.law import holdout
 from jaxsplit.law.cells import Cells
-from jaxsplit.law.diagnostics import check_design, diagnose, skip_reason
+from jaxsplit.law.design import check_design, check_domains, measured_levels, skip_reason
+from jaxsplit.law.diagnostics import diagnose
 from jaxsplit.law.fitted import TINY, Fitted
 from jaxsplit.law.forms import FORMS, Form, get_form
 from jaxsplit.law.law import MOST_REFITS, Law, Member
@@ -203,11 +204,13 @@ def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[s
     reason = skip_reason(form, cells)
     if reason:
       raise InputError(f"{cells.source.get('file', 'cells')}: form {form.name} cannot be told from these cells: {reason}")
+    check_domains([form], cells, settings.share)
     return [form], {}
   reasons = {form.name: skip_reason(form, cells) for form in FORMS.values()}
   forms = [form for form in FORMS.values() if not reasons[form.name]]
   if not forms:
     raise InputError(f"{cells.source.get('file', 'cells')}: no law can be told from these cells: {reasons['chinchilla']}")
+  check_domains(forms, cells, settings.share)
   return forms, {name: reason for name, reason in reasons.items() if reason}
 
 
@@ -231,16 +234,18 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
   source = {**cells.source, "file": pathlib.Path(cells.source["file"]).name} if "file" in cells.source else cells.source
   ranges = {name: [float(getattr(cells, name).min()), float(getattr(cells, name).max())]
             for name in ("params", "seed_tokens", "expert_tokens", "loss")}
+  levels, r2 = measured_levels(cells, best.layout.domains), _explained(residuals, cells.loss, np.zeros_like(domain))
   return Law(
       form=best.model.form.name,
       objective={"name": settings.objective, "delta": settings.delta if settings.objective == "huber" else None,
                  "space": settings.space},
       parameters=candidates[0]["parameters"], objective_value=best.objective_value, num_points=len(cells),
-      r2=_explained(residuals, cells.loss, np.zeros_like(domain)), r2_within_domains=_explained(residuals, cells.loss, domain),
+      r2=r2, r2_within_domains=_explained(residuals, cells.loss, domain),
       held_out=best.held_out,
       intervals=parameter_intervals(best, members[0].samples),
       profiles=profiles(best, cells, settings.profile) if settings.profile else {}, candidates=candidates,
-      diagnostics=diagnose(best, cells, skipped, settings.repeats), data={**source, "ranges": ranges},
+      diagnostics=diagnose(best, cells, skipped, settings.repeats, members[0].samples, r2),
+      data={**source, "ranges": ranges, "levels": levels},
       settings={field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)} | {
           "form": settings.form.name if isinstance(settings.form, Form) else settings.form},
       members=members, residuals=residuals)
@@ -251,7 +256,7 @@ def _explained(residuals: np.ndarray, loss: np.ndarray, group: np.ndarray) -> fl
   value = np.log(loss)
   centred = value - (np.bincount(group, value) / np.bincount(group))[group]
   spread = (centred**2).sum()
-  return float(1 - (residuals**2).sum() / spread) if spread > 0 else 0.0
+  return float(1 - (residuals**2).sum() / spread) if spread > 1e-24 * len(loss) else 0.0  # Less is rounding: nothing varies.
 
 
 def _without_losses(score: dict[str, Any]) -> dict[str, Any]:

@@ -117,6 +117,14 @@ class Law:
     """What to know before trusting the law, in plain language."""
     return tuple(self.diagnostics.get("warnings", ()))
 
+  def with_unique_tokens(self, count: float, num_domains: int) -> Law:
+    """The law for other data of the same kind: `num_domains` domains of `count` distinct tokens each, mixed evenly."""
+    every = lambda value: (value,) * len(self.domains)
+    seen = dict(unique_tokens=every(count), shares=every(1 / num_domains),
+                rest_tokens=every(count * (num_domains - 1) if num_domains > 1 else np.inf))
+    return dataclasses.replace(self, members=tuple(
+        dataclasses.replace(m, layout=dataclasses.replace(m.layout, **seen)) for m in self.members))
+
   def predict(self, params: Any, seed_tokens: Any, expert_tokens: Any, domain: str | None = None) -> np.ndarray:
     """Loss in nats per token.
 
@@ -211,6 +219,8 @@ def _check_whole(record: dict[str, Any], members: tuple[Member, ...]) -> None:
   if set(record["parameters"]) != names or not {*record["intervals"], *record["profiles"]} <= names:
     raise ValueError("its parameters, intervals or profiles are not those of its form")
   scored = [record["held_out"]] if record["held_out"] else []
+  if any(set(levels) != set(members[0].layout.domains) for levels in record["data"]["levels"].values()):
+    raise ValueError("its levels are not those of its domains")
   lengths = [(len(record["residuals"]), record["num_points"]), *((len(pair), 2) for pair in record["intervals"].values()),
              *((len(pair), 2) for pair in record["data"]["ranges"].values()),
              *((len(p["value"]), len(p["deviance"])) for p in record["profiles"].values()),

@@ -19,14 +19,15 @@ import numpy as np
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import write_json
+from jaxsplit.law.cautions import check_splits, plan_warnings
 from jaxsplit.law.law import Law, weighted_quantile
 from jaxsplit.law.record import PLAN, damaged, read_record
-from jaxsplit.law.split import Split, divide, paid_for, uneven
+from jaxsplit.law.size import FLOPS_PER_PARAM_TOKEN, best_size
+from jaxsplit.law.split import Split, paid_for, uneven
 
-VERSION = 3
+VERSION = 4
 _FIXED = 0.8  # The rule of thumb that a plan is compared with: 80 % seed, 20 % experts.
-_SIZES = 41  # Sizes tried, evenly in log N, where N is free ...
-_BEYOND = 4.0  # ... and how far outside the measured sizes.
+_DIGITS = 12  # Of a fraction: those further behind are rounding, and would put a point on the curve twice.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,8 @@ class PlanSettings:
     num_domains: K; None takes the law's domains.
     accounting: what the budget counts: "total" (the trunk and all experts), "separate" (a trunk and an expert for every domain)
       or "per_model" (the trunk and one expert).
+    unique_tokens: the distinct tokens that each domain will have; None takes what the table says. It counts where the law
+      discounts repeats.
   """
 
   params: float | None = None
@@ -47,18 +50,23 @@ class PlanSettings:
   budget_flops: float | None = None
   num_domains: int | None = None
   accounting: Literal["total", "per_model", "separate"] = "total"
+  unique_tokens: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class DomainPlan:
-  """One domain at the common split, and at its own: `best_*` is its share of the best uneven split of the same budget."""
+  """One domain at the common split, and at its own: `best_*` is its part of the best uneven split of the same budget.
+
+  That may be less than an even one, and best_loss worse than loss, where the other domains make more of the tokens. dense_loss
+  is None where no cell has D' = 0.
+  """
 
   domain: str
   seed_tokens: float
   expert_tokens: float
   loss: float
   loss_interval: tuple[float, float]
-  dense_loss: float
+  dense_loss: float | None
   best_seed_tokens: float
   best_expert_tokens: float
   best_loss: float
@@ -69,7 +77,7 @@ class Plan:
   """A recommended split. Losses are nats per token, means over domains unless said otherwise.
 
   Attributes:
-    params, budget_tokens, budget_flops, num_domains, accounting: as planned for.
+    params, budget_tokens, budget_flops, num_domains, accounting, unique_tokens: as planned for.
     forms: what it was read off: the forms in play, each with its say; they sum to 1.
     seed_tokens: D, of each seed where there are several.
     expert_tokens: D' of each expert.
@@ -77,10 +85,10 @@ class Plan:
     fraction_interval: 95 %, over refits and forms in play.
     loss, loss_interval: predicted at the split.
     domains: each domain's part.
-    dense_loss: predicted where the whole budget pretrains one model (D'=0).
-    seedless_loss: predicted where experts share no seed (D=0).
+    dense_loss: predicted where the whole budget pretrains one model (D'=0); None where no cell has D' = 0.
+    seedless_loss: predicted where experts share no seed (D=0); None where no cell has D = 0.
     fixed_loss: predicted at 80/20.
-    gain_over_dense, gain_over_fixed: dense_loss - loss and fixed_loss - loss, with 95 % intervals.
+    gain_over_dense, gain_over_fixed: dense_loss - loss and fixed_loss - loss, with 95 % intervals; None where one is unknown.
     split_point: the first D from which a token helps experts more than the seed, on the way from D=0.
     regret: expected excess loss of this split over the best one, were a refit the truth.
     curve: "fraction", "loss", "low", "high": the mean loss against the split with its 95 % band, both ends included.
@@ -92,6 +100,7 @@ class Plan:
   budget_flops: float
   num_domains: int
   accounting: str
+  unique_tokens: float | None
   forms: dict[str, float]
   seed_tokens: float
   expert_tokens: float
@@ -100,17 +109,22 @@ class Plan:
   loss: float
   loss_interval: tuple[float, float]
   domains: tuple[DomainPlan, ...]
-  dense_loss: float
-  seedless_loss: float
+  dense_loss: float | None
+  seedless_loss: float | None
   fixed_loss: float
-  gain_over_dense: float
-  gain_over_dense_interval: tuple[float, float]
+  gain_over_dense: float | None
+  gain_over_dense_interval: tuple[float, float] | None
   gain_over_fixed: float
   gain_over_fixed_interval: tuple[float, float]
   split_point: float
   regret: float
   curve: dict[str, list[float]]
   warnings: tuple[str, ...]
+
+  @property
+  def giving(self) -> tuple[str, ...]:
+    """The domains that the best uneven split leaves worse off than the common one, for the sake of the others."""
+    return tuple(d.domain for d in self.domains if d.best_loss > d.loss * (1 + 1e-4))
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes plan.json."""
@@ -125,7 +139,7 @@ def load_plan(path: str | os.PathLike) -> Plan:
   """
   record = read_record(path, PLAN, VERSION, "a plan", "plan")
   pairs = [record[name] for name in PLAN if name.endswith("_interval")] + [d["loss_interval"] for d in record["domains"]]
-  if any(len(pair) != 2 for pair in pairs):
+  if any(pair is not None and len(pair) != 2 for pair in pairs):
     raise damaged(path, "an interval has not two ends", "plan")
   if len({len(values) for values in record["curve"].values()}) != 1 or not record["curve"]["loss"]:
     raise damaged(path, "the lists of its curve differ in length or are empty", "plan")
@@ -142,37 +156,45 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
     settings: see PlanSettings; `overrides` replace its fields.
 
   Raises:
-    InputError: a budget that is missing, doubled or not positive, or a size that nothing determines.
+    InputError: a law that knows nothing of splits, or a budget that is missing, doubled or not positive, or a size that nothing
+      determines.
   """
   settings = _settings(law, settings or PlanSettings(), overrides)
-  size = settings.params or _best_size(law, settings)
-  tokens = settings.budget_tokens or settings.budget_flops / (6 * size)
-  split = Split(law, size, tokens, *paid_for(settings.accounting, settings.num_domains))
+  check_splits(law)
+  paid = paid_for(settings.accounting, settings.num_domains)
+  if settings.unique_tokens is not None:
+    law = law.with_unique_tokens(settings.unique_tokens, settings.num_domains)
+  size, told = (settings.params, "") if settings.params else best_size(law, settings.budget_flops, *paid)
+  tokens = settings.budget_tokens or settings.budget_flops / (FLOPS_PER_PARAM_TOKEN * size)
+  split = Split(law, size, tokens, *paid)
   fractions = _fractions()
   losses = split.loss(fractions)
   fraction = _refine(split, fractions, losses)
   # The optimum joins the grid, so that the recommended point lies on the curve that is drawn.
-  fractions = np.unique(np.append(fractions, fraction))
+  fractions = np.unique(np.append(fractions, fraction).round(_DIGITS))
   losses = split.loss(fractions)
   at, dense, fixed = (int(np.abs(fractions - f).argmin()) for f in (fraction, 1.0, _FIXED))
   draws, weights = split.draws(fractions)
   interval = lambda values: tuple(float(weighted_quantile(values, weights, q)) for q in (0.025, 0.975))
   seed, expert = split.tokens(np.array([fraction]))
+  has_dense, has_seedless = (law.data["ranges"][name][0] == 0 for name in ("expert_tokens", "seed_tokens"))
   falling = np.diff(losses) < 0
   split_point = fractions[int(np.argmin(falling))] if not falling.all() else 1.0
   return Plan(
-      params=size, budget_tokens=tokens, budget_flops=6 * size * tokens, num_domains=settings.num_domains,
-      accounting=settings.accounting, forms=_forms(law), seed_tokens=float(seed[0]), expert_tokens=float(expert[0]),
+      params=size, budget_tokens=tokens, budget_flops=FLOPS_PER_PARAM_TOKEN * size * tokens, num_domains=settings.num_domains,
+      accounting=settings.accounting, unique_tokens=settings.unique_tokens, forms=_forms(law), seed_tokens=float(seed[0]), expert_tokens=float(expert[0]),
       fraction=float(fraction),
       fraction_interval=interval(fractions[draws.argmin(1)]), loss=float(losses[at]), loss_interval=interval(draws[:, at]),
-      domains=_domains(split, float(fraction)), dense_loss=float(losses[dense]), seedless_loss=float(losses[0]),
-      fixed_loss=float(losses[fixed]),
-      gain_over_dense=float(losses[dense] - losses[at]), gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]),
+      domains=_domains(split, float(fraction), has_dense), dense_loss=float(losses[dense]) if has_dense else None,
+      seedless_loss=float(losses[0]) if has_seedless else None, fixed_loss=float(losses[fixed]),
+      gain_over_dense=float(losses[dense] - losses[at]) if has_dense else None,
+      gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]) if has_dense else None,
       gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
       split_point=float(split.tokens(np.array([split_point]))[0][0]), regret=float(weights @ (draws[:, at] - draws.min(1))),
       curve={"fraction": fractions.tolist(), "loss": losses.tolist(),
              "low": weighted_quantile(draws, weights, 0.025).tolist(), "high": weighted_quantile(draws, weights, 0.975).tolist()},
-      warnings=_warnings(law, split, fraction))
+      warnings=(*([told] if told else []), *plan_warnings(law, split, fraction, settings.num_domains,
+                                                          settings.unique_tokens is not None)))
 
 
 def _forms(law: Law) -> dict[str, float]:
@@ -183,7 +205,7 @@ def _forms(law: Law) -> dict[str, float]:
 def _fractions() -> np.ndarray:
   """Fractions from 0 to 1, close together at both ends, where a power law bends most."""
   ends = np.geomspace(1e-3, 0.05, 18)
-  return np.unique(np.concatenate([np.linspace(0, 1, 201), ends, 1 - ends]))
+  return np.unique(np.concatenate([np.linspace(0, 1, 201), ends, 1 - ends]).round(_DIGITS))
 
 
 def _refine(split: Split, fractions: np.ndarray, losses: np.ndarray) -> float:
@@ -191,24 +213,11 @@ def _refine(split: Split, fractions: np.ndarray, losses: np.ndarray) -> float:
   best = int(losses.argmin())
   if best in (0, len(fractions) - 1):
     return float(fractions[best])
-  inner = np.linspace(fractions[best - 1], fractions[best + 1], 256)
+  inner = np.linspace(fractions[best - 1], fractions[best + 1], 256).round(_DIGITS)
   return float(inner[split.loss(inner).argmin()])
 
 
-def _best_size(law: Law, settings: PlanSettings) -> float:
-  """The N whose best split has the least predicted loss under the FLOP budget."""
-  low, high = law.data["ranges"]["params"]
-  sizes = np.geomspace(low / _BEYOND, high * _BEYOND, _SIZES)
-  for _ in range(2):  # the second time between the neighbours of the best
-    fraction = np.linspace(0, 1, 51)
-    budget = settings.budget_flops / (6 * sizes[:, None])
-    losses = law.expect(sizes[:, None], *divide(fraction, budget, *paid_for(settings.accounting, settings.num_domains))).min(1)
-    best = int(losses.argmin())
-    sizes = np.geomspace(sizes[max(best - 1, 0)], sizes[min(best + 1, _SIZES - 1)], _SIZES)
-  return float(sizes[_SIZES // 2])
-
-
-def _domains(split: Split, fraction: float) -> tuple[DomainPlan, ...]:
+def _domains(split: Split, fraction: float, has_dense: bool) -> tuple[DomainPlan, ...]:
   at = np.array([fraction, 1.0])
   seed, expert = split.tokens(at)
   own = uneven(split, fraction)
@@ -217,7 +226,8 @@ def _domains(split: Split, fraction: float) -> tuple[DomainPlan, ...]:
     losses = split.loss(at, name)
     draws, weights = split.draws(at, name)
     interval = tuple(float(weighted_quantile(draws[:, 0], weights, q)) for q in (0.025, 0.975))
-    plans.append(DomainPlan(name, float(seed[0]), float(expert[0]), float(losses[0]), interval, float(losses[1]), *own[name]))
+    dense = float(losses[1]) if has_dense else None
+    plans.append(DomainPlan(name, float(seed[0]), float(expert[0]), float(losses[0]), interval, dense, *own[name]))
   return tuple(plans)
 
 
@@ -227,7 +237,7 @@ def _settings(law: Law, settings: PlanSettings, overrides: dict[str, Any]) -> Pl
     if name not in known:
       raise InputError(f"plan_split: no setting {name!r}{nearest(name, known)}")
   settings = dataclasses.replace(settings, **overrides)
-  for name in ("params", "budget_tokens", "budget_flops", "num_domains"):
+  for name in ("params", "budget_tokens", "budget_flops", "num_domains", "unique_tokens"):
     value = getattr(settings, name)
     if value is not None and not (np.isfinite(value) and value > 0):
       raise InputError(f"--{name}={value:g}: must be positive")
@@ -242,25 +252,3 @@ def _settings(law: Law, settings: PlanSettings, overrides: dict[str, Any]) -> Pl
       raise InputError("--num_domains is missing; the law knows no domains")
     settings = dataclasses.replace(settings, num_domains=len(law.domains))
   return settings
-
-
-def _warnings(law: Law, split: Split, fraction: float) -> tuple[str, ...]:
-  seed, expert = (float(v[0]) for v in split.tokens(np.array([fraction])))
-  found = []
-  for name, label, value in (("params", "N", split.params), ("seed_tokens", "D", seed), ("expert_tokens", "D'", expert)):
-    low, high = law.data["ranges"][name]
-    if value > high * 1.001 and high > 0:
-      found.append(f"{label} = {value:.3g} is {value / high:.1f} times the largest measured ({high:.3g}): the law extrapolates")
-    elif value < low * 0.999:
-      found.append(f"{label} = {value:.3g} is below the smallest measured ({low:.3g}): the law extrapolates")
-  largest = law.data["ranges"]["seed_tokens"][1]
-  if split.seeds > 1 and fraction < 1 and split.budget > largest > 0:
-    found.append(f"one dense model of the whole budget has {split.budget / largest:.1f} times the most seed tokens measured "
-                 f"({largest:.3g}): what it would reach is extrapolated")
-  if law.data["ranges"]["expert_tokens"][0] > 0:
-    found.append("no measured cell has D' = 0: what full pretraining would reach is extrapolated")
-  if fraction in (0.0, 1.0):
-    found.append(f"the best split is at an end: {'no shared seed' if fraction == 0 else 'full pretraining, no experts'}")
-  if not law.members[0].samples.size:
-    found.append("the law has no bootstrap, so the intervals have no width: fit it with --bootstrap=1000")
-  return (*found, *law.warnings)

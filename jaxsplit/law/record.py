@@ -24,9 +24,10 @@ LAW = {
     "intervals": {"*": [(float, None)]}, "profiles": {"*": {"value": [float], "deviance": [float], "interval": [float]}},
     "candidates": [{"form": str, "parameters": {"*": float}, "objective_value": float,
                     "held_out": ({**_SCORE, "others": [_SCORE]}, None)}],
-    "diagnostics": {"starts": int, "starts_at_optimum": float, "gradient": float, "condition": (float, None), "at_bounds": [str],
+    "diagnostics": {"starts": int, "starts_at_optimum": float, "starts_alike": float, "gradient": float, "condition": (float, None), "at_bounds": [str],
                     "points_per_constant": float, "skipped_forms": {"*": str}, "warnings": [str]},
-    "data": {"ranges": {name: [float] for name in ("params", "seed_tokens", "expert_tokens", "loss")}},
+    "data": {"ranges": {name: [float] for name in ("params", "seed_tokens", "expert_tokens", "loss")},
+             "levels": {name: {"*": int} for name in ("seed_tokens", "expert_tokens")}},
     "settings": {"*": (str, float, bool, None)}, "residuals": [float],
     "members": [{
         "form": str, "form_hash": (str, None), "log": bool, "repeats": bool, "offsets": [str], "theta": [float],
@@ -36,13 +37,15 @@ LAW = {
 }
 _PAIR = [float]
 PLAN = {
-    **dict.fromkeys(("params", "budget_tokens", "budget_flops", "seed_tokens", "expert_tokens", "fraction", "loss", "dense_loss",
-                     "seedless_loss", "fixed_loss", "gain_over_dense", "gain_over_fixed", "split_point", "regret"), float),
-    **dict.fromkeys(("fraction_interval", "loss_interval", "gain_over_dense_interval", "gain_over_fixed_interval"), _PAIR),
+    **dict.fromkeys(("params", "budget_tokens", "budget_flops", "seed_tokens", "expert_tokens", "fraction", "loss", "fixed_loss",
+                     "gain_over_fixed", "split_point", "regret"), float),
+    **dict.fromkeys(("dense_loss", "seedless_loss", "gain_over_dense", "unique_tokens"), (float, None)),
+    **dict.fromkeys(("fraction_interval", "loss_interval", "gain_over_fixed_interval"), _PAIR),
+    "gain_over_dense_interval": (_PAIR, None),
     "num_domains": int, "accounting": str, "forms": {"*": float}, "warnings": [str],
     "curve": {name: [float] for name in ("fraction", "loss", "low", "high")},
-    "domains": [{"domain": str, "loss_interval": _PAIR, **dict.fromkeys((
-        "seed_tokens", "expert_tokens", "loss", "dense_loss", "best_seed_tokens", "best_expert_tokens", "best_loss"), float)}],
+    "domains": [{"domain": str, "loss_interval": _PAIR, "dense_loss": (float, None), **dict.fromkeys((
+        "seed_tokens", "expert_tokens", "loss", "best_seed_tokens", "best_expert_tokens", "best_loss"), float)}],
 }
 
 

@@ -12,6 +12,7 @@ import jaxsplit
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
 from jaxsplit.law import Cells, Law, plan_split
+from jaxsplit.law.cautions import unplannable
 from jaxsplit.report import html, law_figures, resilient
 from jaxsplit.report.album import Album
 from jaxsplit.report.comparison import comparison
@@ -77,7 +78,7 @@ def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
       "Lines of equal loss, the mean over domains, over seed and expert tokens, at the smallest and the largest size. The thick "
       f"line is the best way to spend growing budgets of {law_figures.budget_text(experts)}. Where it leaves the cells, the law "
       "extrapolates."))]
-  if law.members[0].samples.size:
+  if law.members[0].samples.size and not unplannable(law):
     size, budget = cells.params.max(), float(np.max(cells.seed_tokens + experts * cells.expert_tokens))
     plan = plan_split(law, params=float(size), budget_tokens=budget, num_domains=experts, accounting="total")
     parts.append(album.show("split_curve", law_figures.split_curve(plan), (

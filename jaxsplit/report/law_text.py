@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxsplit.law import Law, Plan
+from jaxsplit.law.diagnostics import starts_text
 from jaxsplit.report import html
 
 _AXES = {"params": ("model size N", "N"), "seed_tokens": ("number of seed tokens D", "D"),
@@ -22,8 +23,7 @@ def law_parts(law: Law) -> list[str]:
     quality += (f"With {rule_text(law.held_out['rule'])} left out of the fit, it predicts those {law.held_out['num_points']:,} "
                 f"with an error of {law.held_out['mre']:.2%} on average (largest {law.held_out['max']:.2%}, "
                 f"bias {law.held_out['bias']:+.2%}).")
-  starts = law.diagnostics
-  quality += f" {starts['starts_at_optimum']:.0%} of {starts['starts']:,} starting points led to this optimum."
+  quality += f" {starts_text(law.diagnostics)}"
   dropped = {name: count for name, count in (law.data.get("dropped") or {}).items() if count}
   if dropped:
     quality += " Rows not used: " + ", ".join(f"{count:,} ({name})" for name, count in dropped.items()) + "."
@@ -58,14 +58,20 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   say = ", ".join(f"{form} ({share:.0%})" for form, share in plan.forms.items())
   words = (f"The plan goes by the mean of the forms that held-out error leaves in play, each with its say: {say}. "
            if len(plan.forms) > 1 else "")
-  words += (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and of "
+  over_dense = ("the dense model is not known, as no cell has D′ = 0, and the law expects a gain of " if plan.dense_loss is None else
+                f"the law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and of ")
+  words += (f"{over_dense[0].upper()}{over_dense[1:]}"
            f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. Were one of the law's "
            f"refits the truth, this split would be {_nats(plan.regret)} nats per token worse than the best one, on average. From "
            f"{plan.split_point:,.0f} seed tokens on, a token helps the experts more than the seed.")
-  rows = [[d.domain, f"{d.loss:.4f}", "{:.4f} to {:.4f}".format(*d.loss_interval), f"{d.dense_loss:.4f}",
+  rows = [[d.domain, f"{d.loss:.4f}", "{:.4f} to {:.4f}".format(*d.loss_interval),
+           "" if d.dense_loss is None else f"{d.dense_loss:.4f}",
            f"{d.best_seed_tokens:,.0f}", f"{d.best_expert_tokens:,.0f}", f"{d.best_loss:.4f}"] for d in plan.domains]
   caption = ("Predicted, in nats per token: at the common split and for the dense model. Then the best that could be had if "
-             "every domain had its own fork and length, at the same budget.")
+             "every domain had its own fork and length, at the same budget for all.")
+  if plan.giving:
+    caption += (f" There {', '.join(plan.giving)} would do worse than at the common split, since other domains make more of the "
+                "tokens.")
   header = ["domain", "loss", "95% interval", "dense", "own seed tokens", "own expert tokens", "own loss"]
   warnings = [warning for warning in plan.warnings if warning not in known]
   return [html.paragraph(words), *([html.bullets(warnings)] if warnings else []), html.table(header, rows, caption)]

@@ -23,7 +23,7 @@ import numpy as np
 from scipy import optimize
 
 from jaxsplit.law import Cells, FitSettings, read_cells
-from jaxsplit.law.diagnostics import skip_reason
+from jaxsplit.law.design import skip_reason
 from jaxsplit.law.fit import fit_form
 from jaxsplit.law.fitted import Fitted
 from jaxsplit.law.forms import FORMS, Form, Parameter, coefficient, exponent

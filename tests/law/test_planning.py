@@ -10,6 +10,7 @@ from scipy import optimize
 
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, fit_law, load_plan, plan_split
+from jaxsplit.law.size import best_size
 from jaxsplit.law.split import _share_out
 from worlds import effective_cells, effective_loss
 
@@ -40,7 +41,7 @@ def test_the_true_optimum_is_found(plan):
   assert plan.loss == pytest.approx(best.fun, rel=2e-3)
   assert plan.dense_loss == pytest.approx(true_curve(1.0), rel=5e-3)
   assert plan.fixed_loss == pytest.approx(true_curve(0.8), rel=5e-3)
-  assert plan.seedless_loss == pytest.approx(plan.curve["loss"][0]) and plan.seedless_loss > plan.loss
+  assert plan.seedless_loss is None, "no cell has D = 0"
   assert plan.gain_over_dense == pytest.approx(plan.dense_loss - plan.loss)
   assert 0 <= plan.regret < 1e-3
 
@@ -160,10 +161,77 @@ def test_a_flop_budget_chooses_the_size(law):
   assert plan.loss <= min(neighbours)
 
 
+def test_a_size_far_beyond_the_measured_ones_is_found_and_told():
+  n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1.6e10, 6), np.geomspace(1e9, 3e11, 8)))
+  share = np.tile([0.2, 0.5, 0.8, 1.0], len(n) // 4)
+  truth = lambda n, t: 1.8172 + 477.83 * n**-0.3473 + 2143.4 * t**-0.3672
+  cells = Cells.from_columns({"params": n, "seed_tokens": share * d, "expert_tokens": (1 - share) * d, "loss": truth(n, d)})
+  law = fit_law(cells, form="chinchilla", bootstrap=0, starts=8, holdout="none")
+  for flops in (1e21, 2e25, 1e27):
+    size, told = best_size(law, flops, 1, 1)
+    sizes = np.geomspace(1e7, 1e14, 20001)
+    assert size == pytest.approx(sizes[truth(sizes, flops / (6 * sizes)).argmin()], rel=0.02) and not told
+  flat = Cells.from_columns({"params": n, "seed_tokens": d, "loss": 1 + 30 * n**-0.3 + 1e-9 * d**-0.3})
+  size, told = best_size(fit_law(flat, form="chinchilla", bootstrap=0, starts=8, holdout="none"), 1e21, 1, 1)
+  assert "no size is best under this budget" in told and "--params" in told
+
+
+def test_the_split_point_is_right_near_the_end_of_the_curve():
+  # Where experts gain a fiftieth of what the seed does, the best split is 97 or 98 % seed, and D there is the split point.
+  rows = [(n, d, x, 1.2 + 20 * n**-0.3 + 150 * d**-0.35 + 1.5 * x**-0.35) for n in (1e5, 3e5, 1e6) for d in (1e6, 4e6, 1.6e7)
+          for x in (1e4, 1e5, 1e6)]
+  cells = Cells.from_columns(dict(zip(("params", "seed_tokens", "expert_tokens", "loss"), zip(*rows))))
+  law = fit_law(cells, form="additive", bootstrap=0, starts=8, holdout="none")
+  for domains in (1, 5):
+    plan = plan_split(law, params=1e6, budget_tokens=1e7, num_domains=domains)
+    assert 0.95 < plan.fraction < 1 and plan.split_point == pytest.approx(plan.seed_tokens, rel=1e-9)
+    assert np.diff(plan.curve["fraction"]).min() > 1e-9
+  # On the way to full pretraining as the best split, no token ever helps experts more.
+  dense = plan_split(fit_law(effective_cells(), form="effective_data", bootstrap=0, starts=8, holdout="none"), params=N,
+                     budget_tokens=C, num_domains=40)
+  assert dense.fraction == 1 and dense.split_point == dense.seed_tokens
+
+
+def test_many_more_domains_than_were_measured_are_remarked(law):
+  remark = lambda k: [text for text in plan_split(law, params=N, budget_tokens=C, num_domains=k).warnings if text.startswith("K = ")]
+  assert remark(2) == remark(4) == []
+  assert "2 domains were measured: their mean stands for all 16" in remark(16)[0]
+
+
+def test_ends_that_no_cell_supports_are_no_numbers(law):
+  cells = effective_cells(noise=1e-3)
+  both = fit_law(Cells.from_columns({name: np.append(getattr(cells, name), extra) for name, extra in (
+      ("params", [1e5, 1e6]), ("seed_tokens", [0, 0]), ("expert_tokens", [1e6, 4e6]),
+      ("loss", effective_loss(np.array([1e5, 1e6]), 0, np.array([1e6, 4e6]))))}), form="effective_data", bootstrap=10, starts=8,
+                 holdout="none")
+  plan = plan_split(both, params=N, budget_tokens=C, num_domains=K)
+  assert plan.seedless_loss == pytest.approx(plan.curve["loss"][0]) and plan.seedless_loss > plan.loss
+  within = fit_law(cells.take(cells.expert_tokens > 0), form="effective_data", bootstrap=10, starts=8, holdout="none")
+  plan = plan_split(within, params=N, budget_tokens=C, num_domains=K)
+  assert plan.dense_loss is plan.gain_over_dense is plan.gain_over_dense_interval is None
+  assert all(d.dense_loss is None for d in plan.domains)
+
+
+def test_distinct_tokens_are_a_setting():
+  rows = [(n, d, x, 4e5, (d + x) / 4e5) for n in (1e5, 3e5, 1e6) for d in (1e5, 4e5, 1.6e6) for x in (0.0, 2e5, 8e5, 3.2e6)]
+  columns = dict(zip(("params", "seed_tokens", "expert_tokens", "unique_tokens", "epochs"), map(np.array, zip(*rows))))
+  worth = lambda t: np.where(t > 4e5, 4e5 * (1 + 5 * -np.expm1(-(t / 4e5 - 1) / 5)), t)
+  d, x = columns["seed_tokens"], columns["expert_tokens"]
+  cells = Cells.from_columns({**columns, "loss": effective_loss(columns["params"], worth(d), worth(d + x) - worth(d))})
+  asked = dict(params=1e6, budget_tokens=4e6, num_domains=1)
+  law = fit_law(cells, form="effective_data", repeats=True, bootstrap=0, starts=8, holdout="none")
+  assert law.parameters["R_star"] == pytest.approx(5, rel=1e-2)
+  scarce, measured, plenty = (plan_split(law, **asked, unique_tokens=u) for u in (1e5, 4e5, 1e9))
+  assert scarce.loss > measured.loss > plenty.loss and measured.unique_tokens == 4e5
+  assert measured.loss == pytest.approx(plan_split(law, **asked).loss)
+  assert any("pass 40 times over the 1e+05 distinct tokens, and the law discounts them" in text for text in scarce.warnings)
+  assert not any("distinct tokens" in text for text in plenty.warnings)
+
+
 def test_a_plan_comes_back_from_its_file(plan, tmp_path):
   plan.save(tmp_path / "plan.json")
   assert load_plan(tmp_path / "plan.json") == plan
-  (tmp_path / "plan.json").write_text('{"params": 1, "version": 3}')
+  (tmp_path / "plan.json").write_text('{"params": 1, "version": 4}')
   with pytest.raises(InputError, match="damaged"):
     load_plan(tmp_path / "plan.json")
 
