@@ -19,25 +19,33 @@ from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, Law, fit_law, read_cells
 from jaxsplit.law.diagnostics import starts_text
 from jaxsplit.law.forms import load_form
+from jaxsplit.law.mapping import parse_columns
+from jaxsplit.law.reading import FLOP_FACTOR
 
 FLAGS = {
-    "cells": cli.Path("the table of measured models, .csv or .parquet; required"),
-    "columns": "our names for its columns, as in params=N,seed_tokens=D1,expert_tokens=D2,loss=loss,domain=set; "
-               "names that are the same need no mention",
+    "cells": cli.Path("the table of measured models: .csv (also with semicolons or tabs), .jsonl, .json or .parquet; required"),
+    "columns": "our names for its columns, with units, as in params=N[M],seed_tokens=D1[B],expert_tokens=D2,loss=L,domain=set; "
+               "flops=C stands for tokens; names that are the same need no mention",
+    "where": "the rows to fit, as in status=finished,split=train|valid,step>1000",
+    "rows": "of the rows at the same N, D, D' and domain: best, mean or all (default)",
+    "flop_factor": "training FLOPs for each parameter and token, where --columns maps flops; 6 by default",
     "form": cli.Path("a form's name, auto, or the path of a .py file that defines FORM and is run; a config can name no file"),
     "out": cli.Path("where to write the law; law.json by default"),
     "report": cli.Path("also write a page of figures to this .html file"),
 }
+SWITCHES = {"drop_missing": "leave out rows in which a number is missing, and count them"}
 _PROFILE = 21  # Values per constant on a report's profiles.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads cells, fits, says what was found, writes the law."""
-  settings = cli.parse("fit", __doc__, [FitSettings], argv, flags=FLAGS, fields_as_flags=True)
+  settings = cli.parse("fit", __doc__, [FitSettings], argv, flags=FLAGS, switches=SWITCHES, fields_as_flags=True)
   if not settings.flags["cells"]:
     raise InputError("--cells is missing; give the table of measured models, as in --cells=cells.csv")
   out = pathlib.Path(settings.flags["out"] or "law.json")
-  cells = read_cells(settings.flags["cells"], _columns(settings.flags["columns"]))
+  flags = settings.flags
+  cells = read_cells(flags["cells"], parse_columns(flags["columns"]), where=flags["where"], rows=flags["rows"] or "all",
+                     drop_missing=flags["drop_missing"], flop_factor=_flop_factor(flags["flop_factor"]))
   chosen, form = settings[FitSettings], settings.flags["form"]
   if form is not None:
     chosen = dataclasses.replace(chosen, form=load_form(form) if form.endswith(".py") else form)
@@ -59,20 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-def _columns(text: str | None) -> dict[str, str]:
-  """"params=N,loss=L" as a mapping."""
-  pairs = [pair.partition("=") for pair in (text or "").split(",") if pair.strip()]
-  for name, equals, theirs in pairs:
-    if not (name.strip() and equals and theirs.strip()):
-      raise InputError(f"--columns: {name + equals + theirs!r} is not NAME=COLUMN, as in params=N")
-  return {name.strip(): theirs.strip() for name, _, theirs in pairs}
+def _flop_factor(text: str | None) -> float:
+  try:
+    return float(text) if text else FLOP_FACTOR
+  except ValueError:
+    raise InputError(f"--flop_factor={text}: must be a number, as in --flop_factor=6") from None
 
 
 def _summary(law: Law, cells: Cells) -> str:
   """What a reader wants to know first."""
   dropped = ", ".join(f"{n} {why}" for why, n in cells.source.get("dropped", {}).items())
   within = f" ({law.r2_within_domains:.4f} within domains)" if len(law.domains) > 1 else ""
-  lines = [f"{len(cells)} cells{f' (left out: {dropped})' if dropped else ''}, {len(law.domains)} domain(s), "
+  merged = cells.source.get("merged")
+  chosen = f", the {merged['by']} of {merged['rows']:,} rows at each point" if merged else ""
+  lines = [f"{len(cells)} cells{chosen}{f' (left out: {dropped})' if dropped else ''}, {len(law.domains)} domain(s), "
            f"objective {law.objective['name']} {law.objective_value:.6g} in {law.objective['space']} space, "
            f"R2 {law.r2:.4f}{within}",
            f"{'form':<24}{'objective':>14}{'held-out error':>16}{'largest':>10}{'bias':>10}"]
@@ -87,7 +95,8 @@ def _summary(law: Law, cells: Cells) -> str:
   for name, value in law.parameters.items():
     low, high = law.intervals.get(name, (None, None))
     lines.append(f"  {name:<20}{value:>14.6g}" + (f"   95 % {low:.5g} .. {high:.5g}" if low is not None else ""))
-  lines += [f"warning: {text}" for text in (*cells.source.get("notes", ()), *law.warnings)]
+  lines += [f"warning: {text}" for text in (*(text for kind in ("notes", "remarks") for text in cells.source.get(kind, ())),
+                                               *law.warnings)]
   return "\n".join(lines)
 
 

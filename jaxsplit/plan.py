@@ -72,8 +72,8 @@ def _summary(plan: Plan) -> str:
     lines.append(f"{d.domain:<20}{d.loss:>9.4f}{dense:>18}{d.best_seed_tokens:>13.4g}{d.best_expert_tokens:>13.4g}"
                  f"{d.best_loss:>9.4f}")
   if plan.giving:
-    lines.append(f"own best: of one budget for all; {', '.join(plan.giving)} would do worse than at the common split, since other "
-                 "domains make more of those tokens")
+    lines.append(f"own best: of one budget for all; {', '.join(plan.giving)} would do worse than at the common split, since "
+                 "other domains make more of those tokens")
   return "\n".join([*lines, *(f"warning: {text}" for text in plan.warnings)])
 
 

@@ -7,10 +7,12 @@
 Stands alone: arrays in, dataclasses out; knows nothing of training.
 """
 
-from jaxsplit.law.cells import Cells, read_cells
+<<<<<<< HEAD
+from jaxsplit.law.cells import Cells
 from jaxsplit.law.fit import FitSettings, check_fit, fit_law
 from jaxsplit.law.law import Law, load_law
 from jaxsplit.law.plan import Plan, PlanSettings, load_plan, plan_split
+from jaxsplit.law.reading import read_cells
 
 __all__ = ["Cells", "FitSettings", "Law", "Plan", "PlanSettings", "check_fit", "fit_law", "load_law", "load_plan", "plan_split",
            "read_cells"]

@@ -86,6 +86,6 @@ def _passes(split: Split, seed: float, expert: float, given: bool) -> list[str]:
   if times[worst] <= _MOST_PASSES:
     return []
   of = "" if given or layout.domains == ("all",) else f" of domain {layout.domains[worst]}"
-  counts = "the law discounts them" if member.model.repeats else "the law counts repeated tokens as fresh ones: fit it with --repeats"
-  return [f"seed and expert together pass {times[worst]:.3g} times over the {layout.unique_tokens[worst]:.3g} distinct tokens{of}, and "
-          f"{counts}"]
+  counts = "discounts them" if member.model.repeats else "counts repeated tokens as fresh ones: fit it with --repeats"
+  return [f"seed and expert together pass {times[worst]:.3g} times over the {layout.unique_tokens[worst]:.3g} distinct tokens"
+          f"{of}, and the law {counts}"]

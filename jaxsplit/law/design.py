@@ -50,9 +50,9 @@ def no_split(levels_of: dict[str, dict[str, int]], ranges: dict[str, list[float]
       what = f"{who} were never measured{of} (every cell has {symbol} = 0)"
     else:
       what = f"{who} were hardly measured{of} ({symbol} has {found} level{'s' * (found != 1)}, and a split needs {_LEVELS})"
-    return (f"{what}, so nothing is known of how to split a budget: measure, at two sizes or more, {who} at {_LEVELS} or more lengths "
-            f"{symbol} beside {other} of several lengths, such as the splits 10, 25, 50 and 80 % of one budget D + K D', and "
-            f"{symbol} = 0")
+    return (f"{what}, so nothing is known of how to split a budget: measure, at two sizes or more, {who} at {_LEVELS} or more "
+            f"lengths {symbol} beside {other} of several lengths, such as the splits 10, 25, 50 and 80 % of one budget D + K D', "
+            f"and {symbol} = 0")
   return ""
 
 
@@ -92,8 +92,8 @@ def _profile(cells: Cells, size: np.ndarray) -> str:
             f"{np.exp(level + slope * best + bend * best**2):.4g} (a parabola in ln N)")
   else:
     says = f"its loss has no minimum between N = {cells.params.min():.3g} and {cells.params.max():.3g}, so not even a best size"
-  return (f"every row spends about the same {compute:.2g} FLOPs, one isoFLOP profile: {says}, but not how loss falls with N or with "
-          "tokens, nor anything about other budgets; measure the same sizes at two more budgets, 3 times apart")
+  return (f"every row spends about the same {compute:.2g} FLOPs, one isoFLOP profile: {says}, but not how loss falls with N or "
+          "with tokens, nor anything about other budgets; measure the same sizes at two more budgets, 3 times apart")
 
 
 def skip_reason(form: Form, cells: Cells) -> str:
@@ -132,7 +132,8 @@ def check_domains(forms: Sequence[Form], cells: Cells, share: str) -> None:
     if points < need:
       lacking[domain] = f"{domain} has {points} distinct cell{'s' * (points != 1)} and lacks {need - points}"
   if lacking:
-    some = "; ".join(list(lacking.values())[:_MOST_NAMED]) + f"; and {len(lacking) - _MOST_NAMED} more" * (len(lacking) > _MOST_NAMED)
+    more = f"; and {len(lacking) - _MOST_NAMED} more" * (len(lacking) > _MOST_NAMED)
+    some = "; ".join(list(lacking.values())[:_MOST_NAMED]) + more
     raise InputError(f"{cells.source.get('file', 'cells')}: a domain needs {need} cells for its own constants (form {form}), and "
-                     f"{named(list(lacking))} {'has' if len(lacking) == 1 else 'have'} fewer: {some}; measure those cells, leave it "
-                     f"out (--where=domain!={next(iter(lacking))}), or fit one law to all rows (--share=everything)")
+                     f"{named(list(lacking))} {'has' if len(lacking) == 1 else 'have'} fewer: {some}; measure those cells, leave "
+                     f"it out (--where=domain!={next(iter(lacking))}), or fit one law to all rows (--share=everything)")

@@ -54,8 +54,8 @@ def diagnose(fit: Fitted, cells: Cells, skipped: dict[str, str], repeats: bool, 
                     "that the columns are the right ones, and measure more")
   span = float(cells.params.max() / cells.params.min())
   if span < _NARROW:
-    warnings.append(f"the sizes span a factor of {span:.2g} only: how loss falls with N is hardly told, so do not go beyond them; "
-                    f"measure a size {_NARROW:g} times smaller")
+    warnings.append(f"the sizes span a factor of {span:.2g} only: how loss falls with N is hardly told, so do not go beyond "
+                    f"them; measure a size {_NARROW:g} times smaller")
   floors = [name for name in at_bounds if name.startswith("E")]
   if floors:
     warnings.append(f"{', '.join(floors)} reached 0: the cells show no floor of the loss, so do not extrapolate far; "
@@ -65,8 +65,8 @@ def diagnose(fit: Fitted, cells: Cells, skipped: dict[str, str], repeats: bool, 
     warnings.append(f"{', '.join(others)} lies on its bound: the form does not suit the cells, or they do not determine it")
   vague = _undetermined(fit, cells, samples)
   if vague:
-    warnings.append(f"the cells do not determine {', '.join(vague)}: {'its interval spans' if len(vague) == 1 else 'intervals span'} "
-                    "about all that there could be")
+    spans = "its interval spans" if len(vague) == 1 else "their intervals span"
+    warnings.append(f"the cells do not determine {', '.join(vague)}: {spans} about all that there could be")
   if condition > _FLAT:
     warnings.append(f"some combination of constants is hardly measured (condition {condition:.0e}): predictions inside the "
                     "table stand, single constants do not")
@@ -162,8 +162,9 @@ def _carried(fit: Fitted, cells: Cells) -> list[str]:
   order = far[np.argsort(-size[far])]
   rows = "; ".join(f"row {cells.row[i]} (loss {cells.loss[i]:.4g}, where the law says {loss[i]:.4g})" for i in order[:_MOST_ROWS])
   more = f"; and {len(order) - _MOST_ROWS} more" if len(order) > _MOST_ROWS else ""
-  return [f"{len(far)} of {len(cells)} rows lie{'s' * (len(far) == 1)} more than {_FAR:.0f} times as far off as is usual here, and "
-          f"widen{'s' * (len(far) == 1)} every interval: {rows}{more}; mend or remove what is no measurement"]
+  one = "s" * (len(far) == 1)
+  return [f"{len(far)} of {len(cells)} rows lie{one} more than {_FAR:.0f} times as far off as is usual here, and widen{one} "
+          f"every interval: {rows}{more}; mend or remove what is no measurement"]
 
 
 def _crowded(cells: Cells) -> list[str]:

@@ -182,7 +182,8 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   split_point = fractions[int(np.argmin(falling))] if not falling.all() else 1.0
   return Plan(
       params=size, budget_tokens=tokens, budget_flops=FLOPS_PER_PARAM_TOKEN * size * tokens, num_domains=settings.num_domains,
-      accounting=settings.accounting, unique_tokens=settings.unique_tokens, forms=_forms(law), seed_tokens=float(seed[0]), expert_tokens=float(expert[0]),
+      accounting=settings.accounting, unique_tokens=settings.unique_tokens, forms=_forms(law), seed_tokens=float(seed[0]),
+      expert_tokens=float(expert[0]),
       fraction=float(fraction),
       fraction_interval=interval(fractions[draws.argmin(1)]), loss=float(losses[at]), loss_interval=interval(draws[:, at]),
       domains=_domains(split, float(fraction), has_dense), dense_loss=float(losses[dense]) if has_dense else None,

@@ -27,7 +27,7 @@ def law_parts(law: Law) -> list[str]:
   dropped = {name: count for name, count in (law.data.get("dropped") or {}).items() if count}
   if dropped:
     quality += " Rows not used: " + ", ".join(f"{count:,} ({name})" for name, count in dropped.items()) + "."
-  warnings = (*law.data.get("notes", ()), *law.warnings)
+  warnings = (*law.data.get("notes", ()), *law.data.get("remarks", ()), *law.warnings)
   told = [html.paragraph("What to know before trusting it:"), html.bullets(warnings)] if warnings else [
       html.paragraph("The fit raised no warnings.")]
   return [html.paragraph(f"Form {law.form}: {form.source}."), html.paragraph(quality), *told, *_constants(law)]
@@ -58,10 +58,12 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   say = ", ".join(f"{form} ({share:.0%})" for form, share in plan.forms.items())
   words = (f"The plan goes by the mean of the forms that held-out error leaves in play, each with its say: {say}. "
            if len(plan.forms) > 1 else "")
-  over_dense = ("the dense model is not known, as no cell has D′ = 0, and the law expects a gain of " if plan.dense_loss is None else
-                f"the law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and of ")
-  words += (f"{over_dense[0].upper()}{over_dense[1:]}"
-           f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. Were one of the law's "
+  if plan.dense_loss is None:
+    words += "What the dense model would reach is not known, as no cell has D′ = 0. The law expects a gain of "
+  else:
+    words += (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and "
+              "of ")
+  words += (f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. Were one of the law's "
            f"refits the truth, this split would be {_nats(plan.regret)} nats per token worse than the best one, on average. From "
            f"{plan.split_point:,.0f} seed tokens on, a token helps the experts more than the seed.")
   rows = [[d.domain, f"{d.loss:.4f}", "{:.4f} to {:.4f}".format(*d.loss_interval),

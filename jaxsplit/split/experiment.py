@@ -86,8 +86,8 @@ class Experiment:
         if not (0 <= value <= 1) or (low_open and value == 0):
           raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a share of the budget")
     if self.sizes and (len(self.seed_fractions) < 3 or len(self.expert_fractions) < 2):
-      raise InputError(f"Experiment.seed_fractions = {self.seed_fractions} and expert_fractions = {self.expert_fractions}: no split "
-                       "can be planned from fewer than three seeds and two lengths of experts; give more")
+      raise InputError(f"Experiment.seed_fractions = {self.seed_fractions} and expert_fractions = {self.expert_fractions}: no "
+                       "split can be planned from fewer than three seeds and two lengths of experts; give more")
     for size in self.sizes:
       if self.sizes.count(size) > 1:
         raise InputError(f"Experiment.sizes = {self.sizes}: {size} is there twice; give each once")

@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.law import Cells, read_cells
-from jaxsplit.law import cells as cells_module
+from jaxsplit.law import Cells, read_cells, tables
 
 MAPPING = {"params": "N", "seed_tokens": "D", "loss": "L"}
 
@@ -73,7 +72,7 @@ def test_bad_files(tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
       read_cells(tmp_path / name, MAPPING)
     assert message in str(error.value) and str(tmp_path) in str(error.value)
-  monkeypatch.setattr(cells_module, "_MAX_BYTES", 10)
+  monkeypatch.setattr(tables, "_MAX_BYTES", 10)
   with pytest.raises(InputError, match="too large"):
     read_cells(tmp_path / "t.parquet", MAPPING)
 
