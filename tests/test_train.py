@@ -208,6 +208,8 @@ def test_a_store_that_cannot_be_taken_is_one_line(finished, tmp_path, monkeypatc
     (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)"], "seed_tokens has 1 distinct value"),
     (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)", "--gin.FitSettings.form=auto"],
      "no law can be told from these cells: total_tokens has 2 distinct values"),
+    (["--gin.Experiment.expert_fractions=(0.5,)", "--gin.FitSettings.form=auto"], "experts were hardly measured .* Nothing was trained"),
+    (["--gin.FitSettings.form=chinchilla"], "form chinchilla takes seed and expert tokens for the same.* Nothing was trained"),
     (["--gin.FitSettings.holdout='params:3'"], "holdout=params:3: the table has only 3 values of params.* Nothing was trained"),
     (["--gin.FitSettings.holdout=none", "--gin.FitSettings.form=auto"], "holdout=none leaves --form=auto nothing to choose by"),
 ])

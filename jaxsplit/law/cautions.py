@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxsplit.errors import InputError
-from jaxsplit.law.design import no_split
+from jaxsplit.law.design import no_split, one_kind
 from jaxsplit.law.law import Law
 from jaxsplit.law.split import Split
 
@@ -35,8 +35,7 @@ def unplannable(law: Law) -> str:
   losses = [[m.predict(m.theta[None], *(np.broadcast_to(v, 4) for v in (size, share * total, (1 - share) * total)), k)[0]
              for k in range(len(law.domains))] for m in law.members]
   if np.ptp(losses, axis=-1).max() < 1e-9 * np.max(losses):
-    return (f"form {law.form} takes seed and expert tokens for the same, so it knows no best split; fit a form that tells them "
-            "apart, such as --form=additive")
+    return one_kind(law.form)
   return ""
 
 

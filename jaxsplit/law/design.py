@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxsplit.errors import InputError
 from jaxsplit.law.cells import Cells
-from jaxsplit.law.forms import Form
+from jaxsplit.law.forms import Form, get_form
 from jaxsplit.law.problem import Model
 
 _APART = 1.05  # Values within this factor of each other are one level: a power law hardly bends between them.
@@ -54,6 +54,27 @@ def no_split(levels_of: dict[str, dict[str, int]], ranges: dict[str, list[float]
             f"lengths {symbol} beside {other} of several lengths, such as the splits 10, 25, 50 and 80 % of one budget D + K D', "
             f"and {symbol} = 0")
   return ""
+
+
+def check_plan(cells: Cells, form: Form | str) -> None:
+  """Refuses cells that no split can be planned from with that form (or "auto"), whatever their losses are.
+
+  Raises:
+    InputError: D or D' has too few levels in some domain, or the form takes their tokens for the same.
+  """
+  reason = no_split(measured_levels(cells, cells.domains), {name: [float(values.min()), float(values.max())] for name, values in (
+      ("seed_tokens", cells.seed_tokens), ("expert_tokens", cells.expert_tokens))})
+  if not reason and form != "auto":
+    form = get_form(form) if isinstance(form, str) else form
+    reason = "" if {"seed_tokens", "expert_tokens"} & set(form.needs) else one_kind(form.name)
+  if reason:
+    raise InputError(f"{cells.source.get('file', 'cells')}: {reason}")
+
+
+def one_kind(form: str) -> str:
+  """Why nothing is planned with a form that knows of one kind of tokens only."""
+  return (f"form {form} takes seed and expert tokens for the same, so it knows no best split; fit a form that tells them apart, such "
+          "as --form=additive")
 
 
 def named(domains: Sequence[str]) -> str:

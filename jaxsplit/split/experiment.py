@@ -10,7 +10,7 @@ from typing import Literal
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError
 from jaxsplit.files import content_hash, write_json
-from jaxsplit.law import Cells, FitSettings, Law, Plan, check_fit, fit_law, load_law, load_plan, plan_split
+from jaxsplit.law import Cells, FitSettings, Law, Plan, check_fit, check_plan, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.law.split import paid_for
 from jaxsplit.model import attention
@@ -85,9 +85,8 @@ class Experiment:
       for value in getattr(self, name):
         if not (0 <= value <= 1) or (low_open and value == 0):
           raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a share of the budget")
-    if self.sizes and (len(self.seed_fractions) < 3 or len(self.expert_fractions) < 2):
-      raise InputError(f"Experiment.seed_fractions = {self.seed_fractions} and expert_fractions = {self.expert_fractions}: no "
-                       "split can be planned from fewer than three seeds and two lengths of experts; give more")
+    if self.sizes and (len(self.seed_fractions) < 1 or len(self.expert_fractions) < 1):
+      raise InputError("Experiment.seed_fractions and expert_fractions: a law needs at least one of each")
     for size in self.sizes:
       if self.sizes.count(size) > 1:
         raise InputError(f"Experiment.sizes = {self.sizes}: {size} is there twice; give each once")
@@ -213,7 +212,7 @@ class _Story:
           raise InputError(f"Experiment.compare = {experiment.compare}: {fraction} leaves {what} less than a step; the {bound}")
 
   def _check_grid(self) -> None:
-    """Refuses a grid that no law can be fitted to, once all its cells are measured, by the rules of the fit."""
+    """Refuses a grid that no law can be fitted to and no split planned from, once all its cells are measured."""
     experiment, batch_tokens = self._settings.experiment, self._settings.training.batch_tokens
     rows = {(cell.params, cell.seed_tokens, cell.expert_tokens, cell.domain, cell.replica, cell.unique_tokens)
             for cell in self._cells if cell.role == "grid" and cell.status == "ok"}
@@ -224,7 +223,9 @@ class _Story:
     names = ("params", "seed_tokens", "expert_tokens", "domain", "replica", "unique_tokens")
     columns = dict(zip(names, zip(*sorted(rows)))) | {"loss": [1.0] * len(rows)}
     try:
-      check_fit(Cells.from_columns(columns, {"file": "Experiment.sizes, seed_fractions and expert_fractions"}), self._settings.fit)
+      cells = Cells.from_columns(columns, {"file": "Experiment.sizes, seed_fractions and expert_fractions"})
+      check_fit(cells, self._settings.fit)
+      check_plan(cells, self._settings.fit.form)
     except InputError as error:
       raise InputError(f"{error}. Nothing was trained: the law needs another grid, or another FitSettings") from None
 
