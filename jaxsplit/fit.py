@@ -78,10 +78,12 @@ def _summary(law: Law, cells: Cells) -> str:
   """What a reader wants to know first."""
   dropped = ", ".join(f"{n} {why}" for why, n in cells.source.get("dropped", {}).items())
   within = f" ({law.r2_within_domains:.4f} within domains)" if len(law.domains) > 1 else ""
+  penalty = law.objective["overestimate_penalty"]
+  over = f" (x {penalty:g} where predicted too high)" if penalty != 1 else ""
   merged = cells.source.get("merged")
   chosen = f", the {merged['by']} of {merged['rows']:,} rows at each point" if merged else ""
   lines = [f"{len(cells)} cells{chosen}{f' (left out: {dropped})' if dropped else ''}, {len(law.domains)} domain(s), "
-           f"objective {law.objective['name']} {law.objective_value:.6g} in {law.objective['space']} space, "
+           f"objective {law.objective['name']}{over} {law.objective_value:.6g} in {law.objective['space']} space, "
            f"R2 {law.r2:.4f}{within}",
            f"{'form':<24}{'objective':>14}{'held-out error':>16}{'largest':>10}{'bias':>10}"]
   for row in law.candidates:

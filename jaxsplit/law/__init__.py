@@ -7,7 +7,6 @@
 Stands alone: arrays in, dataclasses out; knows nothing of training.
 """
 
-<<<<<<< HEAD
 from jaxsplit.law.cells import Cells
 from jaxsplit.law.design import check_plan
 from jaxsplit.law.fit import FitSettings, check_fit, fit_law

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxsplit.errors import InputError
 from jaxsplit.law.cells import Cells
+from jaxsplit.law.constraints import Constraints, misfit
 from jaxsplit.law.forms import Form, get_form
 from jaxsplit.law.problem import Model
 
@@ -73,8 +74,8 @@ def check_plan(cells: Cells, form: Form | str) -> None:
 
 def one_kind(form: str) -> str:
   """Why nothing is planned with a form that knows of one kind of tokens only."""
-  return (f"form {form} takes seed and expert tokens for the same, so it knows no best split; fit a form that tells them apart, such "
-          "as --form=additive")
+  return (f"form {form} takes seed and expert tokens for the same, so it knows no best split; fit a form that tells them apart, "
+          "such as --form=additive")
 
 
 def named(domains: Sequence[str]) -> str:
@@ -117,8 +118,10 @@ def _profile(cells: Cells, size: np.ndarray) -> str:
           "with tokens, nor anything about other budgets; measure the same sizes at two more budgets, 3 times apart")
 
 
-def skip_reason(form: Form, cells: Cells) -> str:
+def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints()) -> str:
   """Why the form's constants cannot be told from the cells, with what to measure next; empty where they can."""
+  if reason := misfit(constraints, form.name, Model(form, True, constraints.names.count("R_star") > 0).known):
+    return reason
   axes = {"params": cells.params, "seed_tokens": cells.seed_tokens, "expert_tokens": cells.expert_tokens,
           "total_tokens": cells.seed_tokens + cells.expert_tokens}
   for name in form.needs:
@@ -132,12 +135,13 @@ def skip_reason(form: Form, cells: Cells) -> str:
     if apart < 3:
       return (f"{name} has {distinct} distinct values, but only {apart} that {'is' if apart == 1 else 'are'} more than "
               f"{_APART - 1:.0%} apart, and a power law needs 3; measure {3 - apart} more, well apart")
-  if len(cells) <= len(form.parameters):
-    return f"{len(cells)} rows for {len(form.parameters)} constants; measure at least {5 * len(form.parameters)} cells"
+  constants = len(form.parameters) - len(constraints.names)
+  if len(cells) <= constants:
+    return f"{len(cells)} rows for {constants} constants; measure at least {5 * constants} cells"
   return ""
 
 
-def check_domains(forms: Sequence[Form], cells: Cells, share: str) -> None:
+def check_domains(forms: Sequence[Form], cells: Cells, share: str, constraints: Constraints) -> None:
   """Refuses tables in which a domain has fewer cells than constants of its own in some form, by name.
 
   Raises:
@@ -145,7 +149,8 @@ def check_domains(forms: Sequence[Form], cells: Cells, share: str) -> None:
   """
   if share == "everything" or len(cells.domains) < 2:
     return
-  need, form = max((sum(not Model(form, True).is_shared(q, share) for q in form.parameters), form.name) for form in forms)
+  need, form = max((sum(not model.is_shared(q, share) for q in model.parameters), model.form.name)
+                   for model in (Model(form, True, constraints=constraints) for form in forms))
   lacking = {}
   for domain in cells.domains:
     mine = (cells.domain == domain) & (cells.weight > 0)

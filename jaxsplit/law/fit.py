@@ -14,6 +14,7 @@ import numpy as np
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.law import holdout
 from jaxsplit.law.cells import Cells
+from jaxsplit.law.constraints import parse_constraints
 from jaxsplit.law.design import check_design, check_domains, measured_levels, skip_reason
 from jaxsplit.law.diagnostics import diagnose
 from jaxsplit.law.fitted import TINY, Fitted
@@ -37,6 +38,9 @@ class FitSettings:
     form: a name of law.forms.FORMS, "auto" (the best held-out error), or a form itself, such as one of law.forms.load_form.
     objective: what is summed over residuals.
     delta: Huber's width, in the residuals' unit.
+    overestimate_penalty: how much more a loss that is predicted too high counts than one predicted too low.
+    fix: constants that are not fitted, in plain units, as in "E=1.69,alpha=0.34".
+    tie: constants that take another's value, as in "alpha=beta".
     space: residuals are of log loss, or of the loss.
     share: what several domains have in common: "exponents" (constants per domain) or "everything" (one law).
     repeats: discount repeated tokens of seeds and experts (needs unique_tokens; see law.repeats).
@@ -54,6 +58,9 @@ class FitSettings:
   form: Form | str = "auto"
   objective: Literal["huber", "l1", "least_squares"] = "huber"
   delta: float = 1e-3
+  overestimate_penalty: float = 1.0
+  fix: str = ""
+  tie: str = ""
   space: Literal["log", "raw"] = "log"
   share: Literal["exponents", "everything"] = "exponents"
   repeats: bool = False
@@ -74,8 +81,10 @@ class FitSettings:
     if self.holdout not in ("auto", "none", "leave_one_out") and not (
         axis in holdout.AXES and count.isascii() and count.isdigit() and int(count) > 0):
       raise self._refusal("holdout", f"give auto, none, leave_one_out or AXIS:k such as params:1{nearest(axis, holdout.AXES)}")
-    if not (self.delta > 0 and np.isfinite(self.delta)):
-      raise self._refusal("delta", "must be a positive number")
+    for name in ("delta", "overestimate_penalty"):
+      if not (getattr(self, name) > 0 and np.isfinite(getattr(self, name))):
+        raise self._refusal(name, "must be a positive number")
+    parse_constraints(self.fix, self.tie)
     for name, low, high in (("starts", 1, 100_000), ("bootstrap", 0, MOST_REFITS), ("profile", 0, 1000), ("seed", 0, 2**32 - 1)):
       if not low <= (getattr(self, name) or 0) <= high:
         raise self._refusal(name, f"must be from {low:,} to {high:,}")
@@ -136,10 +145,14 @@ def fit_form(form: Form, cells: Cells, settings: FitSettings, rules: Sequence[st
   """One form at its optimum, and its errors on what each rule holds out."""
   zeros = {"seed_offset": "seed_tokens", "expert_offset": "expert_tokens"}
   offsets = tuple(name for name, column in zeros.items() if column in form.diverges and (getattr(cells, column) == 0).any())
-  model = Model(form, settings.space == "log", settings.repeats and bool((passes(cells) > 1).any()), offsets)
+  constraints = parse_constraints(settings.fix, settings.tie)
+  model = Model(form, settings.space == "log", settings.repeats and bool((passes(cells) > 1).any()), offsets, constraints)
   layout = lay_out(model, cells, settings.share)
+  if constraints.names:
+    model = dataclasses.replace(model, constraints=constraints._replace(units=layout.units))
   delta = {"huber": settings.delta, "l1": TINY, "least_squares": _HUGE}[settings.objective]
   problem, target, row = pose(model, layout, cells, delta)
+  problem = problem._replace(over=settings.overestimate_penalty)
   weight = np.where(row >= 0, cells.weight[row], 0.0)
   starts = draw_starts(model, layout, settings.starts, settings.seed)
   solution = solve(model, problem, starts, target, weight)
@@ -199,18 +212,19 @@ def _counted(cells: Cells) -> Cells:
 def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[str, str]]:
   """The forms to fit, and why others of "auto" were left out."""
   check_design(cells, settings.repeats)
+  constraints = parse_constraints(settings.fix, settings.tie)
   if settings.form != "auto":
     form = settings.form if isinstance(settings.form, Form) else get_form(settings.form)
-    reason = skip_reason(form, cells)
+    reason = skip_reason(form, cells, constraints)
     if reason:
       raise InputError(f"{cells.source.get('file', 'cells')}: form {form.name} cannot be told from these cells: {reason}")
-    check_domains([form], cells, settings.share)
+    check_domains([form], cells, settings.share, constraints)
     return [form], {}
-  reasons = {form.name: skip_reason(form, cells) for form in FORMS.values()}
+  reasons = {form.name: skip_reason(form, cells, constraints) for form in FORMS.values()}
   forms = [form for form in FORMS.values() if not reasons[form.name]]
   if not forms:
     raise InputError(f"{cells.source.get('file', 'cells')}: no law can be told from these cells: {reasons['chinchilla']}")
-  check_domains(forms, cells, settings.share)
+  check_domains(forms, cells, settings.share, constraints)
   return forms, {name: reason for name, reason in reasons.items() if reason}
 
 
@@ -238,7 +252,7 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
   return Law(
       form=best.model.form.name,
       objective={"name": settings.objective, "delta": settings.delta if settings.objective == "huber" else None,
-                 "space": settings.space},
+                 "space": settings.space, "overestimate_penalty": settings.overestimate_penalty},
       parameters=candidates[0]["parameters"], objective_value=best.objective_value, num_points=len(cells),
       r2=r2, r2_within_domains=_explained(residuals, cells.loss, domain),
       held_out=best.held_out,

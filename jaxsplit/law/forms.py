@@ -126,7 +126,7 @@ def _interaction(p: Constants, x: Point) -> Any:
 def _natural_interaction(p: Constants, u: Point) -> dict[str, Any]:
   # delta (ln D - d0)(ln D' - e0) expands into the plain product and shifts of both exponents and of B.
   d0, e0 = np.log(u.seed), np.log(u.expert)
-  return dict(_natural_size(p, u), B=p["B"] * np.exp(p["beta"] * d0 + p["gamma"] * e0 + p["delta"] * d0 * e0),
+  return dict(_natural_size(p, u), B=p["B"] * np.e ** (p["beta"] * d0 + p["gamma"] * e0 + p["delta"] * d0 * e0),
               beta=p["beta"] + p["delta"] * e0, gamma=p["gamma"] + p["delta"] * d0)
 
 

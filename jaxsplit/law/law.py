@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import write_json
+from jaxsplit.law.constraints import Constraints, misfit
 from jaxsplit.law.forms import Form, get_form
 from jaxsplit.law.points import float64
 from jaxsplit.law.problem import Counts, Layout, Model
@@ -167,7 +168,7 @@ class Law:
     record["version"] = VERSION
     record["members"] = [{
         "form": m.model.form.name, "form_hash": m.model.form.file_hash, "log": m.model.log, "repeats": m.model.repeats,
-        "offsets": m.model.offsets,
+        "offsets": m.model.offsets, "fix": dict(m.model.constraints.fix), "tie": dict(m.model.constraints.tie),
         "layout": dataclasses.asdict(m.layout), "theta": m.theta,
         "samples": [[float(f"{v:.6g}") for v in row] for row in m.samples.tolist()], "weight": m.weight,
     } for m in self.members]
@@ -215,7 +216,8 @@ def _check_whole(record: dict[str, Any], members: tuple[Member, ...]) -> None:
     raise ValueError("its first member is not of its form")
   if any(m.layout.domains != members[0].layout.domains or bool(len(m.samples)) != bool(len(members[0].samples)) for m in members):
     raise ValueError("its members need the same domains, and refits or none")
-  names = set(members[0].layout.labels(members[0].model))
+  layout, model = members[0].layout, members[0].model
+  names = {*layout.labels(model), *(name for k in range(len(layout.domains)) for name in layout.constrained(model, k))}
   if set(record["parameters"]) != names or not {*record["intervals"], *record["profiles"]} <= names:
     raise ValueError("its parameters, intervals or profiles are not those of its form")
   scored = [record["held_out"]] if record["held_out"] else []
@@ -241,11 +243,14 @@ def _read_member(m: dict[str, Any], own: Form | None) -> Member:
   plain, known = m["layout"], lambda tokens: tuple(np.inf if count is None else count for count in tokens)
   layout = Layout(tuple(plain["domains"]), tuple(map(tuple, plain["index"])), tuple(plain["units"]), plain["scale"],
                   tuple(plain["offsets"]), known(plain["unique_tokens"]), tuple(plain["shares"]), known(plain["rest_tokens"]))
-  model = Model(form, m["log"], m["repeats"], tuple(m["offsets"]))
+  constraints = Constraints(tuple(m["fix"].items()), tuple(m["tie"].items()), layout.units)
+  model = Model(form, m["log"], m["repeats"], tuple(m["offsets"]), constraints if constraints.names else Constraints())
   theta, widths = np.array(m["theta"], float), set(map(len, m["samples"]))
   places = sorted({i for row in layout.index for i in row})
   if not set(model.offsets) <= {"seed_offset", "expert_offset"}:
     raise ValueError(f"offsets of {form.name} are not seed_offset and expert_offset")
+  if misfit(constraints, form.name, model.known) or {*m["fix"], *m["tie"]} & set(m["tie"].values()):
+    raise ValueError(f"fix and tie of {form.name} do not suit it")
   if not layout.domains or {*map(len, (layout.index, layout.unique_tokens, layout.shares, layout.rest_tokens))} != {
       len(layout.domains)}:
     raise ValueError(f"layout of {form.name} needs an index, unique_tokens, shares and rest_tokens for each domain")

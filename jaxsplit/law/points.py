@@ -55,6 +55,7 @@ class Problem(NamedTuple):
     low, high: [P] bounds, or [S, P] where each start has its own.
     linear: [P] which constants the model is linear in, before any logarithm.
     delta: where the objective turns from square to straight.
+    over: what a prediction above the target weighs, where one below weighs 1.
   """
 
   cells: Any
@@ -63,6 +64,7 @@ class Problem(NamedTuple):
   high: np.ndarray
   linear: np.ndarray
   delta: float
+  over: float = 1.0
 
 
 class Points:
@@ -70,6 +72,7 @@ class Points:
 
   def __init__(self, model: Callable[[Any, Any], Any], problem: Problem, starts: int):
     self._model, self._index = model, np.asarray(problem.index)
+    self._over = problem.over
     self._cells = jax.tree.map(lambda a: np.reshape(a, (1,) * (3 - np.ndim(a)) + np.shape(a)), problem.cells)  # [1, K, M].
     size = np.broadcast_shapes(*(a.shape for a in jax.tree.leaves(self._cells)))
     self._size = (len(self._index), size[-1])
@@ -99,6 +102,8 @@ class Points:
     predicted, slope = self.at(local)
     with np.errstate(all="ignore"):  # The width may be infinite, and a trial may be out of the model's range.
       r = predicted - target
+      if self._over != 1:
+        weight = weight * np.where(r > 0, self._over, 1.0)
       far = np.abs(r)
       within = far <= width
       pull = weight * np.clip(r, -width, width)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsplit.law.cells import Cells
+from jaxsplit.law.constraints import Constraints
 from jaxsplit.law.forms import Form, Parameter, Point
 from jaxsplit.law.points import Problem, float64
 from jaxsplit.law.repeats import mixture, worth
@@ -48,15 +49,22 @@ class Model:
     log: predict log loss.
     repeats: discount tokens seen again, as law.repeats does.
     offsets: which of "seed_offset" and "expert_offset" are fitted.
+    constraints: constants that are fixed or tied, and so are none of `parameters`.
   """
 
   form: Form
   log: bool
   repeats: bool = False
   offsets: tuple[str, ...] = ()
+  constraints: Constraints = Constraints()
 
   @property
   def parameters(self) -> tuple[Parameter, ...]:
+    """The constants that are fitted."""
+    return tuple(q for q in self.known if q.name not in self.constraints.names)
+
+  @property
+  def known(self) -> tuple[Parameter, ...]:
     """The form's constants and those of the options."""
     extra = [Parameter("R_star", "positive", 1e-2, 1e4, (3.0, 30.0))] if self.repeats else []
     extra += [Parameter(name, "positive", 1e-6, 1e3, (1e-2, 0.3)) for name in self.offsets]
@@ -74,7 +82,10 @@ class Model:
   def constants(self, theta: Any, scale: Any) -> dict[str, Any]:
     """q values or arrays -> constants in table units."""
     read = {"coefficient": lambda v: v * scale, "positive": jnp.exp, "exponent": lambda v: v}
-    return {q.name: read[q.kind](theta[i]) for i, q in enumerate(self.parameters)}
+    fitted = {q.name: read[q.kind](theta[i]) for i, q in enumerate(self.parameters)}
+    if not self.constraints.names:
+      return fitted
+    return self.constraints.complete(self.form, {q.name: q.kind for q in self.known}, fitted)
 
   def loss(self, p: dict[str, Any], x: Counts) -> Any:
     """The loss in nats per token at constants p."""
@@ -156,7 +167,16 @@ class Layout:
           p[name] = p[name] * unit
       for i, q in zip(self.index[k], model.parameters):
         named[labels[i]] = np.asarray(p[q.name], float)
+      for name, label in zip(model.constraints.names, self.constrained(model, k)):
+        named[label] = np.broadcast_to(np.asarray(p[name], float), local.shape[1:])
     return named
+
+  def constrained(self, model: Model, k: int) -> list[str]:
+    """What the constants that are not fitted are called in domain number k: as those that they are tied to."""
+    labels, names = self.labels(model), [q.name for q in model.parameters]
+    at = lambda other: labels[self.index[k][names.index(other)]]
+    return [*(name for name, _ in model.constraints.fix),
+            *(at(other).replace(other, name, 1) for name, other in model.constraints.tie)]
 
 
 def lay_out(model: Model, cells: Cells, share: str) -> Layout:

@@ -31,7 +31,8 @@ LAW = {
              "levels": {name: {"*": int} for name in ("seed_tokens", "expert_tokens")}},
     "settings": {"*": (str, float, bool, None)}, "residuals": [float],
     "members": [{
-        "form": str, "form_hash": (str, None), "log": bool, "repeats": bool, "offsets": [str], "theta": [float],
+        "form": str, "form_hash": (str, None), "log": bool, "repeats": bool, "offsets": [str], "fix": {"*": float},
+        "tie": {"*": str}, "theta": [float],
         "samples": [[float]], "weight": float,
         "layout": {"domains": [str], "index": [[int]], "units": [float], "scale": float, "offsets": [float],
                    "unique_tokens": [(float, None)], "shares": [float], "rest_tokens": [(float, None)]}}],

@@ -157,7 +157,7 @@ def test_cells_of_an_experiment(good, data):
 def _law():
   layout = {"domains": ["a"], "index": [[0, 1, 2, 3, 4]], "unique_tokens": [None], "shares": [1.0], "rest_tokens": [None]}
   return {"version": 3, "form": "additive", "objective": {}, "parameters": {}, "members": [
-      {"form": "additive", "log": True, "repeats": False, "offsets": [], "layout": layout, "theta": [1.0] * 5, "samples": [], "weight": 1.0}]}
+      {"form": "additive", "log": True, "repeats": False, "offsets": [], "fix": {}, "tie": {}, "layout": layout, "theta": [1.0] * 5, "samples": [], "weight": 1.0}]}
 
 
 @fuzzed

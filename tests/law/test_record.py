@@ -19,7 +19,7 @@ ODD = (None, "x", -1, 0, 2.5, True, [], {}, [[]], [None], 10**30, float("nan"))
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
   path = tmp_path_factory.mktemp("record")
-  law = fit_law(effective_cells(noise=2e-3, domains=("prose", "verse")), form="chinchilla", starts=8, bootstrap=3, profile=3)
+  law = fit_law(effective_cells(noise=2e-3, domains=("prose", "verse")), form="multiplicative", starts=8, bootstrap=3, profile=3)
   law.save(path / "law.json")
   plan_split(law, params=1e6, budget_tokens=4e7).save(path / "plan.json")
   return path
