@@ -16,7 +16,8 @@ from jaxsplit.training.interruption import Interruption
 
 
 @pytest.mark.parametrize("entry_point, number", [
-    ("train", signal.SIGINT), ("prepare", signal.SIGTERM), ("fit", signal.SIGTERM), ("plan", signal.SIGINT)])
+    ("train", signal.SIGINT), ("prepare", signal.SIGTERM), ("fit", signal.SIGTERM), ("plan", signal.SIGINT),
+    ("predict", signal.SIGTERM)])
 def test_while_modules_are_imported(entry_point, number):
   command = [sys.executable, "-X", "importtime", "-m", f"jaxsplit.{entry_point}"]
   with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

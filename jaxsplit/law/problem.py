@@ -25,7 +25,7 @@ _OFFSET_SHARE = 1e-3
 
 
 class Counts(NamedTuple):
-  """Cells in table units, domain by domain: log N, then plain D and D' [K, M] each, what `law.repeats` needs, units' ratios [1]."""
+  """Cells in table units, domain by domain: log N, plain D and D' [K, M] each, what law.repeats needs, units' ratios [1]."""
 
   params: Any
   seed: Any
@@ -207,7 +207,8 @@ def pose(model: Model, layout: Layout, cells: Cells, delta: float) -> tuple[Prob
   row = np.stack([np.concatenate([r, np.full(most - len(r), -1)]) for r in rows])
   # Padding repeats a real cell, which has weight 0 and finite derivatives.
   take = np.where(row < 0, row[:, :1], row)
-  x = layout.points(*(v[take] for v in (cells.params, cells.seed_tokens, cells.expert_tokens, cells.unique_tokens, *mixture(cells))))
+  counts = (cells.params, cells.seed_tokens, cells.expert_tokens, cells.unique_tokens, *mixture(cells))
+  x = layout.points(*(values[take] for values in counts))
   target = np.log(cells.loss[take]) if model.log else cells.loss[take]
   low, high, linear = (np.zeros(layout.size) for _ in range(3))
   for index in layout.index:

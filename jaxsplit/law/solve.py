@@ -2,8 +2,9 @@
 
 minimise  F(theta) = sum_i w_i rho(r_i(theta)),   rho(r) = r^2/2 for |r| <= delta, delta (|r| - delta/2) beyond (Huber 1964),
 
-inside bounds; where r > 0, rho may count more or less than where r < 0. A large delta is least squares; a tiny one is L1 (as rho/delta). The steps are Levenberg-Marquardt's, with
-three changes that together bring nearly every start to the optimum of F itself:
+inside bounds; where r > 0, rho may count more or less than where r < 0. A large delta is least squares; a tiny one is L1 (as
+rho/delta). The steps are Levenberg-Marquardt's, with three changes that together bring nearly every start to the optimum of F
+itself:
 
 - Settling. The model is linear in its coefficients, so each start first fits them to the exponents it was given.
 - Widths. All starts then solve least squares, a smooth bowl, and from there follow the optimum as the width falls to

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxsplit.law import Cells, Law, Plan
+from jaxsplit.law import Cells, Law, Optimum, Plan
 from jaxsplit.report import style
 from jaxsplit.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER
 
@@ -164,6 +164,47 @@ def isoflops(law: Law, cells: Cells) -> Figure:
   style.log_axis(axes, "x", sizes[0], sizes[-1])
   axes.set(xlabel=_AXES["params"], ylabel=style.LOSS)
   figure.legend(loc="outside upper center", ncols=4)
+  return figure
+
+
+@style.styled
+def compute_optimal(optima: Sequence[Optimum]) -> Figure:
+  """The best size, tokens and split against compute, with 95% bands of size and split; dashed beyond what was measured."""
+  optima = sorted(optima, key=lambda o: o.budget_flops)
+  compute = np.array([o.budget_flops for o in optima])
+  splits = optima[0].fraction is not None
+  figure, panels = style.panels(3 if splits else 2, height=2.9)
+  inside = np.array([max(o.beyond) <= 1 for o in optima])
+
+  def line(axes: Axes, values: Sequence[float], color: str, label: str) -> None:
+    axes.plot(compute, values, color=color, lw=0.9, ls=(0, (2, 2)))
+    axes.plot(compute, np.where(inside, values, np.nan), color=color)
+    axes.plot(compute, values, color=color, ls="", marker="o", mec=PAPER, mew=0.4, label=label)
+
+  sizes, tokens = panels[:2]
+  sizes.fill_between(compute, *np.array([o.params_interval for o in optima]).T, color=BLUE, alpha=0.2, lw=0)
+  line(sizes, [o.params for o in optima], BLUE, "N")
+  line(tokens, [o.seed_tokens for o in optima], ORANGE, "seed tokens D")
+  if splits:
+    line(tokens, [o.expert_tokens for o in optima], GREEN, "tokens of each expert D′")
+    panels[2].fill_between(compute, *np.array([o.fraction_interval for o in optima]).T, color=BLUE, alpha=0.2, lw=0)
+    line(panels[2], [o.fraction for o in optima], BLUE, SHARE)
+    panels[2].set(ylabel=SHARE, ylim=(-0.02, 1.02))
+    style.percent_axis(panels[2], "y")
+  everything = [o.seed_tokens for o in optima] + [o.expert_tokens for o in optima]
+  bands = [end for o in optima for end in (*o.params_interval, o.params)]
+  for axes, label, values in ((sizes, _AXES["params"], bands), (tokens, "tokens", everything)):
+    positive = [value for value in values if value > 0]
+    style.log_axis(axes, "y", min(positive), max(positive))
+    axes.set_ylabel(label)
+  for axes in panels:
+    style.log_axis(axes, "x", compute.min(), compute.max())
+    axes.set_xlabel("training FLOPs")
+    powers = {tick: round(np.log10(tick)) for tick in axes.get_xticks() if np.isclose(np.log10(tick) % 1, 0)}
+    if len(powers) > 1:
+      axes.set_xticks(list(powers), [style.power_of_ten(power) for power in powers.values()])
+  if splits:
+    figure.legend(*tokens.get_legend_handles_labels(), loc="outside upper center", ncols=2)
   return figure
 
 

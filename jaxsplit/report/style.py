@@ -120,6 +120,16 @@ def to_svg(figure: Figure) -> str:
   return out.getvalue()
 
 
+def to_bytes(figure: Figure, kind: Literal["svg", "png", "pdf"]) -> bytes:
+  """The figure as a file of that kind; those that no page surrounds stand on white."""
+  if kind == "svg":
+    return to_svg(figure).encode()
+  out = io.BytesIO()
+  with matplotlib.rc_context({**_LOOK, "savefig.facecolor": "white", "savefig.dpi": 200}):
+    figure.savefig(out, format=kind)
+  return out.getvalue()
+
+
 def inline(svg: str) -> str:
   """An SVG file's element for the body of a page, in the page's greys and scaling with it."""
   svg = svg[svg.index("<svg"):]

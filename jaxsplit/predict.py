@@ -1,0 +1,189 @@
+"""The predict entry point: losses from a law, with intervals, or what growing compute is best spent on.
+
+    python -m jaxsplit.predict --law=law.json --params=3e6,1e7 --seed_tokens=2e8 --expert_tokens=0,1e7 [--domain=prose] [--json]
+    python -m jaxsplit.predict --law=law.json --compute_optimal --budget_flops=1e18,1e19,1e20 [--figure=optimal.svg] [--json]
+"""
+
+from __future__ import annotations
+
+from jaxsplit import signals
+
+signals.end_at_once(__name__)  # The imports below take seconds.
+
+# ruff: noqa: E402
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Sequence
+
+from jaxsplit import cli
+from jaxsplit.errors import InputError
+from jaxsplit.files import write_atomic
+from jaxsplit.law import Law, compute_optimal, load_law
+from jaxsplit.law.forms import load_form
+from jaxsplit.law.mapping import number
+from jaxsplit.law.optimal import Optimum, exponents
+
+FLAGS = {
+    "law": "the law, as written by python -m jaxsplit.fit; required",
+    "form": "the .py file of a law that was fitted with --form=FILE, which is run",
+    "params": "sizes N, as in 3e6,1.3B",
+    "seed_tokens": "seed tokens D, 0 by default; all N, D and D' are combined",
+    "expert_tokens": "expert tokens D', 0 by default",
+    "domain": "one of the law's domains, or all of them; their mean by default",
+    "budget_flops": "compute budgets of --compute_optimal, 6 N a token",
+    "num_domains": "experts that a budget pays for; the law's domains by default",
+    "accounting": "what a budget counts: total (default), per_model or separate, as of the plan entry point",
+    "figure": "draw --compute_optimal to this .svg, .png or .pdf file; compute_optimal.svg by default, none with --json",
+}
+_FIGURE = "compute_optimal.svg"
+SWITCHES = {"compute_optimal": "for each of --budget_flops, the best N, tokens and split", "json": "print JSON"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads a law, predicts, and prints for people or, with --json, for programs."""
+  flags = cli.parse("predict", __doc__, [], argv, flags=FLAGS, switches=SWITCHES).flags
+  if not flags["law"]:
+    raise InputError("--law is missing; give a law, as in --law=law.json")
+  _check_together(flags)
+  law = load_law(flags["law"], load_form(flags["form"]) if flags["form"] else None)
+  if flags["compute_optimal"]:
+    optima = compute_optimal(law, _numbers(flags, "budget_flops"), _domains(flags["num_domains"]),
+                             _accounting(flags["accounting"]))
+    print(json.dumps([dataclasses.asdict(o) for o in optima], indent=1) if flags["json"] else _optimal_text(optima, law))
+    if flags["figure"] or not flags["json"]:
+      _draw(flags["figure"] or _FIGURE, optima)
+    if not flags["json"]:
+      print(f"figure: {flags['figure'] or _FIGURE}")
+    return 0
+  rows = predictions(law, *(_numbers(flags, name) for name in ("params", "seed_tokens", "expert_tokens")), flags["domain"])
+  print(json.dumps(rows, indent=1) if flags["json"] else _text(rows, law))
+  return 0
+
+
+def predictions(law: Law, params: Sequence[float], seed_tokens: Sequence[float], expert_tokens: Sequence[float],
+                domain: str | None = None) -> list[dict]:
+  """A record for every combination: N, D, D', domain, loss, and 95 % intervals of the mean and of a new run, if the law has any.
+
+  The loss is None, without intervals, where D or D' is 0 and no cell has that.
+
+  Args:
+    law: the fitted law.
+    params, seed_tokens, expert_tokens: to be combined.
+    domain: a name, "all" for each of the law's, or None for their mean.
+
+  Raises:
+    InputError: a model that is never trained, or a domain that the law does not know.
+  """
+  names = law.domains if domain == "all" and "all" not in law.domains else (domain,)
+  rows = []
+  for name, (n, d, x) in itertools.product(names, itertools.product(params, seed_tokens, expert_tokens)):
+    if d == x == 0:
+      raise InputError(f"--seed_tokens=0 and --expert_tokens=0: a model (of {n:g} parameters) that sees no tokens has no law; give "
+                       "one of them")
+    known = all(value > 0 or law.data["ranges"][axis][0] == 0 for axis, value in (("seed_tokens", d), ("expert_tokens", x)))
+    loss = float(law.expect(n, d, x, name))
+    row = {"params": n, "seed_tokens": d, "expert_tokens": x, "domain": name, "loss": loss if known else None}
+    for kind in ("mean", "prediction") if known and law.members[0].samples.size else ():
+      row[f"{kind}_interval"] = [float(end) for end in law.interval(n, d, x, name, kind=kind)]
+    rows.append({**row, "extrapolates": _beyond(law, n, d, x)})
+  return rows
+
+
+def _check_together(flags: dict) -> None:
+  """Refuses flags of one use with the other."""
+  mine, others = ("budget_flops",), ("params", "seed_tokens", "expert_tokens", "domain")
+  if not flags["compute_optimal"]:
+    mine, others = ("params",), ("budget_flops", "num_domains", "accounting", "figure")
+  use = "--compute_optimal" if flags["compute_optimal"] else "a prediction"
+  for name in mine:
+    if not flags[name]:
+      raise InputError(f"--{name} is missing; give numbers, as in --{name}={'1e18,1e19' if name == 'budget_flops' else '3e6,1e7'}"
+                       f"{'' if flags['compute_optimal'] else ', or --compute_optimal'}")
+  for name in others:
+    if flags[name]:
+      raise InputError(f"--{name} says nothing of {use}; leave it out"
+                       f"{'' if flags['compute_optimal'] else ', or add --compute_optimal'}")
+
+
+def _numbers(flags: dict, name: str) -> list[float]:
+  """A flag's numbers, 0 where it is not given. They may end in K, M, B or T."""
+  try:
+    return [number(part, suffixes=True) for part in (flags[name] or "0").split(",")]
+  except ValueError:
+    raise InputError(f"--{name}={flags[name][:80]}: give numbers with commas between, as in 1e6,3e6") from None
+
+
+def _domains(text: str | None) -> int | None:
+  if text is None or text.isascii() and text.isdigit() and 0 < int(text) < 1 << 31:
+    return None if text is None else int(text)
+  raise InputError(f"--num_domains={text[:40]}: must be a whole number from 1 on")
+
+
+def _accounting(text: str | None) -> str:
+  if text in (None, "total", "per_model", "separate"):
+    return text or "total"
+  raise InputError(f"--accounting={text[:40]}: must be total, per_model or separate")
+
+
+def _beyond(law: Law, n: float, d: float, x: float) -> list[str]:
+  """Which of N, D and D' lie outside what was measured, and how far."""
+  out = []
+  for label, name, value in (("N", "params", n), ("D", "seed_tokens", d), ("D'", "expert_tokens", x)):
+    low, high = law.data["ranges"][name]
+    if value > high * 1.001:
+      out.append(f"{label} is {value / high:.3g} times the largest measured" if high else f"no cell has {label} above 0")
+    elif value < low * 0.999:
+      out.append(f"{label} is below the smallest measured ({low:.3g})" if value else f"no cell has {label} = 0")
+  return out
+
+
+def _text(rows: Sequence[dict], law: Law) -> str:
+  header = ("N", "D", "D'", "domain", "loss", "95 % of the mean", "95 % of a new run")
+  lines = ["{:>12}{:>12}{:>12}  {:<16}{:>9}{:>22}{:>22}".format(*header)]
+  between = lambda row, kind: "{:.4f} .. {:.4f}".format(*row[kind]) if kind in row else "-"
+  for row in rows:
+    loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
+    lines.append(f"{row['params']:>12.4g}{row['seed_tokens']:>12.4g}{row['expert_tokens']:>12.4g}  {row['domain'] or 'mean':<16}"
+                 f"{loss:>9}{between(row, 'mean_interval'):>22}{between(row, 'prediction_interval'):>22}")
+  told = dict.fromkeys(f"{text}: the law extrapolates" for row in rows for text in row["extrapolates"])
+  return "\n".join([*lines, *(f"warning: {text}" for text in (*told, *law.warnings))])
+
+
+def _optimal_text(optima: Sequence[Optimum], law: Law) -> str:
+  lines = [f"{'FLOPs':>10}{'N':>12}{'95 %':>24}{'tokens':>12}{'seed':>8}{'95 %':>16}{'loss':>9}{'95 %':>20}"]
+  for o in optima:
+    share = "-" if o.fraction is None else f"{o.fraction:.1%}"
+    shares = "-" if o.fraction_interval is None else "{:.1%} .. {:.1%}".format(*o.fraction_interval)
+    sizes, losses = "{:.3g} .. {:.3g}".format(*o.params_interval), "{:.4f} .. {:.4f}".format(*o.loss_interval)
+    lines.append(f"{o.budget_flops:>10.3g}{o.params:>12.4g}{sizes:>24}{o.budget_tokens:>12.4g}{share:>8}{shares:>16}"
+                 f"{o.loss:>9.4f}{losses:>20}")
+  if len({o.budget_flops for o in optima}) > 1:
+    lines.append("N ~ C^{:.3f}, tokens ~ C^{:.3f}".format(*exponents(optima)))
+  if optima[0].fraction is None:
+    lines.append("one dense model each: the law knows of no experts")
+  size, tokens = (max(o.beyond[i] for o in optima) for i in (0, 1))
+  if max(size, tokens) > 1.001:
+    lines.append(f"warning: the largest budget asks for {size:.3g} times the largest size and {tokens:.3g} times the most tokens "
+                 "that a model was measured at: the law extrapolates")
+  told = dict.fromkeys(text for o in optima for text in o.remarks)
+  return "\n".join([*lines, *(f"warning: {text}" for text in (*told, *law.warnings))])
+
+
+def _draw(path: str, optima: Sequence[Optimum]) -> None:
+  # Imported here: figures are not needed to predict.
+  from jaxsplit.report import law_figures, style
+  target = pathlib.Path(path)
+  kind = target.suffix.lower().removeprefix(".")
+  if kind not in ("svg", "png", "pdf"):
+    raise InputError(f"--figure={path}: name a .svg, .png or .pdf file")
+  try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, style.to_bytes(law_figures.compute_optimal(optima), kind))
+  except OSError as error:
+    raise InputError(f"--figure={path}: cannot be written ({error.strerror}); name a file that can be") from None
+
+
+if __name__ == "__main__":
+  cli.run(main)
