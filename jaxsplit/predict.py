@@ -80,8 +80,8 @@ def predictions(law: Law, params: Sequence[float], seed_tokens: Sequence[float],
   rows = []
   for name, (n, d, x) in itertools.product(names, itertools.product(params, seed_tokens, expert_tokens)):
     if d == x == 0:
-      raise InputError(f"--seed_tokens=0 and --expert_tokens=0: a model (of {n:g} parameters) that sees no tokens has no law; give "
-                       "one of them")
+      raise InputError(f"--seed_tokens=0 and --expert_tokens=0: a model (N = {n:g}) that sees no tokens has no law; give one "
+                       "of them")
     known = all(value > 0 or law.data["ranges"][axis][0] == 0 for axis, value in (("seed_tokens", d), ("expert_tokens", x)))
     loss = float(law.expect(n, d, x, name))
     row = {"params": n, "seed_tokens": d, "expert_tokens": x, "domain": name, "loss": loss if known else None}

@@ -94,7 +94,7 @@ def misfit(constraints: Constraints, form: str, parameters: Sequence[Parameter])
       return f"--fix={name}={value:g}: {name} cannot be {'negative' if value else '0'}"
   for name, other in constraints.tie:
     if kinds[name] != kinds[other]:
-      return f"--tie={name}={other}: {name} is a {kinds[name]} and {other} a {kinds[other]}, which are never equal"
+      return f"--tie={name}={other}: one is of kind {kinds[name]}, the other of kind {kinds[other]}, so they are never equal"
   if len(constraints.names) == len(kinds):
     return f"form {form} has nothing left to fit"
   return ""

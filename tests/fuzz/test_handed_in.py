@@ -34,6 +34,7 @@ from jaxsplit.data.tokenizer import ByteTokenizer, load_tokenizer, train_bpe
 from jaxsplit.errors import InputError
 from jaxsplit.law import load_law, load_plan
 from jaxsplit.law import read_cells as read_law_cells
+from jaxsplit.law.mapping import parse_columns
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.split.cells import Cell, CellTable, read_cells
 from jaxsplit.split.workdir import Workdir
@@ -143,6 +144,24 @@ def test_any_table_as_cells_of_a_law(good, rows):
   csv.writer(out).writerows([["params", "loss", "seed_tokens", "expert_tokens", "domain"], *rows])
   (good / "any.csv").write_bytes(out.getvalue().encode(errors="replace"))
   survives(lambda: read_law_cells(good / "any.csv"))
+
+
+_RECORDS = [{"N": "70M", "D": 1e9 * i, "L": "3,1", "a": {"b": {"value": i}}, "s": "{'k': 1}"} for i in (1, 2, 3)]
+_THEIRS = {
+    "t.csv": b'N;D;L;s\n"1.000.000";2e9;3,25;"{\'k\': 1}"\n1e6;;nan;x\n', "t.tsv": b"N\tD, all\tL\ts\n1,000\t2B\t3\ta b\n",
+    "t.jsonl": "\n".join(map(json.dumps, _RECORDS)).encode(), "t.json": json.dumps(_RECORDS).encode()}
+_WORDS = st.one_of(st.sampled_from(["N", "D", "L", "a.b", "s.k", "D, all", "params", "N[M]", "D[B]", "L[ppl]", "s", "x"]),
+                   st.text(max_size=8))
+
+
+@fuzzed
+@given(name=st.sampled_from(sorted(_THEIRS)), data=st.data(), words=st.tuples(_WORDS, _WORDS, _WORDS, _WORDS), drop=st.booleans(),
+       sign=st.sampled_from(["=", "!=", "<", ">=", ""]), rows=st.sampled_from(["all", "best", "mean"]))
+def test_tables_of_other_kinds(good, name, data, words, drop, sign, rows):
+  (good / name).write_bytes(data.draw(st.one_of(st.just(_THEIRS[name]), damaged_bytes(_THEIRS[name]))))
+  size, tokens, loss, tested = words
+  columns = f"params={size},{data.draw(st.sampled_from(['seed_tokens', 'flops']))}={tokens},loss={loss}"
+  survives(lambda: read_law_cells(good / name, parse_columns(columns), where=f"{tested}{sign}1", rows=rows, drop_missing=drop))
 
 
 @fuzzed

@@ -59,7 +59,7 @@ def test_auto_leaves_out_forms_without_the_constant():
 @pytest.mark.parametrize("fix, tie, message", [
     ("E", "", "'E' is not as in --fix=E=1.69"), ("E=x", "", "'x' is not a number"), ("E=1,E=2", "", "E is given twice"),
     ("", "alpha", "'alpha' is not as in --tie=alpha=beta"), ("alpha=0.3", "beta=alpha", "alpha is fixed or tied itself"), ("E=inf", "", "finite"),
-    ("e=1", "", "has no constant e"), ("E=-1", "", "E cannot be negative"), ("", "alpha=E", "alpha is a exponent and E a coefficient"),
+    ("e=1", "", "has no constant e"), ("E=-1", "", "E cannot be negative"), ("", "alpha=E", "one is of kind exponent, the other of kind coefficient"),
     ("E=1,A=1,alpha=1,B=1,beta=1", "", "nothing left to fit")])
 def test_what_cannot_be_fixed_or_tied_is_one_line(fix, tie, message):
   with pytest.raises(InputError, match=message) as error:

@@ -26,78 +26,100 @@ def text(header, rows, separator=",", end="\n"):
   return end.join([header, *(separator.join(map(str, row)) for row in rows)]) + end
 
 
-def number_text(value, unit=1.0):
-  return f"{value / unit:.12g}"
+def written(header, n=str, d=str, loss=str, separator=",", end="\n"):
+  """The runs as text, each number by its own function."""
+  return text(header, [(n(x), d(y), loss(z)) for x, y, z in RUNS], separator, end)
 
 
-def thousands(value, separator=","):
-  return f"{value:,.0f}".replace(",", separator)
+def per(unit, suffix=""):
+  return lambda value: f"{value / unit:.12g}{suffix}"
 
 
-def tracker(n, d, loss, state="finished"):
+def grouped(separator, quote=""):
+  return lambda value: f"{quote}{value:,.0f}{quote}".replace(",", separator)
+
+
+def spent(factor, unit=1.0, more=()):
+  """Rows of N, FLOPs and loss."""
+  return [(n, factor * n * d / unit, *more, loss) for n, d, loss in RUNS]
+
+
+def records():
+  return [{"N": n, "D": d, "loss": loss} for n, d, loss in RUNS]
+
+
+def nested():
+  return [{"config": {"model": {"n": n}}, "D": d, "eval": {"val/loss": loss}} for n, d, loss in RUNS]
+
+
+def tracked(n, d, loss, state="finished"):
   """A run as experiment trackers export it with their Python client: dictionaries as text."""
-  return f'"{ {"_step": 9, "eval": {"loss": loss}, "final/loss": loss} }","{ {"model": {"n": n}, "tokens": {"desc": None, "value": d}} }",{state}'
+  summary, config = {"_step": 9, "eval": {"loss": loss}}, {"model": {"n": n}, "tokens": {"desc": None, "value": d}}
+  return f'"{summary}","{config}",{state}'
 
 
+def cells_of_a_tracker():
+  quoted = lambda *values: tuple(f'"{value}"' for value in values)
+  runs = [quoted(f"run-{i}", "finished", f"{n:.0f}", f"{d:.0f}", loss) for i, (n, d, loss) in enumerate(RUNS)]
+  return text('"Name","State","n_params","tokens","eval/loss"', [*runs, quoted("run-x", "crashed", 70000000, 1000000, "")])
+
+
+ND = "params=N,seed_tokens=D"
 # Of each: the file's name, its text, --columns, and further settings of `read_cells`.
 TABLES = {
-    "plain": ("t.csv", text("params,seed_tokens,loss", RUNS), "", {}),
-    "flops": ("t.csv", text("Model Size,Training FLOP,L", [(n, 6 * n * d, loss) for n, d, loss in RUNS]),
-              "params=Model Size,flops=Training FLOP,loss=L", {}),
-    "a factor of the FLOPs": ("t.csv", text("N,C,L", [(n, 8 * n * d, loss) for n, d, loss in RUNS]), "params=N,flops=C,loss=L", {"flop_factor": 8}),
-    "FLOPs in a unit": ("t.csv", text("N,C,L", [(n, 6 * n * d / 1e18, loss) for n, d, loss in RUNS]), "params=N,flops=C[1e18],loss=L", {}),
-    "FLOPs of seed and expert": ("t.csv", text("N,C,D2,L", [(n, 6 * n * d, 0, loss) for n, d, loss in RUNS]),
-                                 "params=N,flops=C,expert_tokens=D2,loss=L", {}),
-    "units": ("t.csv", text("N,D,L", [(number_text(n, 1e6), number_text(d, 1e9), loss) for n, d, loss in RUNS]),
-              "params=N[M],seed_tokens=D[B],loss=L", {}),
-    "a unit in the name": ("t.csv", text("params (M),tokens [B],loss", [(number_text(n, 1e6), number_text(d, 1e9), loss) for n, d, loss in RUNS]),
+    "plain": ("t.csv", written("params,seed_tokens,loss"), "", {}),
+    "flops": ("t.csv", text("Model Size,Training FLOP,L", spent(6)), "params=Model Size,flops=Training FLOP,loss=L", {}),
+    "a factor of the FLOPs": ("t.csv", text("N,C,L", spent(8)), "params=N,flops=C,loss=L", {"flop_factor": 8}),
+    "FLOPs in a unit": ("t.csv", text("N,C,L", spent(6, 1e18)), "params=N,flops=C[1e18],loss=L", {}),
+    "FLOPs of seed and expert": ("t.csv", text("N,C,D2,L", spent(6, more=(0,))), "params=N,flops=C,expert_tokens=D2,loss=L", {}),
+    "units": ("t.csv", written("N,D,L", per(1e6), per(1e9)), "params=N[M],seed_tokens=D[B],loss=L", {}),
+    "a unit in the name": ("t.csv", written("params (M),tokens [B],loss", per(1e6), per(1e9)),
                            "params=params (M)[M],seed_tokens=tokens [B][B]", {}),
-    "a batch as unit": ("t.csv", text("N,steps,loss", [(n, d / 5e5, loss) for n, d, loss in RUNS]), "params=N,seed_tokens=steps[500000]", {}),
-    "suffixes": ("t.csv", text("N,D,loss", [(f"{n / 1e6:.12g}M", f"{d / 1e9:.12g}B", loss) for n, d, loss in RUNS]), "params=N,seed_tokens=D", {}),
-    "suffixes, small and apart": ("t.csv", text("N,D,loss", [(f"{n / 1e6:.12g}m", f"{d / 1e9:.12g} b", loss) for n, d, loss in RUNS]),
-                                  "params=N,seed_tokens=D", {}),
-    "thousands": ("t.csv", text("N,D,loss", [(f'"{thousands(n)}"', f'"{thousands(d)}"', loss) for n, d, loss in RUNS]), "params=N,seed_tokens=D", {}),
-    "thousands by spaces": ("t.csv", text("N,D,loss", [(thousands(n, " "), thousands(d, "\u202f"), loss) for n, d, loss in RUNS]),
-                            "params=N,seed_tokens=D", {}),
-    "thousands by underscores": ("t.csv", text("N,D,loss", [(thousands(n, "_"), thousands(d, "'"), loss) for n, d, loss in RUNS]),
-                                 "params=N,seed_tokens=D", {}),
-    "names with commas": ("t.csv", text('"N, non-embedding","tokens, seen",loss', RUNS), "params=N, non-embedding,seed_tokens=tokens, seen", {}),
-    "quoted names with units": ("t.csv", text('"N, in M",D=,loss', [(number_text(n, 1e6), d, loss) for n, d, loss in RUNS]),
-                                'params="N, in M"[M],seed_tokens="D="', {}),
-    "semicolons": ("t.csv", text("N;D;loss", RUNS, ";"), "params=N,seed_tokens=D", {}),
-    "semicolons and decimal commas": ("t.csv", text("N;D;loss", [(thousands(n, "."), f"{d:.0f}", f"{loss:.4f}".replace(".", ",")) for n, d, loss in RUNS], ";"),
-                                      "params=N,seed_tokens=D", {}),
-    "semicolons and thousands": ("t.csv", text("N;D;loss", [(thousands(n), thousands(d), loss) for n, d, loss in RUNS], ";"),
-                                 "params=N,seed_tokens=D", {}),
-    "tabs": ("t.tsv", text("N\tD, all\tloss", RUNS, "\t"), "params=N,seed_tokens=D, all", {}),
-    "tabs in a csv": ("t.csv", text("N\tD\tnote, if any\tloss", [(n, d, "a, b", loss) for n, d, loss in RUNS], "\t"), "params=N,seed_tokens=D", {}),
-    "bars in a text file": ("t.txt", text("N|D|loss", RUNS, "|", "\r\n"), "params=N,seed_tokens=D", {}),
-    "JSON lines": ("t.jsonl", "\n".join(json.dumps({"N": n, "D": d, "loss": loss}) for n, d, loss in RUNS) + "\n\n", "params=N,seed_tokens=D", {}),
-    "nested JSON lines": ("t.ndjson", "\n".join(json.dumps({"config": {"model": {"n": n}}, "D": d, "eval": {"val/loss": loss}}) for n, d, loss in RUNS),
+    "a batch as unit": ("t.csv", written("N,steps,loss", d=per(5e5)), "params=N,seed_tokens=steps[500000]", {}),
+    "suffixes": ("t.csv", written("N,D,loss", per(1e6, "M"), per(1e9, "B")), ND, {}),
+    "suffixes, small and apart": ("t.csv", written("N,D,loss", per(1e6, "m"), per(1e9, " b")), ND, {}),
+    "thousands": ("t.csv", written("N,D,loss", grouped(",", '"'), grouped(",", '"')), ND, {}),
+    "thousands by spaces": ("t.csv", written("N,D,loss", grouped(" "), grouped("\u202f")), ND, {}),
+    "thousands by other signs": ("t.csv", written("N,D,loss", grouped("_"), grouped("'")), ND, {}),
+    "names with commas": ("t.csv", written('"N, non-embedding","tokens, seen",loss'),
+                          "params=N, non-embedding,seed_tokens=tokens, seen", {}),
+    "quoted names with units": ("t.csv", written('"N, in M",D=,loss', per(1e6)), 'params="N, in M"[M],seed_tokens="D="', {}),
+    "semicolons": ("t.csv", written("N;D;loss", separator=";"), ND, {}),
+    "semicolons and decimal commas": (
+        "t.csv", written("N;D;loss", grouped("."), per(1), lambda v: f"{v:.4f}".replace(".", ","), ";"), ND, {}),
+    "semicolons and thousands": ("t.csv", written("N;D;loss", grouped(","), grouped(","), separator=";"), ND, {}),
+    "tabs": ("t.tsv", written("N\tD, all\tloss", separator="\t"), "params=N,seed_tokens=D, all", {}),
+    "tabs in a csv": ("t.csv", text("N\tD\tnote, if any\tloss", [(n, d, "a, b", v) for n, d, v in RUNS], "\t"), ND, {}),
+    "bars in a text file": ("t.txt", written("N|D|loss", separator="|", end="\r\n"), ND, {}),
+    "JSON lines": ("t.jsonl", "\n".join(map(json.dumps, records())) + "\n\n", ND, {}),
+    "nested JSON lines": ("t.ndjson", "\n".join(map(json.dumps, nested())),
                           "params=config.model.n,seed_tokens=D,loss=eval.val/loss", {}),
-    "JSON records": ("t.json", json.dumps([{"N": n, "D": d, "loss": loss} for n, d, loss in RUNS]), "params=N,seed_tokens=D", {}),
-    "JSON columns": ("t.json", json.dumps({"N": N.tolist(), "D": dict(enumerate(D.tolist())), "loss": LOSS.tolist()}), "params=N,seed_tokens=D", {}),
-    "a tracker's table": ("wandb_export.csv", text('"Name","State","n_params","tokens","eval/loss"', [
-        *((f'"run-{i}"', '"finished"', f'"{n:.0f}"', f'"{d:.0f}"', f'"{loss}"') for i, (n, d, loss) in enumerate(RUNS)),
-        ('"run-x"', '"crashed"', '"70000000"', '"1000000"', '""')]), "params=n_params,seed_tokens=tokens,loss=eval/loss", {"where": "State=finished"}),
-    "a tracker's dictionaries": ("project.csv", text(",summary,config,state", [
-        (i, tracker(n, d, loss)) for i, (n, d, loss) in enumerate(RUNS)]) + f"12,{tracker(1e9, 1e9, 9.0, 'failed')}\n",
+    "JSON records": ("t.json", json.dumps(records()), ND, {}),
+    "JSON columns": ("t.json", json.dumps({"N": N.tolist(), "D": dict(enumerate(D.tolist())), "loss": LOSS.tolist()}), ND, {}),
+    "a tracker's table": ("export.csv", cells_of_a_tracker(), "params=n_params,seed_tokens=tokens,loss=eval/loss",
+                          {"where": "State=finished"}),
+    "a tracker's dictionaries": (
+        "project.csv", text(",summary,config,state", [*((i, tracked(*run)) for i, run in enumerate(RUNS)),
+                                                      (12, tracked(1e9, 1e9, 9.0, "failed"))]),
         "params=config.model.n,seed_tokens=config.tokens,loss=summary.eval.loss", {"where": "state=finished"}),
-    "rows of two roles": ("t.csv", text("N,D,loss,role,step", [(*run, role, step) for run in RUNS for role, step in (("train", 10), ("valid", 10), ("train", 2))]),
-                          "params=N,seed_tokens=D", {"where": "role=train,step>5"}),
-    "settings, the best of each": ("t.csv", text("N,D,loss,lr", [(n, d, loss + worse, lr) for n, d, loss in RUNS for lr, worse in ((1, 0.3), (2, 0), (3, 0.1))]),
-                                   "params=N,seed_tokens=D", {"rows": "best"}),
-    "seeds, the mean of each": ("t.csv", text("N,D,loss", [(n, d, loss + off) for n, d, loss in RUNS for off in (-0.01, 0, 0.01)]),
-                                "params=N,seed_tokens=D", {"rows": "mean"}),
-    "missing numbers": ("t.csv", text("N,D,loss", [*RUNS, ("", 1e9, 3.0), (1e9, "N/A", 3.0), (1e9, 1e9, "nan"), (1e9, 1e9, "inf")]),
-                        "params=N,seed_tokens=D", {"drop_missing": True}),
-    "perplexity": ("t.csv", text("N,D,val_ppl", [(n, d, repr(float(np.exp(loss)))) for n, d, loss in RUNS]),
-                   "params=N,seed_tokens=D,loss=val_ppl[ppl]", {}),
-    "bits": ("t.csv", text("N,D,bits", [(n, d, repr(float(loss / np.log(2)))) for n, d, loss in RUNS]), "params=N,seed_tokens=D,loss=bits[bits]", {}),
-    "columns of ours that are not": ("t.csv", text("params,seed_tokens,loss,weight,status,role,epochs", [(*run, 0, "done", "base", 3) for run in RUNS]),
-                                     "", {}),
-    "a domain with spaces around": ("t.csv", text("N,D,loss,set", [(n, d, loss, pad) for (n, d, loss), pad in zip(RUNS, itertools.cycle(('" web"', '"web "', "web")))]),
-                                    "params=N,seed_tokens=D,domain=set", {}),
+    "rows of two roles": (
+        "t.csv", text("N,D,loss,role,step", [(*run, *more) for run in RUNS for more in (("train", 10), ("valid", 10), ("train", 2))]),
+        ND, {"where": "role=train,step>5"}),
+    "settings, the best of each": (
+        "t.csv", text("N,D,loss,lr", [(n, d, v + off, lr) for n, d, v in RUNS for lr, off in ((1, 0.3), (2, 0), (3, 0.1))]), ND,
+        {"rows": "best"}),
+    "seeds, the mean of each": (
+        "t.csv", text("N,D,loss", [(n, d, v + off) for n, d, v in RUNS for off in (-0.01, 0, 0.01)]), ND, {"rows": "mean"}),
+    "missing numbers": (
+        "t.csv", text("N,D,loss", [*RUNS, ("", 1e9, 3.0), (1e9, "N/A", 3.0), (1e9, 1e9, "nan"), (1e9, 1e9, "inf")]), ND,
+        {"drop_missing": True}),
+    "perplexity": ("t.csv", written("N,D,val_ppl", loss=lambda v: repr(float(np.exp(v)))), f"{ND},loss=val_ppl[ppl]", {}),
+    "bits": ("t.csv", written("N,D,bits", loss=lambda v: repr(float(v / np.log(2)))), f"{ND},loss=bits[bits]", {}),
+    "columns of ours that are not": (
+        "t.csv", text("params,seed_tokens,loss,weight,status,role,epochs", [(*run, 0, "done", "base", 3) for run in RUNS]), "", {}),
+    "a domain with spaces around": (
+        "t.csv", text("N,D,loss,set", [(*run, pad) for run, pad in zip(RUNS, itertools.cycle(('" web"', '"web "', "web")))]),
+        f"{ND},domain=set", {}),
 }
 
 
