@@ -209,6 +209,8 @@ def pose(model: Model, layout: Layout, cells: Cells, delta: float) -> tuple[Prob
   take = np.where(row < 0, row[:, :1], row)
   counts = (cells.params, cells.seed_tokens, cells.expert_tokens, cells.unique_tokens, *mixture(cells))
   x = layout.points(*(values[take] for values in counts))
+  if not model.repeats:
+    x = x._replace(unique=None, mixed=None, rest=None)  # Which nothing reads then, and every evaluation would carry along.
   target = np.log(cells.loss[take]) if model.log else cells.loss[take]
   low, high, linear = (np.zeros(layout.size) for _ in range(3))
   for index in layout.index:
