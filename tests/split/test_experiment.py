@@ -60,8 +60,8 @@ def test_what_is_planned_is_what_is_trained(store, law, tmp_path, accounting, tr
 @pytest.mark.parametrize("experiment, message, works", [
     ({"expert_fractions": (0.5, 0.001)}, "expert_fractions.*: 0.001 is less than a step; the least that works is 0.002", (0.5, 0.002)),
     ({"seed_fractions": (0.0004, 0.5, 0.8)}, "seed_fractions.*: 0.0004 is less than a step; the least that works is 0.001", (0.001, 0.5, 0.8)),
-    ({"seed_fractions": (0.5, 0.5004, 0.8)}, "seed_fractions.*: 0.5 and 0.5004 are both 500 steps; steps are 0.001 apart", (0.5, 0.501, 0.8)),
-    ({"expert_fractions": (0.3, 0.301)}, "expert_fractions.*: 0.3 and 0.301 are both 150 steps; steps are 0.002 apart", (0.3, 0.302)),
+    ({"seed_fractions": (0.2, 0.5, 0.5004, 0.8)}, "seed_fractions.*: 0.5 and 0.5004 are both 500 steps; steps are 0.001 apart", (0.2, 0.5, 0.501, 0.8)),
+    ({"expert_fractions": (0.3, 0.301, 0.6)}, "expert_fractions.*: 0.3 and 0.301 are both 150 steps; steps are 0.002 apart", (0.3, 0.302, 0.6)),
     ({"compare": (0.0005, 1.0)}, "compare.*: 0.0005 leaves the seed less than a step; the least above 0 that works is 0.001", (0.001, 1.0)),
     ({"compare": (0.999,)}, "compare.*: 0.999 leaves each expert less than a step; the most below 1 that works is 0.998", (0.998,)),
 ])
