@@ -26,8 +26,8 @@ from jaxsplit.law.mapping import number
 from jaxsplit.law.optimal import Optimum, exponents
 
 FLAGS = {
-    "law": "the law, as written by python -m jaxsplit.fit; required",
-    "form": "the .py file of a law that was fitted with --form=FILE, which is run",
+    "law": cli.Path("the law, as written by python -m jaxsplit.fit; required"),
+    "form": cli.Path("the .py file of a law that was fitted with --form=FILE, which is run"),
     "params": "sizes N, as in 3e6,1.3B",
     "seed_tokens": "seed tokens D, 0 by default; all N, D and D' are combined",
     "expert_tokens": "expert tokens D', 0 by default",
@@ -35,7 +35,7 @@ FLAGS = {
     "budget_flops": "compute budgets of --compute_optimal, 6 N a token",
     "num_domains": "experts that a budget pays for; the law's domains by default",
     "accounting": "what a budget counts: total (default), per_model or separate, as of the plan entry point",
-    "figure": "draw --compute_optimal to this .svg, .png or .pdf file; compute_optimal.svg by default, none with --json",
+    "figure": cli.Path("draw --compute_optimal to this .svg, .png or .pdf file; compute_optimal.svg by default, none with --json"),
 }
 _FIGURE = "compute_optimal.svg"
 SWITCHES = {"compute_optimal": "for each of --budget_flops, the best N, tokens and split", "json": "print JSON"}
