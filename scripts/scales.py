@@ -2,8 +2,8 @@
 
     python scripts/scales.py [--experts=8] [--lower] > docs/scales.md
 
-For every scale and machine: the seed, and its experts trained side by side, as the configs have them, with batches in as few
-parts as fit. With --lower the training programs are also lowered ahead of time on abstract meshes of the machine's kind.
+For every scale and machine: the seed, and its experts, as the configs have them, in the layouts, parts and waves that fit.
+With --lower the training programs are also lowered ahead of time on abstract meshes of the machine's kind.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from jaxsplit.errors import InputError
 from jaxsplit.model.config import Architecture
 from jaxsplit.split.experiment import Experiment
 from jaxsplit.train import SETTINGS
-from jaxsplit.training import memory, stack
+from jaxsplit.training import capacity, memory, stack
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout, Machine, filled
+from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -38,14 +38,15 @@ HEAD = """# Scales and machines
 
 What training at the scales of `configs/scales` takes of each device of the machines in `configs/machines`: GiB of parameters,
 moments, gradients, activations and logits, by the estimate of `jaxsplit/training/memory.py` (within 15 % of XLA's own count on a
-CPU; not compared with a TPU or GPU yet). At most 85 % of a device are filled. A mesh is expert x data x tensor; parts are what
-`Training.accumulation = 0` cuts each run's batch into. The seed is one run, experts are {experts} trained side by side, each with
-its own float32 weights and moments. Attention is splash on TPUs and cuDNN's on GPUs. Every row that fits was lowered ahead of time
-for its platform on an abstract mesh, those for GPUs with dense attention: JAX asks the machine that lowers for cuDNN. None was run.
-Written by `python scripts/scales.py --lower > docs/scales.md`.
+CPU; not compared with a TPU or GPU yet). At most 85 % of a device are filled. The seed is one run, experts are {experts}, each
+with its own float32 weights and moments. Experts that do not fit at once are trained in waves, one after another, all by one
+program. Where the layout of the machine's config does not fit, mesh (expert x data x tensor) and waves are those that cost the
+least time of all that do, by the estimate of `jaxsplit/training/capacity.py`. Parts are what `Training.accumulation = 0` cuts each
+run's batch into. Attention is splash on TPUs and cuDNN's on GPUs. Every row that fits was lowered ahead of time for its platform
+on an abstract mesh, those for GPUs with dense attention: JAX asks the machine that lowers for cuDNN. None was run. Written by
+`python scripts/scales.py --lower > docs/scales.md`.
 
-Where experts are too much: fewer at once (`Layout.expert`, with the rest of the devices on each one's batch and weights), or
-`Optimizer.moments = 'bfloat16'`, or a larger machine.
+Where it is too much, not even one run fits: `Optimizer.moments = 'bfloat16'`, `Architecture.remat = 'full'`, or a larger machine.
 """
 
 
@@ -56,33 +57,42 @@ def main() -> None:
   parser.add_argument("--lower", action="store_true")
   flags = parser.parse_args()
   print(HEAD.format(experts=flags.experts))
-  print("| scale | machine | seed: mesh, parts, GiB a device | experts: mesh, parts, GiB a device |\n| --- | --- | --- | --- |")
+  print("| scale | machine | seed: mesh, parts, GiB a device | waves | experts: mesh, parts, GiB a device |\n|" + " --- |" * 5)
   for scale in sorted(path.stem for path in (CONFIGS / "scales").glob("*m.gin")) + sorted(
       path.stem for path in (CONFIGS / "scales").glob("*b.gin")):
     for machine in MACHINES:
-      columns = [told(spec, flags.lower) for spec in specs(scale, machine, flags.experts)]
+      seed, experts = (trained(one) for one in wanted(scale, machine, flags.experts))
+      waves = f"{experts[0]} of {experts[1].runs}" if experts[0] else ""
+      columns = [told(*seed, flags.lower), waves, told(*experts, flags.lower)]
       print(f"| {scale.upper().replace('_', '.')} | {machine.replace('_', '-')} | {' | '.join(columns)} |", flush=True)
 
 
-def specs(scale: str, machine: str, experts: int) -> Iterator[StackSpec]:
-  """The stacks of the seed and of its experts."""
+def wanted(scale: str, machine: str, experts: int) -> Iterator[StackSpec]:
+  """The stacks of the seed and of its experts, as the configs have them."""
   files = [CONFIGS / "scales" / f"{scale}.gin", CONFIGS / "machines" / f"{machine}.gin"]
   given = cli.parse("train", "", SETTINGS, [f"--gin_file={file}" for file in files])
-  training, layout, there = given[Training], given[Layout], MACHINES[machine]
+  training, there = given[Training], MACHINES[machine]
   model = given[Architecture].at(*given[Experiment].target, given[Tokenization].vocab_size, training.sequence_length)
   model = dataclasses.replace(model, attention={"tpu": "splash", "cuda": "cudnn"}[there.platform])  # As "auto" is there.
-  for runs in (1, filled(layout, experts, there)):
-    yield memory.in_parts(StackSpec(model, given[Optimizer], layout, runs, training.runs_per_map, training.batch_sequences, 0,
-                                    elsewhere=there))
+  for runs in (1, experts):
+    yield StackSpec(model, given[Optimizer], given[Layout], runs, training.runs_per_map, training.batch_sequences, 0,
+                    elsewhere=there)
 
 
-def told(spec: StackSpec, lower: bool) -> str:
-  """One stack in a few words."""
-  mesh = " x ".join(str(size) for size in spec.mesh.shape.values())
-  text = f"{mesh}, {spec.accumulation}, {memory.estimate(spec).total / GiB:.1f}"
+def trained(wanted: StackSpec) -> tuple[int, StackSpec]:
+  """In how many waves a stack is trained, and a wave's. No waves and the whole stack where not even one run fits."""
   try:
-    memory.check(spec)
+    count = capacity.waves(wanted, any_parts=True)
   except InputError:
+    given = capacity.as_given(wanted)
+    return 0, dataclasses.replace(given, accumulation=given.batch // given.mesh.shape["data"])
+  return count, capacity.fitted(capacity.wave(wanted, -(-wanted.runs // count)) if count > 1 else wanted, any_parts=True)
+
+
+def told(count: int, spec: StackSpec, lower: bool) -> str:
+  """A stack, or a wave of it, in a few words."""
+  text = f"{' x '.join(map(str, spec.mesh.shape.values()))}, {spec.accumulation}, {memory.estimate(spec).total / GiB:.1f}"
+  if not count:
     return f"{text}: too much"
   if lower:
     here = "dense" if spec.model.attention == "cudnn" else spec.model.attention  # JAX asks the machine that lowers for cuDNN.

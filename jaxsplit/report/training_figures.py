@@ -40,20 +40,27 @@ class Curve:
 
 
 def read_curves(metrics: Iterable[dict[str, Any]], ledger: dict[str, Any], batch_tokens: int) -> list[Curve]:
-  """The loss curves of the legs that the ledger knows, which are the finished ones; probes have their own figure."""
+  """The loss curves of the legs that the ledger knows, which are the finished ones; probes have their own figure.
+
+  Waves of one leg are one curve.
+  """
   known = {entry["leg"]: entry for entry in ledger["entries"] if entry["stage"] not in ("probe", "retry")}
   losses: dict[str, list[np.ndarray]] = {}
   for line in metrics:
     if line["leg"] in known:
       losses.setdefault(line["leg"], []).append(np.array(line["loss"], float))
+  waves: dict[tuple[str, str, str], list[str]] = {}
+  for leg in losses:
+    waves.setdefault(tuple(known[leg][name] for name in ("size", "phase", "whole")), []).append(leg)
   stretches: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = {}
-  for leg, blocks in losses.items():
-    size, phase, begins = known[leg]["size"], known[leg]["phase"], np.array(known[leg]["begins"])
-    loss_SxR = np.ma.masked_invalid(np.concatenate(blocks))
+  for (size, phase, whole), legs in waves.items():
+    begins = np.concatenate([known[leg]["begins"] for leg in legs])
+    of_waves = [np.concatenate(losses[leg]) for leg in legs]
+    loss_SxR = np.ma.masked_invalid(np.concatenate([loss[:min(map(len, of_waves))] for loss in of_waves], axis=1))
     for begin in np.unique(begins):  # Runs that descend from one snapshot.
       loss_S = loss_SxR[:, begins == begin].mean(axis=1).filled(np.nan)
       # The trunk's legs follow one another: they are one curve.
-      key = (size, phase) if phase == "trunk" else (size, phase, leg, begin)
+      key = (size, phase) if phase == "trunk" else (size, phase, whole, begin)
       stretches.setdefault(key, []).append(((begin + 1 + np.arange(len(loss_S))) * batch_tokens, loss_S))
   curves = [Curve(size, phase, *map(np.concatenate, zip(*sorted(parts, key=lambda part: part[0][0]))))
             for (size, phase, *_), parts in stretches.items()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,10 +12,10 @@ from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Stream, mixture, windows
 from jaxsplit.files import content_hash
 from jaxsplit.split.tree import Leg, Run
-from jaxsplit.training import memory
+from jaxsplit.training import capacity, hosts
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer, Schedule
-from jaxsplit.training.sharding import Layout, filled
+from jaxsplit.training.sharding import Layout
 from jaxsplit.training.stack import StackSpec
 
 
@@ -41,24 +43,61 @@ class Rules:
 
 
 class Course:
-  """The rules, applied to legs and one store. Nothing here has state."""
+  """The rules, applied to legs and one store, and how the legs' stacks are laid out on the devices."""
 
   def __init__(self, store: Store, rules: Rules):
     self.store, self.rules = store, rules
+    any_parts = not rules.training.accumulation
+    self._fitted = functools.cache(lambda wanted: capacity.fitted(wanted, any_parts))
+    self._waves = functools.cache(lambda wanted: capacity.waves(wanted, any_parts))
+    self._specs: dict[StackSpec, StackSpec] = {}  # As the settings have a stack -> as it is trained.
+
+  def settle(self, legs: Iterable[Leg]) -> None:
+    """Decides how these legs' stacks are laid out, in how many parts of a batch and with how many idle rows.
+
+    It depends on the devices' memory, of which each process sees its own: the lead decides for all, which call this at the same
+    point of the program.
+    """
+    new = [wanted for wanted in dict.fromkeys(map(self._wanted, legs)) if wanted not in self._specs]
+    decided = hosts.share(lambda: [_decisions(self._fitted(wanted) or capacity.as_given(wanted)) for wanted in new])
+    self._specs |= {wanted: dataclasses.replace(wanted, runs=runs, accumulation=parts, layout=Layout(**layout))
+                    for wanted, (runs, parts, layout) in zip(new, decided)}
 
   def rows(self, leg: Leg) -> tuple[Run, ...]:
-    """The leg's runs, filled up with idle copies of the first to as many rows as its devices share evenly."""
-    return leg.runs + leg.runs[:1] * (filled(self.rules.layout, len(leg.runs)) - len(leg.runs))
+    """The runs of a settled leg, filled up with idle copies of the first to as many rows as its stack has."""
+    return leg.runs + leg.runs[:1] * (self.spec(leg).runs - len(leg.runs))
 
   def spec(self, leg: Leg) -> StackSpec:
-    """What the leg's programs are compiled for."""
+    """What a settled leg's programs are compiled for."""
+    return self._specs[self._wanted(leg)]
+
+  def fits(self, leg: Leg) -> bool:
+    """Whether the leg's stack fits into the devices, as this process sees them.
+
+    Raises:
+      InputError: the settings' layout is none for a leg that is no wave.
+    """
+    if not leg.wave:
+      capacity.as_given(self._wanted(leg)).mesh  # Raises.
+    return self._fitted(self._wanted(leg)) is not None
+
+  def waves(self, leg: Leg) -> int:
+    """In how many waves the leg is best trained, as this process sees the devices.
+
+    Raises:
+      InputError: not even one of its runs fits.
+    """
+    return self._waves(self._wanted(leg))
+
+  def _wanted(self, leg: Leg) -> StackSpec:
+    """The leg's stack as the settings have it, without idle rows."""
     training = self.rules.training
     mask = self.store.loss_mask(training.sequence_length)
-    spec = StackSpec(
-        model=leg.model, optimizer=self.rules.optimizer, layout=self.rules.layout, runs=len(self.rows(leg)),
+    whole = StackSpec(
+        model=leg.model, optimizer=self.rules.optimizer, layout=self.rules.layout, runs=len(leg.runs),
         runs_per_map=training.runs_per_map, batch=training.batch_sequences, end_of_document=self.store.end_of_document,
         loss_mask=None if mask.all() else tuple(bool(m) for m in mask), accumulation=training.accumulation or 1)
-    return spec if training.accumulation else memory.in_parts(spec)
+    return capacity.wave(whole, leg.wave.runs) if leg.wave else whole
 
   def keeps_moments(self, leg: Leg) -> bool:
     """Whether the leg begins with its parents' moments."""
@@ -92,3 +131,8 @@ class Course:
 
   def _seed(self, *purpose) -> int:
     return int(content_hash(str(self.rules.seed), *map(str, purpose)), 16) % (1 << 31)
+
+
+def _decisions(spec: StackSpec) -> list:
+  """What is decided for a stack by its devices' memory, as JSON."""
+  return [spec.runs, spec.accumulation, dataclasses.asdict(spec.layout)]

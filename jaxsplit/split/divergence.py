@@ -79,7 +79,7 @@ def first_divergence(losses_SxR: np.ndarray, spike: float, guessing: float) -> d
 def again(leg: Leg, rows: Sequence[int], attempt: int) -> Leg:
   """The leg that trains these runs of `leg` once more."""
   runs: tuple[Run, ...] = tuple(leg.runs[r] for r in rows)
-  return dataclasses.replace(leg, name=f"{leg.name}~{attempt}", runs=runs, keep=False)
+  return dataclasses.replace(leg, name=f"{leg.name}~{attempt}", runs=runs, keep=False, wave=None)
 
 
 class Divergences:

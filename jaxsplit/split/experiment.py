@@ -321,8 +321,8 @@ class _Story:
     return sorted(compared | ({planned} if planned else set()))
 
   def _run(self, stage: str, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
-    self._runner.run(legs, table, later)
-    hosts.share(lambda: self._account(stage, legs))
+    trained = self._runner.run(legs, table, later)
+    hosts.share(lambda: self._account(stage, trained))
 
   def _account(self, stage: str, legs: Sequence[Leg]) -> None:
     for part, trained in ((stage, legs), ("retry", self._runner.repairs(legs))):

@@ -15,6 +15,7 @@ class Entry:
   Attributes:
     stage: probe, grid or proof; retry for stretches trained again because a run had diverged.
     leg: its name, by which metrics and telemetry know it.
+    whole: the name of the leg that it is a wave of; its own where it is none.
     size, phase, params: of the leg's model, and what kind of leg it is.
     runs, steps: of its stack.
     begins: of each run, the steps of its life before the leg.
@@ -23,6 +24,7 @@ class Entry:
 
   stage: str
   leg: str
+  whole: str
   size: str
   phase: str
   params: int
@@ -38,7 +40,8 @@ def entries(stage: str, legs: Sequence[Leg], batch_tokens: int) -> list[Entry]:
   out = []
   for leg in legs:
     tokens = len(leg.runs) * leg.steps * batch_tokens
-    out.append(Entry(stage, leg.name, leg.size, leg.phase, leg.model.params, len(leg.runs), leg.steps,
+    whole = leg.wave.leg if leg.wave else leg.name
+    out.append(Entry(stage, leg.name, whole, leg.size, leg.phase, leg.model.params, len(leg.runs), leg.steps,
                      tuple(run.born for run in leg.runs), tokens, tokens * leg.model.flops_per_token))
   return out
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Batches, bytes_per_token, validation
 from jaxsplit.evaluation.perplexity import held_out
-from jaxsplit.split import divergence, guards
+from jaxsplit.split import divergence, guards, waves
 from jaxsplit.split.cells import Cell, CellTable
 from jaxsplit.split.course import Course, Rules
 from jaxsplit.split.divergence import Divergence, Divergences
@@ -21,7 +21,7 @@ from jaxsplit.split.progress import Progress
 from jaxsplit.split.snapshots import Snapshots, Start
 from jaxsplit.split.tree import Leg, Run
 from jaxsplit.split.workdir import Workdir
-from jaxsplit.training import fingerprint, hosts, memory, stack
+from jaxsplit.training import fingerprint, hosts, stack
 from jaxsplit.training.ahead import Ahead
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import train
@@ -44,6 +44,7 @@ class Runner:
     self._made_with = workdir.record_provenance(facts)
     identity = Identity(store.manifest_hash, store.tokenizer.fingerprint, workdir.config_hash, rules.training.batch_tokens, facts)
     self._snapshots = Snapshots(workdir.checkpoints, workdir.metrics, self._course, identity, progress.say)
+    self._told: set[str] = set()
     self._divergences = Divergences(workdir.path / "divergence.json")
     self._windows = {
         domain: validation(store, domain, rules.training.sequence_length, rules.validation_tokens) for domain in store.domains}
@@ -56,24 +57,31 @@ class Runner:
     if raised is None:
       self._trace.close()
 
-  def run(self, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
-    """Trains what `table` and the snapshots lack of `legs`, parents before children.
+  def run(self, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> list[Leg]:
+    """Trains what `table` and the snapshots lack of `legs`, parents before children, in waves where they do not fit at once.
 
     `later` are legs like those that will come in other calls: where anything is trained now, they too have to fit into memory,
     and their programs are compiled meanwhile.
 
+    Returns:
+      The legs, in the waves that they are trained in.
+
     Raises:
-      InputError: a leg's stack does not fit into its devices' memory; nothing has been trained.
+      InputError: not even one run of a leg fits into its devices' memory; nothing has been trained.
     """
+    planned, there = legs, hosts.share(lambda: waves.begun(legs, self._workdir.metrics.trained()))
+    legs = self._in_waves(legs, there, lambda legs: self.missing(legs, table))
     missing = set(hosts.share(lambda: sorted(self.missing(legs, table))))
+    if missing:
+      later = self._in_waves(later, {}, lambda legs: {leg.name for leg in legs})
+      self._course.settle([*legs, *later])
     self._legs = {leg.name: leg for leg in legs}
     keys = {leg.name: self._keys(leg) for leg in legs}
     to_train = [leg for leg in legs if leg.name in missing]
     self._progress.plan(to_train, later, sum(map(len, keys.values())),
                         sum(key in table for leg in keys for key in keys[leg] if leg not in missing))
     if missing:
-      for spec in dict.fromkeys(self._course.spec(leg) for leg in (*to_train, *later)):
-        memory.check(spec)
+      self._tell(planned, to_train)
       self._compile([*to_train, *later])
     for leg in legs:
       if leg.name in missing:
@@ -87,7 +95,9 @@ class Runner:
           for attempt in range(1, self._rules.training.retries + 1):
             self._workdir.checkpoints.discard(divergence.again(leg, (), attempt).name)
           self._snapshots.tidy(leg, self._legs, missing)
+          self._drop_other_waves(leg, there, missing)
         self._progress.finish(len(cells))
+    return legs
 
   def missing(self, legs: Sequence[Leg], table: CellTable) -> set[str]:
     """Names of the legs that must be trained: for a cell, for a result to keep, or for a leg that starts from them."""
@@ -106,6 +116,28 @@ class Runner:
     found = [d for d in self._divergences if d.attempt < self._rules.training.retries]
     return [divergence.again(leg, rows, attempt + 1) for leg in legs for attempt in range(self._rules.training.retries)
             if (rows := [d.run for d in found if (d.leg, d.attempt) == (leg.name, attempt)])]
+
+  def _in_waves(self, legs: Sequence[Leg], there: Mapping[str, Sequence[int]],
+                missing: Callable[[Sequence[Leg]], set[str]]) -> list[Leg]:
+    """The legs in waves, as the lead's devices have room for them."""
+    return waves.in_waves(legs, hosts.share(lambda: waves.choose(legs, there, missing, self._course.fits, self._course.waves)))
+
+  def _tell(self, planned: Sequence[Leg], to_train: Sequence[Leg]) -> None:
+    """Says which stacks are not trained as the settings have them, each once."""
+    runs = {leg.name: len(leg.runs) for leg in planned}
+    for leg in to_train:
+      text = waves.told(leg, runs[waves.whole(leg)[0]], self._rules.layout, self._course.spec(leg).layout)
+      if text and text not in self._told:
+        self._told.add(text)
+        self._progress.say(f"  {text}")
+
+  def _drop_other_waves(self, leg: Leg, there: Mapping[str, Sequence[int]], missing: set[str]) -> None:
+    """Once all waves of a leg are there, removes the snapshots that it has of other waves, on devices with other memory."""
+    name, count = waves.whole(leg)
+    if missing.isdisjoint(waves.names(name, count)):
+      for other in set(there.get(name, ())) - {count}:
+        for wave in waves.names(name, other):
+          self._workdir.checkpoints.discard(wave)
 
   def _compile(self, legs: Sequence[Leg]) -> None:
     parents = {name for leg in legs for name in leg.parents}
@@ -152,6 +184,7 @@ class Runner:
         for r in rows:
           health[r] = dataclasses.replace(health[r], retries=health[r].retries + 1)
         repair = divergence.again(leg, rows, attempt + 1)
+        self._course.settle([repair])
         repaired = self._stretch(repair, self._start(repair, attempt + 1), attempt + 1)
         spec = self._course.spec(leg)
         state = stack.fork(spec, [state, repaired], [spec.runs + rows.index(i) if i in rows else i for i in range(spec.runs)])

@@ -57,6 +57,21 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class Wave:
+  """A part of a leg whose stack is trained in waves (`split.waves`).
+
+  Attributes:
+    leg: the whole leg's name.
+    count: how many waves it has.
+    runs: how many runs a wave's stack has room for; the last may have fewer.
+  """
+
+  leg: str
+  count: int
+  runs: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Leg:
   """A stretch of training of one stack.
 
@@ -68,6 +83,7 @@ class Leg:
     steps: how many.
     forks: whether the parents' runs become experts here (moments may be reset).
     keep: the final state is a result, wanted even if no leg starts from it.
+    wave: which part of a larger leg it is, if it is one.
   """
 
   name: str
@@ -79,6 +95,7 @@ class Leg:
   steps: int
   forks: bool = False
   keep: bool = False
+  wave: Wave | None = None
 
 
 @dataclasses.dataclass(frozen=True)

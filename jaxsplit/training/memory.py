@@ -1,26 +1,26 @@
-"""What a stack's training needs of each device's memory, estimated from shapes alone, and a refusal where that is too much.
+"""What a stack's training needs of each device's memory, estimated from shapes alone, and what there is of it.
 
-An estimate costs no compilation, so that settings which cannot fit are told before anything is computed, with the nearest ones
-that can. It counts what XLA keeps: the state, one set of gradients for every run trained together, weights in the compute dtype,
-what the forward pass leaves for the backward pass, and what is at hand of one layer or of the loss. Against XLA's own count on a
-CPU it comes to 0.85 to 1.25 in float32 (tests/training/test_memory.py).
+An estimate costs no compilation, so that what cannot fit is known before anything is computed. It counts what XLA keeps: the
+state, one set of gradients for every run trained together, weights in the compute dtype, what the forward pass leaves for the
+backward pass, and what is at hand of one layer or of the loss. Against XLA's own count on a CPU it comes to 0.85 to 1.25 in
+float32 (tests/training/test_memory.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 import os
 import pathlib
-from collections.abc import Iterator
 
 import jax
 
-from jaxsplit.errors import InputError
 from jaxsplit.model import attention, cudnn, transformer
+from jaxsplit.model.config import ModelConfig
 from jaxsplit.model.loss import logits_at_once
+from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 FILLED = 0.85  # Of a device's memory at most: an estimate may be short of the truth, and XLA fragments some.
@@ -52,7 +52,7 @@ class Estimate:
     return sum(dataclasses.astuple(self))
 
   def __str__(self) -> str:
-    return ", ".join(f"{name} {_text(size)}" for name, size in dataclasses.asdict(self).items() if size)
+    return ", ".join(f"{name} {text(size)}" for name, size in dataclasses.asdict(self).items() if size)
 
 
 def estimate(spec: StackSpec) -> Estimate:
@@ -60,9 +60,9 @@ def estimate(spec: StackSpec) -> Estimate:
   c, shape = spec.model, spec.mesh.shape
   here = spec.runs // shape["expert"]
   together = min(spec.runs_per_map or here, here)
-  state = {part: sum(map(_shard_bytes, jax.tree.leaves(spec.abstract[part]))) for part in ("params", "moments")}
+  each, moments = _state_bytes(
+      dataclasses.replace(c, remat="none"), spec.optimizer, shape["data"], shape["tensor"], spec.layout.fsdp)
   width = transformer.compute_dtype(c).itemsize
-  each = state["params"] // here  # One run's float32 parameters on this device.
   tokens = spec.microbatch // shape["data"] * c.sequence_length
   layer, kept = _layer_bytes(spec, width)
   if c.remat != "none":
@@ -74,39 +74,16 @@ def estimate(spec: StackSpec) -> Estimate:
     gathered += c.vocab_size * c.width * width
   vocab = c.vocab_size // (shape["tensor"] if c.vocab_size % shape["tensor"] == 0 else 1)
   return Estimate(
-      params=state["params"], moments=state["moments"],
+      params=here * each, moments=here * moments,
       gradients=together * each * (1 if spec.accumulation == 1 else 2),
       weights=together * (gathered + (each * width // 4 if width < 4 else 0)),
       activations=int(together * tokens * (c.depth * kept + 4 * c.width * width)),
       working=int(together * max(tokens * layer, logits_at_once(tokens, vocab) * (4 + 4 + width))))
 
 
-def check(spec: StackSpec) -> None:
-  """Makes sure that the stack fits.
-
-  Raises:
-    InputError: it does not; the line names the nearest settings that do, those that cost the least time first.
-  """
-  limit, what = _limit(spec)
-  need = estimate(spec)
-  if need.total <= limit:
-    return
-  for settings, other in _cheaper(spec):
-    if estimate(other).total <= limit:
-      advice = f"use {settings}, which needs {_text(estimate(other).total)}"
-      break
-  else:
-    advice = "use a smaller model or shorter sequences, or Layout.tensor and more devices"
-  raise InputError(f"training {spec.runs} runs of {spec.model.params_total:,} parameters needs about {_text(need.total)} of each "
-                   f"{what} ({need}), of which {_text(limit)} are there; {advice}")
-
-
-@functools.cache
-def in_parts(spec: StackSpec) -> StackSpec:
-  """The stack with its batches in as few parts as fit; in as many as there can be where none do."""
-  limit, _ = _limit(spec)
-  specs = [dataclasses.replace(spec, accumulation=parts) for parts in _parts(spec)]
-  return next((one for one in specs if estimate(one).total <= limit), specs[-1])
+def fits(spec: StackSpec) -> bool:
+  """Whether training this stack fits into the devices of its mesh."""
+  return estimate(spec).total <= limit(spec)[0]
 
 
 def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
@@ -123,32 +100,7 @@ def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
   return layer, kept
 
 
-def _parts(spec: StackSpec) -> list[int]:
-  """In how many parts its batches can be taken: no fewer than now, and every device has its share of each."""
-  return [spec.accumulation * factor for factor in range(1, spec.microbatch + 1)
-          if spec.microbatch % (factor * spec.mesh.shape["data"]) == 0]
-
-
-def _cheaper(spec: StackSpec) -> Iterator[tuple[str, StackSpec]]:
-  """Specs that take less memory, each with the settings that make it, from little lost speed to much."""
-  layout, optimizer = spec.layout, spec.optimizer
-  maps = [spec.runs_per_map] + ([1] if (spec.runs_per_map or spec.runs) > 1 else [])
-  remats = {"none": ("none", "dots", "full"), "dots": ("dots", "full"), "full": ("full",)}[spec.model.remat]
-  layouts = [layout] + ([dataclasses.replace(layout, fsdp=True)] if spec.mesh.shape["data"] > 1 and not layout.fsdp else [])
-  moments = [optimizer] + ([dataclasses.replace(optimizer, moments="bfloat16")]
-                           if optimizer.moments == "float32" and optimizer.b2 <= 0.99 else [])
-  for kept, sharded, part, remat, together in itertools.product(moments, layouts, _parts(spec), remats, maps):
-    other = dataclasses.replace(spec, model=dataclasses.replace(spec.model, remat=remat), layout=sharded, optimizer=kept,
-                                runs_per_map=together, accumulation=part)
-    new = {"Training.runs_per_map": (spec.runs_per_map, together), "Architecture.remat": (spec.model.remat, remat),
-           "Training.accumulation": (spec.accumulation, part), "Layout.fsdp": (layout.fsdp, sharded.fsdp),
-           "Optimizer.moments": (optimizer.moments, kept.moments)}
-    changed = [f"{name} = {now!r}" for name, (before, now) in new.items() if before != now]
-    if changed:
-      yield ", ".join(changed), other
-
-
-def _limit(spec: StackSpec) -> tuple[float, str]:
+def limit(spec: StackSpec) -> tuple[float, str]:
   """Bytes that a device of the spec's mesh may fill, and what it is. On a CPU all devices share the machine's memory."""
   if spec.elsewhere:
     return FILLED * spec.elsewhere.memory, "device's memory there"
@@ -170,9 +122,14 @@ def _machine_bytes() -> int:
     return there
 
 
-def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
-  return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+@functools.cache
+def _state_bytes(model: ModelConfig, optimizer: Optimizer, data: int, tensor: int, fsdp: bool) -> tuple[int, int]:
+  """Bytes of one run's float32 parameters, and of its moments, on each of the devices that share it."""
+  shared = StackSpec(model, optimizer, Layout(1, data, tensor, fsdp), 1, 1, data, 0, elsewhere=Machine("tpu", data * tensor, 0))
+  of_shard = lambda leaf: math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+  return tuple(sum(map(of_shard, jax.tree.leaves(shared.abstract[part]))) for part in ("params", "moments"))
 
 
-def _text(size: float) -> str:
+def text(size: float) -> str:
+  """Bytes as one reads them."""
   return f"{size / 2**30:.1f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"

@@ -44,6 +44,10 @@ class Metrics:
     """Drops the leg's steps from `step` on: they are about to be trained again."""
     hosts.share(lambda: self._rewind(leg, step))
 
+  def trained(self) -> dict[str, int]:
+    """Of each leg, how many steps are in the file without a gap, from its first. For the lead."""
+    return {leg: self._recorded(leg) for leg in self._known()}
+
   def _recorded(self, leg: str) -> int:
     blocks, step = self._known().get(leg, {}), 0
     while step in blocks:

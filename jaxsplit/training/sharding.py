@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from jaxsplit.training import hosts
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """How devices are divided.
+  """How devices are divided, where stacks fit so; `capacity` divides them otherwise for those that do not.
 
   Attributes:
     expert: device groups that hold different runs; 0 takes as many as a stack can keep busy (see `filled`).
@@ -100,6 +101,18 @@ def filled(layout: Layout, runs: int, elsewhere: Machine | None = None) -> int:
     if 4 * (rows - runs) <= rows:
       return rows
   return runs
+
+
+def divisions(layout: Layout, elsewhere: Machine | None = None) -> Iterator[Layout]:
+  """Every way to divide the layout's devices: itself with other `expert`, `data` and `tensor`, and with `fsdp` where that is
+  another thing. Devices may be left idle where one process has them all."""
+  count = _count(layout, elsewhere)
+  for expert in _divisors(count):
+    for data in _divisors(count // expert):
+      for tensor in _divisors(count // expert // data):
+        if hosts.count() == 1 or expert * data * tensor == count:
+          for fsdp in {layout.fsdp, layout.fsdp or data > 1}:
+            yield dataclasses.replace(layout, expert=expert, data=data, tensor=tensor, fsdp=fsdp)
 
 
 def make_mesh(layout: Layout, rows: int, batch: int, elsewhere: Machine | None = None) -> Mesh | AbstractMesh:

@@ -81,7 +81,7 @@ def finished(tmp_path_factory) -> pathlib.Path:
   begins = dict(zip(legs, ([0] * 3, [0], [250], [200], [250] * 3 + [500] * 3, [322] * 3 + [572] * 3)))
   entry = lambda leg: {"stage": "probe" if "probe" in leg else "grid", "leg": leg, "size": "d16-l2",
                        "phase": "branch" if "branch" in leg else "cooldown" if "cooldown" in leg else leg.split("/")[1],
-                       "params": 10_000, "runs": legs[leg][1], "steps": legs[leg][0], "begins": begins[leg], "tokens": 1, "flops": 1.0}
+                       "whole": leg, "params": 10_000, "runs": legs[leg][1], "steps": legs[leg][0], "begins": begins[leg], "tokens": 1, "flops": 1.0}
   total = lambda stage, phase, tokens, flops: {"stage": stage, "phase": phase, "tokens": tokens, "flops": flops}
   write_json(path / "ledger.json", {"entries": [entry(leg) for leg in legs], "totals": [
       total("probe", "probe", 600_000, 2e10), total("grid", "trunk", 900_000, 3e10), total("proof", "branch", 400_000, 4e10),

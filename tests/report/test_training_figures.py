@@ -34,6 +34,29 @@ def test_a_curve_is_the_mean_of_its_own_fork(finished):
   assert first.loss.mean() == pytest.approx(2.5 + 0.1, abs=1e-3)
 
 
+def test_the_waves_of_a_leg_are_one_curve(finished, workdir):
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  cut = lambda line, name, runs: {**line, "leg": f"{line['leg']}{name}", "loss": [row[runs] for row in line["loss"]]}
+  halves = (".wave-1-of-2", slice(0, 4)), (".wave-2-of-2", slice(4, 6))  # Of both forks' runs, and of the second's alone.
+  wide = lambda leg: "experts" in leg
+  lines = [part for line in lines for part in ([cut(line, *half) for half in halves] if wide(line["leg"]) else [line])]
+  for line in lines:
+    line.pop("check")
+  (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+  def split(ledger):
+    ledger["entries"] = [part for entry in ledger["entries"] for part in ([
+        {**entry, "leg": entry["leg"] + name, "begins": entry["begins"][runs]} for name, runs in halves]
+        if wide(entry["leg"]) and entry["stage"] != "retry" else [entry])]
+
+  rewrite(workdir / "ledger.json", split)
+  assert len(_curves(workdir)) == len(_curves(finished))
+  for one, other in zip(_curves(workdir), _curves(finished)):
+    assert (one.size, one.phase) == (other.size, other.phase)
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-12)
+
+
 def test_a_leg_that_is_not_finished_has_no_curve(workdir):
   rewrite(workdir / "ledger.json", lambda ledger: ledger["entries"].pop())
   assert {curve.phase for curve in _curves(workdir)} == {"trunk", "full", "branch"}

@@ -46,44 +46,6 @@ def test_moments_in_bfloat16_take_half():
   assert half.moments == pytest.approx(full.moments / 2, abs=16)
 
 
-def test_what_fits_is_let_be():
-  memory.check(spec())
-
-
-def test_what_cannot_fit_is_refused_with_what_can():
-  batch = 1 << 10
-  while True:  # The first batch that this machine cannot hold.
-    try:
-      memory.check(spec(batch=batch))
-      batch *= 2
-    except InputError as error:
-      refusal = str(error)
-      break
-  advised = dict(re.findall(r"(Architecture.remat|Training.accumulation) = '?(\w+)", refusal))
-  assert advised
-  memory.check(dataclasses.replace(spec(batch=batch, remat=advised.get("Architecture.remat", "none")),
-                                   accumulation=int(advised.get("Training.accumulation", 1))))
-  # Nothing quicker fits: remat costs less time than parts do.
-  if "Training.accumulation" in advised:
-    with pytest.raises(InputError):
-      memory.check(spec(batch=batch, remat="full"))
-
-
-def test_a_batch_is_taken_in_as_few_parts_as_fit():
-  needs = lambda parts: memory.estimate(dataclasses.replace(spec(), accumulation=parts)).total
-  there = lambda size: dataclasses.replace(spec(), elsewhere=Machine("tpu", 1, int(size / memory.FILLED)))
-  assert [memory.in_parts(there(needs(parts) + 1000)).accumulation for parts in (1, 2, 4)] == [1, 2, 4]
-  assert memory.in_parts(there(1)).accumulation == 8
-  with pytest.raises(InputError, match="device's memory there"):
-    memory.check(there(1))
-
-
-def test_a_model_too_large_for_any_setting_is_refused():
-  huge = dataclasses.replace(spec(), model=Architecture(head_dim=128).at(1 << 16, 96, 1024, 128))
-  with pytest.raises(InputError, match="use a smaller model"):
-    memory.check(huge)
-
-
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_programs_are_lowered_for_machines_that_are_not_here(platform):
   there = dataclasses.replace(
