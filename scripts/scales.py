@@ -38,11 +38,11 @@ HEAD = """# Scales and machines
 
 What training at the scales of `configs/scales` takes of each device of the machines in `configs/machines`: GiB of parameters,
 moments, gradients, activations and logits, by the estimate of `jaxsplit/training/memory.py` (within 15 % of XLA's own count on a
-CPU; not compared with a TPU or GPU yet). At most 85 % of a device are filled. The seed is one run, experts are {experts}, each
-with its own float32 weights and moments. Experts that do not fit at once are trained in waves, one after another, all by one
+CPU; not compared with a TPU or GPU yet). At most 85 % of a device are filled. The seed is one run, experts are {experts},
+each with its own float32 weights and moments. Experts that do not fit at once are trained in waves, one after another, all by one
 program. Where the layout of the machine's config does not fit, mesh (expert x data x tensor) and waves are those that cost the
-least time of all that do, by the estimate of `jaxsplit/training/capacity.py`. Parts are what `Training.accumulation = 0` cuts each
-run's batch into. Attention is splash on TPUs and cuDNN's on GPUs. Every row that fits was lowered ahead of time for its platform
+least time of all that do, by the estimate of `jaxsplit/training/capacity.py`. Parts are what `Training.accumulation = 0` cuts
+each run's batch into. Attention is splash on TPUs and cuDNN's on GPUs. Every row that fits was lowered ahead of time for its platform
 on an abstract mesh, those for GPUs with dense attention: JAX asks the machine that lowers for cuDNN. None was run. Written by
 `python scripts/scales.py --lower > docs/scales.md`.
 

@@ -146,5 +146,5 @@ def _refusal(wanted: StackSpec, any_parts: bool) -> InputError:
     settings = ", ".join(f"{name} = {now!r}" for name, (before, now) in new.items() if before != now)
     advice = f"use {settings}, which needs {memory.text(memory.estimate(other).total)}"
   need, (there, what) = memory.estimate(least), memory.limit(least)
-  return InputError(f"training a single run of {one.model.params_total:,} parameters needs about {memory.text(need.total)} of each "
-                    f"{what} at least ({need}), of which {memory.text(there)} are there; {advice}")
+  return InputError(f"training a single run of {one.model.params_total:,} parameters needs about {memory.text(need.total)} "
+                    f"of each {what} at least ({need}), of which {memory.text(there)} are there; {advice}")

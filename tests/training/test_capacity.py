@@ -122,7 +122,8 @@ def test_a_batch_is_taken_in_as_few_parts_as_fit():
 
 
 @pytest.mark.parametrize("size, machine, runs", [
-    ("1.3b", V5E, 8), ("2.7b", V5E, 8), ("2.7b", V6E, 8), ("6.7b", V6E, 8), ("6.7b", H100, 8), ("2.7b", V5E, 5), ("1.3b", V5E, 11)])
+    ("1.3b", V5E, 8), ("2.7b", V5E, 8), ("2.7b", V6E, 8), ("6.7b", V6E, 8), ("6.7b", H100, 8), ("2.7b", V5E, 5),
+    ("1.3b", V5E, 11)])
 def test_what_does_not_fit_at_once_trains_in_waves(size, machine, runs):
   wanted = there(size, machine, runs)
   count = capacity.waves(wanted, any_parts=True)
