@@ -67,3 +67,25 @@ def test_what_is_missing_is_named(tmp_path):
   ended = subprocess.run([bare / "bin/python", SCRIPT, f"--out={tmp_path}"], capture_output=True, text=True)
   assert ended.returncode == 2 and "Traceback" not in ended.stderr
   assert "missing here: jax, flax, " in ended.stderr and "--wheels=DIR" in ended.stderr
+
+
+def test_cut_off_from_outside_it_keeps_what_there_is_and_ends_its_step(tmp_path):
+  process = subprocess.Popen(["bash", SCRIPT.with_suffix(".sh"), "--rehearse", f"--out={tmp_path}"], stdout=subprocess.DEVNULL,
+                             env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable})
+  log = tmp_path / "log.txt"
+  while process.poll() is None and not (log.exists() and "==== machine" in log.read_text()):
+    time.sleep(0.05)
+  step, = [int(path.parent.name) for path in pathlib.Path("/proc").glob("[0-9]*/stat") if parent(path) == process.pid]
+  process.terminate()
+  assert process.wait(30) == 143
+  assert not pathlib.Path(f"/proc/{step}").exists()
+  assert json.loads((tmp_path / "results.jsonl").read_text())["state"] == "cut off from outside"
+  assert "## machine: cut off from outside" in (tmp_path / "summary.md").read_text()
+
+
+def parent(stat):
+  """The parent of a process, by its /proc/ID/stat; 0 where it has ended."""
+  try:
+    return int(stat.read_text().rpartition(")")[2].split()[1])
+  except OSError:
+    return 0
