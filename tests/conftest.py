@@ -1,11 +1,13 @@
-"""For every test: two CPU devices, whatever the machine, and programs compiled in a hurry, since tests run each but briefly.
+"""For every test: two CPU devices, whatever the machine, and programs compiled in a hurry, since tests run each but briefly, unless
+XLA_FLAGS has a level.
 
 Nothing is kept in the user's cache of programs, nor read from there.
 """
 
 import os
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 # ruff: noqa: E402  (JAX reads the flags when it is imported)

@@ -195,7 +195,10 @@ def output_from(log: pathlib.Path, start: int) -> str:
 def variables(rehearse: bool) -> dict[str, str]:
   """The environment variables of a step."""
   paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-  return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **({"JAX_PLATFORMS": "cpu"} if rehearse else {})}
+  # XLA's own level of optimization, named, so that tests do not take a lower one to compile faster: kernels are to be as in training.
+  flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=3".strip()
+  return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
+          **({"JAX_PLATFORMS": "cpu"} if rehearse else {"XLA_FLAGS": flags})}
 
 
 def requirements() -> list[str]:
