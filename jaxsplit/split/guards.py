@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxsplit.data.store import Store
@@ -145,10 +146,14 @@ def check_schedule(leg: Leg, parents: Sequence[About], schedule: Schedule) -> No
   rewarms = leg.forks & np.array([run.rewarm == run.born > 0 for run in leg.runs])
   start = np.where(rewarms, born, before.warmup_start)
   end = np.where(rewarms, born + planned.warmup_end - planned.warmup_start, before.warmup_end)
-  expected = np.asarray(before._replace(warmup_start=start, warmup_end=end).rate(born))
-  for r, (rate, other) in enumerate(zip(np.asarray(planned.rate(born)), expected)):
+  expected = _rates(before._replace(warmup_start=start, warmup_end=end), born)
+  for r, (rate, other) in enumerate(zip(_rates(planned, born), expected)):
     if abs(rate - other) > 1e-6 * other:
       raise GuardError("schedule", leg.name, f"run {r} would begin at a learning rate of {rate:g}, not {other:g}")
+
+
+def _rates(schedule: Schedule, steps: np.ndarray) -> np.ndarray:
+  return jax.device_get(jax.jit(Schedule.rate)(*jax.device_put((schedule, steps))))
 
 
 def check_moments(leg: Leg, parents: Sequence[About], keep_moments: bool, prints: Mapping[str, Sequence[str]]) -> None:

@@ -22,7 +22,7 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec as P
 from jaxsplit.model import transformer
 from jaxsplit.model.config import ModelConfig
 from jaxsplit.model.loss import token_losses
-from jaxsplit.training import sharding
+from jaxsplit.training import placement, sharding
 from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
 from jaxsplit.training.sharding import Layout, Machine
 
@@ -78,7 +78,7 @@ class StackSpec:
 
 def initialize(spec: StackSpec, seeds: Sequence[int]) -> State:
   """A stack of fresh runs at step 0, one per seed, created where it will live."""
-  return _compiled_initialize(spec)(jnp.asarray(seeds, jnp.uint32))
+  return _compiled_initialize(spec)(placement.put(np.array(seeds, np.uint32), sharding.replicated(spec.mesh)))
 
 
 @functools.cache
@@ -96,7 +96,8 @@ def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_mo
     keep_moments: keep Adam's moments, or start them from zero.
   """
   shardings = jax.tree.map(lambda x: x.sharding, parents_of(spec, [parent["step"].shape[0] for parent in parents]))
-  return _compiled_fork(spec, keep_moments)(jax.device_put(list(parents), shardings), jnp.asarray(rows, jnp.int32))
+  rows = placement.put(np.array(rows, np.int32), sharding.replicated(spec.mesh))
+  return _compiled_fork(spec, keep_moments)(jax.device_put(list(parents), shardings), rows)
 
 
 def parents_of(spec: StackSpec, rows: Sequence[int]) -> list[State]:
@@ -174,7 +175,8 @@ def _compiled_evaluate_block(spec: StackSpec, exact_match: bool):
 
 def compile_initialization(spec: StackSpec) -> None:
   """Compiles what makes a stack of fresh runs, so that `initialize` need not."""
-  _compiled_initialize(spec).lower(jax.ShapeDtypeStruct((spec.runs,), jnp.uint32)).compile()
+  seeds = jax.ShapeDtypeStruct((spec.runs,), jnp.uint32, sharding=sharding.replicated(spec.mesh))
+  _compiled_initialize(spec).lower(seeds).compile()
 
 
 def compile_training(spec: StackSpec, block_steps: int) -> None:
