@@ -237,6 +237,20 @@ def test_what_cannot_work_whatever_the_data_is_said_before_they_are_read(corpus,
   assert "\n" not in str(caught.value) and not (tmp_path / "w").exists()
 
 
+def test_jaxs_debug_switches_find_nothing(corpus, tmp_path):
+  switches = {"jax_transfer_guard": "disallow", "jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict"}
+  before = {name: getattr(jax.config, name) for name in switches}
+  try:
+    for name, value in switches.items():
+      jax.config.update(name, value)
+    assert train.main(proof_only(corpus, tmp_path / "w", "--gin.Experiment.budget_tokens=3_200", "--gin.Experiment.target=(8, 1)",
+                                 "--gin.Experiment.compare=(0.5,)", "--gin.Training.save_every_steps=20")) == 0
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
+  assert len(rows(tmp_path / "w")) == 2
+
+
 def test_programs_that_jax_is_told_to_take_apart_are_refused(corpus, tmp_path):
   with jax.disable_jit(), pytest.raises(InputError, match="JAX_DISABLE_JIT is set, but .* unset it"):
     train.main(arguments(corpus, tmp_path / "w"))
