@@ -38,7 +38,7 @@ class Soak:
   rows: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
   failed: bool = False
 
-  def start(self, workdir: pathlib.Path, devices: int, log: str = "log") -> subprocess.Popen:
+  def start(self, workdir: pathlib.Path, devices: int, log: str = "log", more: tuple[str, ...] = ()) -> subprocess.Popen:
     command = [
         sys.executable, "-m", "jaxsplit.train", f"--workdir={workdir}", f"--gin.Corpus.path={self.folder / 'corpus'}",
         "--gin.Experiment.budget_tokens=12_000", "--gin.Experiment.target=(24, 1)", "--gin.Experiment.compare=(0.5, 1.0)",
@@ -46,7 +46,7 @@ class Soak:
         "--gin.Experiment.validation_tokens=2048", "--gin.Experiment.expert_fractions=(0.2, 0.5)", "--gin.Probe.rates=(5e-3,)",
         "--gin.Architecture.head_dim=8", "--gin.Training.sequence_length=16", "--gin.Training.batch_sequences=2",
         "--gin.Training.save_every_steps=30", "--gin.Optimizer.warmup_tokens=320", f"--gin.Layout.devices={devices}",
-        "--gin.FitSettings.bootstrap=40", "--gin.FitSettings.form=effective_data"]
+        "--gin.FitSettings.bootstrap=40", "--gin.FitSettings.form=effective_data", *more]
     # Compiled programs are kept, so that a start takes seconds. They are the same programs.
     environment = os.environ | {
         "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu",
@@ -159,7 +159,7 @@ def damage(soak: Soak, clean: pathlib.Path, half: pathlib.Path) -> None:
       "a snapshot": snapshot, "cells.csv": lambda w: w / "cells.csv", "metrics.jsonl": lambda w: w / "metrics.jsonl",
       "a token file": lambda w: next((w / "store").glob("*.train.bin")), "the store's manifest": lambda w: w / "store" / "manifest.json",
       "the store's file table": lambda w: w / "store" / "files.csv", "the store's times": lambda w: w / "store" / "times.json",
-      "provenance.json": lambda w: w / "provenance.json"}
+      "provenance.json": lambda w: w / "provenance.json", "sizes.json": lambda w: w / "sizes.json"}
   for what, find in targets.items():
     for how in (flip, truncate):
       workdir = soak.folder / "damaged"
@@ -194,6 +194,34 @@ def full_disk(soak: Soak, clean: pathlib.Path) -> None:
     soak.note("room again", "the same command", not what, what or "ended as the undisturbed one")
   finally:
     subprocess.run(["umount", str(disk)], check=False)
+
+
+def growth(soak: Soak, clean: pathlib.Path, kills: int) -> None:
+  """Asks the finished work directory for more, once undisturbed and once with processes that are killed."""
+  more = ("--gin.Experiment.compare=(0.5, 0.9, 1.0)", *(["--gin.Experiment.seed_fractions=(0.25, 0.5, 0.6, 0.9)"] if soak.law else []))
+  whole, cut = soak.folder / "grown", soak.folder / "grown-killed"
+  for workdir in (whole, cut):
+    shutil.copytree(clean, workdir)
+  code = soak.finish(soak.start(whole, 1, "grown.log", more))
+  before, after = steps(clean / "metrics.jsonl"), steps(whole / "metrics.jsonl")
+  good = code == 0 and set(before) <= set(after) and cells(clean / "cells.csv").items() <= cells(whole / "cells.csv").items()
+  soak.note("a finished work directory, asked for more", "once", good,
+            f"trained {len(after) - len(before):,} steps besides the {len(before):,} that were there" if good else
+            f"exit code {code}: {soak.last_line('grown.log')}")
+  done = 0
+  while True:
+    process = soak.start(cut, 1, "grown-killed.log", more)
+    if done < kills:
+      try:
+        process.wait(soak.rng.uniform(0, 2.5 * soak.startup))
+      except subprocess.TimeoutExpired:
+        process.kill()
+        done += 1
+    code = soak.finish(process)
+    if code != -signal.SIGKILL:
+      break
+  what = difference(whole, cut, exact=True) if code == 0 else f"exit code {code}: {soak.last_line('grown-killed.log')}"
+  soak.note("the same, SIGKILL at random moments", f"{done} times", not what, what or "ended as the undisturbed one")
 
 
 def second_process(soak: Soak, clean: pathlib.Path) -> None:
@@ -249,6 +277,7 @@ def main() -> int:
       process.kill()
       process.wait()
       damage(soak, clean, half)
+      growth(soak, clean, kills=min(args.kills, 5))
       second_process(soak, clean)
       full_disk(soak, clean)
     print("\n| fault | tried | outcome |\n|---|---|---|")

@@ -12,6 +12,8 @@ from jaxsplit.law import Law, Plan, load_law, load_plan
 from jaxsplit.law.split import paid_for
 from jaxsplit.split.cells import Cell, read_cells
 from jaxsplit.split.closing import Line, closing_lines
+from jaxsplit.split.sizes import FILE as SIZES
+from jaxsplit.split.sizes import read_params_total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,15 +118,25 @@ class Evidence:
 def read_evidence(path: pathlib.Path) -> Evidence:
   """Reads a work directory. Raises InputError where a file is there but damaged."""
   cells, probe = _cells(path / "cells.csv"), _cells(path / "probe.csv")
-  whole = [cell for cell in cells if cell.status == "ok"]
+  whole, config = [cell for cell in cells if cell.status == "ok"], read_json(path / "config.json")
+  target = _target(path, config)
   return Evidence(
-      path, read_json(path / "config.json"), tuple(sorted({cell.domain for cell in (*cells, *probe)})),
+      path, config, tuple(sorted({cell.domain for cell in (*cells, *probe)})),
       tuple(c for c in whole if c.role == "grid"),
-      tuple(c for c in whole if c.role in ("split", "dense")), tuple(c for c in probe if c.status == "ok"),
+      tuple(c for c in whole if c.role in ("split", "dense") and target in (None, c.params_total)),
+      tuple(c for c in probe if c.status == "ok"),
       len(cells) - len(whole) + sum(cell.status != "ok" for cell in probe),
       read_json(path / "ledger.json") if (path / "ledger.json").exists() else None,
       load_law(path / "law.json") if (path / "law.json").exists() else None,
       load_plan(path / "plan.json") if (path / "plan.json").exists() else None)
+
+
+def _target(path: pathlib.Path, config: Any) -> int | None:
+  """The parameters of the target's models: there may be proofs of targets of before. None where nothing says it."""
+  try:
+    return read_params_total(path / SIZES, tuple(config["Experiment"]["target"]))
+  except (KeyError, TypeError):
+    return None
 
 
 def means(cells: Iterable[Cell], domains: Sequence[str], value: str = "loss") -> dict[tuple, float]:

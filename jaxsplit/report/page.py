@@ -55,7 +55,8 @@ def write_report(workdir: str | os.PathLike, say: Callable[[str], None] = print)
   if evidence.diverged:
     notes.append(f"Left out of everything below: {evidence.diverged:,} cells of runs that diverged.")
   meta = f"jaxsplit {jaxsplit.__version__} · {path.resolve().name}"
-  page = html.page(_title(evidence), meta=meta, answer=resilient.sentence(lambda: answer(evidence), say), notes=notes, sections=written)
+  found = resilient.sentence(lambda: answer(evidence), say)
+  page = html.page(_title(evidence), meta=meta, answer=found, notes=notes, sections=written)
   album.keep(path / "figures", say)
   write_atomic(path / "report.html", page)
   return path / "report.html"

@@ -14,7 +14,8 @@ _PACKAGE = pathlib.Path(jaxsplit.__file__).parent
 _LONGEST = 200  # Characters of a reason.
 
 
-def chapter(title: str, write: Callable[[], list[str]], say: Callable[[str], None], passes: type[Exception] | tuple = ()) -> list[str]:
+def chapter(title: str, write: Callable[[], list[str]], say: Callable[[str], None],
+            passes: type[Exception] | tuple[type[Exception], ...] = ()) -> list[str]:
   """A chapter's HTML parts; where writing it fails, a sentence that says so in its place, and to `say`.
 
   Args:

@@ -56,14 +56,15 @@ def closing_rows(lines: Sequence[Line]) -> list[list[str]]:
           *([line.domain, *(number(getattr(line, field), form) for field, form in columns.values())] for line in lines)]
 
 
-def closing_text(lines: Iterable[Line], plan: Plan, seed_tokens: int, expert_tokens: int) -> str:
-  """The table as text."""
+def closing_text(lines: Iterable[Line], plan: Plan, seed_tokens: int, expert_tokens: int, left_over: int = 0) -> str:
+  """The table as text; `left_over` is how many tokens of the budget were too few for another step of each seed."""
   low, high = plan.fraction_interval
   of = "each model's " if plan.accounting == "per_model" else ""
   seeds = f"{plan.num_domains} seeds of" if plan.accounting == "separate" and expert_tokens else "seed"
   head = (f"recommended split of {of}{plan.budget_tokens:,.0f} tokens for {plan.num_domains} domains at N = {plan.params:,.0f}: "
           f"{plan.fraction:.0%} seed (95 % interval {low:.0%} to {high:.0%})\n"
-          f"trained: {seeds} {seed_tokens:,} tokens, then {expert_tokens:,} tokens for each expert\n")
+          f"trained: {seeds} {seed_tokens:,} tokens, then {expert_tokens:,} tokens for each expert"
+          f"{f'; {left_over:,} are left over, too few for a step of each' if left_over else ''}\n")
   if of:
     head += f"dense: one model of as many tokens as each of the {plan.num_domains}\n"
   rows = closing_rows(list(lines))

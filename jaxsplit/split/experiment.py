@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from jaxsplit.data.store import Store
-from jaxsplit.errors import InputError
+from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.files import content_hash, write_json
 from jaxsplit.law import Cells, FitSettings, Law, Plan, check_fit, check_plan, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law import read_cells as read_law_cells
@@ -22,6 +22,8 @@ from jaxsplit.split.probe import Probe, RateRule, fit_rates, probe_legs
 from jaxsplit.split.progress import Progress
 from jaxsplit.split.course import Rules
 from jaxsplit.split.runner import Runner
+from jaxsplit.split.sizes import FILE as SIZES
+from jaxsplit.split.sizes import Sizes
 from jaxsplit.split.tree import Leg, Point, Shape
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training import hosts, sharding
@@ -33,12 +35,14 @@ from jaxsplit.training.sharding import Layout
 
 _LEAST_STEPS = 100  # Of a budget: its fractions are whole steps.
 _ANY_VOCABULARY = 256  # Where it decides nothing.
-_ANY_RATE = RateRule(1.0, 1.0, 0.0)  # For legs of which only the shapes and lengths matter yet.
+_ANY_RATE = 1.0  # For legs of which only the shapes and lengths matter yet.
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """What is asked, and which cells answer it. Tokens D and D' of every cell follow from the budget and the domains' number K.
+
+  A work directory may be asked again with other `sizes`, fractions, `target` and `compare`: it grows, and keeps what it has.
 
   Attributes:
     data: text (a `Corpus`) or phonebook (a `Phonebook`).
@@ -50,7 +54,8 @@ class Experiment:
       each of them too.
     expert_fractions: shares of C that all experts of a fork train on together: the D' of the law's cells, times K or not,
       as accounting has it.
-    compare: split fractions measured at the target, besides the recommended one; 1 is the dense baseline.
+    compare: split fractions measured at the target, besides the recommended one; 1 is the dense baseline. Experts have the whole
+      number of steps that is nearest, seeds the rest: a split trains on as many tokens as the dense baseline.
     replicas: repetitions of everything, with other weights and data order.
     trunk: shared by all domains, or one independent seed per_domain.
     mixture: domains in the mixture weigh the same (uniform), or as the tokens that they have (tokens).
@@ -126,14 +131,14 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
   workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
   with Runner(store, _rules(settings, store), workdir, progress, interruption) as runner:
     story = _Story(settings, store, workdir, progress, runner)
-    rates = story.probe()
+    story.probe()
     if not settings.experiment.sizes:
-      story.prove(rates, None)
+      story.prove(None)
       return Findings(None, None, None)
-    story.measure_grid(rates)
+    story.measure_grid()
     law = story.fit()
     plan = story.plan(law)
-    point = story.prove(rates, plan)
+    point = story.prove(plan)
     return Findings(law, plan, story.close(law, plan, point))
 
 
@@ -172,7 +177,7 @@ class _Story:
     self._runner = runner
     experiment, training = settings.experiment, settings.training
     self._cells = CellTable(workdir.path / "cells.csv", workdir.say)
-    self._ledger: list[ledger.Entry] = []
+    self._sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.say)
     self._budget_steps = experiment.budget_tokens // training.batch_tokens
     self._seeds = len(store.domains) if experiment.trunk == "per_domain" else 1
     self._accounting = "separate" if experiment.accounting == "total" and self._seeds > 1 else experiment.accounting
@@ -184,6 +189,7 @@ class _Story:
       if sizes[model.params_total] != size:
         raise InputError(f"Experiment.sizes and target: {size} and {sizes[model.params_total]} have {model.params_total:,} "
                          "parameters each, and cells are told apart by that; change one")
+    hosts.share(self._check_sizes)
     if experiment.sizes:
       hosts.share(self._check_grid)
 
@@ -211,6 +217,20 @@ class _Story:
               f"most below 1 that works is {1 - _rounded_up(least):g}")
           raise InputError(f"Experiment.compare = {experiment.compare}: {fraction} leaves {what} less than a step; the {bound}")
 
+  def _check_sizes(self) -> None:
+    """Refuses sizes that cells which are there say something else of."""
+    target = self._settings.experiment.target
+    totals = {cell.params_total for cell in self._cells if cell.role == "grid"}
+    if self._models[target].params_total in totals:
+      raise InputError(f"Experiment.target = {target}: the law's cells in {self._workdir.path} were measured at that size too; take "
+                       "one that the law has not seen, or another --workdir")
+    measured = {cell.params_total for cell in self._cells}
+    for size, model in self._models.items():
+      other = self._sizes.other_of(size, model.params_total)
+      if other and model.params_total in measured:
+        raise InputError(f"Experiment.sizes and target: {size} has as many parameters as {other}, {model.params_total:,}, of which "
+                         f"{self._workdir.path} holds cells, and cells are told apart by that; take another size")
+
   def _check_grid(self) -> None:
     """Refuses a grid that no law can be fitted to and no split planned from, once all its cells are measured."""
     experiment, batch_tokens = self._settings.experiment, self._settings.training.batch_tokens
@@ -229,25 +249,29 @@ class _Story:
     except InputError as error:
       raise InputError(f"{error}. Nothing was trained: the law needs another grid, or another FitSettings") from None
 
-  def probe(self) -> RateRule:
-    """Finds the learning rate for every N."""
+  def probe(self) -> None:
+    """Finds the learning rates of the sizes that have none yet."""
     probe = self._settings.probe
     table = CellTable(self._workdir.path / "probe.csv", self._workdir.say)
     if len(probe.rates) > 1:
       self._progress.stage(f"probing {len(probe.rates)} learning rates at each size")
-      self._run("probe", self._probe_legs(), table, later=[*self._grid_legs(_ANY_RATE), *self._likely_proof_legs(_ANY_RATE)])
-    rule = hosts.share(lambda: dataclasses.asdict(fit_rates(probe, list(table))))
-    rule = RateRule(**rule)
+      self._run("probe", self._probe_legs(), table, later=[*self._likely_grid_legs(), *self._likely_proof_legs()])
+    rule = RateRule(**hosts.share(lambda: dataclasses.asdict(fit_rates(probe, list(table)))))
+    trained_at = hosts.share(lambda: {str(cell.params_total): cell.learning_rate for cell in self._cells})
+    self._sizes.decide(self._models, lambda model: trained_at.get(str(model.params_total), rule.rate(model.params)))
     for size, model in self._models.items():
-      self._progress.say(f"  {_name(size)}: N = {model.params:,}, learning rate {rule.rate(model.params):g}")
-    return rule
+      self._progress.say(f"  {_name(size)}: N = {model.params:,}, learning rate {self._sizes.rate(size):g}")
 
-  def measure_grid(self, rates: RateRule) -> None:
+  def measure_grid(self) -> None:
     """Measures the law's cells."""
     experiment = self._settings.experiment
     self._progress.stage(f"training {len(experiment.sizes)} sizes, each with {len(experiment.seed_fractions)} snapshots, "
                          f"{len(self._store.domains)} domains, {len(experiment.expert_fractions)} expert lengths")
-    self._run("grid", self._grid_legs(rates), self._cells, later=self._likely_proof_legs(rates))
+    points = self._grid_points()
+    for size in experiment.sizes:
+      self._sizes.ask(size, self._seeds, points)
+    legs = [leg for size in experiment.sizes for leg in tree.needed(self._legs(size), points)]
+    self._run("grid", legs, self._cells, later=self._likely_proof_legs())
 
   def fit(self) -> Law:
     """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells, in the same way, before."""
@@ -274,30 +298,40 @@ class _Story:
         num_domains=len(self._store.domains), accounting=self._accounting).save(path))
     return load_plan(path)
 
-  def prove(self, rates: RateRule, plan: Plan | None) -> Point | None:
+  def prove(self, plan: Plan | None) -> Point | None:
     """Trains the planned split and the fractions to compare it with, at the target size. Returns the planned point."""
-    experiment = self._settings.experiment
+    target = self._settings.experiment.target
     planned = self._point(plan.fraction) if plan else None
+    points = self._proof_points(planned)
     share = lambda point: self._seeds_paid * point.seed_steps / self._budget_steps
     self._progress.stage("training at the target size: " + ", ".join(
-        f"{share(point):.0%} seed" if point.expert_steps else "dense" for point in self._proof_points(planned)))
-    self._run("proof", self._proof_legs(rates, planned), self._cells)
+        f"{share(point):.0%} seed" if point.expert_steps else "dense" for point in points))
+    for seeds, some in self._by_seeds(points):
+      self._sizes.ask(target, seeds, some)
+    self._run("proof", tree.needed(self._legs(target), points), self._cells)
     return planned
 
   def close(self, law: Law, plan: Plan, point: Point) -> str:
     """The closing table."""
     tokens = [steps * self._settings.training.batch_tokens for steps in (point.seed_steps, point.expert_steps)]
     target = self._models[self._settings.experiment.target]
-    return hosts.share(lambda: closing_text(closing_lines(self._cells, law, *tokens, target.params_total), plan, *tokens))
+    return hosts.share(lambda: closing_text(
+        closing_lines(self._cells, law, *tokens, target.params_total), plan, *tokens,
+        left_over=self._left_over(point) * self._settings.training.batch_tokens))
 
   def _probe_legs(self) -> list[Leg]:
     experiment, probe = self._settings.experiment, self._settings.probe
     models = [(_name(size), self._models[size]) for size in experiment.sizes or (experiment.target,)]
     return probe_legs(probe, models, [self._steps(fraction) for fraction in probe.fractions], self._cooldown)
 
-  def _grid_legs(self, rates: RateRule) -> list[Leg]:
-    return [leg for size in self._settings.experiment.sizes
-            for leg in tree.build(self._shape(size, rates, keep=False), self._grid_points())]
+  def _legs(self, size: tuple[int, int]) -> list[Leg]:
+    """The legs of all that was asked of a size: each request's, starting from the trunks of those before it."""
+    legs: list[Leg] = []
+    for number, request in enumerate(self._sizes.requests(size)):
+      shape = self._shape(size, request.seeds, keep=any(point.role != "grid" for point in request.points))
+      trunk = tree.trunk_of(legs, rows=shape.replicas * shape.seeds)
+      legs += tree.build(shape, request.points, trunk, f"+{number}" if number else "")
+    return legs
 
   def _grid_points(self) -> list[Point]:
     experiment = self._settings.experiment
@@ -305,33 +339,47 @@ class _Story:
     experts = {self._expert_steps(fraction) for fraction in experiment.expert_fractions}
     return sorted(Point(seed, expert, "grid") for seed in seeds for expert in (0, *experts))
 
-  def _proof_legs(self, rates: RateRule, planned: Point | None) -> list[Leg]:
-    shape, points = self._shape(self._settings.experiment.target, rates, keep=True), self._proof_points(planned)
-    # The dense model is one, however many seeds a split has.
-    alone = [point for point in points if point.role == "dense"] if self._seeds > 1 else []
-    return [leg for one, some in ((shape, [point for point in points if point not in alone]),
-                                  (dataclasses.replace(shape, seeds=1), alone)) for leg in tree.build(one, some)]
+  def _likely_grid_legs(self) -> list[Leg]:
+    """The grid's legs in kind, before their rates are known."""
+    return [leg for size in self._settings.experiment.sizes
+            for leg in tree.build(self._shape(size, self._seeds, keep=False), self._grid_points())]
 
-  def _likely_proof_legs(self, rates: RateRule) -> list[Leg]:
+  def _likely_proof_legs(self) -> list[Leg]:
     """The proof's legs in kind, before there is a plan."""
-    return self._proof_legs(rates, self._point(0.5) if self._settings.experiment.sizes else None)
+    points = self._proof_points(self._point(0.5) if self._settings.experiment.sizes else None)
+    return [leg for seeds, some in self._by_seeds(points)
+            for leg in tree.build(self._shape(self._settings.experiment.target, seeds, keep=True), some)]
+
+  def _by_seeds(self, points: Iterable[Point]) -> list[tuple[int, list[Point]]]:
+    """The proof's points by the number of their seeds: the dense model is one, however many seeds a split has."""
+    groups: dict[int, list[Point]] = {}
+    for point in points:
+      groups.setdefault(1 if point.role == "dense" else self._seeds, []).append(point)
+    return list(groups.items())
 
   def _proof_points(self, planned: Point | None) -> list[Point]:
     compared = {self._point(fraction) for fraction in self._settings.experiment.compare}
     return sorted(compared | ({planned} if planned else set()))
 
   def _run(self, stage: str, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
-    trained = self._runner.run(legs, table, later)
-    hosts.share(lambda: self._account(stage, trained))
+    try:
+      self._runner.run(legs, table, later)
+    except Interrupted:  # What is asked next may be something else.
+      hosts.share(lambda: self._account(stage))
+      raise
+    hosts.share(lambda: self._account(stage))
 
-  def _account(self, stage: str, legs: Sequence[Leg]) -> None:
-    for part, trained in ((stage, legs), ("retry", self._runner.repairs(legs))):
-      self._ledger += ledger.entries(part, trained, self._settings.training.batch_tokens)
-    write_json(self._workdir.path / "ledger.json", ledger.as_json(self._ledger))
+  def _account(self, stage: str) -> None:
+    """Adds what was trained now, or is found to have been, to what the ledger has."""
+    path, training = self._workdir.path / "ledger.json", self._settings.training
+    found = {entry.leg: entry for entry in ledger.read(path, self._workdir.say)}
+    for part, trained in ((stage, self._runner.trained), ("retry", self._runner.repairs(self._runner.trained))):
+      found |= {entry.leg: entry for entry in ledger.entries(part, trained, training.batch_tokens)}
+    write_json(path, ledger.as_json(found.values()))
 
-  def _shape(self, size: tuple[int, int], rates: RateRule, keep: bool) -> Shape:
+  def _shape(self, size: tuple[int, int], seeds: int, keep: bool) -> Shape:
     experiment, model = self._settings.experiment, self._models[size]
-    return Shape(_name(size), model, self._store.domains, experiment.replicas, rates.rate(model.params), self._seeds,
+    return Shape(_name(size), model, self._store.domains, experiment.replicas, self._sizes.rate(size) or _ANY_RATE, seeds,
                  self._cooldown, experiment.keep_moments, keep)
 
   def _model(self, size: tuple[int, int]) -> ModelConfig:
@@ -346,9 +394,24 @@ class _Story:
     return int(fraction * self._budget_steps / self._experts_paid + 1e-9)
 
   def _point(self, fraction: float) -> Point:
-    """The point that spends the whole budget with this share on seeds; too small a rest for a step is none."""
-    expert_steps = self._expert_steps(1 - fraction)
-    return Point(self._steps(fraction), expert_steps, "split") if expert_steps else Point(self._budget_steps, 0, "dense")
+    """The point that spends the whole budget with this share on seeds; too small a rest for a step is none.
+
+    What is left where experts cannot have another step each goes to the seeds: all train on as many tokens as the dense model.
+    """
+    least = self._expert_steps(1 - fraction)
+    if not least:
+      return Point(self._budget_steps, 0, "dense")
+    if not fraction:
+      return Point(0, least, "split")
+    rest = lambda expert_steps: (self._budget_steps - self._experts_paid * expert_steps) // self._seeds_paid
+    nearest = round((1 - fraction) * (self._budget_steps - self._budget_steps % self._seeds_paid) / self._experts_paid)
+    expert_steps = nearest if rest(nearest) > 0 else least
+    return Point(rest(expert_steps), expert_steps, "split")
+
+  def _left_over(self, point: Point) -> int:
+    """Steps of the budget that a point does not spend: too few for another one of each of its seeds, or it has none."""
+    spent = self._seeds_paid * point.seed_steps + self._experts_paid * point.expert_steps
+    return self._budget_steps - spent if point.expert_steps else 0
 
   def _cooldown(self, seed_steps: int, expert_steps: int) -> int:
     experiment = self._settings.experiment

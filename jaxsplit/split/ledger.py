@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
 
+from jaxsplit.errors import InputError
+from jaxsplit.files import read_json
 from jaxsplit.split.tree import Leg
+
+
+_STAGES = ("probe", "grid", "proof", "retry")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +52,21 @@ def entries(stage: str, legs: Sequence[Leg], batch_tokens: int) -> list[Entry]:
   return out
 
 
+def read(path: pathlib.Path, say: Callable[[str], None] = print) -> list[Entry]:
+  """The entries in a file; none where it is not there, or damaged, which `say` is told."""
+  try:
+    records = read_json(path)["entries"] if path.exists() else []
+    entries = [Entry(**{**record, "begins": tuple(record["begins"])}) for record in records]
+    as_json(entries)
+    return entries
+  except (InputError, KeyError, TypeError, ValueError) as error:
+    say(f"{path}: damaged ({error}), and begun anew; what it said of sizes and splits that are no longer asked for is lost")
+    return []
+
+
 def as_json(ledger: Iterable[Entry]) -> dict:
   """The ledger with its totals, one record for each stage and phase."""
-  ledger = list(ledger)
+  ledger = sorted(ledger, key=lambda entry: _STAGES.index(entry.stage))  # Otherwise in the order of training.
   totals: dict[tuple[str, str], dict] = {}
   for entry in ledger:
     total = totals.setdefault((entry.stage, entry.phase), {"stage": entry.stage, "phase": entry.phase, "tokens": 0, "flops": 0.0})

@@ -45,6 +45,8 @@ class Runner:
     identity = Identity(store.manifest_hash, store.tokenizer.fingerprint, workdir.config_hash, rules.training.batch_tokens, facts)
     self._snapshots = Snapshots(workdir.checkpoints, workdir.metrics, self._course, identity, progress.say)
     self._told: set[str] = set()
+    self._legs: dict[str, Leg] = {}
+    self._missing: set[str] = set()
     self._divergences = Divergences(workdir.path / "divergence.json")
     self._windows = {
         domain: validation(store, domain, rules.training.sequence_length, rules.validation_tokens) for domain in store.domains}
@@ -57,21 +59,19 @@ class Runner:
     if raised is None:
       self._trace.close()
 
-  def run(self, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> list[Leg]:
+  def run(self, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
     """Trains what `table` and the snapshots lack of `legs`, parents before children, in waves where they do not fit at once.
 
     `later` are legs like those that will come in other calls: where anything is trained now, they too have to fit into memory,
     and their programs are compiled meanwhile.
 
-    Returns:
-      The legs, in the waves that they are trained in.
-
     Raises:
       InputError: not even one run of a leg fits into its devices' memory; nothing has been trained.
     """
+    self._legs, self._missing = {}, set()  # Until this call has some: it may be interrupted before.
     planned, there = legs, hosts.share(lambda: waves.begun(legs, self._workdir.metrics.trained()))
     legs = self._in_waves(legs, there, lambda legs: self.missing(legs, table))
-    missing = set(hosts.share(lambda: sorted(self.missing(legs, table))))
+    missing = self._missing = set(hosts.share(lambda: sorted(self.missing(legs, table))))
     if missing:
       later = self._in_waves(later, {}, lambda legs: {leg.name for leg in legs})
       self._course.settle([*legs, *later])
@@ -97,7 +97,11 @@ class Runner:
           self._snapshots.tidy(leg, self._legs, missing)
           self._drop_other_waves(leg, there, missing)
         self._progress.finish(len(cells))
-    return legs
+
+  @property
+  def trained(self) -> list[Leg]:
+    """The legs of the latest call of `run` that are trained and measured so far, in the waves that they are trained in."""
+    return [leg for name, leg in self._legs.items() if name not in self._missing]
 
   def missing(self, legs: Sequence[Leg], table: CellTable) -> set[str]:
     """Names of the legs that must be trained: for a cell, for a result to keep, or for a leg that starts from them."""

@@ -49,8 +49,11 @@ class Snapshots:
     self._identity, self._say = identity, say
 
   def is_trained(self, leg: Leg) -> bool:
-    """Whether the leg's last state is there, whole and final."""
-    return self._checkpoints.newest(leg.name) == leg.steps and self._checkpoints.about(leg.name, leg.steps)["final"]
+    """Whether the leg's last state is there, whole and final, also if it was cut off its trunk elsewhere than is planned now."""
+    step = self._checkpoints.newest(leg.name)
+    about = self._checkpoints.about(leg.name, step) if step else None
+    return about is not None and about["final"] and (
+        step == leg.steps or [run["steps"] for run in about["runs"]] == [run.born + leg.steps for run in leg.runs])
 
   def start(self, leg: Leg, legs: Mapping[str, Leg]) -> Start | None:
     """Where to go on with a leg: its newest snapshot that the metrics lead up to, or its parents' last; None: fresh weights.
@@ -59,11 +62,13 @@ class Snapshots:
       GuardError: a guard has tripped.
     """
     checkpoints, parents = self._checkpoints, [legs[name] for name in leg.parents]
-    done = checkpoints.newest(leg.name, at_most=self._metrics.recorded(leg.name)) or 0
+    done = step = checkpoints.newest(leg.name, at_most=self._metrics.recorded(leg.name)) or 0
     if done:
-      about = checkpoints.about(leg.name, done)
+      about = checkpoints.about(leg.name, step)
       guards.check_same_inputs(leg, about, self._identity)
-      if all(checkpoints.newest(parent.name) == parent.steps for parent in parents):  # Those of a finished leg may be gone.
+      if self.is_trained(leg):
+        done = leg.steps
+      elif all(self.is_trained(parent) for parent in parents):  # Those of a finished leg may be gone.
         try:
           guards.check_parents(leg, about, [self._reference(parent) for parent in parents])
         except GuardError as error:
@@ -71,10 +76,10 @@ class Snapshots:
           checkpoints.discard(leg.name)
           done = 0
     if done:
-      return Start(self._restore(leg.name, done, self._course.spec(leg)), done, tuple(about["parents"]), guards.health(about))
+      return Start(self._restore(leg.name, step, self._course.spec(leg)), done, tuple(about["parents"]), guards.health(about))
     if not parents:
       return None
-    abouts = [checkpoints.about(parent.name, parent.steps) for parent in parents]
+    abouts = [checkpoints.about(parent.name, self._last(parent)) for parent in parents]
     for about, parent in zip(abouts, parents):
       guards.check_same_inputs(parent, about, self._identity)
     guards.check_fork_point(leg, abouts, self._identity)
@@ -121,15 +126,19 @@ class Snapshots:
 
   def _reference(self, parent: Leg) -> dict:
     """What a child records of its parent."""
-    name, step = parent.name, parent.steps
+    name, step = parent.name, self._last(parent)
     return {"leg": name, "step": step, "digest": self._checkpoints.digest(name, step),
             "runs": [[run["params"], run["moments"]] for run in self._checkpoints.about(name, step)["runs"]]}
+
+  def _last(self, parent: Leg) -> int:
+    """The step of a trained leg's last snapshot."""
+    return self._checkpoints.newest(parent.name) or parent.steps
 
   def _fork(self, leg: Leg, parents: Sequence[Leg]) -> State:
     """The leg's first state: rows of its parents' last states."""
     spec, specs = self._course.spec(leg), [self._course.spec(parent) for parent in parents]
     keep_moments = self._course.keeps_moments(leg)
-    states = [self._restore(parent.name, parent.steps, one) for parent, one in zip(parents, specs)]
+    states = [self._restore(parent.name, self._last(parent), one) for parent, one in zip(parents, specs)]
     if specs == [spec] and [run.parent for run in leg.runs] == list(range(len(leg.runs))) and keep_moments:
       return states[0]  # The parent's runs go on.
     # Where in the parents' filled stacks, one after the other, each of their runs is.

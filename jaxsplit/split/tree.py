@@ -8,7 +8,7 @@ Everything here is integers of steps; nothing here trains.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from jaxsplit.model.config import ModelConfig
@@ -122,14 +122,35 @@ class Shape:
   keep: bool
 
 
-def build(shape: Shape, points: Sequence[Point]) -> list[Leg]:
-  """The legs that measure `points`, parents before children."""
+def build(shape: Shape, points: Sequence[Point], trunk: Mapping[int, str] = {}, mark: str = "") -> list[Leg]:
+  """The legs that measure `points`, parents before children.
+
+  Args:
+    shape, points: what is wanted.
+    trunk: step -> name of the leg that ends there, of a trunk that was built before: new stretches start from it.
+    mark: ends the names of stacks that such a trunk may have had before.
+  """
   full = sorted(p for p in set(points) if p.expert_steps == 0)
   forks = sorted({p.seed_steps for p in points if p.expert_steps > 0})
-  legs, at = _trunk(shape, full, forks)
+  legs, at = _trunk(shape, full, forks, trunk, mark)
   for seeds, branch_points in _groups(points):
-    legs += _experts(shape, seeds, branch_points, at)
+    legs += _experts(shape, seeds, branch_points, at, mark)
   return legs
+
+
+def trunk_of(legs: Sequence[Leg], rows: int) -> dict[int, str]:
+  """Step -> name of the leg that ends there, of the trunks with so many runs among some legs."""
+  return {leg.runs[0].born + leg.steps: leg.name for leg in legs if leg.phase == "trunk" and len(leg.runs) == rows}
+
+
+def needed(legs: Sequence[Leg], points: Sequence[Point]) -> list[Leg]:
+  """Those of the legs that measure any of the points, and what they descend from."""
+  wanted, parents, out = set(points), set(), []
+  for leg in reversed(legs):
+    if leg.name in parents or any(run.point in wanted for run in leg.runs):
+      parents.update(leg.parents)
+      out.append(leg)
+  return out[::-1]
 
 
 def _groups(points: Sequence[Point]) -> list[tuple[list[int], dict[int, dict[int, Point]]]]:
@@ -145,32 +166,35 @@ def _groups(points: Sequence[Point]) -> list[tuple[list[int], dict[int, dict[int
   return [(seeds, {s: wanted[s] for s in seeds}) for seeds in groups.values()]
 
 
-def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int]) -> tuple[list[Leg], dict[int, str]]:
+def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int], trunk: Mapping[int, str],
+           mark: str) -> tuple[list[Leg], dict[int, str]]:
   """The trunk's legs and its cooldowns; also the name of the trunk leg that ends at each step."""
   runs = [(replica, seed) for replica in range(shape.replicas) for seed in range(shape.seeds)]
   starts = {p: p.seed_steps - shape.cooldown(p.seed_steps, 0) for p in full}
-  stops = set(forks) | set(starts.values())
+  stops = (set(forks) | set(starts.values())) - trunk.keys()
   last = max(full, default=None)
-  if last and max(stops) == starts[last] and starts[last] not in forks and list(starts.values()).count(starts[last]) == 1:
+  if last and max(stops, default=0) == starts[last] not in forks and list(starts.values()).count(starts[last]) == 1:
     stops.discard(starts[last])  # Nothing else needs that state: one leg goes through to the end of the cooldown.
-  legs, at, here = [], {}, 0
+  legs, at = [], dict(trunk)
   for stop in sorted(stops - {0}):
+    here = max((step for step in at if step < stop), default=0)
     at[stop] = f"{shape.name}/trunk/{stop}"
     legs.append(Leg(at[stop], shape.name, "trunk", shape.model, (at[here],) if here else (), tuple(
         Run(i, r, s, None, shape.learning_rate, here, here, (0, 0), 0, None) for i, (r, s) in enumerate(runs)), stop - here))
-    here = stop
   for point in full:
     begin = starts[point] if starts[point] in at else max((stop for stop in at if stop <= starts[point]), default=0)
-    legs.append(Leg(f"{shape.name}/full/{point.seed_steps}", shape.name, "full", shape.model, (at[begin],) if begin else (), tuple(
+    name, parents = f"{shape.name}/full/{point.seed_steps}{mark}", (at[begin],) if begin else ()
+    legs.append(Leg(name, shape.name, "full", shape.model, parents, tuple(
         Run(i, r, s, None, shape.learning_rate, begin, begin, (starts[point], point.seed_steps), 0, point,
             shape.domains[s] if shape.seeds > 1 else None)
         for i, (r, s) in enumerate(runs)), point.seed_steps - begin, keep=shape.keep))
   return legs, at
 
 
-def _experts(shape: Shape, seeds: Sequence[int], points: dict[int, dict[int, Point]], at: dict[int, str]) -> list[Leg]:
+def _experts(shape: Shape, seeds: Sequence[int], points: dict[int, dict[int, Point]], at: Mapping[int, str],
+             mark: str) -> list[Leg]:
   """One constant-rate branch for all experts of these forks, and a cooldown off it for each D'."""
-  name = f"{shape.name}/experts-" + "-".join(map(str, seeds))
+  name = f"{shape.name}/experts-" + "-".join(map(str, seeds)) + mark
   rows = [(seed, replica, k) for seed in seeds for replica in range(shape.replicas) for k in range(len(shape.domains))]
   parents = tuple(at[seed] for seed in seeds if seed)
   trunk_rows = shape.replicas * shape.seeds

@@ -18,11 +18,17 @@ from jaxsplit.training.checkpoint import SEAL, Checkpoints
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Telemetry
 
+# Settings that say which cells are wanted: an experiment may grow. Those that are there stay, and are what they were.
+GROWS = ("Experiment.sizes", "Experiment.seed_fractions", "Experiment.expert_fractions", "Experiment.target",
+         "Experiment.compare")
+# Settings that say what is in the token store. Its manifest's hash, which cells and snapshots record, says that better.
+DATA = ("Corpus", "Tokenization", "Store")
+# Settings that say where something lies. The same corpus elsewhere, or by another spelling, is the same experiment.
+WHERE = ("Corpus.path", "Tokenization.path")
 # Settings that say how to train, not what, or what to make of what was measured: an experiment may go on with others, on other
 # devices for one, or with another law of the same cells.
 HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps",
-       "Training.retention", "Training.trace", "Architecture.remat", "Architecture.attention", "FitSettings",
-       "Experiment.compare")
+       "Training.retention", "Training.trace", "Architecture.remat", "Architecture.attention", "FitSettings", *GROWS, *WHERE)
 _PATTERN = "[]*?\\"  # Orbax and TensorStore write under a path with one of these, but take it for a pattern when they read.
 
 _NOTES = ("made_with", "files", "checked")  # The parts of provenance.json.
@@ -37,7 +43,7 @@ class Workdir:
       config.json    every setting, resolved           probe.csv     the learning-rate probe's cells
       metrics.jsonl  every training step               ledger.json   who spent which tokens and FLOPs
       checkpoints/   snapshots                         law.json, plan.json, report.html, figures/
-      store/         the tokens                        provenance.json, divergence.json
+      store/         the tokens                        provenance.json, divergence.json, sizes.json
       telemetry.jsonl  speed and memory                trace/  profiles
 
   Args:
@@ -98,7 +104,7 @@ class Workdir:
         raise InputError(f"processes of one experiment need the same settings ({name} = {value!r} in process 0, "
                          f"{_flat(config).get(name)!r} on {socket.gethostname()}); start all with the same command")
     decisive = {name: value for name, value in _flat(config).items() if not name.startswith(HOW)}
-    self.config_hash = content_hash(json.dumps(decisive, sort_keys=True))
+    self.config_hash = content_hash(json.dumps({k: v for k, v in decisive.items() if not k.startswith(DATA)}, sort_keys=True))
     hosts.share(lambda: self._claim(config, decisive, operative))
     if not (self.path / "config.json").exists():
       raise InputError(f"--workdir={self.path}: what process 0 writes is not seen on {socket.gethostname()}; name a folder on a "
@@ -111,9 +117,11 @@ class Workdir:
         raise InputError(f"--workdir={self.path}: holds results but no config.json to tell whose; name another folder")
       held = _flat(read_json(file))
       for name, value in decisive.items():
+        if name.startswith(DATA) and name not in held:
+          continue  # A corpus in place of its store, or the other way round: their tokens are compared.
         if held.get(name) != value:
           raise InputError(f"--workdir={self.path}: holds another experiment's results ({name} = {held.get(name)!r} there, "
-                           f"{value!r} here); name another folder, or delete this one")
+                           f"{value!r} here); to go on with it, give {name} as it is there; otherwise name another folder")
       if held == _flat(config):
         return
     write_atomic(self.path / "config.gin", operative)

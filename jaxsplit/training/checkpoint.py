@@ -107,7 +107,7 @@ class Checkpoints:
       if is_shortage(error):
         raise
       raise InputError(f"{self._folder(leg, step)}: snapshot cannot be restored ({_first_line(error)}); "
-                       "delete that folder to train the leg again") from error
+                       "move that folder away to train the leg again") from error
 
   def _restore(self, leg: str, step: int, abstract: State) -> State:
     with _quiet(), self._orbax() as checkpointer:

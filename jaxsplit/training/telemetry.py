@@ -99,7 +99,10 @@ class Telemetry:
     self._seen = compilations()
 
   def record(self, leg: str, size: str, spec: StackSpec, *, runs: int, first_step: int, steps: int, clock: Clock) -> None:
-    """Records that `steps` steps of a leg of that size were trained from `first_step` on; `clock` has the laps of `loop.train`, and `compiler`."""
+    """Records that `steps` steps of a leg of that size were trained from `first_step` on.
+
+    `clock` has the laps of `loop.train`, and `compiler`.
+    """
     now, seen = compilations(), self._seen
     self._seen = now
     spent = {name: clock.seconds.get(name, 0.0) for name in ("data", "dispatch", "device", "other")}

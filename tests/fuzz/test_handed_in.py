@@ -36,13 +36,21 @@ from jaxsplit.law import load_law, load_plan
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.law.mapping import parse_columns
 from jaxsplit.report.evidence import read_evidence
+from jaxsplit.split import ledger
 from jaxsplit.split.cells import Cell, CellTable, read_cells
+from jaxsplit.split.sizes import Sizes
+from jaxsplit.split.tree import Point
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training.checkpoint import SEAL, Checkpoints
 from jaxsplit.training.metrics import read_metrics
 
 CASES = int(os.environ.get("JAXSPLIT_FUZZ_CASES", "25"))
 SECONDS, BYTES = 5.0, 600 << 20
+SIZES = json.dumps({"config": "x", "sizes": [{"size": [8, 1], "params": 1064, "params_total": 9000, "rate": 0.005, "requests": [
+    {"seeds": 1, "points": [{"seed_steps": 94, "expert_steps": 37, "role": "grid"}]}]}]}).encode()
+LEDGER = json.dumps({"totals": [{"stage": "grid", "phase": "trunk", "tokens": 9, "flops": 1.0}], "entries": [
+    {"stage": "grid", "leg": "d8-l1/trunk/9", "whole": "d8-l1/trunk/9", "size": "d8-l1", "phase": "trunk", "params": 1064, "runs": 1,
+     "steps": 9, "begins": [0], "tokens": 9, "flops": 1.0}]}).encode()
 
 fuzzed = settings(max_examples=CASES, deadline=None, derandomize=True, database=None,
                   suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -318,10 +326,12 @@ def test_noted_times(good, data):
 @given(data=st.data())
 def test_a_work_directory(good, data):
   workdir = good / "workdir"
-  config = {"Experiment": {"accounting": "total", "seed": 1}, "Training": {"sequence_length": 8, "batch_sequences": 2}}
+  config = {"Experiment": {"accounting": "total", "seed": 1, "target": [8, 1]}, "Training": {"sequence_length": 8, "batch_sequences": 2}}
   workdir.mkdir(exist_ok=True)
   (workdir / "config.json").write_bytes(data.draw(damaged(json.dumps(config).encode())))
   (workdir / "metrics.jsonl").write_bytes(data.draw(damaged_bytes(b'{"leg":"a","first_step":0,"steps":1,"loss":[[1.0]]}\n')))
+  (workdir / "sizes.json").write_bytes(data.draw(damaged(SIZES)))
+  (workdir / "ledger.json").write_bytes(data.draw(damaged(LEDGER)))
   (workdir / "provenance.json").write_bytes(data.draw(damaged(b'{"files": {"law.json": {"sha256": "x"}}, "made_with": {}}')))
 
   def claim():
@@ -329,7 +339,14 @@ def test_a_work_directory(good, data):
       one.record_provenance({"jax": "x"})
       one.claim(config, "")
 
+  def ask():
+    sizes = Sizes(workdir / "sizes.json", "x", lambda line: None)
+    sizes.ask((8, 1), 1, [Point(9, 9, "grid")] if sizes.rate((8, 1)) else [])
+    assert all(isinstance(point, Point) for request in sizes.requests((8, 1)) for point in request.points)
+
   survives(lambda: read_evidence(workdir))
+  survives(ask)
+  survives(lambda: ledger.as_json(ledger.read(workdir / "ledger.json", lambda line: None)))
   survives(claim)
   survives(lambda: list(read_metrics(workdir / "metrics.jsonl")))
 

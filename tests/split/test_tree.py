@@ -3,7 +3,7 @@
 import pytest
 
 from jaxsplit.model.config import Architecture
-from jaxsplit.split.tree import Point, Shape, build
+from jaxsplit.split.tree import Point, Shape, build, needed, trunk_of
 
 MODEL = Architecture(head_dim=8).at(16, 1, 20, 8)
 
@@ -94,3 +94,24 @@ def test_no_seed_at_all_starts_experts_from_fresh_weights():
 def test_a_cooldown_that_nothing_shares_is_one_leg():
   legs = build(shape(), [Point(150, 0, "dense")])
   assert [(leg.phase, leg.steps, leg.parents) for leg in legs] == [("full", 150, ())]
+
+
+def test_what_is_asked_later_starts_from_the_trunk_that_is_there():
+  first = build(shape(), POINTS)
+  more = [Point(300, 0, "grid"), Point(300, 20, "grid"), Point(100, 30, "grid"), Point(500, 20, "grid")]
+  later = build(shape(), more, trunk_of(first, rows=1), "+1")
+  assert {leg.name for leg in first}.isdisjoint(leg.name for leg in later)
+  trunk = {leg.name: (leg.parents, leg.steps) for leg in later if leg.phase == "trunk"}
+  assert trunk == {"s/trunk/240": (("s/trunk/200",), 40), "s/trunk/300": (("s/trunk/240",), 60), "s/trunk/500": (("s/trunk/400",), 100)}
+  for leg in later:
+    for index, run in enumerate(leg.runs):
+      if run.point:
+        path = walk([*first, *later], leg, index)
+        assert sum(l.steps for l, _ in path) == run.point.seed_steps + run.point.expert_steps
+
+
+def test_only_what_is_wanted_is_needed():
+  legs = build(shape(), POINTS)
+  assert needed(legs, POINTS) == legs
+  assert [leg.name for leg in needed(legs, [Point(200, 0, "grid")])] == ["s/trunk/80", "s/trunk/100", "s/trunk/160", "s/full/200"]
+  assert needed(legs, []) == []

@@ -62,6 +62,25 @@ def test_what_is_made_of_the_cells_may_change_and_is_recorded(tmp_path):
       workdir.claim(other | {"Experiment": {"seed": 2, "compare": [1.0]}}, "")
 
 
+def test_where_the_corpus_lies_is_no_setting_and_what_may_grow_may(tmp_path):
+  data = lambda path, fraction=0.1: {"Corpus": {"path": path, "valid_fraction": fraction}, "Tokenization": {"path": f"{path}.json"}}
+  wanted = lambda *sizes: {"Experiment": {"seed": 1, "sizes": sizes, "target": sizes[-1], "seed_fractions": sizes[0]}}
+  with Workdir(tmp_path) as workdir:
+    workdir.claim(CONFIG | data("corpus") | wanted([8, 1]), "")
+    first = workdir.config_hash
+    (tmp_path / "cells.csv").write_text("")
+    workdir.claim(CONFIG | data("/elsewhere/corpus/") | wanted([16, 1], [8, 1]), "")
+    assert workdir.config_hash == first
+    with pytest.raises(InputError, match="valid_fraction = 0.1 there, 0.2 here.* to go on with it, give Corpus.valid_fraction as it is there"):
+      workdir.claim(CONFIG | data("corpus", 0.2) | wanted([8, 1]), "")
+    for same in ({"Store": {"manifest_hash": "a"}}, data("corpus")):
+      workdir.claim(CONFIG | same | wanted([8, 1]), "")
+      assert workdir.config_hash == first
+    workdir.claim(CONFIG | {"Store": {"manifest_hash": "a"}} | wanted([8, 1]), "")
+    with pytest.raises(InputError, match="Store.manifest_hash = 'a' there, 'b' here"):
+      workdir.claim(CONFIG | {"Store": {"manifest_hash": "b"}} | wanted([8, 1]), "")
+
+
 @pytest.mark.parametrize("character", "[]*?\\")
 def test_a_path_that_snapshots_cannot_be_read_back_from_is_refused(tmp_path, monkeypatch, character):
   odd = tmp_path / f"a{character}b"
