@@ -5,136 +5,41 @@ and deep ones). The suite runs a few cases each; `JAXSPLIT_FUZZ_CASES=1500 pytho
 """
 
 import bz2
-import contextlib
-import copy
 import csv
 import gzip
 import io
 import json
 import lzma
 import os
-import resource
-import time
 
 import pyarrow
-import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from damage import damaged, damaged_bytes, fuzzed, survives
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
 from jaxsplit import cli, train
-from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.documents import read_documents
-from jaxsplit.data.file_table import CorpusFile, FileTable, load_file_table
-from jaxsplit.data.listing import list_files
-from jaxsplit.data.store import check_tokens, open_store
-from jaxsplit.data.store_writer import Document, write_store
-from jaxsplit.data.tokenizer import ByteTokenizer, load_tokenizer, train_bpe
-from jaxsplit.errors import InputError
+from jaxsplit.data.store import open_store
+from jaxsplit.data.tokenizer import load_tokenizer
 from jaxsplit.law import load_law, load_plan
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.law.mapping import parse_columns
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.split import ledger
-from jaxsplit.split.cells import Cell, CellTable, read_cells
+from jaxsplit.split.cells import CellTable, read_cells
 from jaxsplit.split.sizes import Sizes
 from jaxsplit.split.tree import Point
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training.checkpoint import SEAL, Checkpoints
 from jaxsplit.training.metrics import read_metrics
 
-CASES = int(os.environ.get("JAXSPLIT_FUZZ_CASES", "25"))
-SECONDS, BYTES = 5.0, 600 << 20
 SIZES = json.dumps({"config": "x", "sizes": [{"size": [8, 1], "params": 1064, "params_total": 9000, "rate": 0.005, "requests": [
     {"seeds": 1, "points": [{"seed_steps": 94, "expert_steps": 37, "role": "grid"}]}]}]}).encode()
 LEDGER = json.dumps({"totals": [{"stage": "grid", "phase": "trunk", "tokens": 9, "flops": 1.0}], "entries": [
     {"stage": "grid", "leg": "d8-l1/trunk/9", "whole": "d8-l1/trunk/9", "size": "d8-l1", "phase": "trunk", "params": 1064, "runs": 1,
      "steps": 9, "begins": [0], "tokens": 9, "flops": 1.0}]}).encode()
-
-fuzzed = settings(max_examples=CASES, deadline=None, derandomize=True, database=None,
-                  suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
-
-ODD = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.just([]), st.just({}), st.just(10**400), st.just(-1),
-    st.just("../../etc/passwd"), st.just([[[[[]]]]]), st.lists(st.integers(), max_size=3),
-    st.dictionaries(st.text(max_size=5), st.integers(), max_size=3))
-
-
-@st.composite
-def damaged_bytes(draw, good):
-  data = bytearray(good)
-  for _ in range(draw(st.integers(1, 4))):
-    at = draw(st.integers(0, max(len(data) - 1, 0)))
-    kind = draw(st.sampled_from(("flip", "cut", "drop", "insert", "repeat")))
-    if kind == "flip" and data:
-      data[at] ^= 1 << draw(st.integers(0, 7))
-    elif kind == "cut":
-      del data[at:]
-    elif kind == "drop":
-      del data[at:at + draw(st.integers(1, 40))]
-    elif kind == "insert":
-      data[at:at] = draw(st.one_of(st.binary(max_size=20), st.sampled_from((b"\0", b"\xff\xfe", b'"', b"\n", b",,", b"[" * 5000, b"9" * 5000))))
-    else:
-      data[at:at] = data[max(at - 200, 0):at] * draw(st.integers(1, 5))
-  return bytes(data)
-
-
-@st.composite
-def damaged_tree(draw, good):
-  """The JSON of a tree in which one to three values are others, missing, or one too many."""
-  tree = json.loads(json.dumps(good))
-  for _ in range(draw(st.integers(1, 3))):
-    node, parent, key = tree, None, None
-    for _ in range(draw(st.integers(1, 6))):
-      if isinstance(node, dict) and node:
-        parent, key = node, draw(st.sampled_from(sorted(node)))
-      elif isinstance(node, list) and node:
-        parent, key = node, draw(st.integers(0, len(node) - 1))
-      else:
-        break
-      node = parent[key]
-    if parent is None:
-      continue
-    kind = draw(st.sampled_from(("other", "other", "missing", "more")))
-    if kind == "missing":
-      del parent[key]
-    elif kind == "more" and isinstance(node, dict):
-      node[draw(st.text(max_size=8))] = copy.deepcopy(draw(ODD))
-    elif kind == "more" and isinstance(node, list):
-      node.append(copy.deepcopy(draw(ODD)))
-    else:
-      parent[key] = copy.deepcopy(draw(ODD))
-  return json.dumps(tree).encode()
-
-
-def damaged(good):
-  """Damage to a JSON text."""
-  return st.one_of(damaged_bytes(good), damaged_tree(json.loads(good)))
-
-
-def survives(read):
-  """Calls `read`; only InputError of one line may come out, in time, without taking much memory."""
-  began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  try:
-    read()
-  except InputError as error:
-    assert "\n" not in str(error).strip() and len(str(error)) < 2000
-  assert time.process_time() - began < SECONDS
-  assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < BYTES
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-  """A folder with one right file of each kind."""
-  folder = tmp_path_factory.mktemp("good")
-  table = CellTable(folder / "cells.csv")
-  table.add(Cell(n, 2 * n, domain, d, e, 10**6, 0.1, 3.0 + 100 / n, 1.0, 1e9, 0, "grid", 1e-3, 32, None, "ok")
-            for n in (100, 200, 400) for domain in ("a", "b") for d in (1000, 2000) for e in (0, 500))
-  documents = [Document(ByteTokenizer().encode("some text"), 9, b"1")]
-  write_store(folder / "store", ByteTokenizer(), [("a", "train", documents), ("a", "valid", documents)], {"corpus": 1})
-  train_bpe(["some text to learn merges from, and some more text"] * 5, 300).save(folder / "tokenizer.json")
-  return folder
 
 
 @fuzzed
@@ -277,49 +182,6 @@ def test_parquet(good, data):
     parquet.write_table(pyarrow.table({"text": ["one", "two"] * 20, "id": range(40)}), good / "good.parquet")
   (good / "documents.parquet").write_bytes(data.draw(damaged_bytes((good / "good.parquet").read_bytes())))
   survives(lambda: list(read_documents(good / "documents.parquet")))
-
-
-NAMES = st.one_of(
-    st.sampled_from(("train", "valid", "val-00", "test_b", "law", "law_val", "dev-blog", "00000", "held-out", "train-test", "metadata", "law.train")),
-    st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=6))
-
-
-@fuzzed
-@given(paths=st.lists(st.tuples(st.lists(NAMES, min_size=1, max_size=4), st.sampled_from((".jsonl", ".txt", ".TXT", ".parquet", ".png", ""))),
-                      min_size=1, max_size=5))
-def test_paths_of_a_corpus(tmp_path_factory, paths):
-  root = tmp_path_factory.mktemp("corpus")
-  for names, suffix in paths:
-    path = root.joinpath(*names[:-1], names[-1] + suffix)
-    with contextlib.suppress(OSError, ValueError):  # A file where a folder should be, . and .., or too long a name.
-      path.parent.mkdir(parents=True, exist_ok=True)
-      if not path.exists():
-        path.write_text("x")
-
-  def read():
-    table = list_files(Corpus(str(root)))
-    assert all(domain not in ("train", "valid", "val", "test", "dev") for domain in table.domains)
-    assert all((file.domain and file.split) or file.ignored for file in table.files)
-    table.save(root / ".files.csv")
-    assert load_file_table(root / ".files.csv", root) == table
-    table.lines()
-
-  survives(read)
-
-
-@fuzzed
-@given(data=st.data())
-def test_a_file_table(good, data):
-  FileTable(good, (CorpusFile("law/a.jsonl", 100, "law", "train", documents=3), CorpusFile("x.png", 1, ignored="hidden"))).save(good / "right.csv")
-  (good / "files.csv").write_bytes(data.draw(damaged_bytes((good / "right.csv").read_bytes())))
-  survives(lambda: load_file_table(good / "files.csv", good).lines())
-
-
-@fuzzed
-@given(data=st.data())
-def test_noted_times(good, data):
-  (good / "store" / "times.json").write_bytes(data.draw(damaged(b'{"tokens": {"a.train.bin": [10, 1], "a.valid.bin": [10, 1]}, "source": {"": "/x"}}')))
-  survives(lambda: check_tokens(open_store(good / "store")))
 
 
 @fuzzed
