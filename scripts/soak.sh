@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs a small experiment again and again while killing it, filling its disk and damaging its files, and compares what it ends
-# with with an undisturbed run. Prints a table of what was tried and what came of it; exit code 1 if anything differs.
+# Runs a small experiment again and again while killing it, also while it grows and while its store is made, filling its disk,
+# damaging its files and moving its corpus, and compares what it ends with with an undisturbed run. Prints a table of what was tried
+# and what came of it; exit code 1 if anything differs.
 #
 #   bash scripts/soak.sh                                  30 SIGKILLs at random moments, then each of the other faults once
 #   bash scripts/soak.sh --signal=TERM --kills=30         the same with SIGTERM
@@ -9,4 +10,4 @@
 # About 10 minutes on 2 quiet cores; --seconds bounds it. Ends only processes that it has started.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
-exec .venv/bin/python scripts/soak.py "$@"
+exec .venv/bin/python scripts/soak "$@"
