@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import time
 
 from faults import flip, truncate
 from runs import INPUT, Soak, cells, difference, kills, steps
@@ -33,19 +34,23 @@ def growth(soak: Soak, clean: pathlib.Path, count: int) -> None:
 def store_by_path(soak: Soak, clean: pathlib.Path) -> None:
   """Makes a store in spite of kills, and trains on it, on another in its place, on it damaged and on it restored."""
   corpus, store, foreign = f"--gin.Corpus.path={soak.folder / 'corpus'}", soak.folder / "store", soak.folder / "foreign"
-  ended = []
-  while not ended or ended[-1]:
+  began = time.monotonic()
+  soak.finish(soak.launch("prepare", [corpus, f"--store={foreign}", "--gin.Corpus.domains=('latin',)"], "store.log"))
+  seconds, killed = time.monotonic() - began, 0
+  while killed < 8:
+    if (store / "manifest.json").exists():
+      shutil.rmtree(store)
     process = soak.launch("prepare", [corpus, f"--store={store}"], "store.log")
     try:
-      process.wait(soak.rng.uniform(0, 0.8 * soak.startup) if len(ended) < 8 else None)
+      process.wait(soak.rng.uniform(0, seconds))
     except subprocess.TimeoutExpired:
       process.kill()
-    ended.append(process.wait())
-    if ended[-1] not in (0, -signal.SIGKILL):
-      break
-  same = ended[-1] == 0 and all((store / path.name).read_bytes() == path.read_bytes()
-                                for path in [*(clean / "store").glob("*.bin"), clean / "store/manifest.json"])
-  soak.note("SIGKILL while a store is made", f"{len(ended) - 1} times", same,
+      process.wait()
+      killed += 1
+  code = soak.finish(soak.launch("prepare", [corpus, f"--store={store}"], "store.log"))
+  same = code == 0 and all((store / path.name).read_bytes() == path.read_bytes()
+                           for path in [*(clean / "store").glob("*.bin"), clean / "store/manifest.json"])
+  soak.note("SIGKILL while a store is made", f"{killed} times", same,
             "the store that the undisturbed run made" if same else f"another, or none: {soak.last_line('store.log')}")
   workdir, log = soak.folder / "by-store", "by-store.log"
   train = lambda path: soak.finish(soak.start(workdir, log=log, data=f"--store={path}"))
@@ -60,7 +65,6 @@ def store_by_path(soak: Soak, clean: pathlib.Path) -> None:
     soak.note(fault, tried, code == INPUT and says in said, f"exit code {code}: {said.replace(str(soak.folder), '')}")
 
   ends_as_clean("trained on a store by its path", "once")
-  soak.finish(soak.launch("prepare", [corpus, f"--store={foreign}", "--gin.Corpus.domains=('latin',)"], "store.log"))
   is_refused("another store in its place", "one of fewer domains", foreign, "another experiment")
   for how in (flip, truncate):
     for path in (next(store.glob("*.train.bin")), store / "manifest.json"):
