@@ -120,8 +120,9 @@ class Workdir:
         if name.startswith(DATA) and name not in held:
           continue  # A corpus in place of its store, or the other way round: their tokens are compared.
         if held.get(name) != value:
+          as_there = "the --store that it was made with" if name.startswith("Store.") else f"{name} as it is there"
           raise InputError(f"--workdir={self.path}: holds another experiment's results ({name} = {held.get(name)!r} there, "
-                           f"{value!r} here); to go on with it, give {name} as it is there; otherwise name another folder")
+                           f"{value!r} here); to go on with it, give {as_there}; otherwise name another folder")
       if held == _flat(config):
         return
     write_atomic(self.path / "config.gin", operative)

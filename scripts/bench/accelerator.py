@@ -65,7 +65,8 @@ PACKAGES_SECONDS = 45
 STEPS = (
     Step("machine", "which device and versions are here, and its ceilings", 20,
          **bench("machine", "--accelerator", "--side=256 --gigabytes=0.001")),
-    Step("cudnn", "cuDNN's attention computes what a mask computes, and stacks train with it", 50, **tests("tests/model/test_cudnn.py")),
+    Step("cudnn", "cuDNN's attention computes what a mask computes, and stacks train with it", 50,
+         **tests("tests/model/test_cudnn.py")),
     Step("350m", "one run of 350M at T = 2,048 (aim: an MFU of 0.5)", 65,
          **bench("train", "--size=350m --steps=8 --rounds=5", "--size=tiny --steps=2 --rounds=1")),
     Step("1.3b", "one run of 1.3B at T = 2,048 (aim: an MFU of 0.5)", 75,
@@ -195,7 +196,7 @@ def output_from(log: pathlib.Path, start: int) -> str:
 def variables(rehearse: bool) -> dict[str, str]:
   """The environment variables of a step."""
   paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-  # XLA's own level of optimization, named, so that tests do not take a lower one to compile faster: kernels are to be as in training.
+  # XLA's own level of optimization, named, so that tests take no lower one to compile faster: kernels are as in training.
   flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=3".strip()
   return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
           **({"JAX_PLATFORMS": "cpu"} if rehearse else {"XLA_FLAGS": flags})}

@@ -2,8 +2,8 @@
 # Fetches, from a package index, the wheels that a machine without one needs for accelerator.sh, into a folder.
 #
 #   bash scripts/bench/accelerator_wheels.sh DIR           for a machine with jax and what that needs
-#   bash scripts/bench/accelerator_wheels.sh DIR HAVE      and with the packages in the file HAVE, which are left out: a line each, as
-#                                                          `pip freeze` writes them there, or a name alone
+#   bash scripts/bench/accelerator_wheels.sh DIR HAVE      and with the packages in the file HAVE, which are left out: a line
+#                                                          each, as `pip freeze` writes them there, or a name alone
 #
 #   PYTHON_VERSION=3.12 JAX_VERSION=0.11.*                 the machine's (these are the defaults); Linux on x86-64
 set -euo pipefail

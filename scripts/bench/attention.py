@@ -47,7 +47,8 @@ def compare(flags: argparse.Namespace, head_dim: int) -> dict:
   mask_Bx1xTxT = attention.causal_mask(attention.document_starts(tokens_BxT, END_OF_DOCUMENT), flags.length)
   by = "cudnn" if cudnn.widest() else "xla"
   by_cudnn = functools.partial(cudnn.attend, implementation=by)
-  ways = {"documents": (by_cudnn, digits_BxTxe), "one document": (by_cudnn, None), "dense, documents": (attention.dense, mask_Bx1xTxT)}
+  ways = {"documents": (by_cudnn, digits_BxTxe), "one document": (by_cudnn, None),
+          "dense, documents": (attention.dense, mask_Bx1xTxT)}
   passes = {name: functools.partial(both_passes, attend, apart) for name, (attend, apart) in ways.items()}
   with jax.default_matmul_precision("highest"):
     expected = passes["dense, documents"](*(x.astype(jnp.float32) for x in qkv))

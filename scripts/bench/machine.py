@@ -29,7 +29,7 @@ def main() -> int:
   parser.add_argument("--accelerator", action="store_true", help="exit code 2 where JAX sees a CPU alone")
   flags = parser.parse_args()
   if flags.accelerator and jax.default_backend() == "cpu":
-    print(f"jax {jax.__version__} sees no accelerator here: {jax.devices()}; accelerator.sh --rehearse goes through the steps on a CPU")
+    print(f"jax {jax.__version__} sees no accelerator here: {jax.devices()}; accelerator.sh --rehearse takes the steps on a CPU")
     return 2
   device, side = jax.devices()[0], flags.side
   a, b = (jax.random.normal(jax.random.key(i), (side, side), jnp.bfloat16) for i in range(2))

@@ -18,8 +18,8 @@ from jaxsplit.data.listing import list_files
 from jaxsplit.data.paths import SPLITS, split_name
 from jaxsplit.data.store import MANIFEST, TIMES, check_tokens, open_store
 
-PLAIN = ("law", "prose", "law_val", "law_train", "c4-validation", "trained-models", "Law", "train", "val", "Test", "held-out", "dev", "part",
-         "00000-of-00001", "README", "metadata", ".git")
+PLAIN = ("law", "prose", "law_val", "law_train", "c4-validation", "trained-models", "Law", "train", "val", "Test", "held-out", "dev",
+         "part", "00000-of-00001", "README", "metadata", ".git")
 ODD = ("a", "SOURCE", "x\ny", "ü", os.fsdecode(b"\xff"), " ", "-", "[law]", "\x1b[2J", "\u202e", "x" * 250)
 SUFFIXES = (".jsonl",) * 9 + ("", ".JSONL", ".json.gz", ".txt", ".csv", ".zst", ".parquet", ".ndjson.bz2")
 PATTERNS = ((),) * 15 + (("*",), ("law*",), ("*.jsonl", "*/val*"), ("[",))
