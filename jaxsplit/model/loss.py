@@ -1,6 +1,8 @@
-"""Next-token loss in nats, from hidden states, without ever holding a whole window's logits in float32."""
+"""Next-token loss in nats, from hidden states, never with more logits at hand than are computed at once."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +14,44 @@ _LOGITS_AT_ONCE = 1 << 24  # Elements of [rows, V]: above this, rows are taken i
 
 def logits_at_once(rows: int, vocab: int) -> int:
   """How many of the rows * vocab logits are held at once: those of an even part of the rows."""
-  chunks = -(-rows * vocab // _LOGITS_AT_ONCE)
-  while rows % chunks:
-    chunks += 1
-  return rows * vocab // chunks
+  return -(-rows // _chunks(rows, vocab)) * vocab
 
 
 def token_losses(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> jax.Array:
   """Cross-entropy of each target under softmax(x @ unembed): float32 [B, T], nats per token."""
-  rows, vocab = targets_BxT.size, unembed_DxV.shape[1]
-  x_NxD, targets_N = x_BxTxD.reshape(rows, -1), targets_BxT.reshape(rows)
-  unembed_DxV = unembed_DxV.astype(x_BxTxD.dtype)
-
-  def losses(chunk):
-    x_CxD, targets_C = chunk
-    logits_CxV = project(x_CxD, unembed_DxV, 1, jnp.float32)
+  def losses(logits_CxV, targets_C):
     # Not a lookup: over a vocabulary that devices share, a sum is what each adds its part to.
-    target_C = jnp.sum(jnp.where(targets_C[:, None] == jnp.arange(vocab)[None], logits_CxV, 0), axis=1)
+    target_C = jnp.sum(jnp.where(targets_C[:, None] == jnp.arange(logits_CxV.shape[1])[None], logits_CxV, 0), axis=1)
     return jax.nn.logsumexp(logits_CxV, axis=1) - target_C
 
-  chunks = rows * vocab // logits_at_once(rows, vocab)
+  return _of_logits(losses, x_BxTxD, unembed_DxV, targets_BxT)
+
+
+def most_likely(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> jax.Array:
+  """Whether each target is the most likely token: bool [B, T]."""
+  return _of_logits(lambda logits_CxV, targets_C: jnp.argmax(logits_CxV, axis=1) == targets_C, x_BxTxD, unembed_DxV, targets_BxT)
+
+
+def _of_logits(measure: Callable[[jax.Array, jax.Array], jax.Array], x_BxTxD: jax.Array, unembed_DxV: jax.Array,
+               targets_BxT: jax.Array) -> jax.Array:
+  """`measure` of float32 logits [C, V] and targets [C], for all rows, in as few chunks as may be."""
+  rows = targets_BxT.size
+  x_NxD, targets_N = x_BxTxD.reshape(rows, -1), targets_BxT.reshape(rows)
+  unembed_DxV = unembed_DxV.astype(x_BxTxD.dtype)
+  of_chunk = lambda chunk: measure(project(chunk[0], unembed_DxV, 1, jnp.float32), chunk[1])
+  chunks = _chunks(rows, unembed_DxV.shape[1])
   if chunks == 1:
-    return losses((x_NxD, targets_N)).reshape(targets_BxT.shape)
-  split = lambda a: a.reshape(chunks, rows // chunks, *a.shape[1:])
-  return jax.lax.map(jax.checkpoint(losses), (split(x_NxD), split(targets_N))).reshape(targets_BxT.shape)
+    return of_chunk((x_NxD, targets_N)).reshape(targets_BxT.shape)
+  filled = -(-rows // chunks) * chunks
+  split = lambda a: jnp.pad(a, ((0, filled - rows), *[(0, 0)] * (a.ndim - 1))).reshape(chunks, filled // chunks, *a.shape[1:])
+  measured = jax.lax.map(jax.checkpoint(of_chunk), (split(x_NxD), split(targets_N)))
+  return measured.reshape(filled)[:rows].reshape(targets_BxT.shape)
+
+
+def _chunks(rows: int, vocab: int) -> int:
+  """In how many chunks the rows are taken: no more than twice as many as there must be, and evenly where that can be had.
+
+  Otherwise (rows may be a prime number) the last chunk is filled up.
+  """
+  least = -(-rows * vocab // _LOGITS_AT_ONCE)
+  return next((chunks for chunks in range(least, 2 * least) if rows % chunks == 0), min(least, rows))

@@ -9,7 +9,7 @@ Shapes in names: B batch, T time, D width, G key/value heads, Q queries per key,
 from __future__ import annotations
 
 import functools
-import math
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from jaxsplit.model import attention
+from jaxsplit.model import attention, noise
 from jaxsplit.model.config import ModelConfig
 from jaxsplit.model.norm import rms_norm
 from jaxsplit.model.projection import project, split_last
@@ -34,20 +34,15 @@ _REMAT = {
 }
 
 
-class _Noise:
-  """Standard normal numbers, dealt out in the order in which weights are declared.
+class _Weights:
+  """Draws weights. Each has a stream of noise of its own, by the order in which they are declared."""
 
-  All come from one draw: a generator inlined once for every weight would take most of a program's compilation.
-  """
+  def __init__(self, seed: jax.Array):
+    self._seed, self._streams = seed, itertools.count()
 
-  def __init__(self, config: ModelConfig, key: jax.Array):
-    self._left = jax.random.normal(key, (config.params_total,), jnp.float32)
-
-  def weight(self, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
+  def normal(self, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
     """A parameter of this shape with normal entries of standard deviation `std`."""
-    size = math.prod(shape)
-    drawn, self._left = self._left[:size], self._left[size:]
-    return nnx.Param(std * drawn.reshape(shape), axes=axes)
+    return nnx.Param(np.float32(std) * noise.normal(self._seed, next(self._streams), shape), axes=axes)
 
 
 class RMSNorm(nnx.Module):
@@ -67,12 +62,12 @@ class Attention(nnx.Module):
   may share out the groups.
   """
 
-  def __init__(self, c: ModelConfig, noise: _Noise):
+  def __init__(self, c: ModelConfig, weights: _Weights):
     self.config = c
     queries, std_out = c.heads // c.kv_heads, (c.heads * c.head_dim * 2 * c.depth) ** -0.5
-    self.in_DxGxMxd = noise.weight(
+    self.in_DxGxMxd = weights.normal(
         (c.depth, c.width, c.kv_heads, queries + 2, c.head_dim), ("layers", "embed", "kv_heads", None, "head_dim"), c.width**-0.5)
-    self.out_GxQxdxD = noise.weight(
+    self.out_GxQxdxD = weights.normal(
         (c.depth, c.kv_heads, queries, c.head_dim, c.width), ("layers", "kv_heads", None, "head_dim", "embed"), std_out)
     if c.qk_norm:  # A scale for queries, one for keys.
       self.norm = RMSNorm((c.depth, 2, c.head_dim), ("layers", None, "head_dim"))
@@ -93,9 +88,9 @@ class Attention(nnx.Module):
 class SwiGLU(nnx.Module):
   """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
-  def __init__(self, c: ModelConfig, noise: _Noise):
-    self.in_Dx2xF = noise.weight((c.depth, c.width, 2, c.mlp_width), ("layers", "embed", None, "mlp"), c.width**-0.5)
-    self.out_FxD = noise.weight((c.depth, c.mlp_width, c.width), ("layers", "mlp", "embed"), (c.mlp_width * 2 * c.depth) ** -0.5)
+  def __init__(self, c: ModelConfig, weights: _Weights):
+    self.in_Dx2xF = weights.normal((c.depth, c.width, 2, c.mlp_width), ("layers", "embed", None, "mlp"), c.width**-0.5)
+    self.out_FxD = weights.normal((c.depth, c.mlp_width, c.width), ("layers", "mlp", "embed"), (c.mlp_width * 2 * c.depth) ** -0.5)
 
   def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
     dtype = x_BxTxD.dtype
@@ -107,9 +102,9 @@ class Layer(nnx.Module):
   """Pre-norm residual attention and MLP. Declared for all layers at once: parameters have a leading axis of layers, which the
   scan takes off before a layer is called."""
 
-  def __init__(self, c: ModelConfig, noise: _Noise):
-    self.attention_norm, self.attention = RMSNorm((c.depth, c.width), ("layers", "embed")), Attention(c, noise)
-    self.mlp_norm, self.mlp = RMSNorm((c.depth, c.width), ("layers", "embed")), SwiGLU(c, noise)
+  def __init__(self, c: ModelConfig, weights: _Weights):
+    self.attention_norm, self.attention = RMSNorm((c.depth, c.width), ("layers", "embed")), Attention(c, weights)
+    self.mlp_norm, self.mlp = RMSNorm((c.depth, c.width), ("layers", "embed")), SwiGLU(c, weights)
 
   def __call__(self, x_BxTxD: jax.Array, attend: Attend, rotation: attention.Rotation) -> jax.Array:
     x_BxTxD = x_BxTxD + self.attention(self.attention_norm(x_BxTxD), attend, rotation)
@@ -119,13 +114,13 @@ class Layer(nnx.Module):
 class Transformer(nnx.Module):
   """Tokens [B, T] to final hidden states [B, T, D]; `unembedding` turns those into logits."""
 
-  def __init__(self, c: ModelConfig, noise: _Noise):
+  def __init__(self, c: ModelConfig, weights: _Weights):
     self.config = c
-    self.embed_VxD = noise.weight((c.vocab_size, c.width), ("vocab", "embed"), c.width**-0.5 if c.tie_embeddings else 1.0)
-    self.layers = Layer(c, noise)
+    self.embed_VxD = weights.normal((c.vocab_size, c.width), ("vocab", "embed"), c.width**-0.5 if c.tie_embeddings else 1.0)
+    self.layers = Layer(c, weights)
     self.norm = RMSNorm((c.width,), ("embed",))
     if not c.tie_embeddings:
-      self.unembed_DxV = noise.weight((c.width, c.vocab_size), ("embed", "vocab"), c.width**-0.5)
+      self.unembed_DxV = weights.normal((c.width, c.vocab_size), ("embed", "vocab"), c.width**-0.5)
 
   def __call__(self, tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
     c = self.config
@@ -171,14 +166,14 @@ def layers_a_turn(config: ModelConfig) -> int:
   return config.depth if jax.default_backend() == "cpu" and config.depth <= 8 and config.remat == "none" else 1
 
 
-def initialize(config: ModelConfig, key: jax.Array) -> Params:
-  """Fresh float32 parameters: a nested dict of arrays. Layers are stacked on their leading axis."""
-  return nnx.to_pure_dict(nnx.split(Transformer(config, _Noise(config, key)))[1])
+def initialize(config: ModelConfig, seed: jax.Array) -> Params:
+  """Fresh float32 parameters: a nested dict of arrays. Layers are stacked on their leading axis. `seed` is a uint32."""
+  return nnx.to_pure_dict(nnx.split(Transformer(config, _Weights(seed)))[1])
 
 
 @functools.cache
 def _declared(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
-  return nnx.split(nnx.eval_shape(lambda: Transformer(config, _Noise(config, jax.random.key(0)))))
+  return nnx.split(nnx.eval_shape(lambda: Transformer(config, _Weights(jnp.uint32(0)))))
 
 
 def param_axes(config: ModelConfig) -> Params:

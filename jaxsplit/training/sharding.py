@@ -186,6 +186,11 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
   return NamedSharding(mesh, P(None, "expert", "data"))
 
 
+def windows_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
+  """For sets of windows [R, V, T + 1]."""
+  return NamedSharding(mesh, P("expert", "data"))
+
+
 def run_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """For one value per run, [R, ...]."""
   return NamedSharding(mesh, P("expert"))

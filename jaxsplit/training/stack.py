@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec as P
 
 from jaxsplit.model import transformer
 from jaxsplit.model.config import ModelConfig
-from jaxsplit.model.loss import token_losses
+from jaxsplit.model.loss import most_likely, token_losses
 from jaxsplit.training import placement, sharding
 from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
 from jaxsplit.training.sharding import Layout, Machine
@@ -157,7 +157,8 @@ def _compiled_train_block(spec: StackSpec):
 def evaluate_block(spec: StackSpec, exact_match: bool = False):
   """The jitted evaluation program: `(params, tokens, counts) -> sums`.
 
-  Each run reads windows of its own: tokens int32 [R, V, T + 1], of which the first counts [R] are real. sums: float32 [R] each,
+  Each run reads windows of its own: tokens int32 [R, V, T + 1], of which the first counts [R] are real; V is one of
+  `evaluated_windows`, and a run's devices share them as they share a batch. sums: float32 [R] each,
   `loss` (nats, summed over counted targets) and, if asked for, `exact`: the number of windows whose counted targets are all the
   most likely token. Where the counted targets close the window this is what greedy decoding of them finds: it errs first where
   the most likely token is first wrong.
@@ -201,10 +202,14 @@ def _training_arguments(spec: StackSpec, block_steps: int) -> tuple:
 
 def compile_evaluation(spec: StackSpec, windows: int, exact_match: bool = False) -> None:
   """Compiles the evaluation program for sets of at most `windows` windows."""
-  window, on_mesh = spec.model.sequence_length + 1, sharding.run_sharding(spec.mesh)
-  tokens = jax.ShapeDtypeStruct((spec.runs, windows, window), jnp.int32, sharding=on_mesh)
-  counts = jax.ShapeDtypeStruct((spec.runs,), jnp.int32, sharding=on_mesh)
-  evaluate_block(spec, exact_match).lower(spec.abstract["params"], tokens, counts).compile()
+  evaluate_block(spec, exact_match).lower(*_evaluation_arguments(spec, windows)).compile()
+
+
+def _evaluation_arguments(spec: StackSpec, windows: int) -> tuple:
+  shape = spec.runs, evaluated_windows(spec, windows), spec.model.sequence_length + 1
+  tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.windows_sharding(spec.mesh))
+  counts = jax.ShapeDtypeStruct((spec.runs,), jnp.int32, sharding=sharding.run_sharding(spec.mesh))
+  return spec.abstract["params"], tokens, counts
 
 
 def _jit(program, **options):
@@ -228,7 +233,7 @@ def _map_runs(spec: StackSpec, run, arguments):
 
 def _new_stack(spec: StackSpec, seeds_R: jax.Array) -> State:
   def new_run(seed):
-    params = transformer.initialize(spec.model, jax.random.key(seed))
+    params = transformer.initialize(spec.model, seed)
     return {"params": params, "moments": transformation(spec.optimizer).init(params), "step": jnp.zeros((), jnp.int32)}
 
   return jax.vmap(new_run)(seeds_R)
@@ -263,7 +268,9 @@ def _loss_and_gradient(spec: StackSpec, params: transformer.Params, tokens_BxT1:
   """A batch's mean loss and its gradient; every part of the batch counts the same number of targets."""
   @jax.value_and_grad
   def loss_and_gradient(params, tokens_MxT1):
-    losses_MxT, weights_MxT = _losses(spec, params, tokens_MxT1)
+    x_MxTxD, unembed_DxV = transformer.apply(spec.model, params, tokens_MxT1[:, :-1], spec.end_of_document)
+    targets_MxT = tokens_MxT1[:, 1:]
+    losses_MxT, weights_MxT = token_losses(x_MxTxD, unembed_DxV, targets_MxT), _weights(spec, targets_MxT.shape)
     return jnp.sum(losses_MxT * weights_MxT) / jnp.sum(weights_MxT)
 
   if spec.accumulation == 1:
@@ -275,37 +282,32 @@ def _loss_and_gradient(spec: StackSpec, params: transformer.Params, tokens_BxT1:
   return jax.tree.map(lambda x: x / spec.accumulation, total)
 
 
+def evaluated_windows(spec: StackSpec, windows: int) -> int:
+  """The windows that the evaluation program takes for so many: as many as fill whole parts of a training batch."""
+  return -(-windows // spec.microbatch) * spec.microbatch
+
+
 def _sums(
     spec: StackSpec, params: transformer.Params, tokens_VxT1: jax.Array, count: jax.Array, exact_match: bool) -> dict[str, jax.Array]:
   """Sums over the first `count` windows of a set, taken a training batch's part at a time to bound memory."""
-  windows = tokens_VxT1.shape[0]
-  padded = -(-windows // spec.microbatch) * spec.microbatch
-  real_P = jnp.arange(padded) < count
-  tokens_PxT1 = jnp.pad(tokens_VxT1, ((0, padded - windows), (0, 0)))
-  batches = (tokens_PxT1.reshape(-1, spec.microbatch, tokens_VxT1.shape[1]), real_P.reshape(-1, spec.microbatch))
+  # Part j takes windows j, j + N, ...: some of every device's share of the windows, so that none has to move.
+  in_parts = lambda a_Vx: a_Vx.reshape(spec.microbatch, -1, *a_Vx.shape[1:]).swapaxes(0, 1)
+  real_V = jnp.arange(tokens_VxT1.shape[0]) < count
 
-  def one(batch):
-    tokens_BxT1, real_B = batch
-    losses_BxT, weights_BxT = _losses(spec, params, tokens_BxT1)
-    weights_BxT *= real_B[:, None].astype(jnp.float32)
-    sums = {"loss": jnp.sum(losses_BxT * weights_BxT)}
+  def one(part):
+    tokens_BxT1, real_B = part
+    x_BxTxD, unembed_DxV = transformer.apply(spec.model, params, tokens_BxT1[:, :-1], spec.end_of_document)
+    targets_BxT = tokens_BxT1[:, 1:]
+    weights_BxT = _weights(spec, targets_BxT.shape) * real_B[:, None].astype(jnp.float32)
+    sums = {"loss": jnp.sum(token_losses(x_BxTxD, unembed_DxV, targets_BxT) * weights_BxT)}
     if exact_match:
-      sums["exact"] = jnp.sum(jnp.all(_best(spec, params, tokens_BxT1) | (weights_BxT == 0), axis=1) & real_B)
+      sums["exact"] = jnp.sum(jnp.all(most_likely(x_BxTxD, unembed_DxV, targets_BxT) | (weights_BxT == 0), axis=1) & real_B)
     return sums
 
-  return jax.tree.map(lambda s: jnp.sum(s.astype(jnp.float32)), jax.lax.map(one, batches))
+  return jax.tree.map(lambda s: jnp.sum(s.astype(jnp.float32)), jax.lax.map(one, (in_parts(tokens_VxT1), in_parts(real_V))))
 
 
-def _losses(spec: StackSpec, params: transformer.Params, tokens_BxT1: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Loss and weight of every target in a batch of windows."""
-  x_BxTxD, unembed_DxV = transformer.apply(spec.model, params, tokens_BxT1[:, :-1], spec.end_of_document)
-  targets_BxT = tokens_BxT1[:, 1:]
-  mask_T = jnp.ones(targets_BxT.shape[1]) if spec.loss_mask is None else jnp.asarray(spec.loss_mask, jnp.float32)
-  return token_losses(x_BxTxD, unembed_DxV, targets_BxT), jnp.broadcast_to(mask_T[None], targets_BxT.shape)
-
-
-def _best(spec: StackSpec, params: transformer.Params, tokens_BxT1: jax.Array) -> jax.Array:
-  """Whether each target is the most likely token: bool [B, T]."""
-  x_BxTxD, unembed_DxV = transformer.apply(spec.model, params, tokens_BxT1[:, :-1], spec.end_of_document)
-  logits_BxTxV = jnp.matmul(x_BxTxD, unembed_DxV.astype(x_BxTxD.dtype), preferred_element_type=jnp.float32)
-  return jnp.argmax(logits_BxTxV, axis=-1) == tokens_BxT1[:, 1:]
+def _weights(spec: StackSpec, shape: tuple[int, int]) -> jax.Array:
+  """What each target of a batch counts: float32 [B, T]."""
+  mask_T = jnp.ones(shape[1]) if spec.loss_mask is None else jnp.asarray(spec.loss_mask, jnp.float32)
+  return jnp.broadcast_to(mask_T[None], shape)

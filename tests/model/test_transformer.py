@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_near
 
 from jaxsplit.model import attention, transformer
 from jaxsplit.model.config import Architecture
-from jaxsplit.model.loss import token_losses
+from jaxsplit.model.loss import logits_at_once, most_likely, token_losses
 
 ARCHITECTURE = Architecture(head_dim=8, queries_per_kv=2, compute_dtype="float32")
 CONFIG = ARCHITECTURE.at(32, 2, 50, 12)
@@ -16,7 +17,7 @@ END = 0
 
 @pytest.fixture(scope="module")
 def params():
-  return transformer.initialize(CONFIG, jax.random.key(0))
+  return transformer.initialize(CONFIG, jnp.uint32(0))
 
 
 def hidden(params, tokens, config=CONFIG):
@@ -76,15 +77,27 @@ def test_layers_scanned_or_in_turn_are_the_same_model(params, monkeypatch):
   np.testing.assert_allclose(in_turn, scanned, rtol=1e-5, atol=1e-5)
 
 
-def test_loss_in_chunks_is_the_loss(monkeypatch):
-  x = jax.random.normal(jax.random.key(0), (3, 8, 16))
+@pytest.mark.parametrize("rows", [8, 7])
+def test_loss_in_chunks_is_the_loss(rows, monkeypatch):
+  x = jax.random.normal(jax.random.key(0), (3, rows, 16))
   unembed = jax.random.normal(jax.random.key(1), (16, 40))
-  targets = jax.random.randint(jax.random.key(2), (3, 8), 0, 40)
-  expected = -jnp.take_along_axis(jax.nn.log_softmax(x @ unembed), targets[..., None], 2)[..., 0]
-  whole = token_losses(x, unembed, targets)
-  monkeypatch.setattr("jaxsplit.model.loss._LOGITS_AT_ONCE", 200)
-  np.testing.assert_allclose(whole, expected, rtol=1e-5)
-  np.testing.assert_allclose(token_losses(x, unembed, targets), expected, rtol=1e-5)
+  targets = jax.random.randint(jax.random.key(2), (3, rows), 0, 40)
+  log_probabilities = lambda x: jax.nn.log_softmax(x @ unembed)
+  losses = lambda x: -jnp.take_along_axis(log_probabilities(x), targets[..., None], 2)[..., 0]
+  expected, gradient = losses(x), jax.grad(lambda x: losses(x).sum())(x)
+  for at_once in (1 << 24, 200):
+    monkeypatch.setattr("jaxsplit.model.loss._LOGITS_AT_ONCE", at_once)
+    assert_near(token_losses(x, unembed, targets), expected, 1e-6)
+    assert_near(jax.grad(lambda x: token_losses(x, unembed, targets).sum())(x), gradient, 1e-6)
+    np.testing.assert_array_equal(most_likely(x, unembed, targets), log_probabilities(x).argmax(2) == targets)
+
+
+@pytest.mark.parametrize("rows, vocab, least, filled", [
+    (4096, 50_000, 13, 4096), (4099, 50_000, 13, 4108), (4096, 257, 1, 4096), (4099, 257, 1, 4099), (31, 2 << 24, 31, 31), (7, 9 << 20, 4, 7)])
+def test_rows_are_taken_in_few_chunks_whatever_their_number(rows, vocab, least, filled):
+  at_once = logits_at_once(rows, vocab) // vocab
+  chunks = -(-rows // at_once)
+  assert least <= chunks < 2 * least + 1 and chunks * at_once == filled
 
 
 def test_a_fresh_model_is_near_uniform(params):

@@ -29,7 +29,7 @@ def test_a_stacks_programs(model):
   architecture = Architecture(head_dim=8, **MODELS[model])
   spec = StackSpec(architecture.at(16, 2, 32, 8), Optimizer(moments="float32" if model == "plain" else "bfloat16"), Layout(devices=1),
                    runs=2, runs_per_map=1, batch=4, end_of_document=0, loss_mask=(True,) * 4 + (False,) * 4, accumulation=2)
-  tokens, counts = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((2, 5, 9), (2,)))
+  tokens, counts = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((2, 6, 9), (2,)))
   state = jax.eval_shape(lambda: stack.initialize(spec, [0, 1]))
   stack.lower_training(dataclasses.replace(spec, elsewhere=Machine("cpu", 1, 1 << 33)), 3)
   stack.evaluate_block(spec, exact_match=True).trace(state["params"], tokens, counts)

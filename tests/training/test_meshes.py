@@ -65,6 +65,24 @@ def test_a_stack_goes_on_on_another_mesh_as_it_would_have(seen):
   assert seen["moved"]["goes on"] < 1e-5
 
 
+@pytest.mark.parametrize("mesh", ["together", "one by one", "whole", "shared out"])
+def test_first_weights_depend_on_no_mesh_and_no_other_run(seen, mesh):
+  assert seen["new"][mesh]["apart"] == 0.0
+
+
+@pytest.mark.parametrize("mesh", ["together", "one by one", "whole", "shared out"])
+def test_making_weights_takes_no_more_memory_than_keeping_them(seen, mesh):
+  assert seen["new"][mesh]["temporary"] < 0.3 * seen["new"][mesh]["largest"]
+
+
+def test_devices_that_share_a_run_share_its_evaluation(seen):
+  one, shared = seen["evaluated"]["1"], seen["evaluated"]["8"]
+  assert shared["flops"] < one["flops"] / 7
+  for name in ("loss", "exact"):
+    np.testing.assert_allclose(shared[name], one[name], rtol=1e-6)
+  assert all(not crossing(groups_of(line)) for line in seen["evaluated"]["2"]["collectives"])
+
+
 @pytest.mark.parametrize("text, groups", [
     ("replica_groups={{0,1},{2,3}}, use_global_device_ids=true", [[0, 1], [2, 3]]),
     ("replica_groups=[4,2]<=[8], use_global_device_ids=true", [[0, 1], [2, 3], [4, 5], [6, 7]]),
@@ -117,6 +135,7 @@ def look(folder):
   jax.config.update("jax_num_cpu_devices", 8)
   import jax.numpy as jnp
 
+  from jaxsplit.evaluation.perplexity import held_out
   from jaxsplit.model.config import Architecture
   from jaxsplit.training import placement, sharding, stack
   from jaxsplit.training.checkpoint import Checkpoints
@@ -150,6 +169,10 @@ def look(folder):
   params = jax.tree.map(lambda *rows: np.concatenate(rows), *(jax.device_get(state["params"]) for state, _ in alone))
   losses = np.concatenate([values for _, values in alone], axis=1)
 
+  # What it learned of its own windows: those of one step are too few to tell.
+  own = lambda state, r: held_out(one, state, [[tokens[:, r].reshape(-1, LENGTH + 1)]])["loss"].item()
+  fell = min(own(stack.initialize(one, [seed]), r) - own(alone[r][0], r) for r, seed in enumerate(seeds))
+
   def collectives(program, *arguments):
     text = program.lower(*arguments).compile().as_text()
     return [line.strip() for line in text.splitlines() if re.search(rf" ({OPERATIONS})(-start)?\(", line)]
@@ -161,10 +184,33 @@ def look(folder):
     seen[name] = {
         "shape": dict(spec.mesh.shape), "devices": [device.id for device in spec.mesh.devices.ravel()],
         "losses": float(np.max(np.abs(values / losses - 1))), "parameters": furthest(jax.device_get(state["params"]), params),
-        "learned": furthest(params, new["params"]), "fell": float(np.min(losses[0] - losses[-1])),
+        "learned": furthest(params, new["params"]), "fell": fell,
         "collectives": collectives(stack.train_block(spec), *stack._training_arguments(spec, STEPS))}
   seen["summed over runs"] = collectives(
       jax.jit(lambda params: jax.tree.map(lambda x: jnp.sum(x, axis=0), params)), on(expert=4, data=2).abstract["params"])
+
+  def made(**change):
+    spec = dataclasses.replace(on(), model=larger, **change)
+    memory = stack._compiled_initialize(spec).lower(jax.ShapeDtypeStruct((RUNS,), jnp.uint32)).compile().memory_analysis()
+    return {"apart": furthest(jax.device_get(stack.initialize(spec, seeds)["params"]), apart), "temporary": memory.temp_size_in_bytes,
+            "largest": max(math.prod(x.sharding.shard_shape(x.shape)) * 4 for x in jax.tree.leaves(spec.abstract["params"]))}
+
+  larger = Architecture(head_dim=8).at(32, 2, 512, LENGTH)
+  alone_of = lambda seed: stack.initialize(dataclasses.replace(one, model=larger), [seed])["params"]
+  apart = jax.tree.map(lambda *rows: np.concatenate(rows), *(jax.device_get(alone_of(seed)) for seed in seeds))
+  seen["new"] = {
+      "together": made(layout=Layout(devices=1), runs_per_map=0), "one by one": made(layout=Layout(devices=1)),
+      "whole": made(layout=Layout(expert=4, data=2, devices=8), runs_per_map=0),
+      "shared out": made(layout=Layout(expert=2, data=2, tensor=2, fsdp=True, devices=8), runs_per_map=0)}
+
+  windows = [[np.minimum(rng.geometric(0.15, (13, LENGTH + 1)), 31).astype(np.int32)] for _ in range(RUNS)]
+  seen["evaluated"] = {}
+  for data, spec in ((1, dataclasses.replace(one, runs=RUNS)), (2, on(expert=4, data=2)), (8, on(expert=1, data=8))):
+    program, arguments = stack.evaluate_block(spec, exact_match=True), stack._evaluation_arguments(spec, 13)
+    values = held_out(spec, fresh(spec), windows, exact_match=True)
+    seen["evaluated"][data] = {
+        "flops": program.lower(*arguments).compile().cost_analysis()["flops"], "collectives": collectives(program, *arguments),
+        **{name: value.tolist() for name, value in values.items()}}
 
   wide, narrow = on(expert=1, data=8, fsdp=True), on(expert=4, data=2, fsdp=True)
   begun, _ = trained(wide, fresh(wide), steps=5)
