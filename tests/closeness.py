@@ -9,12 +9,13 @@ import numpy as np
 
 
 def assert_near(found: Any, expected: Any, within: float) -> None:
-  """Arrays, or trees of them, that are apart by `within` times the size of what is compared, or less.
+  """Arrays, or trees of them, of which each is off by `within` times its size at most: that of its largest number.
 
-  The size is that of the largest number in all of `expected`: single numbers, and whole arrays (gradients of what has no
-  influence), may be zero but for the rounding of what cancels out in them.
+  What is compared together has sizes of one kind, and none of it is held to less than a hundredth of the largest: arrays may be
+  zero (gradients by what has no influence), but for the rounding of what cancels out in them.
   """
   there, here = (jax.tree.map(lambda x: np.asarray(x, np.float64), tree) for tree in (expected, found))
-  size = max(np.abs(x).max() for x in jax.tree.leaves(there))
-  assert np.isfinite(size) and size > 0
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=within * size), here, there)
+  largest = max(np.abs(x).max() for x in jax.tree.leaves(there))
+  assert np.isfinite(largest) and largest > 0
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(
+      x, y, rtol=0, atol=within * max(np.abs(y).max(), largest / 100)), here, there)

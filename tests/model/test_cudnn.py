@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_near
 from jax._src.cudnn import fused_attention_stablehlo
 
 from jaxsplit.errors import InputError
@@ -44,9 +45,8 @@ def test_documents_are_kept_apart_as_a_mask_keeps_them(implementation, dtype, ap
   expected = values_and_gradients(lambda *x: attention.dense(*x, mask), *(x.astype(jnp.float32) for x in qkv))
   digits = cudnn.digits(attention.segments(jnp.asarray(tokens), 0), dim)
   found = values_and_gradients(lambda *x: cudnn.attend(*x, digits, implementation=implementation), *qkv)
-  for there, here in zip(expected, found):
-    assert here.dtype == dtype and here.shape == there.shape
-    assert np.abs(here.astype(np.float32) - there).max() <= apart * np.abs(there).max()
+  assert {here.dtype for here in found} == {jnp.dtype(dtype)} and [y.shape for y in found] == [y.shape for y in expected]
+  assert_near(found, expected, apart)
 
 
 @pytest.mark.skipif(cudnn.widest() > 0, reason="there is one")

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_near
 
 from jaxsplit.model import projection
 from jaxsplit.model.projection import project, split_last
@@ -26,11 +27,10 @@ def test_projections_are_einsums(x_shape, w_shape, axes, einsum, mapped):
   over_runs = jax.vmap if mapped else lambda f: f
   x, w = _normal(0, lead + x_shape), _normal(1, lead + w_shape)
   ours, its = over_runs(lambda x, w: project(x, w, axes)), over_runs(lambda x, w: jnp.einsum(einsum, x, w))
-  np.testing.assert_allclose(ours(x, w), its(x, w), rtol=1e-5, atol=1e-5)
+  assert_near(ours(x, w), its(x, w), 1e-6)
   dy = _normal(2, its(x, w).shape)
   gradients = lambda f: jax.jit(jax.grad(lambda x, w: jnp.sum(f(x, w) * dy), (0, 1)))(x, w)
-  for mine, theirs in zip(gradients(ours), gradients(its)):
-    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+  assert_near(gradients(ours), gradients(its), 1e-6)
 
 
 def test_a_policy_that_saves_products_sees_them():
@@ -50,8 +50,7 @@ def test_a_policy_that_saves_products_sees_them():
 def test_every_platform_has_the_same_weight_gradient():
   x, dy = _normal(0, (2, 5, 3)), _normal(1, (2, 5, 4, 2))
   for a, b in ((x, dy), (dy, x)):
-    np.testing.assert_allclose(projection._weight_gradient_on_cpu(2, jnp.float32, a, b),
-                               projection._weight_gradient(2, jnp.float32, a, b), rtol=1e-5, atol=1e-5)
+    assert_near(projection._weight_gradient_on_cpu(2, jnp.float32, a, b), projection._weight_gradient(2, jnp.float32, a, b), 1e-6)
 
 
 def test_dtypes_are_those_of_a_product_that_is_summed_in_another():
@@ -62,7 +61,7 @@ def test_dtypes_are_those_of_a_product_that_is_summed_in_another():
   its = jax.grad(lambda x, w: jnp.sum(jnp.sin(jnp.matmul(x, w, preferred_element_type=jnp.float32))), (0, 1))(x, w)
   for mine, theirs in zip(ours, its):
     assert mine.dtype == theirs.dtype == jnp.bfloat16
-    np.testing.assert_allclose(mine.astype(jnp.float32), theirs.astype(jnp.float32), rtol=2e-2, atol=2e-2)
+    assert_near(mine, theirs, 1e-2)
 
 
 @pytest.mark.parametrize("axis", (-2, -1, 1))
@@ -76,4 +75,4 @@ def test_split_last_and_its_derivative(axis):
   weight[-1] = 2
   shape = [1] * 4
   shape[axis] = -1
-  np.testing.assert_allclose(gradient, jnp.cos(x) * weight.reshape(shape), rtol=1e-6)
+  assert_near(gradient, jnp.cos(x) * weight.reshape(shape), 1e-6)

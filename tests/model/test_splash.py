@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_near
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from jaxsplit.errors import InputError
@@ -44,8 +45,7 @@ def expected(inputs):
 
 
 def test_it_is_dense_attention(inputs, expected):
-  for mine, theirs in zip(jax.jit(interpreted)(*inputs), expected):
-    np.testing.assert_allclose(mine, theirs, atol=3e-5)
+  assert_near(jax.jit(interpreted)(*inputs), expected, 1e-5)
 
 
 @pytest.mark.parametrize("mapping", [jax.lax.map, lambda run, stacked: jax.vmap(run)(stacked)], ids=["map", "vmap"])
@@ -56,7 +56,7 @@ def test_it_is_the_same_in_a_stack_on_a_mesh(inputs, expected, mapping):
       axis_names={"expert"}, check_vma=False)(*stacked))
   stacked = [jax.device_put(jnp.stack([x, x]), NamedSharding(mesh, P("expert", "data"))) for x in inputs]
   for mine, theirs in zip(mapped(*stacked), expected):
-    np.testing.assert_allclose(mine[1], theirs, atol=3e-5)
+    assert_near(mine[1], theirs, 1e-5)
     assert mine.sharding.spec[1] == "data"  # No device has the whole batch.
 
 

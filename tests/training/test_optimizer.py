@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from closeness import assert_near
 
 from jaxsplit.errors import InputError
 from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
@@ -40,7 +41,7 @@ def test_update_is_adamw():
     a = jax.tree.map(lambda p, d: p - 0.1 * d, a, direction)
     update, other = theirs.update(gradient, other, b)
     b = optax.apply_updates(b, update)
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), a, b)
+  assert_near(a, b, 1e-6)
 
 
 def test_moments_in_bfloat16_need_a_short_average():
