@@ -21,7 +21,7 @@ from jaxsplit.split.progress import Progress
 from jaxsplit.split.snapshots import Snapshots, Start
 from jaxsplit.split.tree import Leg, Run
 from jaxsplit.split.workdir import Workdir
-from jaxsplit.training import fingerprint, hosts, stack
+from jaxsplit.training import fingerprint, hosts, memory, stack
 from jaxsplit.training.ahead import Ahead
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import train
@@ -85,23 +85,30 @@ class Runner:
       self._compile([*to_train, *later])
     for leg in legs:
       if leg.name in missing:
-        start = self._start(leg)
-        with self._interruption.deferred():
-          state, health = self._train(leg, start)
-          cells = self._measure(leg, state, health)
-          if cells:
-            table.add(cells)
-          missing.discard(leg.name)
-          for attempt in range(1, self._rules.training.retries + 1):
-            self._workdir.checkpoints.discard(divergence.again(leg, (), attempt).name)
-          self._snapshots.tidy(leg, self._legs, missing)
-          self._drop_other_waves(leg, there, missing)
-        self._progress.finish(len(cells))
+        self._progress.finish(self._complete(leg, table, missing, there))
 
   @property
   def trained(self) -> list[Leg]:
     """The legs of the latest call of `run` that are trained and measured so far, in the waves that they are trained in."""
     return [leg for name, leg in self._legs.items() if name not in self._missing]
+
+  def _complete(self, leg: Leg, table: CellTable, missing: set[str], there: Mapping[str, Sequence[int]]) -> int:
+    """Trains a leg and measures its cells, of which it returns the number.
+
+    A call of its own, since nothing of a leg's state may be at hand while the next is trained: devices have room for one.
+    """
+    start = self._start(leg)
+    with self._interruption.deferred():
+      state, health = self._train(leg, start)
+      cells = self._measure(leg, state, health)
+      if cells:
+        table.add(cells)
+      missing.discard(leg.name)
+      for attempt in range(1, self._rules.training.retries + 1):
+        self._workdir.checkpoints.discard(divergence.again(leg, (), attempt).name)
+      self._snapshots.tidy(leg, self._legs, missing)
+      self._drop_other_waves(leg, there, missing)
+    return len(cells)
 
   def missing(self, legs: Sequence[Leg], table: CellTable) -> set[str]:
     """Names of the legs that must be trained: for a cell, for a result to keep, or for a leg that starts from them."""
@@ -187,11 +194,15 @@ class Runner:
           break
         for r in rows:
           health[r] = dataclasses.replace(health[r], retries=health[r].retries + 1)
+        # The runs that went well wait on disk: devices have room for one stack in training.
+        self._snapshots.save(leg, leg.steps, state, fingerprint.fingerprint(state), start, final=False)
+        del state
         repair = divergence.again(leg, rows, attempt + 1)
         self._course.settle([repair])
         repaired = self._stretch(repair, self._start(repair, attempt + 1), attempt + 1)
         spec = self._course.spec(leg)
-        state = stack.fork(spec, [state, repaired], [spec.runs + rows.index(i) if i in rows else i for i in range(spec.runs)])
+        state = stack.replace(spec, self._snapshots.restore(leg, leg.steps), repaired, rows)
+        del repaired
     if leg.keep or any(leg.name in other.parents for other in self._legs.values()):
       ended = dataclasses.replace(start, health=tuple(health))
       self._snapshots.save(leg, leg.steps, state, fingerprint.fingerprint(state), ended, final=True)
@@ -236,7 +247,8 @@ class Runner:
       return train(
           spec, start.state, Batches(self._course.streams(leg, attempt), spec.batch), self._course.schedule(leg),
           first_batch=[run.first_batch for run in self._course.rows(leg)], done=start.done, steps=leg.steps,
-          training=self._rules.training, observe=observe, save=save, interruption=self._interruption, clock=clock)
+          training=self._rules.training, observe=observe, save=save, saved=self._workdir.checkpoints.wait,
+          copies=hosts.share(lambda: memory.has_room_for_a_copy(spec)), interruption=self._interruption, clock=clock)
     finally:
       self._trace.end()
       if trained and hosts.is_lead():

@@ -103,6 +103,10 @@ class Snapshots:
         self._course.keeps_moments(leg), start.health)
     self._checkpoints.save(leg.name, step, state, {**about, "final": final}, last=final, first=self._metrics.sync)
 
+  def restore(self, leg: Leg, step: int) -> State:
+    """The leg's state after `step` steps, which has been saved."""
+    return self._restore(leg.name, step, self._course.spec(leg))
+
   def tidy(self, leg: Leg, legs: Mapping[str, Leg], missing: set[str]) -> None:
     """Removes the snapshots that nothing will start from any more, once a leg and its cells are there."""
     retention = self._course.rules.training.retention

@@ -21,6 +21,11 @@ def copy_with_fingerprint(state: State) -> tuple[State, dict[str, jax.Array]]:
   return _copy_with_fingerprint(state)
 
 
+def fingerprints(state: State) -> dict[str, jax.Array]:
+  """The runs' fingerprints, which are not waited for: uint32 [R] of params and moments."""
+  return _fingerprint(state)
+
+
 def fingerprint(state: State) -> dict[str, list[str]]:
   """The runs' fingerprints as text, [R] each. A run whose moments are all zero has moments 00000000."""
   return as_text(_fingerprint(state))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxsplit.data.stream import Batches
 from jaxsplit.errors import InputError
 from jaxsplit.training import placement, sharding, stack
-from jaxsplit.training.fingerprint import copy_with_fingerprint
+from jaxsplit.training.fingerprint import copy_with_fingerprint, fingerprints
 from jaxsplit.training.interruption import Interrupted, Interruption
 from jaxsplit.training.optimizer import Schedule
 from jaxsplit.training.stack import StackSpec, State
@@ -80,6 +80,8 @@ def train(
     training: Training,
     observe: Callable[[int, dict[str, np.ndarray]], None],
     save: Callable[[int, State, dict[str, jax.Array]], None],
+    saved: Callable[[], None],
+    copies: bool,
     interruption: Interruption,
     clock: Clock,
 ) -> State:
@@ -91,9 +93,11 @@ def train(
     schedule: [R] arrays, in steps since each run's birth.
     first_batch: [R], where in its stream each run stood when the leg began.
     observe: called with (first step, metrics [n, R]) of every block, one block late, so that the device is never waited for.
-    save: called with a step, a copy of the state after it, and its runs' fingerprints, every `training.save_every_steps` and
-      before stopping on an interruption. It is called when all metrics before that step have been observed, a block late, so
-      that the device is not waited for here either.
+    save: called with a step, the state after it, and its runs' fingerprints, every `training.save_every_steps` and before stopping
+      on an interruption, when all metrics before that step have been observed.
+    saved: returns when what `save` was given is needed no more. It is called before more is saved, so that there are never two.
+    copies: whether there is room for a copy of the state. If so `save` is given one, a block late, and the device is not waited
+      for here either. Otherwise it is given the state itself, and training waits for `saved`.
     clock: is given the laps data, dispatch, device and other: see `telemetry.Stretch`.
 
   Raises:
@@ -119,11 +123,15 @@ def train(
     pending, taken = (start, count, placement.everywhere(metrics)), None
     stopping = interruption.agreed() and end < steps
     if stopping or (end < steps and end // training.save_every_steps > start // training.save_every_steps):
-      taken = (end, *copy_with_fingerprint(state))
+      saved()
+      taken = (end, *(copy_with_fingerprint(state) if copies and not stopping else (state, fingerprints(state))))
     clock.lap("dispatch")
-    if stopping:
+    if taken is not None and (stopping or not copies):
       _hand_over(observe, pending, save, taken, clock)
-      raise Interrupted
+      if stopping:
+        raise Interrupted
+      pending = taken = None
+      saved()
   _hand_over(observe, pending, save, taken, clock)
   return state
 

@@ -86,6 +86,12 @@ def fits(spec: StackSpec) -> bool:
   return estimate(spec).total <= limit(spec)[0]
 
 
+def has_room_for_a_copy(spec: StackSpec) -> bool:
+  """Whether a copy of the stack's state, to be written to disk meanwhile, fits beside its training."""
+  need = estimate(spec)
+  return need.total + need.params + need.moments <= limit(spec)[0]
+
+
 def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
   """Bytes a token that one layer's forward pass leaves behind, and that the remat policy keeps of them."""
   c, tensor = spec.model, spec.mesh.shape["tensor"]

@@ -100,6 +100,25 @@ def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_mo
   return _compiled_fork(spec, keep_moments)(jax.device_put(list(parents), shardings), rows)
 
 
+def replace(spec: StackSpec, state: State, others: State, rows: Sequence[int]) -> State:
+  """The stack with runs of another in the place of its own: that one's row i at `rows[i]`. `state` is donated."""
+  count = others["step"].shape[0]
+  shardings = jax.tree.map(lambda x: x.sharding, parents_of(spec, [count])[0])
+  taken = np.zeros(spec.runs, bool)
+  source = np.zeros(spec.runs, np.int32)
+  taken[list(rows)], source[list(rows)] = True, range(len(rows))
+  return _compiled_replace(spec, count)(state, jax.device_put(others, shardings), jnp.asarray(taken), jnp.asarray(source))
+
+
+@functools.cache
+def _compiled_replace(spec: StackSpec, count: int):
+  def replace(state, others, taken, source):
+    of_run = lambda old: jnp.expand_dims(taken, tuple(range(1, old.ndim)))
+    return jax.tree.map(lambda old, new: jnp.where(of_run(old), new[source], old), state, others)
+
+  return _jit(replace, donate_argnums=0, out_shardings=spec.shardings)
+
+
 def parents_of(spec: StackSpec, rows: Sequence[int]) -> list[State]:
   """Shapes, dtypes and shardings of stacks of so many runs, as `fork` has them before it gathers `spec` from them.
 

@@ -68,7 +68,7 @@ def main() -> None:
     began = time.perf_counter()
     jax.block_until_ready(train(
         spec, state, batches, schedule, first_batch=[0] * args.runs, done=0, steps=args.steps,
-        training=Training(size.length, size.batch, save_every_steps=every), observe=lambda *_: None, save=save,
+        training=Training(size.length, size.batch, save_every_steps=every), observe=lambda *_: None, save=save, saved=snapshots.wait, copies=True,
         interruption=Interruption(), clock=Clock()))
     took = time.perf_counter() - began
     snapshots.close()

@@ -1,6 +1,7 @@
 """Runs of a stack that go wrong, processes that are killed, and other devices: every other number stays as it was."""
 
 import dataclasses
+import gc
 
 import jax
 import numpy as np
@@ -42,9 +43,9 @@ def store(tmp_path_factory):
   return write_store(tmp_path_factory.mktemp("store") / "store", ByteTokenizer(), splits, {})
 
 
-def run(store, path, devices=1, **training):
+def run(store, path, devices=1, save_every_steps=16, **training):
   """A trunk of 40 steps, and three experts forked off it, of 40 more. Returns the cells by domain."""
-  training = Training(sequence_length=8, batch_sequences=2, steps_per_dispatch=8, save_every_steps=16, **training)
+  training = Training(sequence_length=8, batch_sequences=2, steps_per_dispatch=8, save_every_steps=save_every_steps, **training)
   rules = Rules(training, Optimizer(warmup_tokens=64), Layout(devices=devices), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
   shape = Shape("s", Architecture(head_dim=8).at(8, 1, 256, 8), DOMAINS, 1, 5e-3, 1, lambda seed, expert: expert // 2, True, False)
   planned = tree.build(shape, [Point(40, 40, "grid")])
@@ -101,6 +102,29 @@ def test_a_run_that_keeps_diverging_is_marked_with_all_that_descends_from_it(sto
   cells, _ = run(store, tmp_path / "w")
   assert {domain: cell.status for domain, cell in cells.items()} == {"d": "ok", "e": "diverged", "f": "ok"}
   assert [cells[domain] for domain in ("d", "f")] == [whole[1][domain] for domain in ("d", "f")]
+
+
+@pytest.mark.parametrize("diverges, every, stacks", [(False, 1000, 1), (True, 1000, 1), (False, 16, 2)])
+def test_one_stack_is_alive_while_it_trains(store, tmp_path, monkeypatch, diverges, every, stacks):
+  """Neither the seed beside the experts, nor those that went well while one is trained again; and one copy where any is saved."""
+  if diverges:
+    poison(monkeypatch, attempts=1)
+  alive = lambda: sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())
+  append, seen = Metrics.append, []
+
+  def looking(self, leg, *arguments):
+    seen.append((leg, alive() - before))
+    append(self, leg, *arguments)
+
+  monkeypatch.setattr(Metrics, "append", looking)
+  gc.collect()
+  before = alive()
+  run(store, tmp_path / "w", save_every_steps=every)
+  runs = {"s/trunk/40": 1, "s/experts-40/cooldown-40": 3, "s/experts-40/cooldown-40~1": 1}
+  assert {leg for leg, _ in seen} == set(list(runs)[:2 + diverges])
+  state = 12 * Architecture(head_dim=8).at(8, 1, 256, 8).params_total
+  there = [size / (state * runs[leg]) for leg, size in seen]
+  assert 0.95 < min(there) and max(there) < stacks + 0.1, there
 
 
 class Killed(BaseException):
