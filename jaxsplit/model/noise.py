@@ -1,6 +1,6 @@
 """Standard normal numbers, each a function of a seed and of its own place: the same on any mesh, and none needs another.
 
-The generator is Threefry-2x32 with 20 rounds (Salmon et al., 2011), as `jax.random` has it, written out as elementwise operations.
+The generator is Threefry-2x32 with 20 rounds (Salmon et al., 2011), as `jax.random` has it, written out elementwise.
 XLA fuses those with what the numbers are for: every device draws its own part, and no memory is taken but the result's. On a CPU
 `jax.random` computes its rounds in a loop instead, over whole arrays that nothing is fused with.
 """

@@ -93,8 +93,8 @@ def train(
     schedule: [R] arrays, in steps since each run's birth.
     first_batch: [R], where in its stream each run stood when the leg began.
     observe: called with (first step, metrics [n, R]) of every block, one block late, so that the device is never waited for.
-    save: called with a step, the state after it, and its runs' fingerprints, every `training.save_every_steps` and before stopping
-      on an interruption, when all metrics before that step have been observed.
+    save: called with a step, the state after it, and its runs' fingerprints, every `training.save_every_steps` and before
+      stopping on an interruption, when all metrics before that step have been observed.
     saved: returns when what `save` was given is needed no more. It is called before more is saved, so that there are never two.
     copies: whether there is room for a copy of the state. If so `save` is given one, a block late, and the device is not waited
       for here either. Otherwise it is given the state itself, and training waits for `saved`.

@@ -3,7 +3,8 @@
 An estimate costs no compilation, so that what cannot fit is known before anything is computed. It counts what XLA keeps: the
 state, one set of gradients for every run trained together, weights in the compute dtype, what the forward pass leaves for the
 backward pass, and what is at hand of one layer or of the loss. Against XLA's own count on a CPU it comes to 0.85 to 1.25 in
-float32 (tests/training/test_memory.py).
+float32 (tests/training/test_memory.py). One stack is alive while it trains, and the copy that a snapshot is written from only
+where there is room for it. Not counted: a fork has its parents there beside its runs, before these are trained.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ def main() -> None:
     began = time.perf_counter()
     jax.block_until_ready(train(
         spec, state, batches, schedule, first_batch=[0] * args.runs, done=0, steps=args.steps,
-        training=Training(size.length, size.batch, save_every_steps=every), observe=lambda *_: None, save=save, saved=snapshots.wait, copies=True,
-        interruption=Interruption(), clock=Clock()))
+        training=Training(size.length, size.batch, save_every_steps=every), observe=lambda *_: None, save=save,
+        saved=snapshots.wait, copies=True, interruption=Interruption(), clock=Clock()))
     took = time.perf_counter() - began
     snapshots.close()
     return took

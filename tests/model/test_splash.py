@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from closeness import assert_near
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P

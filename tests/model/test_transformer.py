@@ -92,7 +92,8 @@ def test_loss_in_chunks_is_the_loss(rows, monkeypatch):
 
 
 @pytest.mark.parametrize("rows, vocab, least, filled", [
-    (4096, 50_000, 13, 4096), (4099, 50_000, 13, 4108), (4096, 257, 1, 4096), (4099, 257, 1, 4099), (31, 2 << 24, 31, 31), (7, 9 << 20, 4, 7)])
+    (4096, 50_000, 13, 4096), (4099, 50_000, 13, 4108), (4096, 257, 1, 4096), (4099, 257, 1, 4099), (31, 2 << 24, 31, 31),
+    (7, 9 << 20, 4, 7)])
 def test_rows_are_taken_in_few_chunks_whatever_their_number(rows, vocab, least, filled):
   at_once = logits_at_once(rows, vocab) // vocab
   chunks = -(-rows // at_once)
