@@ -91,7 +91,7 @@ class Checkpoints:
     self._wait_for_writing()
     folder = self._folder(leg, step)
     self._good.pop((leg, step), None)
-    self._writing = self._writer.submit(self._write, leg, step, folder, state, dict(about), last, first)
+    self._writing = self._writer.submit(self._write, leg, step, folder, [state], dict(about), last, first)
 
   def restore(self, leg: str, step: int, abstract: State) -> State:
     """The leg's snapshot at `step`, laid out as `abstract` says.
@@ -147,8 +147,9 @@ class Checkpoints:
     if writing is not None:
       writing.result()
 
-  def _write(self, leg: str, step: int, folder: pathlib.Path, state: State, about: dict[str, Any], last: bool,
+  def _write(self, leg: str, step: int, folder: pathlib.Path, handed_over: list[State], about: dict[str, Any], last: bool,
              first: Callable[[], None]) -> None:
+    state = handed_over.pop()  # Not as an argument: the executor keeps those for a moment after the result is there.
     try:
       if hosts.is_lead():
         if folder.exists():
