@@ -107,7 +107,8 @@ def replace(spec: StackSpec, state: State, others: State, rows: Sequence[int]) -
   taken = np.zeros(spec.runs, bool)
   source = np.zeros(spec.runs, np.int32)
   taken[list(rows)], source[list(rows)] = True, range(len(rows))
-  return _compiled_replace(spec, count)(state, jax.device_put(others, shardings), jnp.asarray(taken), jnp.asarray(source))
+  which = placement.put((taken, source), sharding.replicated(spec.mesh))
+  return _compiled_replace(spec, count)(state, jax.device_put(others, shardings), *which)
 
 
 @functools.cache
