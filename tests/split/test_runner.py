@@ -104,9 +104,9 @@ def test_a_run_that_keeps_diverging_is_marked_with_all_that_descends_from_it(sto
   assert [cells[domain] for domain in ("d", "f")] == [whole[1][domain] for domain in ("d", "f")]
 
 
-@pytest.mark.parametrize("diverges, every, stacks", [(False, 1000, 1), (True, 1000, 1), (False, 16, 2)])
-def test_one_stack_is_alive_while_it_trains(store, tmp_path, monkeypatch, diverges, every, stacks):
-  """Neither the seed beside the experts, nor those that went well while one is trained again; and one copy where any is saved."""
+@pytest.mark.parametrize("diverges", [False, True])
+def test_one_stack_is_alive_while_it_trains(store, tmp_path, monkeypatch, diverges):
+  """Neither the seed beside the experts, nor those that went well while one is trained again."""
   if diverges:
     poison(monkeypatch, attempts=1)
   alive = lambda: sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())
@@ -119,12 +119,12 @@ def test_one_stack_is_alive_while_it_trains(store, tmp_path, monkeypatch, diverg
   monkeypatch.setattr(Metrics, "append", looking)
   gc.collect()
   before = alive()
-  run(store, tmp_path / "w", save_every_steps=every)
+  run(store, tmp_path / "w", save_every_steps=1000)
   runs = {"s/trunk/40": 1, "s/experts-40/cooldown-40": 3, "s/experts-40/cooldown-40~1": 1}
   assert {leg for leg, _ in seen} == set(list(runs)[:2 + diverges])
   state = 12 * Architecture(head_dim=8).at(8, 1, 256, 8).params_total
   there = [size / (state * runs[leg]) for leg, size in seen]
-  assert 0.95 < min(there) and max(there) < stacks + 0.1, there
+  assert 0.95 < min(there) and max(there) < 1.1, there
 
 
 class Killed(BaseException):
