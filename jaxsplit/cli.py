@@ -134,7 +134,8 @@ def parse(
     except (TypeError, ValueError) as error:
       raise InputError(str(error).splitlines()[0]) from None
   at = lambda name, text: from_home(args[name], f"--{name}") if isinstance(text, Path) and args[name] else args[name]
-  own = {name: at(name, text) for name, text in (flags or {}).items()} | {name: _as_type(bool, args[name], f"--{name}") for name in switches or {}}
+  own = {name: at(name, text) for name, text in (flags or {}).items()}
+  own |= {name: _as_type(bool, args[name], f"--{name}") for name in switches or {}}
   return Settings(values, own, gin.operative_config_str())
 
 

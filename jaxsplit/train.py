@@ -30,9 +30,9 @@ from jaxsplit.law import FitSettings
 from jaxsplit.model.config import Architecture
 from jaxsplit.report.page import try_report
 from jaxsplit.split import experiment
-from jaxsplit.split.experiment import Experiment, Settings
 from jaxsplit.split.probe import Probe
 from jaxsplit.split.progress import Progress
+from jaxsplit.split.settings import Experiment, Settings, check
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training import cluster, hosts
 from jaxsplit.training.interruption import Interrupted, Interruption
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(given: cli.Settings, settings: Settings) -> int:
   """The experiment, from its tokens to its report."""
   used = present_devices(settings.layout)
-  experiment.check(settings)
+  check(settings)
   hosts.share(lambda: _check_data(given))
   keep_programs()
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:

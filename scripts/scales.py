@@ -17,7 +17,7 @@ from jaxsplit import cli
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.model.config import Architecture
-from jaxsplit.split.experiment import Experiment
+from jaxsplit.split.settings import Experiment
 from jaxsplit.train import SETTINGS
 from jaxsplit.training import capacity, memory, stack
 from jaxsplit.training.loop import Training

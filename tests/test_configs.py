@@ -6,7 +6,7 @@ import pytest
 
 from jaxsplit import cli
 from jaxsplit.model.config import Architecture
-from jaxsplit.split.experiment import Experiment
+from jaxsplit.split.settings import Experiment
 from jaxsplit.train import SETTINGS
 from jaxsplit.training.loop import Training
 

@@ -8,9 +8,10 @@ from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, fit_law
 from jaxsplit.model.config import Architecture, ModelConfig
 from jaxsplit.split import tree
-from jaxsplit.split.experiment import Experiment, Settings, _Story
+from jaxsplit.split.experiment import _Story
 from jaxsplit.split.probe import Probe
 from jaxsplit.split.progress import Progress
+from jaxsplit.split.settings import Experiment, Settings
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
@@ -49,7 +50,7 @@ def test_what_is_planned_is_what_is_trained(store, law, tmp_path, accounting, tr
   plan = told.plan(law)
   assert 0.02 < plan.fraction < 0.9 and plan.budget_tokens == STEPS * BATCH
   assert seeds * plan.seed_tokens + experts * plan.expert_tokens == pytest.approx(STEPS * BATCH)
-  point = told._point(plan.fraction)
+  point = told._budget.point(plan.fraction)
   assert (point.seed_steps * BATCH, point.expert_steps * BATCH) == pytest.approx((plan.seed_tokens, plan.expert_tokens), abs=BATCH)
   points, target = told._proof_points(point), (24, 1)
   told._sizes.decide(told._models, lambda model: 1e-3)
@@ -61,21 +62,6 @@ def test_what_is_planned_is_what_is_trained(store, law, tmp_path, accounting, tr
   assert [(run.point.seed_steps, run.serves) for run in dense] == [(STEPS, None)], "one dense model of all tokens, for all domains"
   assert law.expect(plan.params, STEPS * BATCH, 0) == pytest.approx(plan.dense_loss)
 
-
-@pytest.mark.parametrize("accounting, trunk, left", [("total", "shared", 0), ("total", "per_domain", 366 % 8), ("per_model", "shared", 0)])
-def test_a_split_spends_what_the_dense_model_spends(tmp_path, accounting, trunk, left):
-  documents = lambda text: [Document(ByteTokenizer().encode(text), len(text), text.encode())]
-  splits = [(d, split, documents(f"{d} {split} " * 9)) for d in "abcdefgh" for split in ("train", "valid")]
-  store = write_store(tmp_path / "store", ByteTokenizer(), splits, {})
-  told = story(store, tmp_path / "w", accounting=accounting, trunk=trunk, budget_tokens=366 * BATCH)
-  for fraction in (0.1, 0.25, 1 / 3, 0.5, 0.6, 0.75, 0.9):
-    point = told._point(fraction)
-    assert told._left_over(point) == left
-    assert told._seeds_paid * point.seed_steps + told._experts_paid * point.expert_steps == 366 - left
-    share = told._seeds_paid * point.seed_steps / 366
-    assert abs(share - fraction) <= (4 + left) / 366  # So far do whole steps of eight move it.
-  assert 0 <= told._left_over(told._point(0.0)) < 8  # No seed could have it.
-  assert told._left_over(told._point(1.0)) == 0
 
 
 @pytest.mark.parametrize("experiment, message, works", [

@@ -21,7 +21,7 @@ from jaxsplit.model.config import Architecture
 from jaxsplit.split import course, experiment, guards, tree
 from jaxsplit.split.cells import CellTable
 from jaxsplit.split.course import Rules
-from jaxsplit.split.experiment import Experiment, Settings
+from jaxsplit.split.settings import Experiment, Settings
 from jaxsplit.split.guards import GuardError
 from jaxsplit.split.probe import Probe
 from jaxsplit.split.progress import Progress

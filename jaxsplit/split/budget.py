@@ -1,0 +1,111 @@
+"""A budget in steps: what its shares are for seeds and experts, and the points that spend it. Nothing here trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+from jaxsplit.errors import InputError
+from jaxsplit.law.split import paid_for
+from jaxsplit.split.tree import Point
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """A budget of so many steps, each of one model's batch.
+
+  Attributes:
+    steps: what one dense model would train.
+    independent_seeds: 1 where all domains share a seed, K where each has its own.
+    accounting: as in law.PlanSettings.
+    experts, seeds: how many of each the steps pay for.
+  """
+
+  steps: int
+  independent_seeds: int
+  accounting: str
+  experts: int
+  seeds: int
+
+  @classmethod
+  def of(cls, steps: int, accounting: str, shared_seed: bool, num_domains: int) -> Budget:
+    """The budget of an experiment; `accounting` is total or per_model."""
+    own = 1 if shared_seed else num_domains
+    accounting = "separate" if accounting == "total" and own > 1 else accounting
+    return cls(steps, own, accounting, *paid_for(accounting, num_domains))
+
+  def seed_steps(self, fraction: float) -> int:
+    """D in steps, of each seed, when seeds take this share of the budget."""
+    return max(1, round(fraction * self.steps / self.seeds)) if fraction else 0
+
+  def expert_steps(self, fraction: float) -> int:
+    """D' in steps, of each expert, when experts take this share of the budget."""
+    return int(fraction * self.steps / self.experts + 1e-9)
+
+  def point(self, fraction: float) -> Point:
+    """The point that spends the whole budget with this share on seeds; too small a rest for a step is none.
+
+    What is left where experts cannot have another step each goes to the seeds: all train on as many tokens as the dense model.
+    """
+    least = self.expert_steps(1 - fraction)
+    if not least:
+      return Point(self.steps, 0, "dense")
+    if not fraction:
+      return Point(0, least, "split")
+    rest = lambda expert_steps: (self.steps - self.experts * expert_steps) // self.seeds
+    nearest = round((1 - fraction) * (self.steps - self.steps % self.seeds) / self.experts)
+    expert_steps = nearest if rest(nearest) > 0 else least
+    return Point(rest(expert_steps), expert_steps, "split")
+
+  def grid(self, seed_fractions: Sequence[float], expert_fractions: Sequence[float]) -> list[Point]:
+    """The points of all pairs of shares, and of all seeds without experts."""
+    experts = {self.expert_steps(fraction) for fraction in expert_fractions}
+    return sorted(Point(seed, expert, "grid") for seed in {self.seed_steps(fraction) for fraction in seed_fractions}
+                  for expert in (0, *experts))
+
+  def share(self, point: Point) -> float:
+    """The seeds' share of the budget at a point."""
+    return self.seeds * point.seed_steps / self.steps
+
+  def left_over(self, point: Point) -> int:
+    """Steps that a point does not spend: too few for another one of each of its seeds, or it has none."""
+    return self.steps - self.seeds * point.seed_steps - self.experts * point.expert_steps if point.expert_steps else 0
+
+  def check_shares(self, name: str, fractions: Sequence[float]) -> None:
+    """Refuses shares that no whole number of steps can be, or that are the same number as another's.
+
+    Args:
+      name: seed_fractions or expert_fractions.
+      fractions: their values.
+    """
+    paid, steps = self._of(name)
+    taken: dict[int, float] = {}
+    for fraction in fractions:
+      least = paid / self.steps
+      if fraction / least < 1 - 1e-9:
+        raise InputError(f"Experiment.{name} = {fractions}: {fraction} is less than a step; the least that works is "
+                         f"{_rounded_up(least)}, or raise Experiment.budget_tokens")
+      if steps(fraction) in taken:
+        raise InputError(f"Experiment.{name} = {fractions}: {taken[steps(fraction)]} and {fraction} are both "
+                         f"{steps(fraction):,} steps; steps are {_rounded_up(least)} apart")
+      taken[steps(fraction)] = fraction
+
+  def check_splits(self, compare: Sequence[float]) -> None:
+    """Refuses splits of the budget that leave seeds or experts less than a step."""
+    for fraction in compare:
+      for part, paid, what in ((fraction, self.seeds, "the seed"), (1 - fraction, self.experts, "each expert")):
+        least = paid / self.steps
+        if 0 < part / least < 1 - 1e-9:
+          bound = f"least above 0 that works is {_rounded_up(least)}" if part == fraction else (
+              f"most below 1 that works is {1 - _rounded_up(least):g}")
+          raise InputError(f"Experiment.compare = {compare}: {fraction} leaves {what} less than a step; the {bound}")
+
+  def _of(self, name: str) -> tuple[int, Callable[[float], int]]:
+    return (self.seeds, self.seed_steps) if name == "seed_fractions" else (self.experts, self.expert_steps)
+
+
+def _rounded_up(share: float) -> float:
+  """A share to three significant digits, not below it."""
+  digit = 10.0 ** (math.floor(math.log10(share)) - 2)
+  return float(f"{math.ceil(share / digit - 1e-9) * digit:.3g}")

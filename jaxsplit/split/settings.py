@@ -1,0 +1,114 @@
+"""What an experiment is asked, and how it is to be done: its settings, and what can be refused by them alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from jaxsplit.errors import InputError
+from jaxsplit.law import FitSettings
+from jaxsplit.model import attention
+from jaxsplit.model.config import Architecture
+from jaxsplit.split.probe import Probe
+from jaxsplit.training import hosts, sharding
+from jaxsplit.training.loop import Training
+from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.sharding import Layout
+
+_LEAST_STEPS = 100  # Of a budget: its fractions are whole steps.
+_ANY_VOCABULARY = 256  # Where it decides nothing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What is asked, and which cells answer it. Tokens D and D' of every cell follow from the budget and the domains' number K.
+
+  A work directory may be asked again with other `sizes`, fractions, `target` and `compare`: it grows, and keeps what it has.
+
+  Attributes:
+    data: text (a `Corpus`) or phonebook (a `Phonebook`).
+    budget_tokens: C, the tokens that the recommended split and the dense baseline may each train on.
+    accounting: total: C = D + K D' (K seeds: K D + K D'); per_model: C = D + D'. The dense baseline is one model of C tokens.
+    target: (width, depth) of the models that are wanted; their N is not in the law's data.
+    sizes: (width, depth) of the models that the law is fitted on; none: no law, only `compare` is measured.
+    seed_fractions: shares of C at which the trunk is snapshotted and forked: the D of the law's cells. D' = 0 is measured at
+      each of them too.
+    expert_fractions: shares of C that all experts of a fork train on together: the D' of the law's cells, times K or not,
+      as accounting has it.
+    compare: split fractions measured at the target, besides the recommended one; 1 is the dense baseline. Experts have the whole
+      number of steps that is nearest, seeds the rest: a split trains on as many tokens as the dense baseline.
+    replicas: repetitions of everything, with other weights and data order.
+    trunk: shared by all domains, or one independent seed per_domain.
+    mixture: domains in the mixture weigh the same (uniform), or as the tokens that they have (tokens).
+    cooldown: share of training over which the learning rate falls to 0 at the end of a cell.
+    cooldown_of: what it is a share of: the model's D + D' (at most all of D'), or the branch's D' alone (of D where D' = 0).
+    keep_moments: experts start with their seed's Adam moments; else from zero, warming up again.
+    validation_tokens: held-out tokens per domain that losses are measured on.
+    seed: of all randomness.
+  """
+
+  data: Literal["text", "phonebook"] = "text"
+  budget_tokens: int = 2_000_000
+  accounting: Literal["total", "per_model"] = "total"
+  target: tuple[int, int] = (64, 4)
+  sizes: tuple[tuple[int, int], ...] = ((16, 2), (32, 2), (48, 3))
+  seed_fractions: tuple[float, ...] = (0.25, 0.5, 0.9)
+  expert_fractions: tuple[float, ...] = (0.1, 0.3, 0.75)
+  compare: tuple[float, ...] = (1.0,)
+  replicas: int = 1
+  trunk: Literal["shared", "per_domain"] = "shared"
+  mixture: Literal["uniform", "tokens"] = "uniform"
+  cooldown: float = 0.2
+  cooldown_of: Literal["total", "branch"] = "total"
+  keep_moments: bool = True
+  validation_tokens: int = 32_768
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.budget_tokens <= 0 or self.replicas < 1:
+      raise InputError(f"Experiment.budget_tokens = {self.budget_tokens} and replicas = {self.replicas} must be positive")
+    for name, low_open in (("seed_fractions", True), ("expert_fractions", True), ("compare", False)):
+      for value in getattr(self, name):
+        if not (0 <= value <= 1) or (low_open and value == 0):
+          raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a share of the budget")
+    if self.sizes and (len(self.seed_fractions) < 1 or len(self.expert_fractions) < 1):
+      raise InputError("Experiment.seed_fractions and expert_fractions: a law needs at least one of each")
+    for size in self.sizes:
+      if self.sizes.count(size) > 1:
+        raise InputError(f"Experiment.sizes = {self.sizes}: {size} is there twice; give each once")
+    if not 0 <= self.cooldown <= 1:
+      raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a share between 0 and 1")
+    if self.target in self.sizes:
+      raise InputError(f"Experiment.target = {self.target} is one of Experiment.sizes; take a size that the law has not seen")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Everything that decides an experiment's numbers."""
+
+  experiment: Experiment
+  probe: Probe
+  architecture: Architecture
+  optimizer: Optimizer
+  training: Training
+  layout: Layout
+  fit: FitSettings
+
+
+def check(settings: Settings) -> None:
+  """Refuses what cannot work here whatever the data: a budget of next to no steps, sizes of which there is no model, a kernel or
+  a mesh that these devices do not have.
+
+  Raises:
+    InputError: it names the setting.
+  """
+  experiment, training = settings.experiment, settings.training
+  steps = experiment.budget_tokens // training.batch_tokens
+  if steps < _LEAST_STEPS:
+    raise InputError(f"Experiment.budget_tokens = {experiment.budget_tokens} is {steps} steps of {training.batch_tokens} tokens; give "
+                     f"at least {_LEAST_STEPS} steps, which are {_LEAST_STEPS * training.batch_tokens} tokens, or a smaller "
+                     "Training.batch_sequences")
+  for size in (*experiment.sizes, experiment.target):
+    attention.check_here(settings.architecture.at(*size, _ANY_VOCABULARY, training.sequence_length))
+  if hosts.count() == 1:  # Of several processes, the number of runs decides too.
+    sharding.make_mesh(settings.layout, settings.layout.expert or 1, training.batch_sequences // (training.accumulation or 1))
