@@ -83,7 +83,7 @@ def predictions(law: Law, params: Sequence[float], seed_tokens: Sequence[float],
       raise InputError(f"--seed_tokens=0 and --expert_tokens=0: a model (N = {n:g}) that sees no tokens has no law; give one "
                        "of them")
     known = all(value > 0 or law.data["ranges"][axis][0] == 0 for axis, value in (("seed_tokens", d), ("expert_tokens", x)))
-    loss = float(law.expect(n, d, x, name))
+    loss = float(law.mean_of_forms(n, d, x, name))
     row = {"params": n, "seed_tokens": d, "expert_tokens": x, "domain": name, "loss": loss if known else None}
     for kind in ("mean", "prediction") if known and law.members[0].samples.size else ():
       row[f"{kind}_interval"] = [float(end) for end in law.interval(n, d, x, name, kind=kind)]

@@ -45,13 +45,13 @@ def test_losses_with_intervals(split_law, capsys):
   assert [(r["params"], r["expert_tokens"]) for r in rows] == [(1e6, 0), (1e6, 1e6), (3e6, 0), (3e6, 1e6)]
   for row in rows:
     at = row["params"], row["seed_tokens"], row["expert_tokens"]
-    assert row["loss"] == pytest.approx(float(law.expect(*at)), rel=1e-9) and row["domain"] is None
+    assert row["loss"] == pytest.approx(float(law.mean_of_forms(*at)), rel=1e-9) and row["domain"] is None
     (low, high), (least, most) = row["mean_interval"], row["prediction_interval"]
     assert low < row["loss"] < high and least < row["loss"] < most and most - least >= 0.9 * (high - low)
   assert rows[0]["extrapolates"] == [] and rows[2]["extrapolates"] == ["N is 3 times the largest measured"]
   assert predict.main([*argv, "--domain=verse"]) == 0
   told = capsys.readouterr().out
-  assert f"{float(law.expect(1e6, 8e6, 0, 'verse')):.4f}" in told and "warning: N is 3 times the largest measured" in told
+  assert f"{float(law.mean_of_forms(1e6, 8e6, 0, 'verse')):.4f}" in told and "warning: N is 3 times the largest measured" in told
   assert predict.main([*argv, "--domain=all", "--json"]) == 0
   assert [r["domain"] for r in json.loads(capsys.readouterr().out)] == ["prose"] * 4 + ["verse"] * 4
   assert predict.main([f"--law={split_law}", "--params=1e6", "--expert_tokens=1e6"]) == 0

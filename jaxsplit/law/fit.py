@@ -14,15 +14,18 @@ import numpy as np
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.law import holdout
 from jaxsplit.law.cells import Cells
-from jaxsplit.law.constraints import parse_constraints
-from jaxsplit.law.design import check_design, check_domains, measured_levels, skip_reason
+from jaxsplit.law.constraints import Constraints, parse_constraints
+from jaxsplit.law.design import check_design, check_domains, measured_levels, no_split, skip_reason
 from jaxsplit.law.diagnostics import diagnose
 from jaxsplit.law.fitted import TINY, Fitted
 from jaxsplit.law.forms import FORMS, Form, get_form
-from jaxsplit.law.law import MOST_REFITS, Law, Member
-from jaxsplit.law.problem import Model, draw_starts, lay_out, pose
+from jaxsplit.law.law import Law
+from jaxsplit.law.member import MOST_REFITS, Member
+from jaxsplit.law.problem import draw_starts, pose, suit
 from jaxsplit.law.repeats import passes
 from jaxsplit.law.solve import solve
+from jaxsplit.law.surface import Surface
+from jaxsplit.law.surface_fit import read_surface
 from jaxsplit.law.uncertainty import parameter_intervals, profiles, resample
 
 _HELD_OUT_STARTS = 15  # Besides the full fit's optimum, from which a refit without a few cells is rarely far.
@@ -116,7 +119,7 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
     in_play = contenders(fits)
     draws = list(pool.map(lambda pair: bootstrap(pair[0], cells, settings), in_play))
   members = tuple(Member(fit.model, fit.layout, fit.theta, draw, weight) for (fit, weight), draw in zip(in_play, draws))
-  return _law(cells, settings, fits, skipped, members)
+  return _law(cells, settings, fits, skipped, members, _surface(cells, fits, parse_constraints(settings.fix, settings.tie)))
 
 
 def check_fit(cells: Cells, settings: FitSettings = FitSettings()) -> None:
@@ -143,13 +146,9 @@ def contenders(fits: list[Fitted]) -> list[tuple[Fitted, float]]:
 
 def fit_form(form: Form, cells: Cells, settings: FitSettings, rules: Sequence[str]) -> Fitted:
   """One form at its optimum, and its errors on what each rule holds out."""
-  zeros = {"seed_offset": "seed_tokens", "expert_offset": "expert_tokens"}
-  offsets = tuple(name for name, column in zeros.items() if column in form.diverges and (getattr(cells, column) == 0).any())
-  constraints = parse_constraints(settings.fix, settings.tie)
-  model = Model(form, settings.space == "log", settings.repeats and bool((passes(cells) > 1).any()), offsets, constraints)
-  layout = lay_out(model, cells, settings.share)
-  if constraints.names:
-    model = dataclasses.replace(model, constraints=constraints._replace(units=layout.units))
+  model, layout = suit(form, cells, settings.share, log=settings.space == "log",
+                       repeats=settings.repeats and bool((passes(cells) > 1).any()),
+                       constraints=parse_constraints(settings.fix, settings.tie))
   delta = {"huber": settings.delta, "l1": TINY, "least_squares": _HUGE}[settings.objective]
   problem, target, row = pose(model, layout, cells, delta)
   problem = problem._replace(over=settings.overestimate_penalty)
@@ -220,8 +219,9 @@ def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[s
       raise InputError(f"{cells.source.get('file', 'cells')}: form {form.name} cannot be told from these cells: {reason}")
     check_domains([form], cells, settings.share, constraints)
     return [form], {}
-  reasons = {form.name: skip_reason(form, cells, constraints) for form in FORMS.values()}
-  forms = [form for form in FORMS.values() if not reasons[form.name]]
+  plain = [form for form in FORMS.values() if form.plain]
+  reasons = {form.name: skip_reason(form, cells, constraints) for form in plain}
+  forms = [form for form in plain if not reasons[form.name]]
   if not forms:
     raise InputError(f"{cells.source.get('file', 'cells')}: no law can be told from these cells: {reasons['chinchilla']}")
   check_domains(forms, cells, settings.share, constraints)
@@ -237,7 +237,23 @@ def _rules(cells: Cells, settings: FitSettings, candidates: int) -> tuple[str, .
   return (settings.holdout,)
 
 
-def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[str, str], members: tuple[Member, ...]) -> Law:
+def _surface(cells: Cells, fits: list[Fitted], constraints: Constraints) -> Surface | None:
+  """What plans are read off, by the forms that tell seed and expert tokens apart; None where a split cannot be read off the
+  cells, or tokens are discounted, which the mean over domains does not show."""
+  if any(fit.model.repeats for fit in fits) or no_split(measured_levels(cells, fits[0].layout.domains), _ranges(cells)):
+    return None
+  forms = [fit.model.form for fit in fits] + [form for form in FORMS.values() if len(fits) > 1 and not form.plain]
+  forms = [form for form in forms if {"seed_tokens", "expert_tokens"} <= set(form.needs)]
+  return read_surface(cells, forms, constraints) if forms else None
+
+
+def _ranges(cells: Cells) -> dict[str, list[float]]:
+  return {name: [float(getattr(cells, name).min()), float(getattr(cells, name).max())]
+          for name in ("params", "seed_tokens", "expert_tokens", "loss")}
+
+
+def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[str, str], members: tuple[Member, ...],
+         surface: Surface | None) -> Law:
   best = fits[0]
   residuals = np.log(cells.loss / best.losses(best.theta[None])[0])
   _, domain = np.unique(cells.domain, return_inverse=True)
@@ -246,8 +262,6 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
                      for fit in fits)
   # A law may be handed on: its table's name and hash say which it was, not where it lay.
   source = {**cells.source, "file": pathlib.Path(cells.source["file"]).name} if "file" in cells.source else cells.source
-  ranges = {name: [float(getattr(cells, name).min()), float(getattr(cells, name).max())]
-            for name in ("params", "seed_tokens", "expert_tokens", "loss")}
   levels, r2 = measured_levels(cells, best.layout.domains), _explained(residuals, cells.loss, np.zeros_like(domain))
   return Law(
       form=best.model.form.name,
@@ -259,10 +273,10 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
       intervals=parameter_intervals(best, members[0].samples),
       profiles=profiles(best, cells, settings.profile) if settings.profile else {}, candidates=candidates,
       diagnostics=diagnose(best, cells, skipped, settings.repeats, members[0].samples, r2),
-      data={**source, "ranges": ranges, "levels": levels},
+      data={**source, "ranges": _ranges(cells), "levels": levels},
       settings={field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)} | {
           "form": settings.form.name if isinstance(settings.form, Form) else settings.form},
-      members=members, residuals=residuals)
+      members=members, residuals=residuals, surface=surface)
 
 
 def _explained(residuals: np.ndarray, loss: np.ndarray, group: np.ndarray) -> float:

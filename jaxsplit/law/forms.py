@@ -50,6 +50,8 @@ class Parameter:
       or "exponent" (fitted as it is). With several domains, coefficients and positives are per domain, exponents shared.
     low, high: bounds, in the units of Point; a coefficient's are multiples of the typical loss.
     start: the range that starting values are drawn from.
+    prior: mean and standard deviation of a weak normal prior on what is fitted, where one is needed (law.surface); None takes
+      the middle of `start` and half its width.
   """
 
   name: str
@@ -57,6 +59,13 @@ class Parameter:
   low: float
   high: float
   start: tuple[float, float]
+  prior: tuple[float, float] | None = None
+
+  @property
+  def normal(self) -> tuple[float, float]:
+    """Mean and standard deviation of the prior."""
+    low, high = np.log(self.start) if self.kind == "positive" else self.start
+    return self.prior or ((low + high) / 2, (high - low) / 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +82,8 @@ class Form:
     diverges: the columns whose zero makes the loss infinite; there an offset is added to them (see law.problem).
     source: where the form comes from.
     file_hash: of the file that a user's form was loaded from; None for a form of FORMS.
+    plain: whether it is also fitted by itself. Where not, it has more constants than a table tells without the priors that
+      law.surface has.
   """
 
   name: str
@@ -83,16 +94,23 @@ class Form:
   diverges: tuple[str, ...]
   source: str
   file_hash: str | None = None
+  plain: bool = True
 
 
 def coefficient(name: str) -> Parameter:
   """A term's size."""
-  return Parameter(name, "coefficient", 0.0, 1e4, (0.0, 1.0))
+  return Parameter(name, "coefficient", 0.0, 1e4, (0.0, 1.0), (0.4, 0.6))
 
 
-def exponent(name: str, low: float = 0.005, high: float = 3.0, start: tuple[float, float] = (0.05, 1.2)) -> Parameter:
+def exponent(name: str, low: float = 0.005, high: float = 3.0, start: tuple[float, float] = (0.05, 1.2),
+             prior: tuple[float, float] = (0.35, 0.3)) -> Parameter:
   """A power, decreasing where positive."""
-  return Parameter(name, "exponent", low, high, start)
+  return Parameter(name, "exponent", low, high, start, prior)
+
+
+def bend(name: str) -> Parameter:
+  """A small power of either sign, 0 as far as is known: how a term leans on another quantity, or curves."""
+  return exponent(name, -0.5, 0.5, (-0.05, 0.05), (0.0, 0.1))
 
 
 def _size(p: Constants, x: Point) -> Any:
@@ -117,6 +135,15 @@ def _additive(p: Constants, x: Point) -> Any:
 
 def _natural_additive(p: Constants, u: Point) -> dict[str, Any]:
   return dict(_natural_size(p, u), B=p["B"] * u.seed ** p["beta"], C=p["C"] * u.expert ** p["gamma"])
+
+
+def _additive_by_size(p: Constants, x: Point) -> Any:
+  return _additive(dict(p, B=p["B"] * jnp.exp(p["b"] * x.params), C=p["C"] * jnp.exp(p["c"] * x.params)), x)
+
+
+def _natural_additive_by_size(p: Constants, u: Point) -> dict[str, Any]:
+  natural = _natural_additive(p, u)
+  return dict(natural, B=natural["B"] * u.params ** -p["b"], C=natural["C"] * u.params ** -p["c"])
 
 
 def _interaction(p: Constants, x: Point) -> Any:
@@ -155,10 +182,33 @@ def _natural_multiplicative(p: Constants, u: Point) -> dict[str, Any]:
   return dict(p, A=p["A"] * u.params ** p["alpha"] * u.seed ** p["beta"] * u.expert ** p["gamma"])
 
 
+# ln(L - E) as a quadratic of a = ln N, d = ln D, x = ln D': the name of each product's factor, and what it multiplies.
+_QUADRATIC = {"aa": (0, 0), "dd": (1, 1), "xx": (2, 2), "ad": (0, 1), "ax": (0, 2), "dx": (1, 2)}
+_SLOPES = "alpha", "beta", "gamma"
+
+
+def _log_quadratic(p: Constants, x: Point) -> Any:
+  logs = x.params, x.seed, x.expert
+  total = sum(p[name] * logs[i] * logs[j] for name, (i, j) in _QUADRATIC.items())
+  return p["E"] + p["A"] * jnp.exp(total - sum(p[name] * log for name, log in zip(_SLOPES, logs)))
+
+
+def _natural_log_quadratic(p: Constants, u: Point) -> dict[str, Any]:
+  # Each product about the units expands into the plain one, shifts of two slopes, and of A.
+  at = np.log(u.params), np.log(u.seed), np.log(u.expert)
+  slopes, level = [p[name] for name in _SLOPES], sum(p[name] * log for name, log in zip(_SLOPES, at))
+  for name, (i, j) in _QUADRATIC.items():
+    slopes[i] = slopes[i] + p[name] * at[j]
+    slopes[j] = slopes[j] + p[name] * at[i]
+    level = level + p[name] * at[i] * at[j]
+  return dict(p, A=p["A"] * np.e**level, **dict(zip(_SLOPES, slopes)))
+
+
 _E, _A, _B, _C = map(coefficient, "EABC")
 _ALPHA, _BETA, _GAMMA = map(exponent, ("alpha", "beta", "gamma"))
-_SEED_POWER = exponent("gamma", 0.02, 3.0, (0.3, 1.2))
-_K = Parameter("k", "positive", 1e-5, 1e5, (0.02, 5.0))
+_SEED_POWER = exponent("gamma", 0.02, 3.0, (0.3, 1.2), (0.7, 0.3))
+_KAPPA = exponent("kappa", -2.0, 2.0, (-0.3, 0.3), (0.0, 0.3))
+_K = Parameter("k", "positive", 1e-5, 1e5, (0.02, 5.0), (-1.0, 2.0))
 
 FORMS = {form.name: form for form in (
     Form("chinchilla", (_E, _A, _ALPHA, _B, _BETA), _chinchilla, _natural_chinchilla, ("params", "total_tokens"), (),
@@ -166,18 +216,26 @@ FORMS = {form.name: form for form in (
     Form("additive", (_E, _A, _ALPHA, _B, _BETA, _C, _GAMMA), _additive, _natural_additive,
          ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
          "L = E + A/N^alpha + B/D^beta + C/D'^gamma; the separable extension of Hoffmann et al. 2022"),
-    Form("interaction", (_E, _A, _ALPHA, _B, _BETA, _GAMMA, exponent("delta", -0.5, 0.5, (-0.05, 0.05))), _interaction,
+    Form("additive_by_size", (_E, _A, _ALPHA, _B, _BETA, bend("b"), _C, _GAMMA, bend("c")), _additive_by_size,
+         _natural_additive_by_size, ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
+         "L = E + A/N^alpha + B N^b/D^beta + C N^c/D'^gamma; additive, with coefficients that depend on N as in Farseer, "
+         "arXiv 2506.10972", plain=False),
+    Form("interaction", (_E, _A, _ALPHA, _B, _BETA, _GAMMA, bend("delta")), _interaction,
          _natural_interaction, ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
          "L = E + A/N^alpha + B D^-beta D'^(-gamma + delta ln D); Liew & Kato 2025, arXiv 2510.06548"),
     Form("effective_data", (_E, _A, _ALPHA, _B, _BETA, _K, _SEED_POWER), _effective, _natural_effective,
          ("params", "seed_tokens", "expert_tokens"), (),
          "L = E + A/N^alpha + B/(D' + k D^gamma)^beta; Hernandez et al. 2021, arXiv 2102.01293"),
-    Form("effective_data_by_size", (_E, _A, _ALPHA, _B, _BETA, _K, _SEED_POWER, exponent("kappa", -2.0, 2.0, (-0.3, 0.3))),
+    Form("effective_data_by_size", (_E, _A, _ALPHA, _B, _BETA, _K, _SEED_POWER, _KAPPA),
          _effective_by_size, _natural_effective_by_size, ("params", "seed_tokens", "expert_tokens"), (),
          "L = E + A/N^alpha + B/(D' + k N^kappa D^gamma)^beta; Hernandez et al. 2021, arXiv 2102.01293, eq. 3.2"),
     Form("multiplicative", (_E, _A, _ALPHA, _BETA, _GAMMA), _multiplicative, _natural_multiplicative,
          ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
          "L = E + A N^-alpha D^-beta D'^-gamma; Zhang et al. 2024, arXiv 2402.17193, extended by D"),
+    Form("log_quadratic", (_E, _A, *map(exponent, _SLOPES), *map(bend, _QUADRATIC)), _log_quadratic, _natural_log_quadratic,
+         ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
+         "L = E + A exp(a quadratic of ln N, ln D, ln D'); a response surface (Box & Wilson 1951) of the excess loss",
+         plain=False),
 )}
 
 

@@ -3,67 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import write_json
-from jaxsplit.law.constraints import Constraints, misfit
-from jaxsplit.law.forms import Form, get_form
-from jaxsplit.law.points import float64
-from jaxsplit.law.problem import Counts, Layout, Model
+from jaxsplit.law.forms import Form
+from jaxsplit.law.member import Member, read_member
 from jaxsplit.law.record import LAW, damaged, read_record
+from jaxsplit.law.surface import Surface, read_surface_record
 
-VERSION = 3
-MOST_REFITS = 20_000  # of a form: all of them are evaluated together.
-_BLOCK = (64, 256)  # Predictions are evaluated in blocks of this many vectors and points, so that one compilation serves all.
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-  """One fitted form: the chosen one, or another whose held-out error leaves it in play.
-
-  Attributes:
-    model: form and options.
-    layout: domains and units.
-    theta: [P] the fitted vector.
-    samples: [B, P] refits of resampled cells, empty without bootstrap.
-    weight: its say in plans and intervals, relative to the others'.
-  """
-
-  model: Model
-  layout: Layout
-  theta: np.ndarray
-  samples: np.ndarray
-  weight: float
-
-  def predict(self, theta: np.ndarray, params: np.ndarray, seed: np.ndarray, expert: np.ndarray, domain: int) -> np.ndarray:
-    """theta [B, P], counts [n] -> loss [B, n] of domain number `domain`."""
-    out = np.zeros((len(theta), len(params)))
-    if not out.size:
-      return out
-    vectors, points = _BLOCK
-    seen = self.layout.unique_tokens[domain], self.layout.shares[domain], self.layout.rest_tokens[domain]
-    counts = (params, seed, expert, *(np.full(len(params), v) for v in seen))
-    model = dataclasses.replace(self.model, log=False)
-    with float64():
-      for i in range(0, len(theta), vectors):
-        local = np.resize(theta[i:i + vectors, self.layout.index[domain]], (vectors, len(self.layout.index[domain])))
-        for j in range(0, len(params), points):
-          x = self.layout.points(*(np.resize(v[j:j + points], points) for v in counts))
-          block = out[i:i + vectors, j:j + points]
-          block[:] = np.asarray(_predict(model, local.T[:, :, None], x))[:block.shape[0], :block.shape[1]]
-    return out
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _predict(model: Model, theta: Any, x: Counts) -> Any:
-  """theta [q, B, 1], counts [n] -> [B, n]."""
-  return model(theta, jax.tree.map(lambda count: count[None], x))
+VERSION = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +41,8 @@ class Law:
     settings: the fit's settings.
     members: the fitted forms behind predictions and intervals, the chosen one first.
     residuals: [n] log measured over predicted, of the fitted points.
+    surface: what plans are read off; None where the table has no experts, or repeated tokens are discounted: then plans are read
+      off the mean of the members.
   """
 
   form: str
@@ -107,6 +61,7 @@ class Law:
   settings: dict[str, Any]
   members: tuple[Member, ...]
   residuals: np.ndarray
+  surface: Surface | None = None
 
   @property
   def domains(self) -> tuple[str, ...]:
@@ -137,10 +92,32 @@ class Law:
     return self._predictions(self.members[0], counts, domain).reshape(shape)
 
   def expect(self, params: Any, seed_tokens: Any, expert_tokens: Any, domain: str | None = None) -> np.ndarray:
-    """`predict`, averaged over the forms in play by their say: what plans are read off. The same where one form stands alone."""
+    """What plans are read off: the surface's expected loss; of a domain, that times its ratio to the mean by the forms in play."""
+    counts, shape = _counts(params, seed_tokens, expert_tokens)
+    if self.surface is None:
+      return self.mean_of_forms(*counts, domain).reshape(shape)
+    return (self.surface.expect(*counts) * self._ratio(counts, domain)).reshape(shape)
+
+  def mean_of_forms(self, params: Any, seed_tokens: Any, expert_tokens: Any, domain: str | None = None) -> np.ndarray:
+    """`predict`, averaged over the forms in play by their say. The same where one form stands alone."""
     counts, shape = _counts(params, seed_tokens, expert_tokens)
     each = [self._predictions(member, counts, domain) for member in self.members]
     return np.average(each, axis=0, weights=[member.weight for member in self.members]).reshape(shape)
+
+  def draws(self, params: Any, seed_tokens: Any, expert_tokens: Any, domain: str | None = None,
+            new_run: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """What may be in place of `expect`: losses [S, ...] and their weights [S], which sum to 1.
+
+    Args:
+      new_run: with the errors that models trained anew will have, where a surface knows them.
+    """
+    counts, shape = _counts(params, seed_tokens, expert_tokens)
+    if self.surface is not None:
+      losses, weights = self.surface.draws(*counts, new_run)
+      return (losses * self._ratio(counts, domain)).reshape(-1, *shape), weights
+    if not self.members[0].samples.size:
+      return self.expect(params, seed_tokens, expert_tokens, domain)[None], np.ones(1)
+    return self.samples(params, seed_tokens, expert_tokens, domain)
 
   def samples(self, params: Any, seed_tokens: Any, expert_tokens: Any,
               domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -164,15 +141,15 @@ class Law:
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes law.json."""
-    record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "members"}
+    record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     record["version"] = VERSION
-    record["members"] = [{
-        "form": m.model.form.name, "form_hash": m.model.form.file_hash, "log": m.model.log, "repeats": m.model.repeats,
-        "offsets": m.model.offsets, "fix": dict(m.model.constraints.fix), "tie": dict(m.model.constraints.tie),
-        "layout": dataclasses.asdict(m.layout), "theta": m.theta,
-        "samples": [[float(f"{v:.6g}") for v in row] for row in m.samples.tolist()], "weight": m.weight,
-    } for m in self.members]
+    record["members"] = [member.record() for member in self.members]
+    record["surface"] = self.surface and self.surface.record()
     write_json(path, record)
+
+  def _ratio(self, counts: tuple[np.ndarray, ...], domain: str | None) -> np.ndarray | float:
+    """[n] a domain's loss over the mean of all."""
+    return 1.0 if domain is None else self.mean_of_forms(*counts, domain) / self.mean_of_forms(*counts)
 
   def _predictions(self, member: Member, counts: tuple[np.ndarray, ...], domain: str | None) -> np.ndarray:
     return np.mean([member.predict(member.theta[None], *counts, k)[0] for k in self._which(domain)], 0)
@@ -199,7 +176,8 @@ def load_law(path: str | os.PathLike, own: Form | None = None) -> Law:
   """
   record = read_record(path, LAW, VERSION, "a law", "fit")
   try:
-    members = tuple(_read_member(m, own) for m in record["members"])
+    members = tuple(read_member(m, own) for m in record["members"])
+    surface = record["surface"] and read_surface_record(record["surface"], own)
     _check_whole(record, members)
   except InputError as error:
     raise InputError(f"{path}: {error}") from None
@@ -207,7 +185,8 @@ def load_law(path: str | os.PathLike, own: Form | None = None) -> Law:
     raise damaged(path, str(error), "fit") from None
   fields = {f.name: record[f.name] for f in dataclasses.fields(Law)}
   return Law(**{**fields, "intervals": {name: tuple(pair) for name, pair in record["intervals"].items()}, "members": members,
-                "candidates": tuple(record["candidates"]), "residuals": np.array(record["residuals"], float)})
+                "candidates": tuple(record["candidates"]), "residuals": np.array(record["residuals"], float),
+                "surface": surface or None})
 
 
 def _check_whole(record: dict[str, Any], members: tuple[Member, ...]) -> None:
@@ -230,47 +209,6 @@ def _check_whole(record: dict[str, Any], members: tuple[Member, ...]) -> None:
              *((len(s[name]), s["num_points"]) for s in scored for name in ("measured", "predicted"))]
   if any(one != other for one, other in lengths):
     raise ValueError("residuals, intervals, ranges, profiles or held-out losses have other lengths than they should")
-
-
-def _read_member(m: dict[str, Any], own: Form | None) -> Member:
-  """A member of the record's shape; what its numbers must be is checked here.
-
-  Raises:
-    ValueError: numbers that no fit writes.
-    InputError: its form is not there, or not what it was.
-  """
-  form = _form(m["form"], m["form_hash"], own)
-  plain, known = m["layout"], lambda tokens: tuple(np.inf if count is None else count for count in tokens)
-  layout = Layout(tuple(plain["domains"]), tuple(map(tuple, plain["index"])), tuple(plain["units"]), plain["scale"],
-                  tuple(plain["offsets"]), known(plain["unique_tokens"]), tuple(plain["shares"]), known(plain["rest_tokens"]))
-  constraints = Constraints(tuple(m["fix"].items()), tuple(m["tie"].items()), layout.units)
-  model = Model(form, m["log"], m["repeats"], tuple(m["offsets"]), constraints if constraints.names else Constraints())
-  theta, widths = np.array(m["theta"], float), set(map(len, m["samples"]))
-  places = sorted({i for row in layout.index for i in row})
-  if not set(model.offsets) <= {"seed_offset", "expert_offset"}:
-    raise ValueError(f"offsets of {form.name} are not seed_offset and expert_offset")
-  if misfit(constraints, form.name, model.known) or {*m["fix"], *m["tie"]} & set(m["tie"].values()):
-    raise ValueError(f"fix and tie of {form.name} do not suit it")
-  if not layout.domains or {*map(len, (layout.index, layout.unique_tokens, layout.shares, layout.rest_tokens))} != {
-      len(layout.domains)}:
-    raise ValueError(f"layout of {form.name} needs an index, unique_tokens, shares and rest_tokens for each domain")
-  if {len(row) for row in layout.index} != {len(model.parameters)} or places != list(range(len(theta))):
-    raise ValueError(f"index of {form.name} does not give {len(model.parameters)} places among its {len(theta)} constants")
-  if widths - {len(theta)} or len(m["samples"]) > MOST_REFITS:
-    raise ValueError(f"samples of {form.name} are not at most {MOST_REFITS:,} vectors of {len(theta)} numbers")
-  if len(layout.units) != 4 or len(layout.offsets) != 2 or min(layout.units) <= 0 or layout.scale <= 0 or m["weight"] <= 0:
-    raise ValueError(f"units, scale, offsets or weight of {form.name} are not those of a fit")
-  return Member(model, layout, theta, np.array(m["samples"], float).reshape(-1, len(theta)), m["weight"])
-
-
-def _form(name: str, fitted_hash: str | None, own: Form | None) -> Form:
-  """The form that a member names: one of ours, or `own` if that is what it was fitted with, wherever it lies now."""
-  if fitted_hash is None or own is None:
-    return get_form(name)
-  if own.file_hash != fitted_hash:
-    raise InputError(f"{own.name}: is not the form that the law was fitted with, {name[:200]!r}; bring that file back, or fit "
-                     "the law again")
-  return dataclasses.replace(own, name=name)
 
 
 def weighted_quantile(values: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:

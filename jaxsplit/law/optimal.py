@@ -90,7 +90,7 @@ def _optimum(law: Law, flops: float, num_domains: int, accounting: str, splits: 
   else:
     size, told = best_size(law, flops, share, seeds, _ALL_SEED)
     seed, expert, fraction, between = flops / (FLOPS_PER_PARAM_TOKEN * size), 0.0, None, None
-    loss, remarks = float(law.expect(size, seed, 0)), (told,) * bool(told)
+    loss, remarks = float(law.mean_of_forms(size, seed, 0)), (told,) * bool(told)
     loss_between = tuple(map(float, law.interval(size, seed, 0))) if law.members[0].samples.size else (loss, loss)
   ranges = law.data["ranges"]
   most = ranges["seed_tokens"][1] + ranges["expert_tokens"][1]

@@ -4,9 +4,7 @@ Token budgets count one shared trunk and K experts: C = D + K D' (accounting "to
 C = K D + K D' ("separate"), or what one final model has seen, C = D + D' ("per_model"). FLOP budgets are 6 N per token. The split
 fraction is the trunks' share of C; at 1 it is one dense model of C tokens, whatever the accounting.
 
-A plan goes by the mean of the forms that held-out error leaves in play, not by the best alone: forms that predict new sizes
-equally well can disagree about the split. In worlds whose truth is known the mean's splits cost 0.10 % of the loss, those of the
-best form 0.24 % (docs/calibration.md).
+A plan is read off the law's surface (law.surface): the fraction of least expected loss, over all that the cells allow.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from jaxsplit.law.record import PLAN, damaged, read_record
 from jaxsplit.law.size import FLOPS_PER_PARAM_TOKEN, best_size
 from jaxsplit.law.split import Split, paid_for, uneven
 
-VERSION = 4
+VERSION = 5
 _FIXED = 0.8  # The rule of thumb that a plan is compared with: 80 % seed, 20 % experts.
 _DIGITS = 12  # Of a fraction: those further behind are rounding, and would put a point on the curve twice.
 
@@ -78,20 +76,21 @@ class Plan:
 
   Attributes:
     params, budget_tokens, budget_flops, num_domains, accounting, unique_tokens: as planned for.
-    forms: what it was read off: the forms in play, each with its say; they sum to 1.
+    forms: the forms that it was read off, each with its weight; they sum to 1.
     seed_tokens: D, of each seed where there are several.
     expert_tokens: D' of each expert.
     fraction: the seeds' share of the budget in tokens.
-    fraction_interval: 95 %, over refits and forms in play.
-    loss, loss_interval: predicted at the split.
+    fraction_interval: 95 %, over all that the cells allow.
+    loss, loss_interval: expected at the split, and where a model trained anew lies (95 %).
     domains: each domain's part.
     dense_loss: predicted where the whole budget pretrains one model (D'=0); None where no cell has D' = 0.
     seedless_loss: predicted where experts share no seed (D=0); None where no cell has D = 0.
     fixed_loss: predicted at 80/20.
     gain_over_dense, gain_over_fixed: dense_loss - loss and fixed_loss - loss, with 95 % intervals; None where one is unknown.
     split_point: the first D from which a token helps experts more than the seed, on the way from D=0.
-    regret: expected excess loss of this split over the best one, were a refit the truth.
-    curve: "fraction", "loss", "low", "high": the mean loss against the split with its 95 % band, both ends included.
+    regret: expected excess loss of this split over the best one.
+    curve: "fraction", "loss", "low", "high", "measured": the mean loss against the split, where a model trained anew lies (95 %),
+      and whether D and D' lie within what was measured; with both ends, where they were.
     warnings: what to know before acting on the plan.
   """
 
@@ -167,17 +166,17 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   size, told = (settings.params, "") if settings.params else best_size(law, settings.budget_flops, *paid)
   tokens = settings.budget_tokens or settings.budget_flops / (FLOPS_PER_PARAM_TOKEN * size)
   split = Split(law, size, tokens, *paid)
-  fractions = _fractions()
-  losses = split.loss(fractions)
-  fraction = _refine(split, fractions, losses)
+  has_dense, has_seedless = (law.data["ranges"][name][0] == 0 for name in ("expert_tokens", "seed_tokens"))
+  fractions = _fractions()[0 if has_seedless else 1:None if has_dense else -1]
+  fraction = _refine(split, fractions, split.loss(fractions))
   # The optimum joins the grid, so that the recommended point lies on the curve that is drawn.
   fractions = np.unique(np.append(fractions, fraction).round(_DIGITS))
   losses = split.loss(fractions)
   at, dense, fixed = (int(np.abs(fractions - f).argmin()) for f in (fraction, 1.0, _FIXED))
-  draws, weights = split.draws(fractions)
+  (draws, weights), (anew, _) = split.draws(fractions), split.draws(fractions, new_run=True)
   interval = lambda values: tuple(float(weighted_quantile(values, weights, q)) for q in (0.025, 0.975))
+  low, high = (weighted_quantile(anew, weights, q) for q in (0.025, 0.975))
   seed, expert = split.tokens(np.array([fraction]))
-  has_dense, has_seedless = (law.data["ranges"][name][0] == 0 for name in ("expert_tokens", "seed_tokens"))
   falling = np.diff(losses) < 0
   split_point = fractions[int(np.argmin(falling))] if not falling.all() else 1.0
   return Plan(
@@ -185,22 +184,24 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       accounting=settings.accounting, unique_tokens=settings.unique_tokens, forms=_forms(law), seed_tokens=float(seed[0]),
       expert_tokens=float(expert[0]),
       fraction=float(fraction),
-      fraction_interval=interval(fractions[draws.argmin(1)]), loss=float(losses[at]), loss_interval=interval(draws[:, at]),
+      fraction_interval=interval(fractions[draws.argmin(1)]), loss=float(losses[at]),
+      loss_interval=(float(low[at]), float(high[at])),
       domains=_domains(split, float(fraction), has_dense), dense_loss=float(losses[dense]) if has_dense else None,
       seedless_loss=float(losses[0]) if has_seedless else None, fixed_loss=float(losses[fixed]),
       gain_over_dense=float(losses[dense] - losses[at]) if has_dense else None,
       gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]) if has_dense else None,
       gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
       split_point=float(split.tokens(np.array([split_point]))[0][0]), regret=float(weights @ (draws[:, at] - draws.min(1))),
-      curve={"fraction": fractions.tolist(), "loss": losses.tolist(),
-             "low": weighted_quantile(draws, weights, 0.025).tolist(), "high": weighted_quantile(draws, weights, 0.975).tolist()},
+      curve={"fraction": fractions.tolist(), "loss": losses.tolist(), "low": low.tolist(), "high": high.tolist(),
+             "measured": split.measured(fractions).tolist()},
       warnings=(*([told] if told else []), *plan_warnings(law, split, fraction, settings.num_domains,
                                                           settings.unique_tokens is not None)))
 
 
 def _forms(law: Law) -> dict[str, float]:
-  total = sum(member.weight for member in law.members)
-  return {member.model.form.name: member.weight / total for member in law.members}
+  members = [one.member for one in law.surface.forms] if law.surface else law.members
+  total = sum(member.weight for member in members)
+  return {member.model.form.name: member.weight / total for member in members}
 
 
 def _fractions() -> np.ndarray:

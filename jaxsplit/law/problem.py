@@ -67,7 +67,7 @@ class Model:
   def known(self) -> tuple[Parameter, ...]:
     """The form's constants and those of the options."""
     extra = [Parameter("R_star", "positive", 1e-2, 1e4, (3.0, 30.0))] if self.repeats else []
-    extra += [Parameter(name, "positive", 1e-6, 1e3, (1e-2, 0.3)) for name in self.offsets]
+    extra += [Parameter(name, "positive", 1e-6, 1e3, (1e-2, 0.3), (-2.5, 1.5)) for name in self.offsets]
     return (*self.form.parameters, *extra)
 
   def is_shared(self, parameter: Parameter, share: str) -> bool:
@@ -177,6 +177,18 @@ class Layout:
     at = lambda other: labels[self.index[k][names.index(other)]]
     return [*(name for name, _ in model.constraints.fix),
             *(at(other).replace(other, name, 1) for name, other in model.constraints.tie)]
+
+
+def suit(form: Form, cells: Cells, share: str, *, log: bool, repeats: bool = False,
+         constraints: Constraints = Constraints()) -> tuple[Model, Layout]:
+  """The model of a form that these cells need, and the places of its constants."""
+  zeros = {"seed_offset": "seed_tokens", "expert_offset": "expert_tokens"}
+  offsets = tuple(name for name, column in zeros.items() if column in form.diverges and (getattr(cells, column) == 0).any())
+  model = Model(form, log, repeats, offsets, constraints)
+  layout = lay_out(model, cells, share)
+  if constraints.names:
+    model = dataclasses.replace(model, constraints=constraints._replace(units=layout.units))
+  return model, layout
 
 
 def lay_out(model: Model, cells: Cells, share: str) -> Layout:

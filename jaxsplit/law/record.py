@@ -17,6 +17,11 @@ from jaxsplit.files import read_json
 _MAX_BYTES = 64 << 20  # A law with 4,000 refits of each of six forms has a tenth of this.
 
 _SCORE = {"mre": float, "max": float, "bias": float, "num_points": int, "rule": str, "distance": float}
+_MEMBER = {
+    "form": str, "form_hash": (str, None), "log": bool, "repeats": bool, "offsets": [str], "fix": {"*": float},
+    "tie": {"*": str}, "theta": [float], "samples": [[float]], "weight": float,
+    "layout": {"domains": [str], "index": [[int]], "units": [float], "scale": float, "offsets": [float],
+               "unique_tokens": [(float, None)], "shares": [float], "rest_tokens": [(float, None)]}}
 LAW = {
     "form": str, "objective": {"name": str, "delta": (float, None), "space": str}, "parameters": {"*": float},
     "objective_value": float, "num_points": int, "r2": float, "r2_within_domains": float,
@@ -30,12 +35,9 @@ LAW = {
     "data": {"ranges": {name: [float] for name in ("params", "seed_tokens", "expert_tokens", "loss")},
              "levels": {name: {"*": int} for name in ("seed_tokens", "expert_tokens")}},
     "settings": {"*": (str, float, bool, None)}, "residuals": [float],
-    "members": [{
-        "form": str, "form_hash": (str, None), "log": bool, "repeats": bool, "offsets": [str], "fix": {"*": float},
-        "tie": {"*": str}, "theta": [float],
-        "samples": [[float]], "weight": float,
-        "layout": {"domains": [str], "index": [[int]], "units": [float], "scale": float, "offsets": [float],
-                   "unique_tokens": [(float, None)], "shares": [float], "rest_tokens": [(float, None)]}}],
+    "members": [_MEMBER],
+    "surface": ({"points": {name: [float] for name in ("params", "seed", "expert", "replica", "loss")},
+                 "forms": [{"member": _MEMBER, "covariance": [[float]], "scales": [float]}]}, None),
 }
 _PAIR = [float]
 PLAN = {
@@ -45,7 +47,7 @@ PLAN = {
     **dict.fromkeys(("fraction_interval", "loss_interval", "gain_over_fixed_interval"), _PAIR),
     "gain_over_dense_interval": (_PAIR, None),
     "num_domains": int, "accounting": str, "forms": {"*": float}, "warnings": [str],
-    "curve": {name: [float] for name in ("fraction", "loss", "low", "high")},
+    "curve": {**{name: [float] for name in ("fraction", "loss", "low", "high")}, "measured": [bool]},
     "domains": [{"domain": str, "loss_interval": _PAIR, "dense_loss": (float, None), **dict.fromkeys((
         "seed_tokens", "expert_tokens", "loss", "best_seed_tokens", "best_expert_tokens", "best_loss"), float)}],
 }

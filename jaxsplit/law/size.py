@@ -27,7 +27,7 @@ def best_size(law: Law, budget_flops: float, share: int, seeds: int,
 
   def losses(sizes: np.ndarray) -> np.ndarray:
     budget = budget_flops / (FLOPS_PER_PARAM_TOKEN * sizes[:, None])
-    return law.expect(sizes[:, None], *divide(fractions, budget, share, seeds)).min(1)
+    return law.mean_of_forms(sizes[:, None], *divide(fractions, budget, share, seeds)).min(1)
 
   low, high = law.data["ranges"]["params"]
   most = np.log(budget_flops / FLOPS_PER_PARAM_TOKEN)  # That size gets one token.

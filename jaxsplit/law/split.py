@@ -8,6 +8,8 @@ import numpy as np
 
 from jaxsplit.law.law import Law
 
+_ROUNDING = 1.01  # Steps are whole.
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -27,11 +29,15 @@ class Split:
     """Expected loss at each fraction; the mean over domains where none is named."""
     return self.law.expect(self.params, *self.tokens(fraction), domain)
 
-  def draws(self, fraction: np.ndarray, domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Refits' losses [S, n] and their weights [S]; the law alone where it has no refits."""
-    if not self.law.members[0].samples.size:
-      return self.loss(fraction, domain)[None], np.ones(1)
-    return self.law.samples(self.params, *self.tokens(fraction), domain)
+  def measured(self, fraction: np.ndarray) -> np.ndarray:
+    """[n] whether some size was measured at no fewer and no more seed and expert tokens than each fraction takes."""
+    within = [(low <= v * _ROUNDING) & (v <= high * _ROUNDING) for v, (low, high) in zip(
+        self.tokens(fraction), (self.law.data["ranges"][name] for name in ("seed_tokens", "expert_tokens")))]
+    return within[0] & within[1]
+
+  def draws(self, fraction: np.ndarray, domain: str | None = None, new_run: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """What the losses may be, [S, n], and the weights of these possibilities [S]; see `Law.draws`."""
+    return self.law.draws(self.params, *self.tokens(fraction), domain, new_run)
 
 
 def paid_for(accounting: str, num_domains: int) -> tuple[int, int]:
@@ -52,7 +58,9 @@ def uneven(split: Split, even_fraction: float) -> dict[str, tuple[float, float, 
   seed would hurt it, since the trunk is paid for anyway.
   """
   names = split.law.domains
-  loss = lambda name, d, e: split.law.expect(split.params, d, e, name)
+  forms, even = split.law.mean_of_forms, np.array([even_fraction])
+  level = {name: float(split.loss(even, name)[0] / forms(split.params, *split.tokens(even), name)[0]) for name in names}
+  loss = lambda name, d, e: level[name] * forms(split.params, d, e, name)
   if split.share == 1 or split.seeds > 1 or len(names) == 1:
     out = {}
     # A dense model that several seeds' budgets pay for is nothing that one domain can choose alone.

@@ -56,15 +56,15 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   """HTML on what a plan expects of its split, and of one split for each domain; `known` warnings are told elsewhere."""
   gain = lambda value, pair: f"{_nats(value)} nats per token (95% interval {_nats(pair[0])} to {_nats(pair[1])})"
   say = ", ".join(f"{form} ({share:.0%})" for form, share in plan.forms.items())
-  words = (f"The plan goes by the mean of the forms that held-out error leaves in play, each with its say: {say}. "
+  words = (f"The split was read off the cells by several forms, each with a smooth correction, weighed by its evidence: {say}. "
            if len(plan.forms) > 1 else "")
   if plan.dense_loss is None:
     words += "What the dense model would reach is not known, as no cell has D′ = 0. The law expects a gain of "
   else:
     words += (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and "
               "of ")
-  words += (f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. Were one of the law's "
-           f"refits the truth, this split would be {_nats(plan.regret)} nats per token worse than the best one, on average. From "
+  words += (f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. This split is "
+           f"expected to be {_nats(plan.regret)} nats per token worse than the best one, which is not known exactly. From "
            f"{plan.split_point:,.0f} seed tokens on, a token helps the experts more than the seed.")
   rows = [[d.domain, f"{d.loss:.4f}", "{:.4f} to {:.4f}".format(*d.loss_interval),
            "" if d.dense_loss is None else f"{d.dense_loss:.4f}",

@@ -32,15 +32,19 @@ def test_forms_are_the_formulas_they_name():
   n, d, e = 3e6, 2e7, 4e6
   x = Point(*(np.log(v) for v in (n, d, e, d + e)))
   p = {"E": 1.5, "A": 90.0, "B": 200.0, "C": 30.0, "alpha": 0.31, "beta": 0.28, "gamma": 0.4, "delta": 0.01, "k": 2.0,
-       "kappa": 0.1}
+       "kappa": 0.1, "b": 0.05, "c": -0.04, "aa": 0.01, "dd": 0.02, "xx": 0.03, "ad": -0.01, "ax": 0.015, "dx": -0.02}
+  a, b, c = np.log([n, d, e])
   base = 1.5 + 90 * n**-0.31
   expected = {
       "chinchilla": base + 200 * (d + e) ** -0.28,
       "additive": base + 200 * d**-0.28 + 30 * e**-0.4,
+      "additive_by_size": base + 200 * n**0.05 * d**-0.28 + 30 * n**-0.04 * e**-0.4,
       "interaction": base + 200 * d**-0.28 * e ** (-0.4 + 0.01 * np.log(d)),
       "effective_data": base + 200 * (e + 2 * d**0.4) ** -0.28,
       "effective_data_by_size": base + 200 * (e + 2 * n**0.1 * d**0.4) ** -0.28,
       "multiplicative": 1.5 + 90 * n**-0.31 * d**-0.28 * e**-0.4,
+      "log_quadratic": 1.5 + 90 * n**-0.31 * d**-0.28 * e**-0.4 * np.exp(
+          0.01 * a * a + 0.02 * b * b + 0.03 * c * c - 0.01 * a * b + 0.015 * a * c - 0.02 * b * c),
   }
   assert set(expected) == set(FORMS)
   with jax.enable_x64(True):

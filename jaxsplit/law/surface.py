@@ -1,0 +1,164 @@
+"""The loss surface that plans are read off: every form with a smooth discrepancy around it, weighed by its evidence.
+
+No form is the truth, and where one bends away from the cells its best split follows. So each is read as
+
+    ln L = ln f(theta; N, D, D') + g(ln N, ln D, ln D') + size + snapshot + cell
+
+with f a form, g a Gaussian process (what f does not contain), and normal errors that all cells of one size, of one snapshot, and
+of nothing else share: universal kriging (Matheron 1969; Rasmussen & Williams 2006, section 2.7). L is the mean over domains, which
+is all that a common split asks for. Constants have weak normal priors, scales (of g, its reach, and the errors) have log-normal
+ones, and their most probable values are taken; a form's weight is its evidence, by Laplace's method. Since what a size's cells
+share is an error of its own, evidence goes by differences within sizes, as a split does. Inside the measured cells g follows them
+whatever the form; beyond them the form leads, and the uncertainty grows with the distance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsplit.law.forms import Form
+from jaxsplit.law.kriging import SCALES, Counted, Measured, sloped, smooth
+from jaxsplit.law.member import Member, read_member
+from jaxsplit.law.problem import Model
+
+_DRAWS = 400
+POINTS = "params", "seed", "expert", "replica", "loss"  # What is kept of the points that were measured.
+
+
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+  """One form's reading.
+
+  Attributes:
+    member: the form in log space, with one domain; its weight is its share of all forms' evidence, and they sum to 1.
+    covariance: [P, P] of its constants, given the cells.
+    scales: [5] as SCALES.
+  """
+
+  member: Member
+  covariance: np.ndarray
+  scales: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+  """Mean losses over domains as a function of N, D and D'.
+
+  Attributes:
+    params, seed, expert: [n] of the measured points.
+    replica: [n] which repetition of the trunk.
+    loss: [n] means over domains.
+    forms: the readings.
+  """
+
+  params: np.ndarray
+  seed: np.ndarray
+  expert: np.ndarray
+  replica: np.ndarray
+  loss: np.ndarray
+  forms: tuple[Posterior, ...]
+
+  def expect(self, params: np.ndarray, seed: np.ndarray, expert: np.ndarray) -> np.ndarray:
+    """[m] expected losses in nats per token at m points, over all that the cells allow."""
+    counts = params, seed, expert
+    return sum(one.member.weight * np.exp(self._mean(one, counts) + self._variance(one, counts) / 2) for one in self.forms)
+
+  def draws(self, params: np.ndarray, seed: np.ndarray, expert: np.ndarray,
+            new_run: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Losses that the cells allow, drawn together at all m points: [S, m], and the draws' weights [S], which sum to 1.
+
+    Args:
+      new_run: with the errors of models that are trained anew: one for all points, and one for each.
+    """
+    counts, found = (params, seed, expert), []
+    for number, one in enumerate(self.forms):
+      random = np.random.default_rng(number)
+      spread, axes = np.linalg.eigh(self._covariance(one, counts))
+      normal = random.standard_normal((_DRAWS, len(params)))
+      log = self._mean(one, counts) + normal @ (axes * np.sqrt(np.maximum(spread, 0))).T
+      if new_run:
+        cell, size, snapshot, *_ = one.scales
+        log += size * random.standard_normal((_DRAWS, 1)) + np.hypot(cell, snapshot) * random.standard_normal(log.shape)
+      found.append(np.exp(log))
+    return np.concatenate(found), np.repeat([one.member.weight / _DRAWS for one in self.forms], _DRAWS)
+
+  def record(self) -> dict[str, Any]:
+    """As it is written into law.json; `read_surface_record` makes it again."""
+    return {"points": {name: getattr(self, name) for name in POINTS},
+            "forms": [{"member": one.member.record(), "covariance": one.covariance, "scales": one.scales} for one in self.forms]}
+
+  def _mean(self, one: Posterior, counts: Counted) -> np.ndarray:
+    """[m] expected ln L."""
+    log, _ = sloped(one.member, counts)
+    return log + self._shared(one, counts) @ self._solved[one.member.model].pull
+
+  def _variance(self, one: Posterior, counts: Counted) -> np.ndarray:
+    """[m] of ln L."""
+    shared, weights, slopes = self._weighed(one, counts)
+    return one.scales[3] ** 2 - (weights * shared).sum(1) + ((slopes @ one.covariance) * slopes).sum(1)
+
+  def _covariance(self, one: Posterior, counts: Counted) -> np.ndarray:
+    """[m, m] of ln L."""
+    shared, weights, slopes = self._weighed(one, counts)
+    places = self._measured.place(*counts)
+    return smooth(places, places, one.scales) - weights @ shared.T + slopes @ one.covariance @ slopes.T
+
+  def _weighed(self, one: Posterior, counts: Counted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What points share with the n measured ones and how those weigh there, [m, n] each, and what constants then add, [m, P]."""
+    solved, shared = self._solved[one.member.model], self._shared(one, counts)
+    weights = shared @ solved.inverse
+    return shared, weights, sloped(one.member, counts)[1] - weights @ solved.slopes
+
+  def _shared(self, one: Posterior, counts: Counted) -> np.ndarray:
+    """[m, n] covariance of the discrepancy at points with that at those that were measured."""
+    return smooth(self._measured.place(*counts), self._measured.places, one.scales)
+
+  @functools.cached_property
+  def _measured(self) -> Measured:
+    return Measured(self.params, self.seed, self.expert, self.replica)
+
+  @functools.cached_property
+  def _solved(self) -> dict[Model, _Solved]:
+    """What each reading needs of the measured points."""
+    solved = {}
+    for one in self.forms:
+      log, slopes = sloped(one.member, (self.params, self.seed, self.expert))
+      inverse = np.linalg.inv(self._measured.covariance(one.scales))
+      solved[one.member.model] = _Solved(inverse, inverse @ (np.log(self.loss) - log), slopes)
+    return solved
+
+
+class _Solved(NamedTuple):
+  """Of the n measured points: their inverse covariance [n, n], it times their residuals [n], and a form's slopes there [n, P]."""
+
+  inverse: np.ndarray
+  pull: np.ndarray
+  slopes: np.ndarray
+
+
+def read_surface_record(record: dict[str, Any], own: Form | None) -> Surface:
+  """A surface from its record's shape.
+
+  Raises:
+    ValueError: numbers that no surface writes.
+    InputError: a form of it is not there, or not what it was.
+  """
+  points = {name: np.array(record["points"][name], float) for name in POINTS}
+  if len(set(map(len, points.values()))) != 1 or not len(points["loss"]):
+    raise ValueError("the points of its surface differ in length, or are none")
+  if min(points["loss"].min(), points["params"].min()) <= 0:
+    raise ValueError("its surface has a loss or a size that is not positive")
+  forms = []
+  for one in record["forms"]:
+    member = read_member(one["member"], own)
+    covariance, scales = np.array(one["covariance"], float), np.array(one["scales"], float)
+    if covariance.shape != (len(member.theta),) * 2 or scales.shape != (len(SCALES),) or scales.min() <= 0:
+      raise ValueError(f"covariance or scales of its surface's {member.model.form.name} are not those of a reading")
+    forms.append(Posterior(member, covariance, scales))
+  if not forms:
+    raise ValueError("its surface has no forms")
+  return Surface(**points, forms=tuple(forms))
