@@ -133,6 +133,9 @@ def parse(
       values[cls] = cls(**_as_types(cls, collectors[cls]()))
     except (TypeError, ValueError) as error:
       raise InputError(str(error).splitlines()[0]) from None
+  for name, text in (flags or {}).items():
+    if isinstance(text, Path) and args[name] == "":
+      raise InputError(f"--{name}= is empty; give a path, or leave the flag out")
   at = lambda name, text: from_home(args[name], f"--{name}") if isinstance(text, Path) and args[name] else args[name]
   own = {name: at(name, text) for name, text in (flags or {}).items()}
   own |= {name: _as_type(bool, args[name], f"--{name}") for name in switches or {}}

@@ -67,6 +67,8 @@ def run(given: cli.Settings, settings: Settings) -> int:
     try:
       with Workdir(given.flags["workdir"], progress.say) as workdir:
         progress.say(f"on {devices.described(used)}")
+        if given.flags["store"]:  # Before the claim: a store that is refused leaves no trace.
+          experiment.check_same_tokens(workdir, open_store(given.flags["store"]))
         workdir.claim(_claimed(given), given.operative)
         store = read_store(given, workdir, progress)
         findings = experiment.run(settings, store, workdir, progress, interruption)

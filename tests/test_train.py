@@ -135,7 +135,7 @@ def test_a_corpus_that_has_changed_since_is_refused_until_it_is_restored(finishe
   held = (workdir / "cells.csv").read_bytes()
   text = (corpus / "numbers.jsonl").read_text()
   (corpus / "numbers.jsonl").write_text(text + '{"text": "one more"}\n')
-  with pytest.raises(InputError, match="the corpus has changed since its cells were measured .*name another folder, or restore") as caught:
+  with pytest.raises(InputError, match="the corpus has changed since its cells were measured .*name another folder, restore the corpus") as caught:
     train.main(arguments(corpus, workdir))
   assert "\n" not in str(caught.value)
   assert (workdir / "cells.csv").read_bytes() == held
@@ -171,8 +171,10 @@ def test_a_store_that_prepare_made_is_trained_on_where_it_lies(corpus, tmp_path,
   assert train.main([*argv, f"--store={tmp_path / 'moved'}"]) == 0
   assert (tmp_path / "w" / "cells.csv").read_bytes() == held
   prepare.main([f"--store={tmp_path / 'other'}", f"--gin.Corpus.path={corpus}", "--gin.Corpus.valid_fraction=0.2"])
-  with pytest.raises(InputError, match="another experiment's results .Store.manifest_hash.* give the --store that it was made with"):
+  claimed = (tmp_path / "w" / "config.json").read_bytes()
+  with pytest.raises(InputError, match="the corpus has changed since .* or give the --store that they were made with"):
     train.main([*argv, f"--store={tmp_path / 'other'}"])
+  assert (tmp_path / "w" / "config.json").read_bytes() == claimed, "what is refused leaves no trace"
 
 
 @pytest.mark.parametrize("more, message", [

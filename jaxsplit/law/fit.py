@@ -242,7 +242,9 @@ def _surface(cells: Cells, fits: list[Fitted], constraints: Constraints) -> Surf
   cells, or tokens are discounted, which the mean over domains does not show."""
   if any(fit.model.repeats for fit in fits) or no_split(measured_levels(cells, fits[0].layout.domains), _ranges(cells)):
     return None
-  forms = [fit.model.form for fit in fits] + [form for form in FORMS.values() if len(fits) > 1 and not form.plain]
+  forms = [fit.model.form for fit in fits]
+  if len(fits) > 1:
+    forms += [form for form in FORMS.values() if not (form.plain or skip_reason(form, cells, constraints))]
   forms = [form for form in forms if {"seed_tokens", "expert_tokens"} <= set(form.needs)]
   return read_surface(cells, forms, constraints) if forms else None
 

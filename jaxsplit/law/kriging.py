@@ -32,6 +32,7 @@ class Measured:
     self._size, self._snapshot = same(params, replica), same(params, replica, seed)
     self._units = [np.exp(np.log(v[v > 0]).mean()) if (v > 0).any() else 1.0 for v in (params, seed, expert)]
     self.places = self.place(params, seed, expert)
+    self._apart = _apart(self.places, self.places)
 
   def place(self, *counts: np.ndarray) -> np.ndarray:
     """[m, 3] where points lie for the discrepancy."""
@@ -42,15 +43,23 @@ class Measured:
     """[n, n] of what the form does not say about the measured ln L, or about some of them."""
     cell, size, snapshot, *_ = scales
     part = lambda shared: shared[of][:, of]
-    places = self.places[of]
-    own = cell**2 * np.eye(len(places))
-    return own + size**2 * part(self._size) + snapshot**2 * part(self._snapshot) + smooth(places, places, scales)
+    own = cell**2 * np.eye(len(self.places[of]))
+    return own + size**2 * part(self._size) + snapshot**2 * part(self._snapshot) + _covary(part(self._apart), scales)
 
 
 def smooth(a: np.ndarray, b: np.ndarray, scales: np.ndarray) -> np.ndarray:
   """[n, m] covariance of the discrepancy between places."""
+  return _covary(_apart(a, b), scales)
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """[n, m] squared distances."""
+  return ((a[:, None] - b) ** 2).sum(-1)
+
+
+def _covary(apart: np.ndarray, scales: np.ndarray) -> np.ndarray:
   *_, discrepancy, reach = scales
-  return discrepancy**2 * np.exp(-((a[:, None] - b) ** 2).sum(-1) / (2 * reach**2))
+  return discrepancy**2 * np.exp(apart / (-2 * reach**2))
 
 
 def sloped(member: Member, counts: Counted) -> tuple[np.ndarray, np.ndarray]:

@@ -42,9 +42,7 @@ class Findings:
 
 def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption) -> Findings:
   """Probes, trains the grid, fits, plans, and trains the plan and its rivals. Finishes what an earlier call began."""
-  for name in ("cells.csv", "probe.csv"):
-    table = CellTable(workdir.path / name, workdir.say)
-    hosts.share(lambda: guards.check_same_corpus(table, workdir.path, store))
+  check_same_tokens(workdir, store)
   workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
   with Runner(store, _rules(settings, store), workdir, progress, interruption) as runner:
     story = _Story(settings, store, workdir, progress, runner)
@@ -57,6 +55,13 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
     plan = story.plan(law)
     point = story.prove(plan)
     return Findings(law, plan, story.close(law, plan, point))
+
+
+def check_same_tokens(workdir: Workdir, store: Store) -> None:
+  """Refuses a store other than that of the cells that are there."""
+  for name in ("cells.csv", "probe.csv"):
+    table = CellTable(workdir.path / name, workdir.say)
+    hosts.share(lambda: guards.check_same_corpus(table, workdir.path, store))
 
 
 def _rules(settings: Settings, store: Store) -> Rules:

@@ -192,7 +192,7 @@ def check_same_corpus(cells: Iterable[Cell], workdir: pathlib.Path, store: Store
   if theirs - {None, store.manifest_hash}:
     raise InputError(f"--workdir={workdir}: the corpus has changed since its cells were measured (tokens "
                      f"{', '.join(sorted(theirs - {None, store.manifest_hash}))} there, {store.manifest_hash} here); name "
-                     "another folder, or restore the corpus")
+                     "another folder, restore the corpus, or give the --store that they were made with")
 
 
 def check_streams(leg: Leg, runs: Sequence[Run], streams: Sequence[Stream], store: Store, batch: int) -> None:

@@ -65,8 +65,12 @@ class Experiment:
   seed: int = 0
 
   def __post_init__(self):
-    if self.budget_tokens <= 0 or self.replicas < 1:
-      raise InputError(f"Experiment.budget_tokens = {self.budget_tokens} and replicas = {self.replicas} must be positive")
+    for name in ("budget_tokens", "replicas", "validation_tokens"):
+      if getattr(self, name) < 1:
+        raise InputError(f"Experiment.{name} = {getattr(self, name)}: must be 1 or more")
+    if not (self.sizes or self.compare):
+      raise InputError("Experiment.sizes and Experiment.compare are both empty, so there is nothing to train: give sizes for a law "
+                       "and a plan, or compare for splits to measure")
     for name, low_open in (("seed_fractions", True), ("expert_fractions", True), ("compare", False)):
       for value in getattr(self, name):
         if not (0 <= value <= 1) or (low_open and value == 0):
@@ -108,6 +112,9 @@ def check(settings: Settings) -> None:
     raise InputError(f"Experiment.budget_tokens = {experiment.budget_tokens} is {steps} steps of {training.batch_tokens} tokens; give "
                      f"at least {_LEAST_STEPS} steps, which are {_LEAST_STEPS * training.batch_tokens} tokens, or a smaller "
                      "Training.batch_sequences")
+  if experiment.validation_tokens < training.sequence_length:
+    raise InputError(f"Experiment.validation_tokens = {experiment.validation_tokens} is less than one window of "
+                     f"Training.sequence_length = {training.sequence_length}; give some thousands, so that losses can be told apart")
   for size in (*experiment.sizes, experiment.target):
     attention.check_here(settings.architecture.at(*size, _ANY_VOCABULARY, training.sequence_length))
   if hosts.count() == 1:  # Of several processes, the number of runs decides too.

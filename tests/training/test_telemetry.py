@@ -36,7 +36,7 @@ def test_a_line_adds_up(tmp_path):
   clock = Clock()
   clock.seconds = {"compiler": 9.0, "data": 0.5, "dispatch": 0.25, "device": 1.0, "other": 0.25}
   s = spec()
-  Telemetry(tmp_path / "t.jsonl").record("leg", s, runs=3, first_step=4, steps=10, clock=clock)
+  Telemetry(tmp_path / "t.jsonl").record("leg", "d8-l1", s, runs=3, first_step=4, steps=10, clock=clock)
   (line,) = read_telemetry(tmp_path / "t.jsonl")
   assert (line.leg, line.first_step, line.steps, line.runs, line.params) == ("leg", 4, 10, 3, s.model.params)
   assert line.tokens == 10 * 3 * 3 * 8 and line.seconds == 2 and line.compiler_wait_seconds == 9
@@ -54,12 +54,12 @@ def test_mfu_is_of_all_devices_and_of_bfloat16_alone(tmp_path, monkeypatch):
   assert peak_flops(s) == 2e9
   clock = Clock()
   clock.seconds = {"device": 1.0}
-  Telemetry(tmp_path / "t.jsonl").record("leg", s, runs=4, first_step=0, steps=10, clock=clock)
+  Telemetry(tmp_path / "t.jsonl").record("leg", "d8-l1", s, runs=4, first_step=0, steps=10, clock=clock)
   assert read_telemetry(tmp_path / "t.jsonl")[0].mfu == pytest.approx(960 * s.model.flops_per_token / 2e9, rel=1e-5)
 
 
 def test_a_torn_line_costs_itself_alone(tmp_path):
-  record = lambda leg: Telemetry(tmp_path / "t.jsonl").record(leg, spec(), runs=1, first_step=0, steps=1, clock=Clock())
+  record = lambda leg: Telemetry(tmp_path / "t.jsonl").record(leg, "d8-l1", spec(), runs=1, first_step=0, steps=1, clock=Clock())
   record("a")
   with (tmp_path / "t.jsonl").open("ab") as f:
     f.write(b'{"leg":"torn')
@@ -93,6 +93,6 @@ def test_chips():
 
 
 def test_a_line_is_plain_json(tmp_path):
-  Telemetry(tmp_path / "t.jsonl").record("leg", spec(), runs=1, first_step=0, steps=1, clock=Clock())
+  Telemetry(tmp_path / "t.jsonl").record("leg", "d8-l1", spec(), runs=1, first_step=0, steps=1, clock=Clock())
   (line,) = read_telemetry(tmp_path / "t.jsonl")
   assert all(isinstance(value, (str, int, float, type(None))) for value in dataclasses.asdict(line).values())
