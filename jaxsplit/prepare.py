@@ -1,8 +1,9 @@
 """Prepares a token store: python -m jaxsplit.prepare --gin.Corpus.path=FOLDER --store=DIR
 
 Reads and tokenizes a corpus once, so that training starts at once (python -m jaxsplit.train --store=DIR); without a store, the
-train entry point does the same by itself. Running it again with the same settings and files opens what is there. With --list, it
-only says what each file of the corpus is taken for, and reads but writes nothing.
+train entry point does the same by itself. Running it again with the same settings and files opens what is there; a store of
+others is replaced only with --replace. With --list, it says what each file of the corpus is taken for, and with --check, whether
+a store is what was written; both read, and write nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from collections.abc import Sequence
 from jaxsplit import cli
 from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import Corpus
-from jaxsplit.data.domains import count_documents
+from jaxsplit.data.domains import check_domains, count_documents
 from jaxsplit.data.file_table import aligned
 from jaxsplit.data.listing import check_apart, list_files
-from jaxsplit.data.preparation import prepare_store
+from jaxsplit.data.preparation import check_store, prepare_store
 from jaxsplit.data.store import Store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
@@ -32,16 +33,27 @@ def main(argv: Sequence[str] | None = None) -> None:
   settings = cli.parse(
       "prepare", _DESCRIPTION, (Corpus, Tokenization), argv, flags={"store": cli.Path("the folder to write; required without --list")},
       switches={"list": "say what each file is taken for, and count its documents; tokenizes nothing",
-                "check": "hash every file of the corpus and of the store, whatever its time says"})
+                "check": "hash every file of the store, and of the corpus where one is given, and compare them; writes nothing",
+                "replace": "replace a store of another corpus or other settings"})
   say = lambda line: print(line, flush=True)
-  corpus, directory = settings[Corpus], settings.flags["store"]
+  corpus, tokenization, directory = settings[Corpus], settings[Tokenization], settings.flags["store"]
+  ways = [f"--{name}" for name in ("list", "check", "replace") if settings.flags[name]]
+  if len(ways) > 1:
+    raise InputError(f"{' and '.join(ways)} cannot be given together; leave out {ways[-1]}")
   if settings.flags["list"]:
-    print("\n".join(count_documents(list_files(corpus)).lines()))
+    table = count_documents(list_files(corpus))
+    print("\n".join((*table.lines(), "", *table.each())), flush=True)
+    check_domains(table)
     return
   if not directory:
     raise InputError("--store is missing; name the folder to write the token store to, as in --store=runs/store")
-  check_apart(corpus, "--store", directory, directory)
-  store = prepare_store(corpus, settings[Tokenization], directory, say, settings.flags["check"])
+  if settings.flags["check"]:
+    given = corpus if corpus != Corpus() else None
+    store = check_store(directory, given, tokenization if tokenization != Tokenization() else None)
+    say(f"every token file is what was written{', every file of the corpus what it was made from' if given else ''}")
+  else:
+    check_apart(corpus, "--store", directory, directory)
+    store = prepare_store(corpus, tokenization, directory, say, settings.flags["replace"])
   print("\n".join(describe_files(store)))
   print("\n" + "\n".join(_table(store)))
   print(f"{store.directory}: {store.tokenizer.kind}, {store.vocab_size:,} ids, store {store.manifest_hash}")

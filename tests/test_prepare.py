@@ -50,10 +50,13 @@ def test_list_accounts_for_every_file_and_writes_nothing(tmp_path, capsys):
   lines = capsys.readouterr().out.splitlines()
   assert [line.split()[:4] for line in lines[:4]] == [
       ["domain", "split", "files", "documents"], ["law", "train", "1", "7"], ["law", "valid", "1", "7"], ["law", "test", "1", "7"]]
-  assert lines[4:] == [
+  assert lines[4:9] == [
       "taken as test, by a word in the name: law/c4-test-0.jsonl", "not read, hidden: .git", "not read, matching Corpus.exclude: dev-blog",
       "not read, text beside files of lines or parquet, named for no split: law/list.txt",
       f"not read, of no format that is read ({FORMATS}): law/x.png"]
+  assert [line.split() for line in lines[9:12]] == [[], ["file", "domain", "split", "documents"], [".git", "ignored:", "hidden"]]
+  assert [line.split()[:4] for line in lines[13:15]] == [["law/a.jsonl", "law", "train", "7"], ["law/c4-test-0.jsonl", "law", "test", "7"]]
+  assert lines[-1] == f"law/x.png  ignored: of no format that is read ({FORMATS})" and len(lines) == 18
   assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -81,6 +84,57 @@ def test_nothing_is_said_of_a_good_corpus(tmp_path, capsys):
   assert "note" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("names, message", [
+    (("law/valid.jsonl",), "domain law: valid files but nothing to train on"),
+    (("law/a.jsonl", "law/valid/empty.jsonl"), "domain law: no text in its valid files (law/valid/empty.jsonl); add documents"),
+    (("law/empty.jsonl",), "domain law: no text in its train files (law/empty.jsonl); add documents")])
+def test_list_ends_with_what_training_would_refuse(tmp_path, capsys, names, message):
+  for name in names:
+    write(tmp_path / "c" / name, *(f"{name} {i}" for i in range(0 if "empty" in name else 7)))
+  with pytest.raises(InputError) as listed:
+    main(["--list", f"--gin.Corpus.path={tmp_path / 'c'}"])
+  assert names[-1] in capsys.readouterr().out
+  with pytest.raises(InputError) as prepared:
+    main([f"--store={tmp_path / 's'}", f"--gin.Corpus.path={tmp_path / 'c'}"])
+  assert message in str(listed.value) and str(listed.value) == str(prepared.value)
+
+
+def contents(folder):
+  return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_store_of_another_corpus_or_other_settings_is_not_replaced_unasked(tmp_path, capsys):
+  for name in "ab":
+    write(tmp_path / name / "law.jsonl", *(f"document {i} of {name} {'abcdefgh' * 20}" for i in range(300)))
+  store = f"--store={tmp_path / 's'}"
+  main([store, f"--gin.Corpus.path={tmp_path / 'a'}"])
+  before = contents(tmp_path / "s")
+  for given, told in (
+      (["--gin.Corpus.path={b}"], "law.jsonl has other content"),
+      (["--gin.Corpus.path={a}", "--gin.Corpus.valid_fraction=0.2"], "Corpus.valid_fraction = 0.1 there, 0.2 given"),
+      (["--gin.Corpus.path={a}", "--gin.Tokenization.kind=bpe"], "Tokenization.kind = 'bytes' there, 'bpe' given"),
+      ([], "1 file only there (law.jsonl); 5 files only in the corpus given (law_us.jsonl.gz, ...)")):
+    given = [one.format(a=tmp_path / "a", b=tmp_path / "b") for one in given]
+    for more in ([], ["--replace=false"]):
+      with pytest.raises(InputError) as error:
+        main([store, *given, *more])
+      assert str(error.value) == (f"{tmp_path / 's'}: the token store of the corpus {tmp_path / 'a'} lies there, and differs: {told}; "
+                                  "name another --store, or give --replace")
+    if given:
+      with pytest.raises(InputError, match="but not what is given: "):
+        main([store, *given, "--check"])
+  write(tmp_path / "a" / "more.jsonl", *(f"document {i}" for i in range(900)))
+  with pytest.raises(InputError, match="1 file only in the corpus given"):
+    main([store, f"--gin.Corpus.path={tmp_path / 'a'}"])
+  assert contents(tmp_path / "s") == before
+  capsys.readouterr()
+  main([store, f"--gin.Corpus.path={tmp_path / 'b'}", "--replace"])
+  assert "the token store is made anew: " in capsys.readouterr().out and contents(tmp_path / "s") != before
+  (tmp_path / "s" / "manifest.json").write_text("{")
+  with pytest.raises(InputError, match="a token store lies there that cannot be opened .*; name another --store, or give --replace"):
+    main([store, f"--gin.Corpus.path={tmp_path / 'b'}"])
+
+
 def test_check_reads_everything_again(tmp_path, capsys):
   write(tmp_path / "c" / "law.jsonl", *(f"document {i} {'abcdefgh' * 20}" for i in range(300)))
   argv = [f"--store={tmp_path / 's'}", f"--gin.Corpus.path={tmp_path / 'c'}"]
@@ -94,12 +148,35 @@ def test_check_reads_everything_again(tmp_path, capsys):
   capsys.readouterr()
   main(argv)
   assert "made anew" not in capsys.readouterr().out
+  before = contents(tmp_path / "s")
+  for given in (argv, argv[:1]):
+    with pytest.raises(InputError, match="law.train.bin: has other tokens than were written"):
+      main([*given, "--check"])
+  assert contents(tmp_path / "s") == before and file.read_bytes() == bytes(data)
+
+
+def test_check_needs_no_corpus_and_writes_nothing(tmp_path, capsys):
+  write(tmp_path / "c" / "law.jsonl", *(f"document {i} {'abcdefgh' * 20}" for i in range(300)))
+  argv = [f"--store={tmp_path / 's'}", f"--gin.Corpus.path={tmp_path / 'c'}"]
+  with pytest.raises(InputError, match="no token store here"):
+    main([*argv, "--check"])
+  assert not (tmp_path / "s").exists()
+  main(argv)
+  (tmp_path / "s" / "times.json").unlink()
+  before = contents(tmp_path / "s")
+  capsys.readouterr()
   main([*argv, "--check"])
-  assert "the token store is made anew" in capsys.readouterr().out and file.read_bytes() != bytes(data)
+  assert capsys.readouterr().out.startswith("every token file is what was written, every file of the corpus what it was made from\n")
+  (tmp_path / "c" / "law.jsonl").unlink()
+  main([argv[0], "--check"])
+  assert capsys.readouterr().out.startswith("every token file is what was written\n") and contents(tmp_path / "s") == before
 
 
 @pytest.mark.parametrize("argv, message", [
     ([], "--store is missing"),
+    (["--check"], "--store is missing"),
+    (["--check", "--replace", "--store=s"], "--check and --replace cannot be given together"),
+    (["--store=s", "--gin.Tokenization.kind=bpe", "--gin.Tokenization.path='/'"], "Tokenization.path: / is a folder; name its tokenizer.json"),
     (["--list", "--gin.Corpus.path=''"], "Corpus.path is empty"),
     (["--list", "--gin.Corpus.exclude=('laws',)"], "Corpus.exclude: no file in bundled matches 'laws'"),
     (["--store=s", "--gin.Corpus.pth=x"], "Corpus has no setting pth; did you mean path?"),
@@ -120,6 +197,15 @@ def test_the_command_exits_with_2_and_no_traceback():
   done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True, check=False)
   assert (done.returncode, done.stdout) == (2, "")
   assert done.stderr == "jaxsplit: unknown flag --stor; did you mean --store or --list?\n"
+
+
+def test_names_that_python_cannot_read_as_ascii_say_so(tmp_path):
+  write(tmp_path / "c" / "\u00fc.jsonl", "text")
+  command = [sys.executable, "-m", "jaxsplit.prepare", "--list", f"--gin.Corpus.path={tmp_path / 'c'}"]
+  done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"},
+                        capture_output=True, text=True, check=False)
+  assert done.returncode == 2 and done.stderr.count("\n") == 1
+  assert "Python's file-name encoding is ascii here; set PYTHONUTF8=1" in done.stderr
 
 
 @pytest.mark.parametrize("store", ["c/law/s", "link", "x/../c/s", "."])

@@ -10,6 +10,7 @@
     bpe.py          documents, or GPT-2's merges -> a byte-level BPE
     store.py        ids on disk, memory-mapped, with a manifest
     store_writer.py ids -> a store
+    source.py       a store -> what it was made from, and how that differs from what is given
     preparation.py  a corpus and a tokenization -> their store, made once
     concerns.py     a store -> what should be known before training on it
     stream.py       a store -> endless shuffled windows, mixtures of them, and the batches of a run stack

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.documents import passages, read_documents
-from jaxsplit.data.file_table import CorpusFile, FileTable
+from jaxsplit.data.file_table import CorpusFile, FileTable, printable
 from jaxsplit.data.paths import SPLITS
 from jaxsplit.errors import InputError
 from jaxsplit.files import naming_the_file
@@ -89,6 +89,14 @@ def count_documents(table: FileTable, say: Callable[[str], None] = lambda line: 
   return table.counted(documents)
 
 
+def check_domains(table: FileTable) -> None:
+  """Refuses, of a table whose documents were counted, domains that `read_corpus` refuses for having no text in a split."""
+  for name, splits in table.domains.items():
+    _check_trained(name, splits)
+    for split, files in splits.items():
+      _check_text(name, split, files, sum(file.documents or 0 for file in files))
+
+
 def read_corpus(corpus: Corpus, table: FileTable, scratch: pathlib.Path,
                 say: Callable[[str], None] = lambda line: None) -> Iterator[Domain]:
   """Yields the domains of a corpus, sorted by name, each with its documents divided between the splits.
@@ -104,9 +112,20 @@ def read_corpus(corpus: Corpus, table: FileTable, scratch: pathlib.Path,
     OSError: the documents cannot be written; it names the file.
   """
   for name, files in table.domains.items():
-    if "train" not in files:
-      raise InputError(f"domain {name}: {' and '.join(files)} files but nothing to train on; add a train file")
+    _check_trained(name, files)
     yield _Reading(corpus, table.root, name, files, scratch, say).domain()
+
+
+def _check_trained(name: str, files: Mapping[str, Sequence[CorpusFile]]) -> None:
+  if "train" not in files:
+    raise InputError(f"domain {name}: {' and '.join(files)} files but nothing to train on; add a train file")
+
+
+def _check_text(name: str, split: str, files: Sequence[CorpusFile], documents: int) -> None:
+  if not documents:
+    paths = ", ".join([*(printable(file.path) for file in files[:3]), *["..."] * (len(files) > 3)])
+    raise InputError(f"domain {name}: no text in its {split} files ({paths}); add documents, or leave them out with "
+                     "Corpus.exclude")
 
 
 class _Reading:
@@ -129,6 +148,8 @@ class _Reading:
     for key, text in self._spill("train", cut=self._cut):
       if self._cut and key not in known:
         sizes[key] = sizes.get(key, 0) + len(text.encode())
+    for split, files in self._files.items():
+      _check_text(self._name, split, files, sum(self._read[file.path].documents for file in files))
     drawn = _draw_validation(self._name, sizes, self._corpus.valid_fraction) if self._cut else None
     return Domain(self._name, self._files, self._read, frozenset(known) | (drawn or frozenset()), drawn, self._spilled)
 

@@ -15,6 +15,7 @@ from jaxsplit.data.paths import SPLITS
 FILE_TABLE = "files.csv"  # In a token store.
 
 _NAMED = 3  # Files of a group that a line names.
+_EACH_MAX = 300  # Files that have a line each.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class CorpusFile:
 
   Attributes:
     path: within the corpus, with / between its names, and behind them where it is a folder.
-    bytes: its size.
+    bytes: its size on disk, packed where it is.
     domain, split: what it belongs to; "" where it is not read.
     ignored: why it is not read; "" where it is.
     doubt: what its domain or split was taken for on doubtful grounds; "" where there is no doubt.
@@ -70,7 +71,7 @@ class FileTable:
 
   def lines(self) -> list[str]:
     """The table in short: a line for each domain and split, then what is in doubt and what is not read, with the reasons."""
-    rows = [("domain", "split", "files", "documents", "bytes")]
+    rows = [("domain", "split", "files", "documents", "bytes on disk")]
     for domain, splits in self.domains.items():
       for split in SPLITS:
         if split in splits:
@@ -81,6 +82,26 @@ class FileTable:
     groups = _grouped(((f"taken as {file.doubt}", file) for file in self.files if file.doubt and not file.ignored))
     groups += _grouped(((f"not read, {file.ignored}", file) for file in self.files if file.ignored))
     return [*aligned(rows, left=2), *groups]
+
+  def each(self) -> list[str]:
+    """What each file is taken for, a line a file; of more than _EACH_MAX files, a line a folder and what they are taken for."""
+    alone = len(self.files) <= _EACH_MAX
+    groups: dict[tuple[str, ...], list[CorpusFile]] = {}
+    for file in self.files:
+      folder = file.path.rstrip("/").rpartition("/")[0] or "."
+      where = file.path if alone else f"{folder}/"
+      doubt = f"taken as {file.doubt}" if file.doubt else ""
+      kind = ("", "", f"ignored: {file.ignored}") if file.ignored else (file.domain, file.split, doubt)
+      groups.setdefault((where, *kind), []).append(file)
+    rows, remarks = [("file" if alone else "folder", "domain", "split", "files", "documents")], [""]
+    for (where, domain, split, remark), files in groups.items():
+      counts = [file.documents for file in files if not file.ignored]
+      documents = "?" if None in counts else f"{sum(counts):,}" if counts else ""
+      rows.append((printable(where), domain, split, f"{len(files):,}", documents))
+      remarks.append(remark)
+    if alone:
+      rows = [(*taken, documents) for *taken, _, documents in rows]
+    return [f"{row}  {remark}".rstrip() for row, remark in zip(aligned(rows, left=3), remarks, strict=True)]
 
 
 def load_file_table(path: pathlib.Path, root: pathlib.Path) -> FileTable:

@@ -22,6 +22,7 @@ import os
 import pathlib
 import re
 import stat
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from jaxsplit.data.corpus import Corpus, corpus_root, real
@@ -186,7 +187,8 @@ def _check_domains(corpus: Corpus, root: pathlib.Path, files: Sequence[CorpusFil
                      "domains in folders of splits, or none, or leave out the others with Corpus.exclude")
   for name, given_by in domains.items():
     if not _DOMAIN_NAME.fullmatch(name):
-      raise InputError(f"{root}: {name!r} cannot name a domain; begin with a letter or digit, then use also spaces and .+-_()&")
+      raise InputError(f"{root}: {name!r} cannot name a domain; begin with a letter or digit, then use also spaces and .+-_()&"
+                       f"{_undecoded(name)}")
     if len(given_by - {""}) > 1:
       raise InputError(f"{root}: domain {name} is given twice, by {' and '.join(sorted(given_by - {''}))}; rename one")
   folded: dict[str, str] = {}
@@ -199,6 +201,14 @@ def _check_domains(corpus: Corpus, root: pathlib.Path, files: Sequence[CorpusFil
   for name in corpus.domains:
     if name not in domains:
       raise InputError(f"Corpus.domains: {corpus.path} has no domain {name!r}{nearest(name, domains)}")
+
+
+def _undecoded(name: str) -> str:
+  """A clause for a name whose bytes Python could not read, as it was told to take names for ASCII."""
+  encoding = sys.getfilesystemencoding()
+  if encoding == "utf-8" or not any("\udc80" <= c <= "\udcff" for c in name):
+    return ""
+  return f" (Python's file-name encoding is {encoding} here; set PYTHONUTF8=1 for names in UTF-8)"
 
 
 def _check_folders(corpus: Corpus, root: pathlib.Path, files: Sequence[CorpusFile]) -> None:

@@ -3,7 +3,7 @@
 A name is a folder's, or a file's without its suffixes; its words are its runs of letters and digits. The split words are
 
     train    train, training
-    valid    valid, validation, val, dev, eval, evaluation, heldout (held-out, held_out)
+    valid    valid, validation, validate, val, dev, eval, evaluation, heldout, holdout (held-out, held_out, hold-out, hold_out)
     test     test, testing
 
 in upper or lower case, also with "set" or digits behind them (devset, test2); they count as whole words only, so testament,
@@ -21,7 +21,8 @@ words of a name, nor is a single letter behind the split word: test-00000-of-000
    split word says (c4-validation.00000); then one that has it before or between others (test_clean); else train. Names that say
    different splits are refused.
 
-Where a split word beside others decided, in 2 and 3, or was taken for a domain's, that is told (`Placed.doubt`), but for train.
+Where a split word beside others decided, in 2 and 3, or was taken for a domain's, that is told (`Placed.doubt`), but for train;
+so is a name of nothing but validating, vali or tst, which say no split.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ from jaxsplit.errors import InputError
 SPLITS = ("train", "valid", "test")
 
 _SPLIT_WORDS = {
-    "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
-    "eval": "valid", "evaluation": "valid", "heldout": "valid", "test": "test", "testing": "test"}
-_SPLIT_WORD = re.compile(rf"({'|'.join(_SPLIT_WORDS)}|held[-_ ]out)(set)?\d*", re.IGNORECASE)
-_WORD = re.compile(r"(?<![^\W_])held[-_ ]out(?![^\W_])|[^\W_]+", re.IGNORECASE)
+    "train": "train", "training": "train", "valid": "valid", "validation": "valid", "validate": "valid", "val": "valid",
+    "dev": "valid", "eval": "valid", "evaluation": "valid", "heldout": "valid", "holdout": "valid",
+    "test": "test", "testing": "test"}
+_LIKE_SPLIT_WORDS = ("validating", "vali", "tst")  # Taken for none, which is told.
+_SPLIT_WORD = re.compile(rf"({'|'.join(_SPLIT_WORDS)}|h[eo]ld[-_ ]out)(set)?\d*", re.IGNORECASE)
+_WORD = re.compile(r"(?<![^\W_])h[eo]ld[-_ ]out(?![^\W_])|[^\W_]+", re.IGNORECASE)
 _OF_SHARDS = re.compile(r"\d+|of|part|shard|split|set|data|chunk|file", re.IGNORECASE)
 _BETWEEN = " ._-"
 SPLIT_FOLDERS = "folders of splits"  # Of `Placed.given_by`.
@@ -102,6 +105,8 @@ def place(paths: Iterable[Path]) -> dict[Path, Placed]:
     split = own or others.split or "train"
     if not doubt and others.doubtful and split != "train":
       doubt = f"{split}, by a word in the name"
+    if not (doubt or own or others.split) and any(map(_like_a_split, path)):
+      doubt = f"{split}, though a name is like that of another split"
     placed[path] = Placed(domain, split, SPLIT_FOLDERS if at else "" if own else domain, doubt)
   joined = _joined({path: where for path, where in placed.items() if where.given_by == SPLIT_FOLDERS})
   return {path: joined.get(path, where) for path, where in placed.items()}
@@ -110,6 +115,11 @@ def place(paths: Iterable[Path]) -> dict[Path, Placed]:
 def names_a_split(path: Path) -> bool:
   """Whether a name of the path is nothing but a split word."""
   return any(said is not None and not said.rest for said in map(split_name, path))
+
+
+def _like_a_split(name: str) -> bool:
+  words = [word.lower() for word in _WORD.findall(name) if not _OF_SHARDS.fullmatch(word)]
+  return bool(words) and all(word in _LIKE_SPLIT_WORDS for word in words)
 
 
 class _Said(NamedTuple):

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxsplit.data.corpus import Corpus, real
+from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.documents import PASSAGE_CHARACTERS, passages
 from jaxsplit.data.domains import Domain, FileRead, document_hash, read_corpus
 from jaxsplit.data.file_table import FILE_TABLE, FileTable, load_file_table
 from jaxsplit.data.listing import list_files
-from jaxsplit.data.store import Counts, Store, intact_store, note_times, noted_times, open_store
+from jaxsplit.data.source import corpus_of, differences, identified, times
+from jaxsplit.data.store import MANIFEST, Counts, Store, check_tokens, note_times, open_store
 from jaxsplit.data.store_writer import Document, StoreWriter, replacing
 from jaxsplit.data.tokenizer import Tokenization, Tokenizer, make_tokenizer
 from jaxsplit.errors import InputError
@@ -34,7 +35,7 @@ def prepare_store(
     tokenization: Tokenization,
     directory: str | os.PathLike,
     progress: Callable[[str], None] = lambda line: None,
-    thorough: bool = False,
+    replace: bool = True,
 ) -> Store:
   """Opens the token store of a corpus in `directory`, reading and tokenizing first unless it is there already.
 
@@ -45,24 +46,26 @@ def prepare_store(
   Args:
     corpus: which documents.
     tokenization: how they become tokens.
-    directory: where the store lies or shall lie; a store of another corpus there is replaced.
+    directory: where the store lies or shall lie.
     progress: takes a line of text every few seconds while reading and tokenizing.
-    thorough: hash all source and token files, whatever their times.
+    replace: whether a store there that cannot be opened, or is of another corpus or other settings, may be replaced. One that
+      is of this corpus and damaged is made anew in any case. `progress` is told.
 
   Raises:
-    InputError: what `list_files`, `read_corpus`, `make_tokenizer` and `replacing` say, a split without text or with too much that
-      the tokenizer does not know, or a validation set of fewer than `corpus.valid_tokens_min` tokens.
+    InputError: a store that may not be replaced; what `list_files`, `read_corpus`, `make_tokenizer` and `replacing` say, a split
+      without text or with too much that the tokenizer does not know, or a validation set of fewer than
+      `corpus.valid_tokens_min` tokens.
     OSError: no room, for one; it names the file.
   """
   table = list_files(corpus)
   settings = _settings(corpus, tokenization)
-  store = _reusable(directory, table, settings, progress, thorough)
+  store = _reusable(pathlib.Path(directory), table, settings, progress, replace)
   if store:
     return store
-  times = _times(table)
+  found_at = times(table)
   with replacing(directory) as build:
     _write(corpus, tokenization, table, settings, build, _Throttled(progress))
-    note_times(build, "source", times)
+    note_times(build, "source", found_at)
   return open_store(directory)
 
 
@@ -88,62 +91,78 @@ def _write(corpus: Corpus, tokenization: Tokenization, table: FileTable, setting
     domain.forget()
   shutil.rmtree(scratch)
   table.counted({path: file.documents for path, file in read.items()}).save(build / FILE_TABLE)
-  writer.finish({**settings, "files": _identified(table, {path: file.content for path, file in read.items()})})
+  writer.finish({**settings, "files": identified(table, {path: file.content for path, file in read.items()})})
 
 
-def _reusable(directory: str | os.PathLike, table: FileTable, settings: dict[str, Any], say: Callable[[str], None],
-              thorough: bool) -> Store | None:
-  """The store in `directory` where it is whole and made from what would be read now; else None."""
-  store = intact_store(directory, say, thorough)
-  if store is None or {name: value for name, value in store.source.items() if name != "files"} != settings:
-    return None
-  try:
-    made_from = {path: (domain, split, size, content) for domain, split, path, size, content in store.source["files"]}
-    before = load_file_table(store.directory / FILE_TABLE, table.root)
-  except (KeyError, TypeError, ValueError):  # InputError among them: a table that is damaged or was not written yet.
-    return None
-  times, noted = _times(table), noted_times(store.directory, "source")
-  trusted = noted.get("") == times[""] and not thorough
-  for domain, split, path, size, _ in (files := _identified(table, {})):
-    if path not in made_from or made_from[path][:3] != (domain, split, size):
-      return None
-    if not (trusted and noted.get(path) == times[path]) and file_hash(table.root / path) != made_from[path][3]:
-      return None
-  if len(files) != len(made_from):
-    return None
-  note_times(store.directory, "source", times)
-  now = table.counted({file.path: file.documents for file in before.files})
-  if now.files != before.files:
-    with contextlib.suppress(OSError):  # Of a store that cannot be written.
-      now.save(store.directory / FILE_TABLE)
+def check_store(directory: str | os.PathLike, corpus: Corpus | None = None, tokenization: Tokenization | None = None) -> Store:
+  """Opens the token store in `directory`, hashing all of its token files, and all files of the corpus where that is given.
+
+  Writes nothing.
+
+  Raises:
+    InputError: no store there, one whose tokens are not those that were written, or not that of `corpus` and `tokenization`.
+  """
+  store = open_store(directory)
+  check_tokens(store, thorough=True)
+  table = list_files(corpus) if corpus else None
+  if found := differences(store, _settings(corpus, tokenization), table, thorough=True):
+    raise InputError(f"{directory}: its tokens are whole, those of {corpus_of(store)}, but not what is given: {'; '.join(found)};"
+                     " prepare it again with --replace, or leave out what differs")
   return store
 
 
-def _settings(corpus: Corpus, tokenization: Tokenization) -> dict[str, Any]:
-  """What decides a store's tokens, but for the files of the corpus; as JSON gives it back."""
-  tokenizer = None
-  if tokenization.path is not None:
-    path = pathlib.Path(from_home(tokenization.path, "Tokenization.path"))
-    if not path.is_file():
-      raise InputError(f"Tokenization.path: no such file: {tokenization.path}")
-    tokenizer = file_hash(path)
-  return {
-      "corpus": {"valid_fraction": corpus.valid_fraction, "valid_tokens_min": corpus.valid_tokens_min},
-      "tokenization": {**dataclasses.asdict(tokenization), "path": tokenizer},
-      "rules": {"passage_characters": PASSAGE_CHARACTERS, "bpe_training_characters": _BPE_TRAINING_CHARACTERS},
-  }
+def _reusable(directory: pathlib.Path, table: FileTable, settings: dict[str, Any], say: Callable[[str], None],
+              replace: bool) -> Store | None:
+  """The store in `directory` where it is whole and made from what would be read now; None where it is to be written."""
+  if not (directory / MANIFEST).is_file():
+    return None
+  other = "name another --store, or give --replace"
+  try:
+    store = open_store(directory)
+  except InputError as error:
+    if not replace:
+      raise InputError(f"{directory}: a token store lies there that cannot be opened ({error}); {other}") from None
+    say(f"the token store is made anew: {error}")
+    return None
+  if found := differences(store, settings, table):
+    if not replace:
+      raise InputError(f"{directory}: the token store of {corpus_of(store)} lies there, and differs: {'; '.join(found)}; {other}")
+    say(f"the token store is made anew: {'; '.join(found)}")
+    return None
+  try:
+    check_tokens(store)
+    before = load_file_table(directory / FILE_TABLE, table.root)
+  except InputError as error:
+    say(f"the token store is made anew: {error}")
+    return None
+  note_times(directory, "source", times(table))
+  now = table.counted({file.path: file.documents for file in before.files})
+  if now.files != before.files:
+    with contextlib.suppress(OSError):  # Of a store that cannot be written.
+      now.save(directory / FILE_TABLE)
+  return store
 
 
-def _identified(table: FileTable, contents: Mapping[str, str]) -> list[list[Any]]:
-  """Of every file that is read: domain, split, path, size and content, in the order of reading."""
-  return [[domain, split, file.path, file.bytes, contents.get(file.path)] for domain, splits in table.domains.items()
-          for split, files in splits.items() for file in files]
+def _settings(corpus: Corpus | None, tokenization: Tokenization | None) -> dict[str, dict[str, Any]]:
+  """What decides a store's tokens, but for the files of the corpus; as JSON gives it back. Parts that are None are left out."""
+  settings = {}
+  if corpus:
+    settings["corpus"] = {"valid_fraction": corpus.valid_fraction, "valid_tokens_min": corpus.valid_tokens_min}
+    settings["rules"] = {"passage_characters": PASSAGE_CHARACTERS, "bpe_training_characters": _BPE_TRAINING_CHARACTERS}
+  if tokenization:
+    settings["tokenization"] = {**dataclasses.asdict(tokenization), "path": _tokenizer_hash(tokenization)}
+  return settings
 
 
-def _times(table: FileTable) -> dict[str, Any]:
-  """When each file that is read was last changed, and under "" where the corpus lies."""
-  paths = [file.path for file in table.files if not file.ignored]
-  return {"": str(real(table.root)), **{path: (table.root / path).stat().st_mtime_ns for path in paths}}
+def _tokenizer_hash(tokenization: Tokenization) -> str | None:
+  if tokenization.path is None:
+    return None
+  path = pathlib.Path(from_home(tokenization.path, "Tokenization.path"))
+  if path.is_dir():
+    raise InputError(f"Tokenization.path: {tokenization.path} is a folder; name its tokenizer.json")
+  if not path.is_file():
+    raise InputError(f"Tokenization.path: no such file: {tokenization.path}")
+  return file_hash(path)
 
 
 def _training_sample(domains: Sequence[Domain]) -> Iterator[str]:

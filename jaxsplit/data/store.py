@@ -190,17 +190,17 @@ def open_store(directory: str | os.PathLike) -> Store:
   return Store(directory, tokenizer, counts, record, source, overlaps)
 
 
-def intact_store(directory: str | os.PathLike, say: Callable[[str], None] = print, thorough: bool = False) -> Store | None:
+def intact_store(directory: str | os.PathLike, say: Callable[[str], None] = print) -> Store | None:
   """The store in `directory` where its tokens are those that were written; else None.
 
-  A token file of the size and time that the manifest has is taken to be what was written; others are read and hashed, and all
-  are where `thorough`. `say` is told of damage.
+  A token file of the size and time that the manifest has is taken to be what was written; others are read and hashed. `say` is
+  told of damage.
   """
   if not (pathlib.Path(directory) / MANIFEST).is_file():
     return None
   try:
     store = open_store(directory)
-    check_tokens(store, thorough)
+    check_tokens(store)
   except InputError as error:
     say(f"the token store is made anew: {error}")
     return None
@@ -208,7 +208,10 @@ def intact_store(directory: str | os.PathLike, say: Callable[[str], None] = prin
 
 
 def check_tokens(store: Store, thorough: bool = False) -> None:
-  """Makes sure that a store's tokens are those that were written, as `intact_store` says; else InputError names the file."""
+  """Makes sure that a store's tokens are those that were written, as `intact_store` says; else InputError names the file.
+
+  Where `thorough`, all are hashed whatever their times, and nothing is noted.
+  """
   noted = noted_times(store.directory, "tokens")
   times = token_times(store)
   for domain in store.domains:
@@ -216,7 +219,8 @@ def check_tokens(store: Store, thorough: bool = False) -> None:
       file = token_file(store.directory, domain, split)
       if (thorough or noted.get(file.name) != times[file.name]) and file_hash(file) != store.counts(domain, split).content:
         raise InputError(f"{file}: has other tokens than were written; delete {store.directory} and prepare it again")
-  note_times(store.directory, "tokens", times)
+  if not thorough:
+    note_times(store.directory, "tokens", times)
 
 
 def noted_times(directory: pathlib.Path, part: str) -> dict[str, Any]:

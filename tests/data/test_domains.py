@@ -79,7 +79,7 @@ def test_a_document_held_out_is_never_trained_on(tmp_path, documents):
 @pytest.mark.parametrize("name, text, message", [
     ("valid.jsonl", "x", "domain law: valid files but nothing to train on"),
     ("a.jsonl", "x", "1 bytes in 1 distinct passages cannot be divided"),
-    ("a.txt", " ", "0 bytes in 0 distinct passages cannot be divided"),
+    ("a.txt", " ", "domain law: no text in its train files (law/a.txt); add documents"),
 ])
 def test_a_domain_that_cannot_be_divided_is_one_line(tmp_path, documents, name, text, message):
   write(tmp_path / "law" / name, text)

@@ -170,11 +170,21 @@ def test_the_table_is_kept_and_told_in_short(tmp_path):
   table.save(tmp_path / "files.csv")
   assert load_file_table(tmp_path / "files.csv", tmp_path) == table
   assert table.lines() == [
-      "domain  split  files  documents  bytes",
-      "law     train      5         10  5,000",
-      "law     valid      1          ?     10",
+      "domain  split  files  documents  bytes on disk",
+      "law     train      5         10          5,000",
+      "law     valid      1          ?             10",
       "taken as valid, by a word in the name: law/val, \"x\".jsonl",
       "not read, hidden: od\\nd\\udcff.png"]
+  assert table.each()[5:] == [
+      "law/4.jsonl         law     train          2",
+      "law/val, \"x\".jsonl  law     valid          ?  taken as valid, by a word in the name",
+      "od\\nd\\udcff.png  ignored: hidden"]
+  many = FileTable(tmp_path, (*files[:5], *(CorpusFile(f"law/x/{i:03}.md", 1, ignored="hidden") for i in range(400)), CorpusFile("top.png", 1, ignored="hidden")))
+  assert many.each() == [
+      "folder  domain  split  files  documents",
+      "law/    law     train      5         10",
+      "law/x/                   400  ignored: hidden",
+      "./                         1  ignored: hidden"]
   (tmp_path / "files.csv").write_text("path,bytes\na,b\n")
   with pytest.raises(InputError, match="files.csv: cannot be read as a file table"):
     load_file_table(tmp_path / "files.csv", tmp_path)

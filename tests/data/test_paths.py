@@ -14,7 +14,8 @@ def placed(*paths):
     ("testament", None), ("devotions", None), ("validity", None), ("testé", None), ("upheld_outcome", None), ("trained-models", None),
     ("development", None), ("contest", None), ("training", "train"), ("TEST-1", "test"), ("test2", "test"), ("test_b", "test"),
     ("valid_1", "valid"), ("Validation", "valid"), ("validation-0", "valid"), ("val", "valid"), ("dev", "valid"), ("eval", "valid"),
-    ("heldout", "valid"), ("held-out", "valid"), ("held_out_3", "valid"), ("devset", "valid"), ("test-00000-of-00001", "test"),
+    ("heldout", "valid"), ("holdout", "valid"), ("hold-out", "valid"), ("hold_out_2", "valid"), ("validate", "valid"),
+    ("validating", None), ("vali", None), ("tst", None), ("trn", None), ("upholdout", None), ("household_outing", None), ("held-out", "valid"), ("held_out_3", "valid"), ("devset", "valid"), ("test-00000-of-00001", "test"),
     ("train_data", "train"), ("part-3-val", "valid")])
 def test_a_name_of_nothing_but_a_split_word_is_that_split(name, split):
   assert split_name(name) == (split and (split, "", True))
@@ -52,7 +53,9 @@ def test_domains_and_splits(paths):
 @pytest.mark.parametrize("path, doubt", [
     ("dev-blog/a", "a domain of the name dev-blog"), ("web-dev", "a domain of the name web-dev"), ("law.test", "test of the domain law"),
     ("law/c4-validation", "valid, by a word in the name"), ("law/dev-blog/a", "valid, by a word in the name"), ("law/the-train", ""),
-    ("law/val-03", ""), ("train/web-dev", "a domain of the name web-dev"), ("valid/med_small", "valid of the domain med"), ("train/med", "")])
+    ("law/val-03", ""), ("train/web-dev", "a domain of the name web-dev"), ("valid/med_small", "valid of the domain med"), ("train/med", ""),
+    ("law/tst-00000", "train, though a name is like that of another split"), ("tst", "train, though a name is like that of another split"),
+    ("law/valid/tst", ""), ("law/tst_case", "")])
 def test_doubt_is_told(path, doubt):
   paths = [tuple(p.split("/")) for p in (path, "law", "train/med", "train/med_a")]
   assert place(paths)[paths[0]].doubt == doubt

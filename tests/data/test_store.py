@@ -17,7 +17,7 @@ from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.domains import document_hash, read_corpus
 from jaxsplit.data.file_table import FILE_TABLE, load_file_table
 from jaxsplit.data.listing import list_files
-from jaxsplit.data.preparation import prepare_store
+from jaxsplit.data.preparation import check_store, prepare_store
 from jaxsplit.data.store import open_store
 from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import AlphabetTokenizer, ByteTokenizer, Tokenization
@@ -115,7 +115,7 @@ def test_a_changed_store_is_made_again(corpus, store, tmp_path, change):
 def hashed(monkeypatch):
   """The names of the files that are hashed from now on."""
   names = []
-  for module in ("store", "preparation"):
+  for module in ("store", "source", "preparation"):
     monkeypatch.setattr(f"jaxsplit.data.{module}.file_hash", lambda path: (names.append(pathlib.Path(path).name), file_hash(path))[1])
   return names
 
@@ -123,12 +123,12 @@ def hashed(monkeypatch):
 def test_files_of_the_same_size_and_time_are_not_read_but_on_request(corpus, store, tmp_path, hashed):
   assert prepare_store(corpus, Tokenization(), tmp_path / "store").manifest_hash == store.manifest_hash
   assert hashed == []
-  prepare_store(corpus, Tokenization(), tmp_path / "store", thorough=True)
+  check_store(tmp_path / "store", corpus, Tokenization())
   assert sorted(set(hashed)) == ["one.train.bin", "one.valid.bin", "train.jsonl", "two.train.bin", "two.valid.bin", "valid.jsonl"] and len(hashed) == 8
   hashed.clear()
   os.utime(tmp_path / "corpus" / "one" / "train.jsonl")
   os.utime(tmp_path / "store" / "two.valid.bin")
-  for read in (["two.valid.bin", "train.jsonl"], []):  # What was found the same is not read again.
+  for read in (["train.jsonl", "two.valid.bin"], []):  # What was found the same is not read again.
     prepare_store(corpus, Tokenization(), tmp_path / "store", lambda line: pytest.fail(line))
     assert hashed == read
     hashed.clear()
