@@ -26,9 +26,11 @@ import numpy as np
 from jaxsplit.law import Cells, FitSettings
 from jaxsplit.law.fit import bootstrap, contenders, fit_form
 from jaxsplit.law.fitted import Fitted
-from jaxsplit.law.forms import FORMS
-from jaxsplit.law.law import Member, weighted_quantile
+from jaxsplit.law import forms
+from jaxsplit.law.law import weighted_quantile
+from jaxsplit.law.member import Member
 
+FORMS = {name: form for name, form in forms.FORMS.items() if form.plain}
 SIZES = np.geomspace(1e5, 1e6, 4)
 SEEDS = np.array([4e6, 8e6, 1.6e7])
 EXPERTS = np.array([0, 1e6, 2e6, 4e6])

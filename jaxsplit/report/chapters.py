@@ -65,11 +65,12 @@ def split(evidence: Evidence, album: Album) -> Parts:
       f"{plan.num_domains} seeds and their experts; at 100% it is one dense model of them all" if evidence.own_seeds else
       f"the seed and {plan.num_domains} experts")
   figure = album.show("split_curve", figures.split_curve(evidence, plan), (
-      f"Loss that the law predicts at N = {plan.params:,.0f}, a size it has not seen, for every split of "
+      f"Loss expected at N = {plan.params:,.0f}, a size that no cell was measured at, for every split of "
       f"{evidence.budget} between {between}. The lowest point is the "
-      "recommendation; where the curve is flat around it, the choice matters little. Diamonds are means over domains of what was "
-      "then measured (dots: each replica); the dashed line is the dense model. Diamonds within the band mean that the law "
-      "extrapolates as surely as it says."))
+      "recommendation; where the curve is flat around it, the choice matters little; where it is dotted, no size was measured with "
+      "so few or so many tokens. Diamonds are means over domains of what was "
+      "then measured (dots: each replica); the dashed line is the dense model. Diamonds belong within the band, "
+      "19 of 20."))
   return [figure, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
 
 

@@ -125,11 +125,13 @@ def split_curve(plan: Plan) -> Figure:
 
 
 def draw_split(axes: Axes, plan: Plan, measured: Sequence[float]) -> None:
-  """The law's loss over all splits of a plan's budget, its band, and the recommended split; room for what was measured."""
-  fraction, loss, lower, upper = (np.asarray(plan.curve[name]) for name in ("fraction", "loss", "low", "high"))
+  """The expected loss over all splits of a plan's budget, its band, and the recommended split; room for what was measured."""
+  fraction, loss, lower, upper, told = (np.asarray(plan.curve[name]) for name in ("fraction", "loss", "low", "high", "measured"))
   low, high = plan.fraction_interval
-  axes.fill_between(fraction, lower, upper, color=BLUE, alpha=0.2, lw=0, label="95% band of the law")
-  axes.plot(fraction, loss, color=BLUE, label="law: mean loss over domains")
+  axes.fill_between(fraction, lower, upper, color=BLUE, alpha=0.2, lw=0, label="95% band of new models")
+  axes.plot(fraction, np.where(told, loss, np.nan), color=BLUE, label="expected: mean loss over domains")
+  if not told.all():
+    axes.plot(fraction, loss, color=BLUE, lw=1, ls=(0, (2, 2)), label="beyond the tokens measured")
   axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0, label=f"95% interval: {low:.0%} to {high:.0%}")
   axes.axvline(plan.fraction, color=GREEN, lw=1.6, label=f"recommended: {plan.fraction:.0%} seed")
   # The curve may soar at its ends; what is measured and most of the curve are what matters.
