@@ -64,8 +64,13 @@ class Surface:
 
   def expect(self, params: np.ndarray, seed: np.ndarray, expert: np.ndarray) -> np.ndarray:
     """[m] expected losses in nats per token at m points, over all that the cells allow."""
-    counts = params, seed, expert
-    return sum(one.member.weight * np.exp(self._mean(one, counts) + self._variance(one, counts) / 2) for one in self.forms)
+    total = np.zeros(len(params))
+    for one in self.forms:
+      at = self._kriged(one, (params, seed, expert))
+      variance = one.scales[list(SCALES).index("discrepancy")] ** 2 - (at.weights * at.shared).sum(1)
+      variance += ((at.slopes @ one.covariance) * at.slopes).sum(1)
+      total += one.member.weight * np.exp(at.log + variance / 2)
+    return total
 
   def draws(self, params: np.ndarray, seed: np.ndarray, expert: np.ndarray,
             new_run: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -74,12 +79,12 @@ class Surface:
     Args:
       new_run: with the errors of models that are trained anew: one for all points, and one for each.
     """
-    counts, found = (params, seed, expert), []
+    places, found = self._measured.place(params, seed, expert), []
     for number, one in enumerate(self.forms):
-      random = np.random.default_rng(number)
-      spread, axes = np.linalg.eigh(self._covariance(one, counts))
-      normal = random.standard_normal((_DRAWS, len(params)))
-      log = self._mean(one, counts) + normal @ (axes * np.sqrt(np.maximum(spread, 0))).T
+      random, at = np.random.default_rng(number), self._kriged(one, (params, seed, expert))
+      covariance = smooth(places, places, one.scales) - at.weights @ at.shared.T + at.slopes @ one.covariance @ at.slopes.T
+      spread, axes = np.linalg.eigh(covariance)
+      log = at.log + random.standard_normal((_DRAWS, len(params))) @ (axes * np.sqrt(np.maximum(spread, 0))).T
       if new_run:
         cell, size, snapshot, *_ = one.scales
         log += size * random.standard_normal((_DRAWS, 1)) + np.hypot(cell, snapshot) * random.standard_normal(log.shape)
@@ -91,31 +96,12 @@ class Surface:
     return {"points": {name: getattr(self, name) for name in POINTS},
             "forms": [{"member": one.member.record(), "covariance": one.covariance, "scales": one.scales} for one in self.forms]}
 
-  def _mean(self, one: Posterior, counts: Counted) -> np.ndarray:
-    """[m] expected ln L."""
-    log, _ = sloped(one.member, counts)
-    return log + self._shared(one, counts) @ self._solved[one.member.model].pull
-
-  def _variance(self, one: Posterior, counts: Counted) -> np.ndarray:
-    """[m] of ln L."""
-    shared, weights, slopes = self._weighed(one, counts)
-    return one.scales[3] ** 2 - (weights * shared).sum(1) + ((slopes @ one.covariance) * slopes).sum(1)
-
-  def _covariance(self, one: Posterior, counts: Counted) -> np.ndarray:
-    """[m, m] of ln L."""
-    shared, weights, slopes = self._weighed(one, counts)
-    places = self._measured.place(*counts)
-    return smooth(places, places, one.scales) - weights @ shared.T + slopes @ one.covariance @ slopes.T
-
-  def _weighed(self, one: Posterior, counts: Counted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What points share with the n measured ones and how those weigh there, [m, n] each, and what constants then add, [m, P]."""
-    solved, shared = self._solved[one.member.model], self._shared(one, counts)
+  def _kriged(self, one: Posterior, counts: Counted) -> _Kriged:
+    """What a form and the measured points say of others."""
+    solved, (log, slopes) = self._solved[one.member.model], sloped(one.member, counts)
+    shared = smooth(self._measured.place(*counts), self._measured.places, one.scales)
     weights = shared @ solved.inverse
-    return shared, weights, sloped(one.member, counts)[1] - weights @ solved.slopes
-
-  def _shared(self, one: Posterior, counts: Counted) -> np.ndarray:
-    """[m, n] covariance of the discrepancy at points with that at those that were measured."""
-    return smooth(self._measured.place(*counts), self._measured.places, one.scales)
+    return _Kriged(log + shared @ solved.pull, shared, weights, slopes - weights @ solved.slopes)
 
   @functools.cached_property
   def _measured(self) -> Measured:
@@ -137,6 +123,16 @@ class _Solved(NamedTuple):
 
   inverse: np.ndarray
   pull: np.ndarray
+  slopes: np.ndarray
+
+
+class _Kriged(NamedTuple):
+  """Of m points: expected ln L [m], what they share with the n measured ones and how those weigh there, [m, n] each, and what the
+  constants then still add [m, P]."""
+
+  log: np.ndarray
+  shared: np.ndarray
+  weights: np.ndarray
   slopes: np.ndarray
 
 

@@ -68,8 +68,8 @@ def _read(form: Form, pooled: Cells, constraints: Constraints) -> tuple[Posterio
   low, high = np.array([np.log([q.low, q.high]) if q.kind == "positive" else (q.low, q.high) for q in model.parameters]).T
   centre, width = np.array([q.normal for q in model.parameters]).T
   member = Member(model, layout, centre, np.zeros((0, len(centre))), 1.0)
-  at = lambda theta: sloped(dataclasses.replace(member, theta=theta), table)
   table, log_loss = (pooled.params, pooled.seed_tokens, pooled.expert_tokens), np.log(pooled.loss)
+  at = lambda theta: sloped(dataclasses.replace(member, theta=theta), table)
   measured, some = Measured(*table, pooled.replica), _spread(len(log_loss), _MOST_FOR_SCALES)
   theta, scales = centre, np.log([typical for typical, _ in SCALES.values()])
   for turn in range(_ROUNDS):
