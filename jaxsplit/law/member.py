@@ -16,7 +16,8 @@ from jaxsplit.law.points import float64
 from jaxsplit.law.problem import Counts, Layout, Model
 
 MOST_REFITS = 20_000  # of a form: all of them are evaluated together.
-_BLOCK = (64, 256)  # Predictions are evaluated in blocks of this many vectors and points, so that one compilation serves all.
+_BLOCK = (64, 256)  # Refits are evaluated in blocks of this many vectors and points, so that one compilation serves all; ...
+_BLOCK_OF_ONE = (1, 4096)  # ... and a single vector in blocks of these.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +43,16 @@ class Member:
     out = np.zeros((len(theta), len(params)))
     if not out.size:
       return out
-    vectors, points = _BLOCK
+    vectors, points = _BLOCK if len(theta) > 1 else _BLOCK_OF_ONE
     seen = self.layout.unique_tokens[domain], self.layout.shares[domain], self.layout.rest_tokens[domain]
     counts = (params, seed, expert, *(np.full(len(params), v) for v in seen))
     model = dataclasses.replace(self.model, log=False)
     with float64():
       for i in range(0, len(theta), vectors):
-        local = np.resize(theta[i:i + vectors, self.layout.index[domain]], (vectors, len(self.layout.index[domain])))
+        local = theta[_block(i, vectors, len(theta))][:, self.layout.index[domain]]
         for j in range(0, len(params), points):
-          x = self.layout.points(*(np.resize(v[j:j + points], points) for v in counts))
+          each = _block(j, points, len(params))
+          x = self.layout.points(*(v[each] for v in counts))
           block = out[i:i + vectors, j:j + points]
           block[:] = np.asarray(_predict(model, local.T[:, :, None], x))[:block.shape[0], :block.shape[1]]
     return out
@@ -61,6 +63,11 @@ class Member:
             "repeats": self.model.repeats, "offsets": self.model.offsets, "fix": dict(self.model.constraints.fix), "tie": dict(self.model.constraints.tie),
             "layout": dataclasses.asdict(self.layout), "theta": self.theta,
             "samples": [[float(f"{v:.6g}") for v in row] for row in self.samples.tolist()], "weight": self.weight}
+
+
+def _block(start: int, size: int, end: int) -> np.ndarray:
+  """[size] numbers from `start` on; those past the end are its last one again."""
+  return np.minimum(np.arange(start, start + size), end - 1)
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -73,19 +73,20 @@ def uneven(split: Split, even_fraction: float) -> dict[str, tuple[float, float, 
     return out
   # Experts' lengths as multiples of an even share; num_domains may exceed the law's domains, whose share is then scaled.
   lengths = np.unique(np.concatenate([[0, 1], np.geomspace(0.02, split.share, 250)]))
-  best = None
-  for fraction in np.append(np.linspace(0, 0.96, 25), even_fraction):
-    trunk, even = fraction * split.budget, (1 - fraction) * split.budget / split.share
-    forks = trunk * np.linspace(0, 1, 5) if trunk else np.zeros(1)
-    table = np.stack([loss(name, forks[:, None], even * lengths) for name in names])  # [k, fork, length]
+  fractions = np.append(np.linspace(0, 0.96, 25), even_fraction)
+  forks, share = np.outer(fractions * split.budget, np.linspace(0, 1, 5)), (1 - fractions) * split.budget / split.share
+  tables = np.stack([loss(name, forks[:, :, None], share[:, None, None] * lengths) for name in names], 1)
+  tokens = []  # Of each candidate, D_k and D'_k: [2, k].
+  for table, fork, each in zip(tables, forks, share):  # table: [k, fork, length]
     shared = lengths[_share_out(table.min(1), lengths)]
     # The grid leaves a little of the budget over: it is spent in proportion. Even lengths are always a candidate.
     for length in (np.ones(len(names)), shared / max(shared.mean(), 1e-12)):
-      fork = forks[[table[k, :, np.abs(lengths - length[k]).argmin()].argmin() for k in range(len(names))]]
-      losses = [float(loss(name, d, even * x)) for name, d, x in zip(names, fork, length)]
-      if best is None or sum(losses) < best[0]:
-        best = sum(losses), {name: (float(d), float(even * x), y) for name, d, x, y in zip(names, fork, length, losses)}
-  return best[1]
+      nearest = np.abs(lengths - length[:, None]).argmin(1)
+      tokens.append((fork[table[np.arange(len(names)), :, nearest].argmin(1)], each * length))
+  d, e = np.moveaxis(np.array(tokens), 0, 2)  # [k, candidate]
+  losses = np.stack([loss(name, d[k], e[k]) for k, name in enumerate(names)])
+  i = int(losses.sum(0).argmin())
+  return {name: (float(d[k, i]), float(e[k, i]), float(losses[k, i])) for k, name in enumerate(names)}
 
 
 def _share_out(losses: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -35,14 +35,18 @@ _REMAT = {
 
 
 class _Weights:
-  """Draws weights. Each has a stream of noise of its own, by the order in which they are declared."""
+  """Draws weights, or only declares them where there is no seed. Each has a stream of noise of its own, by the order in which
+  they are declared."""
 
-  def __init__(self, seed: jax.Array):
+  def __init__(self, seed: jax.Array | None):
     self._seed, self._streams = seed, itertools.count()
 
   def normal(self, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
     """A parameter of this shape with normal entries of standard deviation `std`."""
-    return nnx.Param(np.float32(std) * noise.normal(self._seed, next(self._streams), shape), axes=axes)
+    stream = next(self._streams)
+    if self._seed is None:
+      return nnx.Param(jnp.empty(shape, jnp.float32), axes=axes)
+    return nnx.Param(np.float32(std) * noise.normal(self._seed, stream, shape), axes=axes)
 
 
 class RMSNorm(nnx.Module):
@@ -173,7 +177,12 @@ def initialize(config: ModelConfig, seed: jax.Array) -> Params:
 
 @functools.cache
 def _declared(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
-  return nnx.split(nnx.eval_shape(lambda: Transformer(config, _Weights(jnp.uint32(0)))))
+  return nnx.split(nnx.eval_shape(lambda: Transformer(config, _Weights(None))))
+
+
+def abstract_params(config: ModelConfig) -> Params:
+  """Shapes and dtypes of the parameters, as `initialize` gives them."""
+  return nnx.to_pure_dict(_declared(config)[1])
 
 
 def param_axes(config: ModelConfig) -> Params:

@@ -67,7 +67,9 @@ class StackSpec:
   @functools.cached_property
   def abstract(self) -> State:
     """Shapes, dtypes and shardings of the stack's state."""
-    state = jax.eval_shape(lambda: _new_stack(self, jnp.zeros((self.runs,), jnp.uint32)))
+    runs_of = lambda x: jax.ShapeDtypeStruct((self.runs, *x.shape), x.dtype)
+    params = jax.tree.map(runs_of, transformer.abstract_params(self.model))
+    state = jax.eval_shape(jax.vmap(functools.partial(_fresh, self)), params)
     shardings = sharding.stack_shardings(self.mesh, self.layout, self.model, state)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
 
@@ -252,11 +254,12 @@ def _map_runs(spec: StackSpec, run, arguments):
 
 
 def _new_stack(spec: StackSpec, seeds_R: jax.Array) -> State:
-  def new_run(seed):
-    params = transformer.initialize(spec.model, seed)
-    return {"params": params, "moments": transformation(spec.optimizer).init(params), "step": jnp.zeros((), jnp.int32)}
+  return jax.vmap(lambda seed: _fresh(spec, transformer.initialize(spec.model, seed)))(seeds_R)
 
-  return jax.vmap(new_run)(seeds_R)
+
+def _fresh(spec: StackSpec, params: transformer.Params) -> State:
+  """The state of a run that begins with these parameters."""
+  return {"params": params, "moments": transformation(spec.optimizer).init(params), "step": jnp.zeros((), jnp.int32)}
 
 
 def _train_run(spec: StackSpec, state: State, tokens_SxBxT1: jax.Array, num_steps: jax.Array, schedule: Schedule):
