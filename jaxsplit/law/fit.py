@@ -26,7 +26,8 @@ from jaxsplit.law.repeats import passes
 from jaxsplit.law.solve import solve
 from jaxsplit.law.surface import Surface
 from jaxsplit.law.surface_fit import read_surface
-from jaxsplit.law.uncertainty import parameter_intervals, profiles, resample
+from jaxsplit.law.resampling import resample
+from jaxsplit.law.uncertainty import parameter_intervals, profiles
 
 _HELD_OUT_STARTS = 15  # Besides the full fit's optimum, from which a refit without a few cells is rarely far.
 _CONTENDER = 1.5  # A form whose held-out error is within this factor of the best keeps a say in the intervals.
@@ -70,7 +71,7 @@ class FitSettings:
   holdout: str = "auto"
   starts: int = 64
   bootstrap: int = 1000
-  resample: Literal["trunks", "residuals", "pairs"] = "trunks"
+  resample: Literal["auto", "trunks", "residuals", "pairs"] = "trunks"
   profile: int | None = None
   seed: int = 0
 
@@ -92,7 +93,7 @@ class FitSettings:
       if not low <= (getattr(self, name) or 0) <= high:
         raise self._refusal(name, f"must be from {low:,} to {high:,}")
     for name, known in (("objective", ("huber", "l1", "least_squares")), ("space", ("log", "raw")),
-                        ("share", ("exponents", "everything")), ("resample", ("trunks", "residuals", "pairs"))):
+                        ("share", ("exponents", "everything")), ("resample", ("auto", "trunks", "residuals", "pairs"))):
       if getattr(self, name) not in known:
         raise self._refusal(name, f"must be one of {', '.join(known)}")
 

@@ -30,7 +30,8 @@ from jaxsplit.law.points import Points, Problem
 
 _SETTLING_STEPS = 4
 _LEAST_SQUARES_STEPS = 40
-_PATIENCE = 130  # Steps at one width after which second derivatives are worth their price ...
+_PATIENCE = 130  # Steps at one width after which second derivatives are worth their price, ...
+_RENEWAL = 4  # ... once in so many steps, ...
 _MOST_STEPS = 300  # ... and after which a start is given up.
 _MOST_STEPS_NEAR = 60  # Steps at one width that a refit of resampled cells gets: flat valleys, which cost more, move no prediction.
 _CLOSE = 1e-6  # Relative descent promised by a step, at which least squares has done its part ...
@@ -81,9 +82,9 @@ def solve(model: Callable[[Any, Any], Any], problem: Problem, theta: np.ndarray,
     if data is None or loaded:
       data = pick(target), pick(weight) / (total[0] if weight.ndim == 2 else total[slots.start][:, None, None])
     busy = np.flatnonzero(slots.busy)
-    patient = slots.polishing & (slots.age > _PATIENCE)
-    each = (slots.trial[busy], *(a if a.ndim == 2 else a[busy] for a in data), slots.width[busy], patient[busy])
-    slots.take(busy, *points.objective(*each))
+    renewed = (slots.polishing & (slots.age > _PATIENCE) & ((slots.age - _PATIENCE) % _RENEWAL == 1))[busy]
+    each = (slots.trial[busy], *(a if a.ndim == 2 else a[busy] for a in data), slots.width[busy], renewed)
+    slots.take(busy, renewed, *points.objective(*each))
     for s in np.flatnonzero(slots.busy & slots.settled):
       i = slots.start[s]
       value = slots.value[s] if slots.width[s] <= problem.delta else np.inf
@@ -121,21 +122,25 @@ class _Slots:
     self.low[idle], self.high[idle] = (bound[self.start[idle]] for bound in self.bounds)
     self.theta[idle] = np.clip(theta[self.start[idle]], self.low[idle], self.high[idle])
     self.move[idle] = 0
-    self.value[idle], self.damping[idle], self.width[idle] = np.inf, 1e-2, np.inf
+    self.value[idle], self.damping[idle], self.width[idle], self.second[idle] = np.inf, 1e-2, np.inf, 0
     self.busy[idle], self.settled[idle], self.polishing[idle] = True, False, False
     self.age[idle] = _LEAST_SQUARES_STEPS if self.near else 0
     return True
 
-  def take(self, busy: np.ndarray, value: np.ndarray, slope: np.ndarray, *curvatures: np.ndarray) -> None:
-    """Takes up the evaluation of the `busy` slots' trials, accepting where it descends, and chooses the next move."""
+  def take(self, busy: np.ndarray, renewed: np.ndarray, value: np.ndarray, slope: np.ndarray, inside: np.ndarray,
+           beyond: np.ndarray, second: np.ndarray) -> None:
+    """Takes up the evaluation of the `busy` slots' trials, accepting where it descends, and chooses the next move.
+
+    `second` is new where it is `renewed`.
+    """
     fresh = np.isinf(self.value)  # nothing to compare with: a new start, or a new width
     kept = value < self.value[busy]  # False for NaN
     better = np.zeros(len(fresh), bool)
     better[busy] = kept
     self.theta[better] += self.move[better]
-    mine = self.value, self.slope, self.inside, self.beyond, self.second
-    for old, new in zip(mine, (value, slope, *curvatures)):
+    for old, new in zip((self.value, self.slope, self.inside, self.beyond), (value, slope, inside, beyond)):
       old[better] = new[kept]
+    self.second[busy[kept & renewed]] = second[kept & renewed]
     factor = np.where(better, 1 / 6, 5.0)
     self.damping = np.where(fresh, self.damping, np.clip(self.damping * factor, 1e-15, 10 * _STUCK))
     self.age += 1
@@ -153,7 +158,7 @@ class _Slots:
     width = np.where(turn, np.sqrt(2 * self.value), self.width / 2)
     for changed in (narrow & ~self.settled, turn & ~self.settled):
       self.width[changed] = np.maximum(self.goal, width[changed])
-      self.value[changed], self.move[changed], self.age[changed] = np.inf, 0, 0
+      self.value[changed], self.move[changed], self.second[changed], self.age[changed] = np.inf, 0, 0, 0
     self.damping[turn | narrow & stuck] = 1e-4
     self.polishing |= turn
 

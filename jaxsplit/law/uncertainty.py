@@ -1,4 +1,4 @@
-"""How sure a fit is: resampled tables that the same objective is fitted to again, and profiles of that objective."""
+"""How sure a fit is: intervals from its refits, and profiles of its objective."""
 
 from __future__ import annotations
 
@@ -8,55 +8,7 @@ from jaxsplit.law.cells import Cells
 from jaxsplit.law.fitted import Fitted
 from jaxsplit.law.solve import solve
 
-_MOST_LEVERAGE = 0.95  # So that no residual is enlarged more than 20 times.
 _HOPELESS = 1e6  # A deviance that rules a value out.
-
-
-def resample(fit: Fitted, cells: Cells, kind: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """Targets and weights of `count` resampled tables, each [K, M] or [B, K, M].
-
-  trunks: the wild cluster bootstrap (Cameron, Gelbach & Miller 2008). Cells of one size share their trunks and learning
-    rate, so their errors are no more independent than the sizes are few. The residuals of each size, over all domains and
-    replicas, are multiplied by one normal draw, after the correction of `_deleted_residuals`.
-  residuals: residuals drawn from all cells, widened for the constants already spent.
-  pairs: cells drawn with replacement within each domain.
-  """
-  random = np.random.default_rng(seed)
-  if kind == "pairs":
-    weight = np.zeros((count, *fit.row.shape))
-    for k, row in enumerate(fit.row):
-      size = (row >= 0).sum()
-      np.add.at(weight[:, k], (np.arange(count)[:, None], random.integers(0, size, (count, size))), 1)
-    return fit.target, weight * fit.weight
-  used = fit.row >= 0
-  centre = fit.predictions()
-  residual = (fit.target - centre)[used]
-  if kind == "residuals":
-    drawn = residual[random.integers(0, len(residual), (count, len(residual)))]
-    drawn = drawn * np.sqrt(len(residual) / max(len(residual) - fit.layout.size, 1))
-  else:
-    _, group = np.unique(cells.params[fit.row[used]], return_inverse=True)
-    drawn = random.standard_normal((count, group.max() + 1))[:, group] * _deleted_residuals(fit, residual, group)
-  target = np.broadcast_to(fit.target, (count, *fit.row.shape)).copy()
-  target[:, used] = centre[used] + drawn
-  return target, fit.weight
-
-
-def _deleted_residuals(fit: Fitted, residual: np.ndarray, group: np.ndarray) -> np.ndarray:
-  """[n] what each group's residuals would be were the group not fitted: (I - H_gg)^-1 r_g, H the hat matrix.
-
-  This is the cluster jackknife (CR3) of Bell & McCaffrey 2002. A fit that bends to follow one size leaves it small
-  residuals just where it matters; the correction gives them their size back. It is capped where a group alone determines
-  a combination of constants.
-  """
-  jacobian = fit.jacobian()
-  inverse = np.linalg.pinv(jacobian.T @ jacobian)
-  out = np.zeros_like(residual)
-  for g in range(group.max() + 1):
-    mine = group == g
-    leverage, axes = np.linalg.eigh(jacobian[mine] @ inverse @ jacobian[mine].T)
-    out[mine] = axes @ ((axes.T @ residual[mine]) / (1 - np.minimum(leverage, _MOST_LEVERAGE)))
-  return out
 
 
 def parameter_intervals(fit: Fitted, samples: np.ndarray) -> dict[str, tuple[float, float]]:

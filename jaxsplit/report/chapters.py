@@ -17,6 +17,7 @@ from jaxsplit.report.comparison import comparison, predictions
 from jaxsplit.report.evidence import Evidence, means
 from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts
 from jaxsplit.split.closing import closing_rows
+from jaxsplit.split.curve import curve_text
 from jaxsplit.training.metrics import read_metrics
 from jaxsplit.training.telemetry import Stretch, read_telemetry
 
@@ -71,7 +72,11 @@ def split(evidence: Evidence, album: Album) -> Parts:
       "so few or so many tokens. Diamonds are means over domains of what was "
       "then measured (dots: each replica); the dashed line is the dense model. Diamonds belong within the band, "
       "19 of 20."))
-  return [figure, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
+  trained = evidence.recommended()
+  recommended = next((evidence.fraction(cell) for cell in evidence.proof if (cell.seed_tokens, cell.expert_tokens) == trained), None)
+  measured = [html.paragraph(f"{line[0].upper()}{line[1:]}.") for line in
+              curve_text(evidence.by_fraction("loss"), plan, recommended).splitlines()]
+  return [figure, *measured, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
 
 
 def measured_fractions(evidence: Evidence, album: Album) -> Parts:

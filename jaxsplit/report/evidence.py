@@ -12,6 +12,7 @@ from jaxsplit.law import Law, Plan, load_law, load_plan
 from jaxsplit.law.split import paid_for
 from jaxsplit.split.cells import Cell, read_cells
 from jaxsplit.split.closing import Line, closing_lines
+from jaxsplit.split.curve import Curve, measured_curve
 from jaxsplit.split.sizes import FILE as SIZES
 from jaxsplit.split.sizes import read_params_total
 
@@ -88,13 +89,9 @@ class Evidence:
     seeds, experts = self._paid_for()
     return seeds * cell.seed_tokens / (seeds * cell.seed_tokens + experts * cell.expert_tokens)
 
-  def by_fraction(self, value: str) -> dict[float, list[float]]:
-    """Seed share -> a column's mean over domains for each replica, of the cells at the target size, by rising share."""
-    share = {(cell.seed_tokens, cell.expert_tokens): self.fraction(cell) for cell in self.proof}
-    points: dict[float, list[float]] = {}
-    for (_, seed, expert, *_), mean in means(self.proof, self.domains, value).items():
-      points.setdefault(share[seed, expert], []).append(mean)
-    return dict(sorted(points.items()))
+  def by_fraction(self, value: str) -> Curve:
+    """A column of the cells at the target size, by their seed share."""
+    return measured_curve(self.proof, self.domains, self.fraction, value)
 
   def recommended(self) -> tuple[int, int] | None:
     """(D, D') of the cells that prove the plan; None before they are measured."""

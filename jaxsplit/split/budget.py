@@ -59,10 +59,12 @@ class Budget:
     return Point(rest(expert_steps), expert_steps, "split")
 
   def grid(self, seed_fractions: Sequence[float], expert_fractions: Sequence[float]) -> list[Point]:
-    """The points of all pairs of shares, and of all seeds without experts."""
-    experts = {self.expert_steps(fraction) for fraction in expert_fractions}
-    return sorted(Point(seed, expert, "grid") for seed in {self.seed_steps(fraction) for fraction in seed_fractions}
-                  for expert in (0, *experts))
+    """The points of all pairs of shares, and of all seeds without experts. Experts have at most what the seed leaves."""
+    points = set()
+    for seed in map(self.seed_steps, seed_fractions):
+      rest = max(0, self.steps - self.seeds * seed) // self.experts
+      points |= {Point(seed, min(self.expert_steps(fraction), rest), "grid") for fraction in (0, *expert_fractions)}
+    return sorted(points)
 
   def share(self, point: Point) -> float:
     """The seeds' share of the budget at a point."""

@@ -15,6 +15,7 @@ from jaxsplit.split import guards, ledger, tree
 from jaxsplit.split.budget import Budget
 from jaxsplit.split.cells import CellTable
 from jaxsplit.split.closing import closing_lines, closing_text
+from jaxsplit.split.curve import curve_text, measured_curve
 from jaxsplit.split.probe import RateRule, fit_rates, probe_legs
 from jaxsplit.split.progress import Progress
 from jaxsplit.split.course import Rules
@@ -33,11 +34,11 @@ _ANY_RATE = 1.0  # For legs of which only the shapes and lengths matter yet.
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """What came out, and its closing table; all None where no law was asked for."""
+  """What came out, and the closing table; no law and no plan where none was asked for."""
 
   law: Law | None
   plan: Plan | None
-  summary: str | None
+  summary: str
 
 
 def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption) -> Findings:
@@ -49,7 +50,7 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
     story.probe()
     if not settings.experiment.sizes:
       story.prove(None)
-      return Findings(None, None, None)
+      return Findings(None, None, story.compared())
     story.measure_grid()
     law = story.fit()
     plan = story.plan(law)
@@ -162,11 +163,11 @@ class _Story:
   def _fit(self) -> None:
     path, grid = self._workdir.path / "law.json", [cell for cell in self._cells if cell.role == "grid"]
     fitted_to = {"cells": content_hash(*map(repr, grid)), "settings": content_hash(repr(self._settings.fit))}
+    diverged = [cell for cell in grid if cell.status != "ok"]
+    if diverged:
+      self._progress.say(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")
     if not self._workdir.is_sealed(path.name, fitted_to):
       self._progress.stage("fitting the split law")
-      diverged = [cell for cell in grid if cell.status != "ok"]
-      if diverged:
-        self._progress.say(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")
       fit_law(read_law_cells(self._cells.path), self._settings.fit).save(path)
       self._workdir.seal(path.name, fitted_to)
 
@@ -194,9 +195,18 @@ class _Story:
     """The closing table."""
     tokens = [steps * self._settings.training.batch_tokens for steps in (point.seed_steps, point.expert_steps)]
     target = self._models[self._settings.experiment.target]
-    return hosts.share(lambda: closing_text(
+    table = hosts.share(lambda: closing_text(
         closing_lines(self._cells, law, *tokens, target.params_total), plan, *tokens,
         left_over=self._budget.left_over(point) * self._settings.training.batch_tokens))
+    return f"{table}\n{self.compared(plan, self._budget.share(point))}"
+
+  def compared(self, plan: Plan | None = None, recommended: float | None = None) -> str:
+    """What was measured at the target size, split by split."""
+    target, batch_tokens = self._models[self._settings.experiment.target], self._settings.training.batch_tokens
+    share = lambda cell: self._budget.share(Point(cell.seed_tokens // batch_tokens, cell.expert_tokens // batch_tokens, cell.role))
+    return hosts.share(lambda: curve_text(measured_curve(
+        [cell for cell in self._cells if cell.params_total == target.params_total and cell.role in ("split", "dense")
+         and cell.status == "ok"], self._store.domains, share), plan, recommended))
 
   def _probe_legs(self) -> list[Leg]:
     experiment, probe = self._settings.experiment, self._settings.probe

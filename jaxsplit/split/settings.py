@@ -34,7 +34,8 @@ class Experiment:
     seed_fractions: shares of C at which the trunk is snapshotted and forked: the D of the law's cells. D' = 0 is measured at
       each of them too.
     expert_fractions: shares of C that all experts of a fork train on together: the D' of the law's cells, times K or not,
-      as accounting has it.
+      as accounting has it. They get at most what their seed leaves of C, so with a share of 1 every seed is measured in a split
+      of the whole budget: on the line that a plan chooses from.
     compare: split fractions measured at the target, besides the recommended one; 1 is the dense baseline. Experts have the whole
       number of steps that is nearest, seeds the rest: a split trains on as many tokens as the dense baseline.
     replicas: repetitions of everything, with other weights and data order.
@@ -52,8 +53,8 @@ class Experiment:
   accounting: Literal["total", "per_model"] = "total"
   target: tuple[int, int] = (64, 4)
   sizes: tuple[tuple[int, int], ...] = ((16, 2), (32, 2), (48, 3))
-  seed_fractions: tuple[float, ...] = (0.25, 0.5, 0.9)
-  expert_fractions: tuple[float, ...] = (0.1, 0.3, 0.75)
+  seed_fractions: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)
+  expert_fractions: tuple[float, ...] = (0.2, 1.0)
   compare: tuple[float, ...] = (1.0,)
   replicas: int = 1
   trunk: Literal["shared", "per_domain"] = "shared"

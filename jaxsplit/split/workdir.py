@@ -96,7 +96,7 @@ class Workdir:
     """Makes this the work directory of one experiment, or makes sure that it is.
 
     Raises:
-      InputError: it holds the results of other settings, or the lead has others; the first that differs is named.
+      InputError: it holds the results of other settings, which are named, or the lead has others.
     """
     config = json.loads(json.dumps(config))
     for name, value in hosts.share(lambda: _flat(config)).items():
@@ -116,13 +116,13 @@ class Workdir:
       if not file.exists():
         raise InputError(f"--workdir={self.path}: holds results but no config.json to tell whose; name another folder")
       held = _flat(read_json(file))
-      for name, value in decisive.items():
-        if name.startswith(DATA) and name not in held:
-          continue  # A corpus in place of its store, or the other way round: their tokens are compared.
-        if held.get(name) != value:
-          as_there = "the --store that it was made with" if name.startswith("Store.") else f"{name} as it is there"
-          raise InputError(f"--workdir={self.path}: holds another experiment's results ({name} = {held.get(name)!r} there, "
-                           f"{value!r} here); to go on with it, give {as_there}; otherwise name another folder")
+      # A corpus in place of its store, or the other way round: their tokens are compared.
+      other = [name for name, value in decisive.items() if held.get(name) != value and (name in held or not name.startswith(DATA))]
+      if other:
+        differ = "; ".join(f"{name} = {held.get(name)!r} there, {decisive[name]!r} here" for name in other)
+        as_there = "the --store that it was made with" if other[0].startswith("Store.") else f"{' and '.join(other)} as there"
+        raise InputError(f"--workdir={self.path}: holds another experiment's results ({differ}); to go on with it, give "
+                         f"{as_there}; otherwise name another folder")
       if held == _flat(config):
         return
     write_atomic(self.path / "config.gin", operative)

@@ -1,0 +1,48 @@
+"""The splits that were measured at one size, by the seed's share, and how the recommended one stands among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from jaxsplit.law import Plan
+from jaxsplit.split.cells import Cell
+
+Curve = dict[float, list[float]]  # Seed share -> the mean over domains of each replica.
+
+
+def measured_curve(cells: Iterable[Cell], domains: Sequence[str], share: Callable[[Cell], float], value: str = "loss") -> Curve:
+  """What was measured at each share, by rising share.
+
+  Args:
+    cells: of one size.
+    domains: all of them; a split of which one is missing has no mean.
+    share: the seed's share of a cell's budget.
+    value: the column to take means of.
+  """
+  groups: dict[tuple, list[Cell]] = {}
+  for cell in cells:
+    groups.setdefault((cell.seed_tokens, cell.expert_tokens, cell.learning_rate, cell.replica), []).append(cell)
+  curve: Curve = {}
+  for _, group in sorted(groups.items()):
+    if len(group) == len(domains):
+      curve.setdefault(share(group[0]), []).append(sum(getattr(cell, value) for cell in group) / len(group))
+  return dict(sorted(curve.items()))
+
+
+def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None, recommended: float | None = None) -> str:
+  """The measured curve on a line, and, where the recommended share was measured with others, whether another was better."""
+  if not curve:
+    return ""
+  loss = {share: sum(losses) / len(losses) for share, losses in curve.items()}
+  marks = {1.0: " (dense)"} | ({recommended: " (recommended)"} if recommended is not None else {})
+  text = "measured, mean over domains: " + ", ".join(
+      f"{share:.0%} seed{marks.get(share, '')} {value:.4f}" for share, value in loss.items())
+  if plan is None or recommended not in loss or len(loss) < 2:
+    return text
+  best = min(loss, key=loss.get)
+  if best == recommended:
+    return f"{text}\nno other split that was measured is better than the recommended one"
+  low, high = plan.fraction_interval
+  inside = "within" if low <= best <= high else "outside"
+  return (f"{text}\nanother split was better: {best:.0%} seed, by {loss[recommended] / loss[best] - 1:.2%} of the loss; it lies "
+          f"{inside} the 95 % interval of the best split, {low:.0%} to {high:.0%}")
