@@ -85,10 +85,11 @@ def _summary(law: Law, cells: Cells) -> str:
   lines = [f"{len(cells)} cells{chosen}{f' (left out: {dropped})' if dropped else ''}, {len(law.domains)} domain(s), "
            f"objective {law.objective['name']}{over} {law.objective_value:.6g} in {law.objective['space']} space, "
            f"R2 {law.r2:.4f}{within}",
-           f"{'form':<24}{'objective':>14}{'held-out error':>16}{'largest':>10}{'bias':>10}"]
+           f"{'form':<24}{'objective':>14}{'held-out error':>16}{'largest':>10}{'bias':>10}{'between splits':>16}"]
   for row in law.candidates:
     score = row["held_out"]
-    errors = f"{score['mre']:>16.3%}{score['max']:>10.3%}{score['bias']:>+10.3%}" if score else f"{'-':>16}{'-':>10}{'-':>10}"
+    between = f"{score['differences']:>16.3%}" if score and score["differences"] is not None else f"{'-':>16}"
+    errors = (f"{score['mre']:>16.3%}{score['max']:>10.3%}{score['bias']:>+10.3%}" if score else f"{'-':>16}{'-':>10}{'-':>10}") + between
     lines.append(f"{row['form']:<24}{row['objective_value']:>14.6g}{errors}")
   lines += [f"not tried: {form}: {why}" for form, why in law.diagnostics["skipped_forms"].items()]
   lines.append(starts_text(law.diagnostics))

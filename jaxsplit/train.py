@@ -32,7 +32,7 @@ from jaxsplit.report.page import try_report
 from jaxsplit.split import experiment
 from jaxsplit.split.probe import Probe
 from jaxsplit.split.progress import Progress
-from jaxsplit.split.settings import Experiment, Settings, check
+from jaxsplit.split.settings import Experiment, Settings, check, check_beginning
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training import cluster, hosts
 from jaxsplit.training.interruption import Interrupted, Interruption
@@ -61,14 +61,15 @@ def run(given: cli.Settings, settings: Settings) -> int:
   """The experiment, from its tokens to its report."""
   used = present_devices(settings.layout)
   check(settings)
-  hosts.share(lambda: _check_data(given))
+  hosts.share(lambda: _check_data(given, settings))
   keep_programs()
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
     try:
       with Workdir(given.flags["workdir"], progress.say) as workdir:
         progress.say(f"on {devices.described(used)}")
         if given.flags["store"]:  # Before the claim: a store that is refused leaves no trace.
-          experiment.check_same_tokens(workdir, open_store(given.flags["store"]))
+          check = experiment.same_tokens(workdir)
+          hosts.share(lambda: check(open_store(given.flags["store"])))
         workdir.claim(_claimed(given), given.operative)
         store = read_store(given, workdir, progress)
         findings = experiment.run(settings, store, workdir, progress, interruption)
@@ -88,6 +89,7 @@ def run(given: cli.Settings, settings: Settings) -> int:
 def read_store(given: cli.Settings, workdir: Workdir, progress: Progress) -> Store:
   """The experiment's tokens: of the store that is given, or of the corpus, tokenized once, or of the phonebook."""
   folder = pathlib.Path(given.flags["store"] or workdir.path / "store")
+  check = experiment.same_tokens(workdir)
 
   def prepare() -> None:
     if given[Experiment].data == "phonebook":
@@ -97,7 +99,7 @@ def read_store(given: cli.Settings, workdir: Workdir, progress: Progress) -> Sto
       check_tokens(open_store(folder))
     else:
       progress.stage("reading the corpus")
-      prepare_store(given[Corpus], given[Tokenization], folder, progress.say)
+      prepare_store(given[Corpus], given[Tokenization], folder, progress.say, check=check)
     for line in describe_files(open_store(folder)):
       progress.say(f"  {line}")
 
@@ -105,8 +107,9 @@ def read_store(given: cli.Settings, workdir: Workdir, progress: Progress) -> Sto
   return open_store(folder)
 
 
-def _check_data(given: cli.Settings) -> None:
-  """Refuses, before anything is written or trained, data that is given twice, or a work directory within its corpus."""
+def _check_data(given: cli.Settings, settings: Settings) -> None:
+  """Refuses, before anything is read, written or trained, data that is given twice, a work directory within its corpus, or a new
+  experiment that cannot have a law."""
   store, workdir = given.flags["store"], pathlib.Path(given.flags["workdir"])
   if store:
     changed = [*_changed(given[Corpus], Corpus()), *_changed(given[Tokenization], Tokenization())]
@@ -119,6 +122,8 @@ def _check_data(given: cli.Settings) -> None:
       raise InputError(f"--store={store}: is a phonebook's; give Experiment.data='phonebook' and no store")
   elif given[Experiment].data == "text":
     check_apart(given[Corpus], "--workdir", workdir, workdir / "store")
+  if not (workdir / "cells.csv").exists():
+    check_beginning(settings)
 
 
 def _changed(settings: Corpus | Tokenization, plain: Corpus | Tokenization) -> list[str]:

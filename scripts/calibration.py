@@ -1,180 +1,205 @@
 """Measures how often the law's 95 % intervals hold the truth, in worlds whose truth is known.
 
-    python scripts/calibration.py --out=calibration.jsonl [--worlds=200] [--minutes=60] [--resample=trunks,residuals,pairs]
+    python scripts/calibration.py --out=calibration.jsonl [--worlds=24] [--minutes=60] [--part=0/2]
 
 Each world draws the constants of an effective-data law for every domain, and each form in turn is made the truth by fitting it
-to that law: worlds that look alike but follow different forms. A grid like an experiment's is measured in it, with noise at
-three levels (SIZE: what all cells of one size share, such as a learning rate a little off; TRUNK: what the cells of one
-snapshot share, in every domain; CELL), and every form is fitted. Counted is how often the 95 % interval holds the true mean
-loss over domains, inside the grid and at two and four times its largest size, and the true best split at twice that size (to
-half a percent, the step of a plan's grid). "auto" ranks forms by held-out error, and its intervals go over the forms in play,
-as in fit_law. Measured too is what a split costs, its true loss over the best split's, when it is read off the best form alone,
-off the mean of the forms in play, off the mean of all their refits, or off the true form's fit. Every world is written to --out
-when it is done; the next call goes on from there.
+to that law: worlds that look alike but follow different forms. The grid that experiments measure by default is measured in it, with
+one of three kinds of noise (NOISES): independent cells; cells that share an error with all cells of their size, another with those
+of their snapshot, and have one of their own; and independent cells with heavy tails. Counted is how often 95 % intervals hold the
+truth: of the constants, by a fit of the true form (those that all domains share, and the first domain's); of mean losses, by the
+forms in play (inside the grid, at two and four times its largest size, at four and sixteen times its tokens); and of the best split
+at twice the largest size, by the plan. Measured too is what the plan costs: the true loss of its split over the best split's.
+
+`--sizes` measures constants and losses in tables without experts, of 4, 6, 8 and 20 sizes, by every way of resampling.
+
+Every world is written to --out when it is done; the next call goes on from there. Several may share one file, each with its part.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
+import itertools
 import json
 import pathlib
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
-from jaxsplit.law import Cells, FitSettings
-from jaxsplit.law.fit import bootstrap, contenders, fit_form
+from jaxsplit.law import Cells, FitSettings, fit_law, plan_split
+from jaxsplit.law.fit import fit_form
 from jaxsplit.law.fitted import Fitted
-from jaxsplit.law import forms
-from jaxsplit.law.law import weighted_quantile
+from jaxsplit.law.forms import FORMS
 from jaxsplit.law.member import Member
 
-FORMS = {name: form for name, form in forms.FORMS.items() if form.plain}
+TRUTHS = ("additive", "additive_by_size", "interaction", "effective_data", "multiplicative", "log_quadratic")
 SIZES = np.geomspace(1e5, 1e6, 4)
-SEEDS = np.array([4e6, 8e6, 1.6e7])
-EXPERTS = np.array([0, 1e6, 2e6, 4e6])
-GRID = np.array([(n, d, x) for n in SIZES for d in SEEDS for x in EXPERTS])
-DOMAINS = ("prose", "verse")
-SIZE, TRUNK, CELL = 0.002, 0.002, 0.003  # relative noise
-EXPERTS_PAID = 5  # by the planned budgets,
-BUDGETS = (2e7, 1e8)  # tokens, at twice the largest size
+BUDGET, DOMAINS = 3.2e7, ("prose", "verse")
 FRACTIONS = np.linspace(0, 1, 201)
-QUESTIONS = ("inside", "twice", "four times", "split")
-READINGS = ("the best form", "forms in play", "their refits", "the true form")
-ROOM = {"split": 0.0051}  # A plan's splits lie on a grid of half a percent.
+# Standard deviations of the errors of ln L that a size's, a snapshot's, and single cells have, and the degrees of freedom of
+# the last (0: normal).
+NOISES = {"independent": (0, 0, 0.004, 0), "shared": (0.003, 0.002, 0.003, 0), "heavy tails": (0, 0, 0.003, 3)}
+ROOM = 0.0051  # Of a split: a plan's splits lie on a grid of half a percent.
+RESAMPLINGS = ("auto", "rows", "shared", "pairs", "trunks")
+Held = dict[str, list[float]]  # By question: the share of what was asked that its interval holds, and the interval's width.
 
 
 def main() -> None:
   """Runs the study as far as it is given time, and prints the table of all worlds so far."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--worlds", type=int, default=200, help="per true form")
+  parser.add_argument("--worlds", type=int, default=24, help="per true form and noise")
   parser.add_argument("--minutes", type=float, default=60, help="start no world later than this")
-  parser.add_argument("--bootstrap", type=int, default=200)
-  parser.add_argument("--every", type=int, default=20, help="worlds whose intervals by forms out of play are asked too")
-  parser.add_argument("--resample", default="trunks,residuals,pairs", help="the first for every fit, all of them for auto")
-  parser.add_argument("--out", required=True, help="one line of JSON a world and true form; resumed where it is there")
+  parser.add_argument("--bootstrap", type=int, default=300)
+  parser.add_argument("--part", default="0/1", help="which part of the worlds: 1/2 is the second half")
+  parser.add_argument("--sizes", action="store_true", help="tables without experts, by every resampling, instead")
+  parser.add_argument("--out", required=True, help="one line of JSON a world; resumed where it is there")
   flags = parser.parse_args()
+  part, parts = map(int, flags.part.split("/"))
   out, end = pathlib.Path(flags.out), time.monotonic() + 60 * flags.minutes
-  records = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-  done = {(r["world"], r["truth"]) for r in records}
   settings = FitSettings(starts=16, bootstrap=flags.bootstrap)
-  for world, truth in ((w, t) for w in range(flags.worlds) for t in FORMS):
-    if (world, truth) in done or time.monotonic() > end:
+  first = (4, 6, 8, 20) if flags.sizes else TRUTHS
+  done = {tuple(record["world"]) for record in _read(out)}
+  for number, truth, noise in itertools.product(range(flags.worlds), first, NOISES):
+    if (number, truth, noise) in done or number % parts != part or time.monotonic() > end:
       continue
-    every = world < flags.every
-    held, cost = examine(world, truth, settings, flags.resample.split(","), every)
-    records.append({"world": world, "truth": truth, "held": held, "cost": cost})
+    found = (examine_sizes if flags.sizes else examine)(number, truth, noise, settings)
     with open(out, "a") as f:
-      f.write(json.dumps(records[-1]) + "\n")
-  print(table(records))
+      f.write(json.dumps({"world": (number, truth, noise), **found}) + "\n")
+  print(table(_read(out)))
 
 
-def examine(world: int, truth: str, settings: FitSettings, kinds: list[str], every: bool) -> tuple[dict, dict[str, float]]:
-  """By fitted form and "auto, KIND": {question: [share of points whose interval holds the truth, mean width]}; and by reading,
-  what its splits cost, relative to the loss, on average over budgets."""
-  random = np.random.default_rng(world)
-  loss = np.concatenate([effective_law(random, GRID) for _ in DOMAINS])
-  true = fit_form(FORMS[truth], cells(loss), dataclasses.replace(settings, objective="least_squares"), ())
-  measured = cells(noisy(true.losses(true.theta[None])[0], random))
-  answers = {name: value[0] for name, value in ask(true, true.theta[None]).items()}
-  curves = answers.pop("curves")
-  fits = [fit_form(form, measured, settings, ("params:1",)) for form in FORMS.values()]
-  in_play = contenders(fits)
+def examine(number: int, truth: str, noise: str, settings: FitSettings) -> dict[str, Held]:
+  """What the intervals of one world hold."""
+  random = np.random.default_rng((number, *truth.encode()))
+  base = _cells(np.concatenate([effective_law(random, grid()) for _ in DOMAINS]))
+  true = fit_form(FORMS[truth], base, dataclasses.replace(settings, objective="least_squares"), ())
+  random = np.random.default_rng((number, *truth.encode(), *noise.encode()))
+  measured = _cells(noisy(true.losses(true.theta[None])[0], base, NOISES[noise], random))
+  held: Held = {}
+  if FORMS[truth].plain:
+    held["constants"] = _constants(true, fit_law(measured, settings, form=truth, holdout="none").intervals)
+  law = fit_law(measured, settings)
+  loss = lambda n, d, x: np.mean([_of_domain(true, n, d, x, k) for k in range(len(DOMAINS))], 0)
+  d, x = BUDGET / 2, BUDGET / 4
+  for name, (n, more) in {"inside": (SIZES[2], 1), "2 N": (2 * SIZES[-1], 1), "4 N": (4 * SIZES[-1], 1),
+                          "4 tokens": (SIZES[-1], 4), "16 tokens": (SIZES[-1], 16)}.items():
+    held[name] = _holds(law.interval(n, more * d, more * x), loss(n, more * d, more * x))
+  plan = plan_split(law, params=2 * SIZES[-1], budget_tokens=BUDGET)
+  curve = loss(2 * SIZES[-1], FRACTIONS * BUDGET, (1 - FRACTIONS) * BUDGET / len(DOMAINS))
+  curve = np.where(np.isfinite(curve), curve, np.inf)
+  best, (low, high) = FRACTIONS[curve.argmin()], plan.fraction_interval
+  held["split"] = [float(low - ROOM <= best <= high + ROOM), high - low]
+  cost = float(np.interp(plan.fraction, FRACTIONS, curve) / curve.min() - 1)
+  return {"held": {"auto": held}, "cost": cost}
+
+
+def examine_sizes(number: int, sizes: int, noise: str, settings: FitSettings) -> dict[str, Held]:
+  """What the intervals of a Chinchilla world of so many sizes, six lengths each, hold, by way of resampling."""
+  random = np.random.default_rng((number, sizes, *noise.encode()))
+  n, d = map(np.ravel, np.meshgrid(np.geomspace(5e7, 5e9, sizes), np.geomspace(1e9, 1e11, 6), indexing="ij"))
+  alpha, beta = random.uniform(0.3, 0.4, 2)
+  e, a, b = random.uniform((1.5, 0.5, 0.4), (1.9, 1.0, 0.9))
+  law = lambda n, d: e + a * (n / 3e8) ** -alpha + b * (d / 1e10) ** -beta
+  cells = Cells.from_columns({"params": n, "seed_tokens": d, "loss": np.ones(len(n))})
+  cells = dataclasses.replace(cells, loss=noisy(law(n, d), cells, NOISES[noise], random))
+  truth = {"E": e, "alpha": alpha, "beta": beta}
   held = {}
-  for i, kind in enumerate(kinds):
-    chosen = [fit for fit in fits if i == 0 and (every or fit.model.form.name == truth)
-              or any(fit is other for other, _ in in_play)]
-    draws = {fit.model.form.name: ask(fit, bootstrap(fit, measured, dataclasses.replace(settings, resample=kind)))
-             for fit in chosen}
-    if i == 0:
-      held |= {name: compare(draw, np.ones(settings.bootstrap), answers) for name, draw in draws.items()}
-    together = {q: np.concatenate([draws[fit.model.form.name][q] for fit, _ in in_play]) for q in QUESTIONS}
-    weights = np.array([weight for _, weight in in_play])
-    held[f"auto, {kind}"] = compare(together, np.repeat(weights, settings.bootstrap), answers)
-    if i == 0:
-      each = np.stack([ask(fit, fit.theta[None])["curves"][0] for fit, _ in in_play])
-      refits = np.stack([draws[fit.model.form.name]["curves"].mean(0) for fit, _ in in_play])
-      own = next(fit for fit in fits if fit.model.form.name == truth)
-      readings = (each[0], np.average(each, axis=0, weights=weights), np.average(refits, axis=0, weights=weights),
-                  ask(own, own.theta[None])["curves"][0])
-      cost = {name: float(np.mean(np.take_along_axis(curves, read.argmin(1)[:, None], 1)[:, 0] / curves.min(1) - 1))
-              for name, read in zip(READINGS, readings)}
-  return held, cost
+  for kind in RESAMPLINGS:
+    fitted = fit_law(cells, settings, form="chinchilla", holdout="none", resample=kind)
+    held[kind] = {name: _holds(fitted.intervals[name], value) for name, value in truth.items()}
+    for name, (params, tokens) in {"inside": (3e8, 1e10), "2 N": (1e10, 1e10), "4 N": (2e10, 1e10), "4 tokens": (1e9, 4e11),
+                                   "16 tokens": (1e9, 1.6e12)}.items():
+      held[kind][name] = _holds(fitted.interval(params, tokens, 0), law(params, tokens))
+  return {"held": held}
 
 
-def effective_law(random: np.random.Generator, grid: np.ndarray) -> np.ndarray:
+def effective_law(random: np.random.Generator, points: np.ndarray) -> np.ndarray:
   """Losses of a random effective-data law; its terms have sizes like those of small language models."""
-  n, d, x = grid.T
+  n, d, x = points.T
   alpha, beta, gamma = random.uniform((0.2, 0.25, 0.6), (0.4, 0.45, 0.95))
   a, b = random.uniform(0.4, 1.0) * 3e5**alpha, random.uniform(0.5, 1.0) * 5e6**beta
   k = random.uniform(0.1, 0.6) * 3e6 / 1.2e7**gamma
   return random.uniform(0.8, 1.4) + a * n**-alpha + b * (x + k * d**gamma) ** -beta
 
 
-def noisy(loss: np.ndarray, random: np.random.Generator) -> np.ndarray:
-  """The losses with noise shared by size, by snapshot, and by nothing."""
-  total = CELL * random.standard_normal(len(loss))
-  for columns, level in ((1, SIZE), (2, TRUNK)):
-    _, group = np.unique(GRID[:, :columns], axis=0, return_inverse=True)
-    total += np.tile(level * random.standard_normal(group.max() + 1)[group.ravel()], len(DOMAINS))
+def grid() -> np.ndarray:
+  """[n, 3] N, D and D' of an experiment by default."""
+  shares = [(seed, share) for seed in (0.05, 0.25, 0.5, 0.75, 0.95) for share in sorted({0.0, min(0.2, 1 - seed), 1 - seed})]
+  return np.array([(n, seed * BUDGET, share * BUDGET / len(DOMAINS)) for n in SIZES for seed, share in shares])
+
+
+def noisy(loss: np.ndarray, cells: Cells, levels: tuple[float, float, float, int], random: np.random.Generator) -> np.ndarray:
+  """The losses with errors shared by size, by snapshot, and by nothing; those that are shared are so by all domains."""
+  of_size, of_snapshot, of_cell, degrees = levels
+  total = of_cell * (random.standard_t(degrees, len(loss)) if degrees else random.standard_normal(len(loss)))
+  for columns, level in (((cells.params,), of_size), ((cells.params, cells.seed_tokens), of_snapshot)):
+    _, group = np.unique(np.stack(columns), axis=1, return_inverse=True)
+    total += level * random.standard_normal(group.max() + 1)[group.ravel()]
   return loss * np.exp(total)
 
 
-def cells(loss: np.ndarray) -> Cells:
-  """The grid of every domain as a table."""
-  columns = dict(zip(("params", "seed_tokens", "expert_tokens"), np.tile(GRID, (len(DOMAINS), 1)).T))
-  return Cells.from_columns({**columns, "loss": loss, "domain": np.repeat(DOMAINS, len(GRID))})
-
-
-def ask(fit: Fitted, theta: np.ndarray) -> dict[str, np.ndarray]:
-  """What is asked of a law at theta [B, P], [B, points] each: mean losses inside the grid and beyond it, and best splits; and
-  the mean losses of all splits, [B, budgets, fractions]."""
-  member = Member(fit.model, fit.layout, fit.theta, theta, 1.0)
-  largest = SIZES[-1]
-  seed, expert = np.array([8e6, 1.6e7, 3.2e7]), np.array([2e6, 4e6, 8e6])
-  splits = [(np.full(len(FRACTIONS), 2 * largest), FRACTIONS * c, (1 - FRACTIONS) * c / EXPERTS_PAID) for c in BUDGETS]
-  points = [*((np.full(3, n), seed, expert) for n in (SIZES[-2], largest, 2 * largest, 4 * largest)), *splits]
-  counts = [np.concatenate(v) for v in zip(*points)]
-  loss = np.mean([member.predict(theta, *counts, k) for k in range(len(DOMAINS))], 0)
-  curves = loss[:, 12:].reshape(len(theta), len(BUDGETS), len(FRACTIONS))
-  return {"inside": loss[:, :6], "twice": loss[:, 6:9], "four times": loss[:, 9:12], "split": FRACTIONS[curves.argmin(2)],
-          "curves": curves}
-
-
-def compare(draws: dict[str, np.ndarray], weights: np.ndarray, truth: dict[str, np.ndarray]) -> dict[str, list[float]]:
-  """Per question, the share of points whose interval holds the truth, and the interval's mean width (losses: relative)."""
-  out = {}
-  for question in QUESTIONS:
-    low, high = (weighted_quantile(draws[question], weights / weights.sum(), level) for level in (0.025, 0.975))
-    room, scale = ROOM.get(question, 0.0), 1.0 if question == "split" else truth[question]
-    inside = (low - room <= truth[question]) & (truth[question] <= high + room)
-    out[question] = [float(inside.mean()), float(((high - low) / scale).mean())]
-  return out
-
-
 def table(records: list[dict]) -> str:
-  """Coverage and median width, by fit and truth, as a Markdown table."""
-  lines = ["| fit | truth | worlds | " + " | ".join(QUESTIONS) + " |", "| --- | --- | ---: |" + " ---: |" * len(QUESTIONS)]
+  """Coverage and median width, by noise and truth, as a Markdown table; and what the plans cost."""
+  kinds = list(dict.fromkeys(kind for record in records for kind in record["held"]))
+  questions = list(dict.fromkeys(q for record in records for held in record["held"].values() for q in held))
+  lines = ["| resampling | noise | truth | worlds | " + " | ".join(questions) + " | all |",
+           "| --- | --- | --- | ---: |" + " ---: |" * (len(questions) + 1)]
 
-  def line(fit: str, truth: str, chosen: list[dict]) -> None:
-    cell = lambda q: f"{np.mean([c[q][0] for c in chosen]):.0%} ({np.median([c[q][1] for c in chosen]):.1%})"
-    lines.append(f"| {fit} | {truth} | {len(chosen)} | " + " | ".join(map(cell, QUESTIONS)) + " |")
+  def line(kind: str, noise: str, truth: str, chosen: list[Held]) -> None:
+    cell = lambda found: f"{np.mean([f[0] for f in found]):.0%} ({np.median([f[1] for f in found]):.3g})" if found else ""
+    each = [[held[q] for held in chosen if q in held] for q in questions]
+    total = np.mean([f[0] for found in each for f in found])
+    lines.append(f"| {kind} | {noise} | {truth} | {len(chosen)} | " + " | ".join(map(cell, each)) + f" | {total:.1%} |")
 
-  of = lambda fit, truth: [r["held"][fit] for r in records if fit in r["held"] and truth in (r["truth"], "any")]
-  autos = list(dict.fromkeys(name for r in records for name in r["held"] if name.startswith("auto")))
-  for fit in autos:
-    line(fit, "any", of(fit, "any"))
-  line("the true form", "any", [r["held"][r["truth"]] for r in records])
-  for fit in (*autos[:1], *FORMS):
-    for truth in FORMS:
-      if of(fit, truth):
-        line(fit, truth, of(fit, truth))
-  lines += ["", "| split read off | mean cost | 95 % of worlds under |", "| --- | ---: | ---: |"]
-  for reading in READINGS:
-    costs = [r["cost"][reading] for r in records]
-    lines.append(f"| {reading} | {np.mean(costs):.3%} | {np.quantile(costs, 0.95):.3%} |")
+  for kind in kinds:
+    of = lambda keep: [r["held"][kind] for r in records if kind in r["held"] and keep(r["world"])]
+    truths = list(dict.fromkeys(r["world"][1] for r in records))
+    line(kind, "any", "any", of(lambda world: True))
+    for noise in NOISES:
+      line(kind, noise, "any", of(lambda world: world[2] == noise))
+    for truth in truths:
+      line(kind, "any", truth, of(lambda world: world[1] == truth))
+    for noise, truth in itertools.product(NOISES, truths):
+      line(kind, noise, truth, of(lambda world: world[1:] == [truth, noise]))
+  costs = collections.defaultdict(list)
+  for record in records:
+    if "cost" in record:
+      costs[record["world"][1]].append(record["cost"])
+  if costs:
+    lines += ["", "| truth | a plan costs, mean | 95 % of worlds under |", "| --- | ---: | ---: |"]
+    lines += [f"| {truth} | {np.mean(found):.3%} | {np.quantile(found, 0.95):.3%} |" for truth, found in costs.items()]
   return "\n".join(lines)
+
+
+def _cells(loss: np.ndarray) -> Cells:
+  """The grid of every domain as a table."""
+  columns = dict(zip(("params", "seed_tokens", "expert_tokens"), np.tile(grid(), (len(DOMAINS), 1)).T))
+  return Cells.from_columns({**columns, "loss": loss, "domain": np.repeat(DOMAINS, len(grid()))})
+
+
+def _of_domain(true: Fitted, n: np.ndarray, d: np.ndarray, x: np.ndarray, domain: int) -> np.ndarray:
+  n, d, x = (np.ravel(v).astype(float) for v in np.broadcast_arrays(n, d, x))
+  return Member(true.model, true.layout, true.theta, true.theta[None], 1.0).predict(true.theta[None], n, d, x, domain)[0]
+
+
+def _constants(true: Fitted, intervals: dict[str, tuple[float, float]]) -> list[float]:
+  """Of the constants that all domains share and the first domain's; widths relative to the constants."""
+  truth = {name: float(value) for name, value in true.layout.named(true.model, true.theta).items()}
+  asked = [name for name in truth if "[" not in name or name.endswith(f"[{DOMAINS[0]}]")]
+  found = [_holds(intervals[name], truth[name]) for name in asked]
+  return [float(np.mean([f[0] for f in found])), float(np.median([f[1] for f in found]))]
+
+
+def _holds(interval: Iterable[float], truth: float) -> list[float]:
+  low, high = (float(np.ravel(end)[0]) for end in interval)
+  truth = float(np.ravel(truth)[0])
+  return [float(low <= truth <= high), (high - low) / abs(truth) if truth else high - low]
+
+
+def _read(path: pathlib.Path) -> list[dict]:
+  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -132,13 +132,13 @@ def test_a_corpus_that_has_changed_since_is_refused_until_it_is_restored(finishe
   corpus.mkdir()
   write_corpus(corpus)
   workdir = shutil.copytree(finished, tmp_path / "w")
-  held = (workdir / "cells.csv").read_bytes()
+  held, tokens = (workdir / "cells.csv").read_bytes(), open_store(workdir / "store").manifest_hash
   text = (corpus / "numbers.jsonl").read_text()
   (corpus / "numbers.jsonl").write_text(text + '{"text": "one more"}\n')
   with pytest.raises(InputError, match="the corpus has changed since its cells were measured .*name another folder, restore the corpus") as caught:
     train.main(arguments(corpus, workdir))
   assert "\n" not in str(caught.value)
-  assert (workdir / "cells.csv").read_bytes() == held
+  assert (workdir / "cells.csv").read_bytes() == held and open_store(workdir / "store").manifest_hash == tokens
   (corpus / "numbers.jsonl").write_text(text)
   restored = prepare_store(Corpus(str(corpus)), Tokenization(), tmp_path / "restored")
   guards.check_same_corpus(read_cells(workdir / "cells.csv"), workdir, restored)
@@ -202,7 +202,7 @@ def test_a_store_that_cannot_be_taken_is_one_line(finished, tmp_path, monkeypatc
     (["--gin.Experiment.seed_fractions=(0.5, 1.5)"], "1.5 is not a share"),
     (["--gin.Experiment.sizes=((8, 1), (16, 1), (8, 1))"], r"\(8, 1\) is there twice"),
     (["--gin.Experiment.expert_fractions=(0.001, 0.5)"], "0.001 is less than a step; the least that works is 0.00534"),
-    (["--gin.Experiment.sizes=((8, 1), (16, 1))"], "params has 2 distinct values .* needs 3; measure 1 more sizes N"),
+    (["--gin.Experiment.sizes=((8, 1), (16, 1))"], "params has 2 distinct values .* needs 3; measure another size N"),
     (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)"], "seed_tokens has 1 distinct value"),
     (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)", "--gin.FitSettings.form=auto"],
      "no law can be told from these cells: total_tokens has 2 distinct values"),

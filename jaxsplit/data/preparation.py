@@ -36,6 +36,7 @@ def prepare_store(
     directory: str | os.PathLike,
     progress: Callable[[str], None] = lambda line: None,
     replace: bool = True,
+    check: Callable[[Store], None] = lambda store: None,
 ) -> Store:
   """Opens the token store of a corpus in `directory`, reading and tokenizing first unless it is there already.
 
@@ -50,6 +51,7 @@ def prepare_store(
     progress: takes a line of text every few seconds while reading and tokenizing.
     replace: whether a store there that cannot be opened, or is of another corpus or other settings, may be replaced. One that
       is of this corpus and damaged is made anew in any case. `progress` is told.
+    check: raises where a new store must not take the place of the one in `directory`.
 
   Raises:
     InputError: a store that may not be replaced; what `list_files`, `read_corpus`, `make_tokenizer` and `replacing` say, a split
@@ -66,6 +68,7 @@ def prepare_store(
   with replacing(directory) as build:
     _write(corpus, tokenization, table, settings, build, _Throttled(progress))
     note_times(build, "source", found_at)
+    check(open_store(build))
   return open_store(directory)
 
 

@@ -127,10 +127,10 @@ def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints
   for name in form.needs:
     distinct = len(np.unique(axes[name]))
     if distinct < 3:
-      what = "sizes N" if name == "params" else f"values of {name}"
+      one, more = ("size N", "sizes N") if name == "params" else (f"value of {name}", f"values of {name}")
       found = ", ".join(f"{v:g}" for v in np.unique(axes[name]))
       return (f"{name} has {distinct} distinct value{'s' * (distinct > 1)} ({found}), "
-              f"and a power law needs 3; measure {3 - distinct} more {what}, well apart")
+              f"and a power law needs 3; measure {f'another {one}' if distinct == 2 else f'{3 - distinct} more {more}'}, well apart")
     apart = levels(axes[name])
     if apart < 3:
       return (f"{name} has {distinct} distinct values, but only {apart} that {'is' if apart == 1 else 'are'} more than "

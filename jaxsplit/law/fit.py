@@ -23,10 +23,10 @@ from jaxsplit.law.law import Law
 from jaxsplit.law.member import MOST_REFITS, Member
 from jaxsplit.law.problem import draw_starts, pose, suit
 from jaxsplit.law.repeats import passes
+from jaxsplit.law.resampling import KINDS, resample
 from jaxsplit.law.solve import solve
 from jaxsplit.law.surface import Surface
 from jaxsplit.law.surface_fit import read_surface
-from jaxsplit.law.resampling import resample
 from jaxsplit.law.uncertainty import parameter_intervals, profiles
 
 _HELD_OUT_STARTS = 15  # Besides the full fit's optimum, from which a refit without a few cells is rarely far.
@@ -52,8 +52,8 @@ class FitSettings:
       tokens or compute.
     starts: starting points per form.
     bootstrap: refits of resampled cells per form in play; 0 for none.
-    resample: what a bootstrap draws: "trunks" (what all cells of one size have in common; see law.uncertainty.resample),
-      "residuals" or "pairs" (cells), which take cells for independent.
+    resample: what a bootstrap draws: "rows" that are independent, "shared" errors of sizes and snapshots besides, "auto" which of
+      the two the table needs, "pairs" or "trunks"; see law.resampling.resample.
     profile: values per constant at which the objective is profiled; 0 for none. The fit door takes 21 where a report is
       asked for.
     seed: of starts and bootstrap.
@@ -71,7 +71,7 @@ class FitSettings:
   holdout: str = "auto"
   starts: int = 64
   bootstrap: int = 1000
-  resample: Literal["auto", "trunks", "residuals", "pairs"] = "trunks"
+  resample: Literal["auto", "shared", "rows", "pairs", "trunks"] = "auto"
   profile: int | None = None
   seed: int = 0
 
@@ -93,7 +93,7 @@ class FitSettings:
       if not low <= (getattr(self, name) or 0) <= high:
         raise self._refusal(name, f"must be from {low:,} to {high:,}")
     for name, known in (("objective", ("huber", "l1", "least_squares")), ("space", ("log", "raw")),
-                        ("share", ("exponents", "everything")), ("resample", ("auto", "trunks", "residuals", "pairs"))):
+                        ("share", ("exponents", "everything")), ("resample", KINDS)):
       if getattr(self, name) not in known:
         raise self._refusal(name, f"must be one of {', '.join(known)}")
 

@@ -73,8 +73,23 @@ def score(cells: Cells, masks: list[np.ndarray], predicted: list[np.ndarray], ru
   measured = np.concatenate([cells.loss[m][k] for m, k in zip(masks, known)])
   predicted = np.concatenate([p[k] for p, k in zip(predicted, known)])
   error = predicted / measured - 1
+  chosen = np.concatenate([np.flatnonzero(m)[k] for m, k in zip(masks, known)])
   axis = AXES.get(rule.partition(":")[0])
   distance = 0.0 if axis is None else float(np.log(axis(cells)[masks[0]].max() / axis(cells)[~masks[0]].max()))
   return {"mre": float(np.abs(error).mean()), "max": float(np.abs(error).max()), "bias": float(error.mean()),
-          "num_points": len(error), "rule": rule, "distance": distance, "measured": measured.tolist(),
+          "differences": _differences(cells.take(chosen), error), "num_points": len(error), "rule": rule, "distance": distance, "measured": measured.tolist(),
           "predicted": predicted.tolist()}
+
+
+def _differences(cells: Cells, error: np.ndarray) -> float | None:
+  """The mean error of differences between splits of one size: what is left of the errors of cells with experts, once each size's
+  mean error is taken off. That is all that a split depends on. None where no size has two such cells.
+  """
+  split = (cells.expert_tokens > 0) & (cells.seed_tokens > 0)
+  if not split.any():
+    return None
+  _, size = np.unique(np.stack([cells.params[split], cells.replica[split]]), axis=1, return_inverse=True)
+  size, error = size.ravel(), error[split]
+  left = error - (np.bincount(size, error) / np.bincount(size))[size]
+  several = np.bincount(size)[size] > 1
+  return float(np.abs(left[several]).mean()) if several.any() else None

@@ -15,7 +15,7 @@ from jaxsplit.law.member import Member, read_member
 from jaxsplit.law.record import LAW, damaged, read_record
 from jaxsplit.law.surface import Surface, read_surface_record
 
-VERSION = 4
+VERSION = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Law:
     num_points: fitted points.
     r2: share of the variance of log loss around its overall mean that the law explains, over the fitted points.
     r2_within_domains: the same around each domain's own mean, so that domains' different losses explain nothing.
-    held_out: {"mre", "max", "bias", "num_points", "rule", "distance", "measured", "predicted", "others"}: relative errors on
-      cells left out of a refit, and their losses; distance is the log of how far they lie beyond the fitted ones; others
-      are errors by further rules. None where nothing was held out.
+    held_out: {"mre", "max", "bias", "differences", "num_points", "rule", "distance", "measured", "predicted", "others"}:
+      relative errors on cells left out of a refit, and their losses; differences is the mean error of differences between splits of
+      one size (None without any); distance is the log of how far they lie beyond the fitted ones; others are errors by further
+      rules. None where nothing was held out.
     intervals: name -> (low, high), 95 %, from the bootstrap.
     profiles: name -> {"value", "deviance", "interval"}, see law.uncertainty.profiles; empty where none was asked for.
     candidates: every form tried: {"form", "parameters", "objective_value", "held_out"}, best first.

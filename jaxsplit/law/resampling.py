@@ -10,52 +10,72 @@ from jaxsplit.law.cells import Cells
 from jaxsplit.law.fitted import Fitted
 
 _MOST_LEVERAGE = 0.95  # So that no residual is enlarged more than 20 times ...
-_MOST_WEIGHED = 0.8  # ... and no row's weight scatters more than 5 times as much as that of a row that decides nothing.
+_MOST_WEIGHED = 0.6  # ... and no row's weight has a variance of more than 2.5.
 _OUTLYING = 3.0  # Standard deviations, by the median, at which residuals are cut off before shared errors are read off them.
 # Standard deviations of what cells of one size, and of one snapshot, share, as multiples of a cell's own: those that are tried.
 # Before any residual is seen, none and some are as likely.
 _OF_SIZE, _OF_SNAPSHOT = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0), (0.0, 0.5, 1.0, 2.0)
 
 
+KINDS = ("auto", "shared", "rows", "pairs", "trunks")
+
+
 def resample(fit: Fitted, cells: Cells, kind: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
   """Targets and weights of `count` resampled tables, each [K, M] or [B, K, M].
 
-  auto: every row is given a random weight of mean 1 (the weighted bootstrap, which is valid for Huber's and for absolute
-    losses: Rao & Zhao 1992; Chatterjee & Bose 2005), scattering the more the more the row decides of its own fit (MacKinnon &
-    White 1985, HC2). To the targets are added errors that all cells of a size, and of a snapshot, share: as large as the residuals
-    say that they may be (`shared_errors`), none for rows that are independent.
-  trunks: the wild cluster bootstrap (Cameron, Gelbach & Miller 2008). Cells of one size share their trunks and learning
-    rate, so their errors are no more independent than the sizes are few. The residuals of each size, over all domains and
-    replicas, are multiplied by one normal draw, after the correction of `_deleted_residuals`.
-  residuals: residuals drawn from all cells, widened for the constants already spent.
-  pairs: cells drawn with replacement within each domain.
+  rows: rows are independent. Every row is given a random weight of mean 1 (the weighted bootstrap, which is valid for Huber's and
+    for absolute losses: Rao & Zhao 1992; Chatterjee & Bose 2005), scattering the more the more the row decides of its own fit
+    (MacKinnon & White 1985, HC2).
+  shared: the same, and to the targets are added errors that all cells of a size, and of a snapshot, share: as large as the
+    residuals say that they may be (`shared_errors`).
+  auto: `shared` where rows come from the same runs, or where what sizes share is likely more than what rows have of their own;
+    else `rows`. See `chosen`.
+  pairs: rows drawn with replacement within each domain (Efron 1979).
+  trunks: the wild cluster bootstrap (Cameron, Gelbach & Miller 2008): the residuals of each size, over all domains and
+    replicas, are multiplied by one normal draw, after the correction of `_deleted_residuals`. Valid for least squares; where most
+    residuals lie beyond Huber's width, its intervals are too narrow.
   """
   random = np.random.default_rng(seed)
+  used = fit.row >= 0
   if kind == "pairs":
     weight = np.zeros((count, *fit.row.shape))
     for k, row in enumerate(fit.row):
       size = (row >= 0).sum()
       np.add.at(weight[:, k], (np.arange(count)[:, None], random.integers(0, size, (count, size))), 1)
     return fit.target, weight * fit.weight
-  used = fit.row >= 0
-  centre = fit.predictions()
-  residual = (fit.target - centre)[used]
   target = np.broadcast_to(fit.target, (count, *fit.row.shape)).copy()
-  if kind == "auto":
-    jacobian = fit.jacobian()
-    known = 1 - np.minimum(_leverage(jacobian), _MOST_WEIGHED)
-    weight = np.zeros(target.shape)
-    weight[:, used] = random.gamma(known, 1 / known, (count, len(residual)))
-    target[:, used] += _drawn(shared_errors(jacobian, residual, _groups(cells.take(fit.row[used]))), count, random)
-    return target, weight * fit.weight
-  if kind == "residuals":
-    drawn = residual[random.integers(0, len(residual), (count, len(residual)))]
-    drawn = drawn * np.sqrt(len(residual) / max(len(residual) - fit.layout.size, 1))
-  else:
+  if kind == "trunks":
+    centre = fit.predictions()
     _, group = np.unique(cells.params[fit.row[used]], return_inverse=True)
-    drawn = random.standard_normal((count, group.max() + 1))[:, group] * _deleted_residuals(fit, residual, group)
-  target[:, used] = centre[used] + drawn
-  return target, fit.weight
+    left = _deleted_residuals(fit, (fit.target - centre)[used], group)
+    target[:, used] = centre[used] + random.standard_normal((count, group.max() + 1))[:, group] * left
+    return target, fit.weight
+  weight = np.zeros(target.shape)
+  inside = np.mean(np.abs(fit.target - fit.predictions())[used] <= fit.problem.delta)
+  weight[:, used] = _weights(inside * _leverage(fit.jacobian()), count, random)
+  if (chosen(fit, cells) if kind == "auto" else kind) == "shared":
+    target[:, used] += _drawn(errors_of(fit, cells), count, random)
+  return target, weight * fit.weight
+
+
+def chosen(fit: Fitted, cells: Cells) -> str:
+  """What `auto` is for a table: "shared" or "rows".
+
+  Rows of one table come from the same runs where several have the same seed (its N, D and replica): as experts of it, or as one
+  model's losses on several domains. Otherwise each is a run of its own, and only what residuals say can tell that sizes share more
+  than rows have of their own.
+  """
+  rows = cells.take(fit.row[fit.row >= 0])
+  seeds = np.unique(np.stack([rows.params, rows.replica, rows.seed_tokens]), axis=1).shape[1]
+  if (rows.expert_tokens > 0).any() or (len(fit.layout.domains) > 1 and seeds < len(rows)):
+    return "shared"
+  return "shared" if _share_of_large(errors_of(fit, cells)) > 0.5 else "rows"
+
+
+def errors_of(fit: Fitted, cells: Cells) -> SharedErrors:
+  """How large the errors that the fitted rows share may be."""
+  used = fit.row >= 0
+  return shared_errors(fit.jacobian(), (fit.target - fit.predictions())[used], _groups(cells.take(fit.row[used])))
 
 
 class SharedErrors(NamedTuple):
@@ -64,11 +84,13 @@ class SharedErrors(NamedTuple):
   Attributes:
     groups: for each kind of error, [n] which of it a row has.
     scales: [S, kinds] standard deviations, in the residuals' units.
+    own: [S] a row's own, with each.
     weights: [S] how likely each is; they sum to 1.
   """
 
   groups: tuple[np.ndarray, ...]
   scales: np.ndarray
+  own: np.ndarray
   weights: np.ndarray
 
 
@@ -90,23 +112,36 @@ def shared_errors(jacobian: np.ndarray, residual: np.ndarray, groups: tuple[np.n
   # All sums over rows that the likelihood needs: of the constants' slopes, the residuals and each group's members.
   known = np.column_stack([jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300), residual])
   members = np.concatenate([np.eye(group.max() + 1)[group] for group in groups], axis=1) if groups else np.zeros((len(residual), 0))
-  own, across, within = known.T @ known, members.T @ known, members.T @ members
+  alone, across, within = known.T @ known, members.T @ known, members.T @ members
   sizes = [group.max() + 1 for group in groups]
-  logs, variances = np.array([_restricted(own, across, within, np.repeat(ratio, sizes), degrees) for ratio in tried]).T
+  logs, variances = np.array([_restricted(alone, across, within, np.repeat(ratio, sizes), degrees) for ratio in tried]).T
   prior = np.prod([np.where(column == 0, 0.5, 0.5 / max((np.unique(tried[:, i]) > 0).sum(), 1)) for i, column in enumerate(tried.T)], 0)
   weights = np.exp(logs - logs.max()) * prior
-  return SharedErrors(groups, tried * np.sqrt(variances)[:, None], weights / weights.sum())
+  own = np.sqrt(variances)
+  return SharedErrors(groups, tried * own[:, None], own, weights / weights.sum())
 
 
-def _restricted(own: np.ndarray, across: np.ndarray, within: np.ndarray, ratio: np.ndarray, degrees: int) -> tuple[float, float]:
+def _restricted(alone: np.ndarray, across: np.ndarray, within: np.ndarray, ratio: np.ndarray, degrees: int) -> tuple[float, float]:
   """The restricted log likelihood of a covariance I + Z R^2 Z', up to a constant, and the variance that is best with it."""
   inner = np.eye(len(ratio)) + ratio[:, None] * within * ratio
   scaled = ratio[:, None] * across
-  table = own - scaled.T @ np.linalg.solve(inner, scaled)
+  table = alone - scaled.T @ np.linalg.solve(inner, scaled)
   values, axes = np.linalg.eigh(table[:-1, :-1])
   values = np.maximum(values, 1e-12 * values[-1])  # Combinations of constants that no row tells: the same for all that is tried.
   left = max(table[-1, -1] - ((axes.T @ table[:-1, -1]) ** 2 / values).sum(), 1e-300)
   return -(np.linalg.slogdet(inner)[1] + np.log(values).sum() + degrees * np.log(left)) / 2, left / degrees
+
+
+def _weights(leverage: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+  """[B, n] of mean 1 and variance 1 / (1 - leverage), from 0 to 4: beta distributed, which for a variance of 1 makes them as skewed
+  as the counts of rows that are drawn with replacement."""
+  total = 3 * (1 - np.minimum(leverage, _MOST_WEIGHED)) - 1
+  return 4 * random.beta(total / 4, 3 * total / 4, (count, len(total)))
+
+
+def _share_of_large(shared: SharedErrors) -> float:
+  """How likely it is that what rows share is as large as what each has of its own."""
+  return float(shared.weights[(shared.scales >= shared.own[:, None]).any(1)].sum())
 
 
 def _drawn(shared: SharedErrors, count: int, random: np.random.Generator) -> np.ndarray:

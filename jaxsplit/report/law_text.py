@@ -39,16 +39,18 @@ def candidates_table(law: Law) -> str:
   for candidate in law.candidates:
     held_out = candidate["held_out"] or {}
     rows.append([candidate["form"], len(candidate["parameters"]), f"{candidate['objective_value']:.4g}",
-                 *(_percent(held_out.get(name), signed) for name, signed in (("mre", False), ("max", False), ("bias", True))),
+                 *(_percent(held_out.get(name), signed) for name, signed in (
+                     ("mre", False), ("max", False), ("bias", True), ("differences", False))),
                  *(_percent(other["mre"], False) for other in held_out.get("others", ()))])
   first = (law.candidates[0]["held_out"] or {}) if law.candidates else {}
-  caption = f"Relative errors; held out: {rule_text(first['rule'])}." if first else "Nothing was held out."
+  caption = (f"Relative errors; held out: {rule_text(first['rule'])}. Between splits: the mean error of differences between splits "
+             "of one size, which is what a plan goes by." if first else "Nothing was held out.")
   others = []
   for other in first.get("others", ()):
     others.append(f"mean by {_AXES[other['rule'].partition(':')[0]][1]}")
     caption += f" Column {others[-1]}: instead {rule_text(other['rule'])}."
   skipped = law.diagnostics.get("skipped_forms") or {}
-  return html.table(["form", "constants", "objective", "mean error", "largest", "bias", *others], rows, caption) + (
+  return html.table(["form", "constants", "objective", "mean error", "largest", "bias", "between splits", *others], rows, caption) + (
       html.bullets(f"{name} was not tried: {reason}." for name, reason in skipped.items()) if skipped else "")
 
 

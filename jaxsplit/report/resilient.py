@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 
 import jaxsplit
-from jaxsplit.errors import InputError
+from jaxsplit.errors import InputError, in_the_way
 from jaxsplit.report import html
 
 _PACKAGE = pathlib.Path(jaxsplit.__file__).parent
@@ -50,6 +50,8 @@ def why(error: Exception) -> str:
   words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
   if isinstance(error, InputError):
     return words
+  if isinstance(error, OSError) and in_the_way(error):
+    return f"{error.filename}: {error.strerror}; move what is there elsewhere, or give the right to write there"
   frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in pathlib.Path(frame.filename).parents]
   at = f", {pathlib.Path(frames[-1].filename).relative_to(_PACKAGE.parent).as_posix()}:{frames[-1].lineno}" if frames else ""
   return f"{type(error).__name__}: {words}{at}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.files import content_hash, write_json
-from jaxsplit.law import Cells, Law, Plan, check_fit, check_plan, fit_law, load_law, load_plan, plan_split
+from jaxsplit.law import Law, Plan, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.model.config import ModelConfig
 from jaxsplit.split import guards, ledger, tree
@@ -20,7 +20,7 @@ from jaxsplit.split.probe import RateRule, fit_rates, probe_legs
 from jaxsplit.split.progress import Progress
 from jaxsplit.split.course import Rules
 from jaxsplit.split.runner import Runner
-from jaxsplit.split.settings import Settings
+from jaxsplit.split.settings import Settings, check_grid
 from jaxsplit.split.sizes import FILE as SIZES
 from jaxsplit.split.sizes import Sizes
 from jaxsplit.split.tree import Leg, Point, Shape
@@ -43,7 +43,8 @@ class Findings:
 
 def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption) -> Findings:
   """Probes, trains the grid, fits, plans, and trains the plan and its rivals. Finishes what an earlier call began."""
-  check_same_tokens(workdir, store)
+  check = same_tokens(workdir)
+  hosts.share(lambda: check(store))
   workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
   with Runner(store, _rules(settings, store), workdir, progress, interruption) as runner:
     story = _Story(settings, store, workdir, progress, runner)
@@ -58,11 +59,15 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
     return Findings(law, plan, story.close(law, plan, point))
 
 
-def check_same_tokens(workdir: Workdir, store: Store) -> None:
-  """Refuses a store other than that of the cells that are there."""
-  for name in ("cells.csv", "probe.csv"):
-    table = CellTable(workdir.path / name, workdir.say)
-    hosts.share(lambda: guards.check_same_corpus(table, workdir.path, store))
+def same_tokens(workdir: Workdir) -> Callable[[Store], None]:
+  """A check, for the lead alone, that refuses a store other than that of the cells that are there."""
+  tables = [CellTable(workdir.path / name, workdir.say) for name in ("cells.csv", "probe.csv")]
+
+  def check(store: Store) -> None:
+    for table in tables:
+      guards.check_same_corpus(table, workdir.path, store)
+
+  return check
 
 
 def _rules(settings: Settings, store: Store) -> Rules:
@@ -122,14 +127,7 @@ class _Story:
               self._store.counts(domain, "train").unique_tokens)
              for size in experiment.sizes for point in self._grid for domain in self._store.domains
              for replica in range(experiment.replicas)}
-    names = ("params", "seed_tokens", "expert_tokens", "domain", "replica", "unique_tokens")
-    columns = dict(zip(names, zip(*sorted(rows)))) | {"loss": [1.0] * len(rows)}
-    try:
-      cells = Cells.from_columns(columns, {"file": "Experiment.sizes, seed_fractions and expert_fractions"})
-      check_fit(cells, self._settings.fit)
-      check_plan(cells, self._settings.fit.form)
-    except InputError as error:
-      raise InputError(f"{error}. Nothing was trained: the law needs another grid, or another FitSettings") from None
+    check_grid(sorted(rows), self._settings.fit)
 
   def probe(self) -> None:
     """Finds the learning rates of the sizes that have none yet."""

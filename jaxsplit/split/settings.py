@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from jaxsplit.errors import InputError
-from jaxsplit.law import FitSettings
+from jaxsplit.law import Cells, FitSettings, check_fit, check_plan
 from jaxsplit.model import attention
 from jaxsplit.model.config import Architecture
 from jaxsplit.split.probe import Probe
@@ -17,6 +18,7 @@ from jaxsplit.training.sharding import Layout
 
 _LEAST_STEPS = 100  # Of a budget: its fractions are whole steps.
 _ANY_VOCABULARY = 256  # Where it decides nothing.
+_ANY_DOMAINS = "abcdefgh"  # Before the corpus is read: so many that they share all that a law lets them share.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,3 +122,36 @@ def check(settings: Settings) -> None:
     attention.check_here(settings.architecture.at(*size, _ANY_VOCABULARY, training.sequence_length))
   if hosts.count() == 1:  # Of several processes, the number of runs decides too.
     sharding.make_mesh(settings.layout, settings.layout.expert or 1, training.batch_sequences // (training.accumulation or 1))
+
+
+def check_beginning(settings: Settings) -> None:
+  """Refuses a grid of which there are no cells yet and that is too small for a law, whatever the data.
+
+  Raises:
+    InputError: it says what is missing.
+  """
+  experiment, length = settings.experiment, settings.training.sequence_length
+  if not experiment.sizes:
+    return
+  params = {size: settings.architecture.at(*size, _ANY_VOCABULARY, length).params for size in experiment.sizes}
+  budget = float(experiment.budget_tokens)
+  shares = [(seed, min(expert, 1 - seed)) for seed in experiment.seed_fractions for expert in (0, *experiment.expert_fractions)]
+  check_grid(sorted({(params[size], seed * budget, expert * budget, domain, replica, budget) for size in experiment.sizes
+                     for seed, expert in shares for domain in _ANY_DOMAINS for replica in range(experiment.replicas)}), settings.fit)
+
+
+def check_grid(rows: Sequence[tuple[float, float, float, str, int, float]], fit: FitSettings) -> None:
+  """Refuses a grid that no law can be fitted to and no split planned from, once all of it is measured.
+
+  Args:
+    rows: N, D, D', domain, replica and unique tokens of every cell that there will be.
+    fit: how the law is to be fitted.
+  """
+  names = ("params", "seed_tokens", "expert_tokens", "domain", "replica", "unique_tokens")
+  columns = dict(zip(names, zip(*rows))) | {"loss": [1.0] * len(rows)}
+  try:
+    cells = Cells.from_columns(columns, {"file": "Experiment.sizes, seed_fractions and expert_fractions"})
+    check_fit(cells, fit)
+    check_plan(cells, fit.form)
+  except InputError as error:
+    raise InputError(f"{error}. Nothing was trained: the law needs another grid, or another FitSettings") from None

@@ -35,3 +35,12 @@ def test_shares_of_less_than_a_step_or_of_the_same_steps_are_refused():
 def test_the_grid_has_every_pair_and_every_seed_alone():
   budget = Budget.of(100, "per_model", True, 5)
   assert budget.grid((0.2, 0.5), (0.1,)) == [Point(20, 0, "grid"), Point(20, 10, "grid"), Point(50, 0, "grid"), Point(50, 10, "grid")]
+
+
+def test_experts_have_at_most_what_their_seed_leaves():
+  budget = Budget.of(103, "total", True, 5)
+  points = budget.grid((0.2, 0.5, 0.95), (0.25, 1.0))
+  assert [(p.seed_steps, p.expert_steps) for p in points] == [(21, 0), (21, 5), (21, 16), (52, 0), (52, 5), (52, 10), (98, 0), (98, 1)]
+  assert all(0 <= budget.left_over(p) < 5 for p in points if p.expert_steps in (16, 10, 1))  # On the line of the whole budget.
+  assert max(p.seed_steps + 2 * p.expert_steps for p in Budget.of(50, "total", False, 2).grid((0.5, 1.0), (1.0,))) <= 50
+  assert Budget.of(50, "per_model", True, 9).grid((0.4,), (1.0,))[-1] == Point(20, 30, "grid")
