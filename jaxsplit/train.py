@@ -68,8 +68,8 @@ def run(given: cli.Settings, settings: Settings) -> int:
       with Workdir(given.flags["workdir"], progress.say) as workdir:
         progress.say(f"on {devices.described(used)}")
         if given.flags["store"]:  # Before the claim: a store that is refused leaves no trace.
-          check = experiment.same_tokens(workdir)
-          hosts.share(lambda: check(open_store(given.flags["store"])))
+          same = experiment.same_tokens(workdir)
+          hosts.share(lambda: same(open_store(given.flags["store"])))
         workdir.claim(_claimed(given), given.operative)
         store = read_store(given, workdir, progress)
         findings = experiment.run(settings, store, workdir, progress, interruption)
@@ -89,7 +89,7 @@ def run(given: cli.Settings, settings: Settings) -> int:
 def read_store(given: cli.Settings, workdir: Workdir, progress: Progress) -> Store:
   """The experiment's tokens: of the store that is given, or of the corpus, tokenized once, or of the phonebook."""
   folder = pathlib.Path(given.flags["store"] or workdir.path / "store")
-  check = experiment.same_tokens(workdir)
+  same = experiment.same_tokens(workdir)
 
   def prepare() -> None:
     if given[Experiment].data == "phonebook":
@@ -99,7 +99,7 @@ def read_store(given: cli.Settings, workdir: Workdir, progress: Progress) -> Sto
       check_tokens(open_store(folder))
     else:
       progress.stage("reading the corpus")
-      prepare_store(given[Corpus], given[Tokenization], folder, progress.say, check=check)
+      prepare_store(given[Corpus], given[Tokenization], folder, progress.say, check=same)
     for line in describe_files(open_store(folder)):
       progress.say(f"  {line}")
 

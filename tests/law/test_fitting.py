@@ -73,7 +73,7 @@ def test_a_law_comes_back_from_its_file(two_domains, tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("{}", "not a law"), ("[1]", "not a law"), ("{", "not JSON"), ('{"form": "x", "members": [], "version": 99}', "version 99"),
-    ('{"form": "x", "members": [{}], "version": 4}', "damaged"),
+    ('{"form": "x", "members": [{}], "version": 5}', "damaged"),
 ])
 def test_a_broken_law_file(tmp_path, text, message):
   (tmp_path / "law.json").write_text(text)

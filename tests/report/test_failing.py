@@ -77,7 +77,7 @@ def test_something_in_the_way_of_its_files(phonebook, name):
     assert "<svg" in (phonebook / "report.html").read_text()
   else:
     (phonebook / name).mkdir()
-    assert "report: not written (IsADirectoryError" in try_report(phonebook, said.append)
+    assert f"report: not written ({phonebook / name}: Is a directory; move what is there elsewhere" in try_report(phonebook, said.append)
 
 
 def test_a_disk_that_is_full_is_no_fault_of_the_report(phonebook, monkeypatch):
