@@ -91,6 +91,12 @@ class Surface:
       found.append(np.exp(log))
     return np.concatenate(found), np.repeat([one.member.weight / _DRAWS for one in self.forms], _DRAWS)
 
+  @property
+  def scatter(self) -> float:
+    """Standard deviation of the difference between two splits' losses, relative to them, that is chance: another run has another."""
+    cell, snapshot = (list(SCALES).index(name) for name in ("cell", "snapshot"))
+    return float(2**0.5 * sum(one.member.weight * np.hypot(one.scales[cell], one.scales[snapshot]) for one in self.forms))
+
   def record(self) -> dict[str, Any]:
     """As it is written into law.json; `read_surface_record` makes it again."""
     return {"points": {name: getattr(self, name) for name in POINTS},

@@ -74,8 +74,9 @@ def split(evidence: Evidence, album: Album) -> Parts:
       "19 of 20."))
   trained = evidence.recommended()
   recommended = next((evidence.fraction(cell) for cell in evidence.proof if (cell.seed_tokens, cell.expert_tokens) == trained), None)
+  scatter = evidence.law.surface.scatter if evidence.law and evidence.law.surface else 0.0
   measured = [html.paragraph(f"{line[0].upper()}{line[1:]}.") for line in
-              curve_text(evidence.by_fraction("loss"), plan, recommended).splitlines()]
+              curve_text(evidence.by_fraction("loss"), plan, recommended, scatter).splitlines()]
   return [figure, *measured, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
 
 

@@ -29,20 +29,30 @@ def measured_curve(cells: Iterable[Cell], domains: Sequence[str], share: Callabl
   return dict(sorted(curve.items()))
 
 
-def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None, recommended: float | None = None) -> str:
-  """The measured curve on a line, and, where the recommended share was measured with others, whether another was better."""
+def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None, recommended: float | None = None,
+               scatter: float = 0.0) -> str:
+  """The measured curve on a line, and, where the recommended share was measured with others, whether another was better.
+
+  Args:
+    curve: what was measured.
+    plan: what recommended it.
+    recommended: the share that was trained for it.
+    scatter: standard deviation of the relative difference between two splits that is chance.
+  """
   if not curve:
     return ""
   loss = {share: sum(losses) / len(losses) for share, losses in curve.items()}
+  percent = "{:.0%}".format if len({f"{share:.0%}" for share in loss}) == len(loss) else "{:.1%}".format
   marks = {1.0: " (dense)"} | ({recommended: " (recommended)"} if recommended is not None else {})
   text = "measured, mean over domains: " + ", ".join(
-      f"{share:.0%} seed{marks.get(share, '')} {value:.4f}" for share, value in loss.items())
+      f"{percent(share)} seed{marks.get(share, '')} {value:.4f}" for share, value in loss.items())
   if plan is None or recommended not in loss or len(loss) < 2:
     return text
   best = min(loss, key=loss.get)
   if best == recommended:
     return f"{text}\nno other split that was measured is better than the recommended one"
   low, high = plan.fraction_interval
-  inside = "within" if low <= best <= high else "outside"
-  return (f"{text}\nanother split was better: {best:.0%} seed, by {loss[recommended] / loss[best] - 1:.2%} of the loss; it lies "
-          f"{inside} the 95 % interval of the best split, {low:.0%} to {high:.0%}")
+  better, inside = loss[recommended] / loss[best] - 1, "within" if low <= best <= high else "outside"
+  chance = f", which may be chance: two runs of equal splits differ by about {scatter:.2%}" if better < 2 * scatter else ""
+  return (f"{text}\nanother split was better: {percent(best)} seed, by {better:.2%} of the loss{chance}; it lies {inside} the 95 % "
+          f"interval of the best split, {low:.0%} to {high:.0%}")

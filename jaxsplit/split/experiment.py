@@ -196,15 +196,15 @@ class _Story:
     table = hosts.share(lambda: closing_text(
         closing_lines(self._cells, law, *tokens, target.params_total), plan, *tokens,
         left_over=self._budget.left_over(point) * self._settings.training.batch_tokens))
-    return f"{table}\n{self.compared(plan, self._budget.share(point))}"
+    return f"{table}\n{self.compared(plan, self._budget.share(point), law.surface.scatter if law.surface else 0.0)}"
 
-  def compared(self, plan: Plan | None = None, recommended: float | None = None) -> str:
+  def compared(self, plan: Plan | None = None, recommended: float | None = None, scatter: float = 0.0) -> str:
     """What was measured at the target size, split by split."""
     target, batch_tokens = self._models[self._settings.experiment.target], self._settings.training.batch_tokens
     share = lambda cell: self._budget.share(Point(cell.seed_tokens // batch_tokens, cell.expert_tokens // batch_tokens, cell.role))
     return hosts.share(lambda: curve_text(measured_curve(
         [cell for cell in self._cells if cell.params_total == target.params_total and cell.role in ("split", "dense")
-         and cell.status == "ok"], self._store.domains, share), plan, recommended))
+         and cell.status == "ok"], self._store.domains, share), plan, recommended, scatter))
 
   def _probe_legs(self) -> list[Leg]:
     experiment, probe = self._settings.experiment, self._settings.probe
