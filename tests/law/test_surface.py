@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pathlib
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from jaxsplit.law.law import weighted_quantile
 from jaxsplit.law.surface_fit import pool, read_surface
 from worlds import TABLES, needs_tables
 
+THEIRS, OURS = TABLES / "split_curves", pathlib.Path(__file__).parents[2] / "docs" / "split_curves"
 SIZES, K, C = (2e6, 6e6, 2e7), 5, 4e8
 SPLITS = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -90,15 +92,17 @@ def test_a_plan_says_which_fractions_were_measured():
   assert 0.24 < measured.min() <= 0.25 and 0.75 <= measured.max() < 0.76
 
 
-@needs_tables
 @pytest.mark.parametrize("grid, proof, budget, domains, size", [
-    ("bundled", "bundled", 750_000, 5, 39_912), ("bundled_wide", "bundled", 750_000, 5, 39_912),
-    ("eleven", "eleven", 5_000_000, 11, 221_728)])
+    pytest.param(THEIRS / "bundled.csv", THEIRS / "bundled.csv", 750_000, 5, 39_912, id="bundled", marks=needs_tables),
+    pytest.param(THEIRS / "bundled_wide.csv", THEIRS / "bundled.csv", 750_000, 5, 39_912, id="bundled_wide", marks=needs_tables),
+    pytest.param(THEIRS / "eleven.csv", THEIRS / "eleven.csv", 5_000_000, 11, 221_728, id="eleven", marks=needs_tables),
+    pytest.param(OURS / "six_bpe.csv", OURS / "six_bpe.csv", 800_000, 6, 55_568, id="six_bpe"),
+    pytest.param(OURS / "seven.csv", OURS / "seven.csv", 1_200_000, 7, 39_912, id="seven")])
 def test_measured_split_curves(grid, proof, budget, domains, size):
-  surface = read_surface(read_cells(TABLES / "split_curves" / f"{grid}.csv"),
+  surface = read_surface(read_cells(grid),
                          [form for form in FORMS.values() if "expert_tokens" in form.needs])
   points = lambda fraction: (np.full(len(fraction), float(size)), fraction * budget, (1 - fraction) * budget / domains)
-  with open(TABLES / "split_curves" / f"{proof}.csv") as f:
+  with open(proof) as f:
     rows = [row for row in csv.DictReader(f) if row["role"] in ("split", "dense")]
   losses = {}
   for row in rows:
