@@ -21,7 +21,7 @@ from jaxsplit.law.cautions import check_splits, plan_warnings
 from jaxsplit.law.law import Law, weighted_quantile
 from jaxsplit.law.record import PLAN, damaged, read_record
 from jaxsplit.law.size import FLOPS_PER_PARAM_TOKEN, best_size
-from jaxsplit.law.split import Split, paid_for, uneven
+from jaxsplit.law.split import Split, lowest, paid_for, uneven
 
 VERSION = 5
 _FIXED = 0.8  # The rule of thumb that a plan is compared with: 80 % seed, 20 % experts.
@@ -174,6 +174,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   losses = split.loss(fractions)
   at, dense, fixed = (int(np.abs(fractions - f).argmin()) for f in (fraction, 1.0, _FIXED))
   (draws, weights), (anew, _) = split.draws(fractions), split.draws(fractions, new_run=True)
+  own = lowest(draws, split.measured(fractions), _without_one_kind(fractions))
   interval = lambda values: tuple(float(weighted_quantile(values, weights, q)) for q in (0.025, 0.975))
   low, high = (weighted_quantile(anew, weights, q) for q in (0.025, 0.975))
   seed, expert = split.tokens(np.array([fraction]))
@@ -184,14 +185,14 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       accounting=settings.accounting, unique_tokens=settings.unique_tokens, forms=_forms(law), seed_tokens=float(seed[0]),
       expert_tokens=float(expert[0]),
       fraction=float(fraction),
-      fraction_interval=interval(fractions[draws.argmin(1)]), loss=float(losses[at]),
+      fraction_interval=interval(fractions[own]), loss=float(losses[at]),
       loss_interval=(float(low[at]), float(high[at])),
       domains=_domains(split, float(fraction), has_dense), dense_loss=float(losses[dense]) if has_dense else None,
       seedless_loss=float(losses[0]) if has_seedless else None, fixed_loss=float(losses[fixed]),
       gain_over_dense=float(losses[dense] - losses[at]) if has_dense else None,
       gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]) if has_dense else None,
       gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
-      split_point=float(split.tokens(np.array([split_point]))[0][0]), regret=float(weights @ (draws[:, at] - draws.min(1))),
+      split_point=float(split.tokens(np.array([split_point]))[0][0]), regret=float(weights @ (draws[:, at] - draws[np.arange(len(own)), own])),
       curve={"fraction": fractions.tolist(), "loss": losses.tolist(), "low": low.tolist(), "high": high.tolist(),
              "measured": split.measured(fractions).tolist()},
       warnings=(*([told] if told else []), *plan_warnings(law, split, fraction, settings.num_domains,
@@ -210,9 +211,14 @@ def _fractions() -> np.ndarray:
   return np.unique(np.concatenate([np.linspace(0, 1, 201), ends, 1 - ends]).round(_DIGITS))
 
 
+def _without_one_kind(fractions: np.ndarray) -> np.ndarray:
+  """[n] which fractions have no experts, or no seed."""
+  return (fractions == 0) | (fractions == 1)
+
+
 def _refine(split: Split, fractions: np.ndarray, losses: np.ndarray) -> float:
   """The minimiser between the neighbours of the best grid point, or an end where that is best."""
-  best = int(losses.argmin())
+  best = int(lowest(losses[None], split.measured(fractions), _without_one_kind(fractions))[0])
   if best in (0, len(fractions) - 1):
     return float(fractions[best])
   inner = np.linspace(fractions[best - 1], fractions[best + 1], 256).round(_DIGITS)

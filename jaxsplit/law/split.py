@@ -40,6 +40,32 @@ class Split:
     return self.law.draws(self.params, *self.tokens(fraction), domain, new_run)
 
 
+def lowest(losses: np.ndarray, measured: np.ndarray, ends: np.ndarray) -> np.ndarray:
+  """[S] which fraction is best on each curve: the foot of the valley that starts where fractions were measured.
+
+  Along a budget a form's loss falls to one lowest point and rises again. Where a curve rises towards the end of what was measured,
+  a lower point beyond it is only what nothing there speaks against, so it is not taken; where a curve falls there, it is followed on.
+
+  Args:
+    losses: [S, n] over increasing fractions.
+    measured: [n] as `Split.measured`; where none is, the lowest of all is taken.
+    ends: [n] fractions of another kind, no experts or no seed, which are measured by themselves and may be best wherever they lie.
+  """
+  at = np.flatnonzero(measured)
+  if not len(at):
+    return losses.argmin(1)
+  best = at[losses[:, at].argmin(1)]
+  rows = np.arange(len(losses))
+  for end, step in ((at[0], -1), (at[-1], 1)):
+    beyond = losses[:, end::step]  # From the end of what was measured outwards.
+    falls = np.minimum.accumulate(beyond[:, 1:] < beyond[:, :-1], axis=1).sum(1)
+    foot = end + step * falls
+    best = np.where((best == end) & (losses[rows, foot] < losses[rows, best]), foot, best)
+  for end in np.flatnonzero(ends):
+    best = np.where(losses[:, end] < losses[rows, best], end, best)
+  return best
+
+
 def paid_for(accounting: str, num_domains: int) -> tuple[int, int]:
   """How many experts and how many seeds a budget pays for; accounting as in `PlanSettings`."""
   return 1 if accounting == "per_model" else num_domains, num_domains if accounting == "separate" else 1

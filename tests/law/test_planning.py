@@ -11,7 +11,7 @@ from scipy import optimize
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, fit_law, load_plan, plan_split
 from jaxsplit.law.size import best_size
-from jaxsplit.law.split import _share_out
+from jaxsplit.law.split import _share_out, lowest
 from worlds import effective_cells, effective_loss
 
 N, C, K = 2e6, 4e7, 9
@@ -249,3 +249,17 @@ def test_tokens_are_shared_out_where_none_would_cost_everything():
     losses = np.stack([weight / lengths for weight in (1.0, 4.0)])  # Their best lengths are as the roots of the weights.
   chosen = lengths[_share_out(losses, lengths)]
   np.testing.assert_allclose(chosen, [2 / 3, 4 / 3], atol=0.02)
+
+
+def test_the_best_split_lies_in_the_valley_that_was_measured():
+  fractions = np.linspace(0, 1, 11)
+  measured, ends = (fractions > 0.15) & (fractions < 0.85), (fractions == 0) | (fractions == 1)
+  inside = (fractions - 0.4) ** 2
+  lost = np.where(fractions == 0.1, -1, inside)  # Rises to .2, and is low at .1, where nothing was measured.
+  down = (fractions - 0.1) ** 2  # Falls on beyond what was measured.
+  up = (fractions - 0.9) ** 2
+  dense = np.where(fractions == 1, -1, inside)  # Of another kind: it may be best, whatever lies between.
+  best = lambda *curves, measured=measured: fractions[lowest(np.array(curves), measured, ends)].round(2).tolist()
+  assert best(inside, lost, down, up, dense) == [0.4, 0.4, 0.1, 0.9, 1.0]
+  assert best(lost, measured=np.zeros(11, bool)) == [0.1]
+  assert best(inside, down, up, measured=fractions == 0.7) == [0.4, 0.1, 0.9]  # One was measured: both ways are open.
