@@ -14,7 +14,7 @@ _MOST_WEIGHED = 0.6  # ... and no row's weight has a variance of more than 2.5.
 _OUTLYING = 3.0  # Standard deviations, by the median, at which residuals are cut off before shared errors are read off them.
 # Standard deviations of what cells of one size, and of one snapshot, share, as multiples of a cell's own: those that are tried.
 # Before any residual is seen, none and some are as likely.
-_OF_SIZE, _OF_SNAPSHOT = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0), (0.0, 0.5, 1.0, 2.0)
+_OF_SIZE, _OF_SNAPSHOT = (0.0, 0.25, 0.5, 1.0, 2.0), (0.0, 0.5, 1.0, 2.0)
 
 
 KINDS = ("auto", "shared", "rows", "pairs", "trunks")

@@ -6,13 +6,12 @@ Eight devices are emulated, in one process of their own (this file, run as a pro
 import collections
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from alone import run_alone
 
 from jaxsplit.model.config import Architecture
 from jaxsplit.split import tree, waves
@@ -20,7 +19,6 @@ from jaxsplit.split.probe import Probe, probe_legs
 from jaxsplit.split.tree import Point, Shape, Wave
 from jaxsplit.training.sharding import Layout
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOMAINS = tuple("abcdefg")
 MODEL = Architecture(head_dim=8).at(16, 1, 256, 8)
 
@@ -136,12 +134,7 @@ def test_what_was_begun_is_read_off_the_steps_that_are_there():
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
   """What the process of 8 devices has seen."""
-  folder = tmp_path_factory.mktemp("waves")
-  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-  done = subprocess.run(
-      [sys.executable, __file__, str(folder)], env=environment, cwd=ROOT, timeout=300, capture_output=True, text=True)
-  assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-  return json.loads((folder / "seen.json").read_text())
+  return run_alone(__file__, tmp_path_factory.mktemp("waves"))
 
 
 def experts_of(found):

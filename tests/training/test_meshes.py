@@ -6,16 +6,14 @@ The devices are emulated, in one process of their own (this file, run as a progr
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import re
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from alone import run_alone
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 RUNS, STEPS, BATCH, LENGTH = 4, 20, 8, 8
 OPERATIONS = "all-reduce|all-gather|reduce-scatter|collective-permute|collective-broadcast|all-to-all|ragged-all-to-all"
 
@@ -23,12 +21,7 @@ OPERATIONS = "all-reduce|all-gather|reduce-scatter|collective-permute|collective
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
   """What the process of 8 devices has seen."""
-  folder = tmp_path_factory.mktemp("meshes")
-  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-  done = subprocess.run(
-      [sys.executable, __file__, str(folder)], env=environment, cwd=ROOT, timeout=300, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr[-4000:]
-  return json.loads((folder / "seen.json").read_text())
+  return run_alone(__file__, tmp_path_factory.mktemp("meshes"))
 
 
 @pytest.mark.parametrize("mesh", ["data", "fsdp"])
