@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
   if len(ways) > 1:
     raise InputError(f"{' and '.join(ways)} cannot be given together; leave out {ways[-1]}")
   if settings.flags["list"]:
+    if directory:
+      raise InputError(f"--list looks at a corpus, not at --store={directory}; leave that out (what a store was made from is in its "
+                       "files.csv)")
     table = count_documents(list_files(corpus))
     print("\n".join((*table.lines(), "", *table.each())), flush=True)
     check_domains(table)

@@ -129,7 +129,7 @@ def test_a_store_of_another_corpus_or_other_settings_is_not_replaced_unasked(tmp
   assert contents(tmp_path / "s") == before
   capsys.readouterr()
   main([store, f"--gin.Corpus.path={tmp_path / 'b'}", "--replace"])
-  assert "the token store is made anew: " in capsys.readouterr().out and contents(tmp_path / "s") != before
+  assert "the corpus is read again, as its token store is of another: " in capsys.readouterr().out and contents(tmp_path / "s") != before
   (tmp_path / "s" / "manifest.json").write_text("{")
   with pytest.raises(InputError, match="a token store lies there that cannot be opened .*; name another --store, or give --replace"):
     main([store, f"--gin.Corpus.path={tmp_path / 'b'}"])
@@ -147,7 +147,7 @@ def test_check_reads_everything_again(tmp_path, capsys):
   os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # A bit has fallen over by itself.
   capsys.readouterr()
   main(argv)
-  assert "made anew" not in capsys.readouterr().out
+  assert "read again" not in capsys.readouterr().out
   before = contents(tmp_path / "s")
   for given in (argv, argv[:1]):
     with pytest.raises(InputError, match="law.train.bin: has other tokens than were written"):
@@ -214,6 +214,6 @@ def test_a_store_within_the_corpus_or_around_it_is_refused(tmp_path, monkeypatch
   (tmp_path / "link").symlink_to("c")
   monkeypatch.chdir(tmp_path)
   before = sorted(tmp_path.rglob("*"))
-  with pytest.raises(InputError, match=f"--store={store}: (lies in the corpus|the corpus, .*, lies within the store)"):
+  with pytest.raises(InputError, match=f"--store={store}: (lies in the corpus|the corpus, .*, lies where the token store is to be)"):
     main([f"--store={store}", "--gin.Corpus.path=c"])
   assert sorted(tmp_path.rglob("*")) == before

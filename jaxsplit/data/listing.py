@@ -65,16 +65,16 @@ def check_apart(corpus: Corpus, flag: str, directory: str | os.PathLike, store: 
     corpus: is only listed, and may be anywhere.
     flag: the flag that gives `directory`, as in --workdir.
     directory: must not lie in the corpus, nor in a folder that the corpus has a link to.
-    store: within `directory`, or the same; must not have the corpus in it, as it is replaced when the corpus changes.
+    store: within `directory`, or the same; must not be the corpus nor have it in it, as it is replaced when the corpus changes.
 
   Raises:
     InputError: one does; or the corpus cannot be listed.
   """
   root, target = corpus_root(corpus), real(directory)
   walk = _Walk(corpus, root)
-  if real(store) in real(root).parents:
-    raise InputError(f"{flag}={directory}: the corpus, {real(root)}, lies within the store and would be deleted with it; name "
-                     "another folder")
+  if real(store) in (real(root), *real(root).parents):
+    raise InputError(f"{flag}={directory}: the corpus, {real(root)}, lies where the token store is to be, and would be deleted with "
+                     "it; name another folder")
   for folder in walk.folders():
     if folder == target or folder in target.parents:
       raise InputError(f"{flag}={directory}: lies in the corpus ({folder}), and would be read as a part of it; name a folder "

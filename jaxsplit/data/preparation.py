@@ -125,18 +125,18 @@ def _reusable(directory: pathlib.Path, table: FileTable, settings: dict[str, Any
   except InputError as error:
     if not replace:
       raise InputError(f"{directory}: a token store lies there that cannot be opened ({error}); {other}") from None
-    say(f"the token store is made anew: {error}")
+    say(f"the corpus is read again, as its token store is damaged: {error}")
     return None
   if found := differences(store, settings, table):
     if not replace:
       raise InputError(f"{directory}: the token store of {corpus_of(store)} lies there, and differs: {'; '.join(found)}; {other}")
-    say(f"the token store is made anew: {'; '.join(found)}")
+    say(f"the corpus is read again, as its token store is of another: {'; '.join(found)}")
     return None
   try:
     check_tokens(store)
     before = load_file_table(directory / FILE_TABLE, table.root)
   except InputError as error:
-    say(f"the token store is made anew: {error}")
+    say(f"the corpus is read again, as its token store is damaged: {error}")
     return None
   note_times(directory, "source", times(table))
   now = table.counted({file.path: file.documents for file in before.files})

@@ -169,7 +169,7 @@ def open_store(directory: str | os.PathLike) -> Store:
     raise InputError(f"{directory}: no token store here ({MANIFEST} is missing); make one with python -m jaxsplit.prepare")
   manifest = read_json(path)
   if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
-    raise InputError(f"{path}: not a token store of version {VERSION}; delete {directory} and prepare it again")
+    raise InputError(f"{path}: not a token store of version {VERSION}; prepare it again, with --replace")
   try:
     counts = {_name(d): {_name(s): _counts(c) for s, c in splits.items()} for d, splits in manifest["domains"].items()}
     record = Record(**manifest["record"]) if manifest["record"] else None
@@ -177,16 +177,16 @@ def open_store(directory: str | os.PathLike) -> Store:
     separator = manifest["tokenizer"].get("separator")
     overlaps = [(_name(a), _name(b), int(documents)) for a, b, documents in manifest.get("overlaps", [])]
   except (KeyError, TypeError, AttributeError, ValueError) as error:
-    raise InputError(f"{path}: a field is missing or wrong ({error}); delete {directory} and prepare it again") from None
+    raise InputError(f"{path}: a field is missing or wrong ({error}); prepare it again, with --replace") from None
   tokenizer = load_tokenizer(directory / TOKENIZER, separator)
   if tokenizer.fingerprint != fingerprint:
-    raise InputError(f"{directory / TOKENIZER}: not the tokenizer that {MANIFEST} names; delete {directory} and prepare it again")
+    raise InputError(f"{directory / TOKENIZER}: not the tokenizer that {MANIFEST} names; prepare it again, with --replace")
   for domain, splits in counts.items():
     for split, count in splits.items():
       file = token_file(directory, domain, split)
       size, expected = file.stat().st_size if file.is_file() else 0, count.tokens * token_dtype(tokenizer.vocab_size).itemsize
       if size != expected:
-        raise InputError(f"{file}: {size} bytes where {MANIFEST} says {expected}; delete {directory} and prepare it again")
+        raise InputError(f"{file}: {size} bytes where {MANIFEST} says {expected}; prepare it again, with --replace")
   return Store(directory, tokenizer, counts, record, source, overlaps)
 
 
@@ -218,7 +218,7 @@ def check_tokens(store: Store, thorough: bool = False) -> None:
     for split in store.splits(domain):
       file = token_file(store.directory, domain, split)
       if (thorough or noted.get(file.name) != times[file.name]) and file_hash(file) != store.counts(domain, split).content:
-        raise InputError(f"{file}: has other tokens than were written; delete {store.directory} and prepare it again")
+        raise InputError(f"{file}: has other tokens than were written; prepare it again, with --replace")
   if not thorough:
     note_times(store.directory, "tokens", times)
 

@@ -57,8 +57,8 @@ def write_report(workdir: str | os.PathLike, say: Callable[[str], None] = print)
   meta = f"jaxsplit {jaxsplit.__version__} · {path.resolve().name}"
   found = resilient.sentence(lambda: answer(evidence), say)
   page = html.page(_title(evidence), meta=meta, answer=found, notes=notes, sections=written)
-  album.keep(path / "figures", say)
   write_atomic(path / "report.html", page)
+  album.keep(path / "figures", say)
   return path / "report.html"
 
 

@@ -202,9 +202,16 @@ class _Story:
     """What was measured at the target size, split by split."""
     target, batch_tokens = self._models[self._settings.experiment.target], self._settings.training.batch_tokens
     share = lambda cell: self._budget.share(Point(cell.seed_tokens // batch_tokens, cell.expert_tokens // batch_tokens, cell.role))
-    return hosts.share(lambda: curve_text(measured_curve(
-        [cell for cell in self._cells if cell.params_total == target.params_total and cell.role in ("split", "dense")
-         and cell.status == "ok"], self._store.domains, share), plan, recommended, scatter))
+
+    def told() -> str:
+      cells = [cell for cell in self._cells if cell.params_total == target.params_total and cell.role in ("split", "dense")]
+      whole = [cell for cell in cells if cell.status == "ok"]
+      lost = (f"{len(cells) - len(whole)} of {len(cells)} cells of splits are of runs that diverged, and left out; see "
+              "divergence.json" if len(whole) < len(cells) else "")
+      text = curve_text(measured_curve(whole, self._store.domains, share), plan, recommended, scatter)
+      return "\n".join(filter(None, (text, lost)))
+
+    return hosts.share(told)
 
   def _probe_legs(self) -> list[Leg]:
     experiment, probe = self._settings.experiment, self._settings.probe

@@ -40,7 +40,8 @@ class Soak:
         f"--workdir={workdir}", data or f"--gin.Corpus.path={self.folder / 'corpus'}",
         "--gin.Experiment.budget_tokens=12_000", "--gin.Experiment.target=(24, 1)", "--gin.Experiment.compare=(0.5, 1.0)",
         f"--gin.Experiment.sizes={'((8, 1), (16, 1), (16, 2))' if self.law else '()'}",
-        "--gin.Experiment.validation_tokens=2048", "--gin.Experiment.expert_fractions=(0.2, 0.5)", "--gin.Probe.rates=(5e-3,)",
+        "--gin.Experiment.validation_tokens=2048", "--gin.Experiment.seed_fractions=(0.25, 0.5, 0.9)",
+        "--gin.Experiment.expert_fractions=(0.2, 0.5)", "--gin.Probe.rates=(5e-3,)",
         "--gin.Architecture.head_dim=8", "--gin.Training.sequence_length=16", "--gin.Training.batch_sequences=2",
         "--gin.Training.save_every_steps=30", "--gin.Optimizer.warmup_tokens=320", f"--gin.Layout.devices={devices}",
         "--gin.FitSettings.bootstrap=40", "--gin.FitSettings.form=effective_data", *more], log)

@@ -159,7 +159,7 @@ def test_a_folder_to_write_to_within_the_corpus_is_refused(root, tmp_path, monke
     check_apart(Corpus("link/../c"), "--workdir", directory, f"{directory}/store")
   for fine in ("runs", "c2", ".", "medical/c"):
     check_apart(Corpus("c"), "--workdir", fine, f"{fine}/store")
-  with pytest.raises(InputError, match="the corpus, .*, lies within the store and would be deleted with it"):
+  with pytest.raises(InputError, match="the corpus, .*, lies where the token store is to be, and would be deleted with it"):
     check_apart(Corpus("c"), "--store", ".", ".")
 
 

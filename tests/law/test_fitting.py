@@ -237,7 +237,7 @@ def test_gadre_published_errors(tmp_path):
 def test_upcycling_extrapolates_and_auto_chooses_well():
   cells = read_cells(TABLES / "upcycling_twostage" / "two_stage_grid.csv",
                      {"params": "N_active", "seed_tokens": "D1", "expert_tokens": "D2"})
-  law = fit_law(cells, form="auto", holdout="params:3", bootstrap=0)
+  law = fit_law(cells, form="auto", holdout="params:3", bootstrap=0, starts=16)
   errors = {c["form"]: c["held_out"]["mre"] for c in law.candidates}
   assert errors["interaction"] <= 0.00684 and errors["chinchilla"] == pytest.approx(0.01338, abs=1e-5)
   assert law.held_out["mre"] <= 1.1 * min(errors.values())
