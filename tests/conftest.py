@@ -4,7 +4,10 @@ XLA_FLAGS has a level.
 Nothing is kept in the user's cache of programs, nor read from there.
 """
 
+import contextlib
+import fcntl
 import os
+import shutil
 
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
@@ -21,16 +24,36 @@ jax.config.update("jax_num_cpu_devices", 2)
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory):
-  """The folder of the small corpus."""
-  folder = tmp_path_factory.mktemp("corpus")
-  write_corpus(folder)
+def shared_folder(tmp_path_factory):
+  """A folder that all processes of one run of the tests have."""
+  base = tmp_path_factory.getbasetemp()
+  return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextlib.contextmanager
+def once(folder, name):
+  """The path `name` in a folder, and whether it is to be made here: other processes wait until it is."""
+  with open(folder / f"{name}.lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    made = folder / f"{name}.made"
+    yield folder / name, not made.exists()
+    made.touch()
+
+
+@pytest.fixture(scope="session")
+def corpus(shared_folder):
+  """The folder of the small corpus. Not to be changed."""
+  with once(shared_folder, "corpus") as (folder, first):
+    if first:
+      folder.mkdir()
+      write_corpus(folder)
   return folder
 
 
 @pytest.fixture(scope="session")
-def finished(corpus, tmp_path_factory):
-  """The work directory of a finished small experiment. Not to be changed."""
-  workdir = tmp_path_factory.mktemp("finished") / "run"
-  assert train.main(arguments(corpus, workdir)) == 0
-  return workdir
+def finished(corpus, shared_folder, tmp_path_factory):
+  """The work directory of a finished small experiment. Not to be changed; each process has a copy, as it may lock it."""
+  with once(shared_folder, "finished") as (workdir, first):
+    if first:
+      assert train.main(arguments(corpus, workdir)) == 0
+  return shutil.copytree(workdir, tmp_path_factory.mktemp("finished") / "run")
