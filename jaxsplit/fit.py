@@ -89,8 +89,8 @@ def _summary(law: Law, cells: Cells) -> str:
   for row in law.candidates:
     score = row["held_out"]
     between = f"{score['differences']:>16.3%}" if score and score["differences"] is not None else f"{'-':>16}"
-    errors = (f"{score['mre']:>16.3%}{score['max']:>10.3%}{score['bias']:>+10.3%}" if score else f"{'-':>16}{'-':>10}{'-':>10}") + between
-    lines.append(f"{row['form']:<24}{row['objective_value']:>14.6g}{errors}")
+    errors = f"{score['mre']:>16.3%}{score['max']:>10.3%}{score['bias']:>+10.3%}" if score else f"{'-':>16}{'-':>10}{'-':>10}"
+    lines.append(f"{row['form']:<24}{row['objective_value']:>14.6g}{errors}{between}")
   lines += [f"not tried: {form}: {why}" for form, why in law.diagnostics["skipped_forms"].items()]
   lines.append(starts_text(law.diagnostics))
   if law.held_out:

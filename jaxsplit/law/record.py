@@ -16,7 +16,8 @@ from jaxsplit.files import read_json
 
 _MAX_BYTES = 64 << 20  # A law with 4,000 refits of each of six forms has a tenth of this.
 
-_SCORE = {"mre": float, "max": float, "bias": float, "differences": (float, None), "num_points": int, "rule": str, "distance": float}
+_SCORE = {"mre": float, "max": float, "bias": float, "differences": (float, None),
+          "num_points": int, "rule": str, "distance": float}
 _MEMBER = {
     "form": str, "form_hash": (str, None), "log": bool, "repeats": bool, "offsets": [str], "fix": {"*": float},
     "tie": {"*": str}, "theta": [float], "samples": [[float]], "weight": float,

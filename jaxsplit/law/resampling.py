@@ -115,7 +115,8 @@ def shared_errors(jacobian: np.ndarray, residual: np.ndarray, groups: tuple[np.n
   alone, across, within = known.T @ known, members.T @ known, members.T @ members
   sizes = [group.max() + 1 for group in groups]
   logs, variances = np.array([_restricted(alone, across, within, np.repeat(ratio, sizes), degrees) for ratio in tried]).T
-  prior = np.prod([np.where(column == 0, 0.5, 0.5 / max((np.unique(tried[:, i]) > 0).sum(), 1)) for i, column in enumerate(tried.T)], 0)
+  some = [max((np.unique(column) > 0).sum(), 1) for column in tried.T]  # How many ratios above 0 share the other half.
+  prior = np.prod([np.where(column == 0, 0.5, 0.5 / count) for column, count in zip(tried.T, some)], 0)
   weights = np.exp(logs - logs.max()) * prior
   own = np.sqrt(variances)
   return SharedErrors(groups, tried * own[:, None], own, weights / weights.sum())
