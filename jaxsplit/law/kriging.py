@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from jaxsplit.law.member import Member
+from jaxsplit.law.member import Member, block
 from jaxsplit.law.points import float64
 
 # Scales, as logarithms: what each is before any cell is seen, and how surely (standard deviations of the logarithm). Relative
@@ -71,7 +71,7 @@ def sloped(member: Member, counts: Counted) -> tuple[np.ndarray, np.ndarray]:
   blocks = [np.zeros((len(nudged), 0))]
   with float64():  # Not compiled as one: that takes longer than all that is asked of it.
     for first in range(0, count, _BLOCK):
-      part = tuple(np.resize(v[first:first + _BLOCK], _BLOCK) for v in counts)
+      part = tuple(v[block(first, _BLOCK, count)] for v in counts)
       x = layout.points(*part, *(np.full(_BLOCK, fact) for fact in facts))
       blocks.append(np.asarray(member.model(nudged.T[:, :, None], jax.tree.map(lambda v: v[None], x))))
   log = np.concatenate(blocks, axis=1)[:, :count]

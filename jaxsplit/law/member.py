@@ -49,12 +49,12 @@ class Member:
     model = dataclasses.replace(self.model, log=False)
     with float64():
       for i in range(0, len(theta), vectors):
-        local = theta[_block(i, vectors, len(theta))][:, self.layout.index[domain]]
+        local = theta[block(i, vectors, len(theta))][:, self.layout.index[domain]]
         for j in range(0, len(params), points):
-          each = _block(j, points, len(params))
+          each = block(j, points, len(params))
           x = self.layout.points(*(v[each] for v in counts))
-          block = out[i:i + vectors, j:j + points]
-          block[:] = np.asarray(_predict(model, local.T[:, :, None], x))[:block.shape[0], :block.shape[1]]
+          part = out[i:i + vectors, j:j + points]
+          part[:] = np.asarray(_predict(model, local.T[:, :, None], x))[:part.shape[0], :part.shape[1]]
     return out
 
   def record(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Member:
             "samples": [[float(f"{v:.6g}") for v in row] for row in self.samples.tolist()], "weight": self.weight}
 
 
-def _block(start: int, size: int, end: int) -> np.ndarray:
+def block(start: int, size: int, end: int) -> np.ndarray:
   """[size] numbers from `start` on; those past the end are its last one again."""
   return np.minimum(np.arange(start, start + size), end - 1)
 
