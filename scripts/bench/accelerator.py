@@ -56,8 +56,8 @@ def bench(name: str, real: str, tiny: str) -> dict[str, tuple[str, ...]]:
 
 
 def tests(arguments: str) -> dict[str, tuple[str, ...]]:
-  """The commands of tests, which are the same everywhere."""
-  command = ("-m", "pytest", "-q", "-rfEs", "--tb=short", "-p", "no:cacheprovider", *arguments.split())
+  """The commands of tests, which are the same everywhere: in four processes, as most of a test is compiling."""
+  command = ("-m", "pytest", "-q", "-rfEs", "--tb=short", "--numprocesses=4", "-p", "no:cacheprovider", *arguments.split())
   return {"command": command, "rehearsal": command}
 
 
@@ -172,7 +172,7 @@ def run_step(step: Step, python: str, command: Sequence[str], record: Record, li
     # timeout ends what the step has started, too, also where this process has been killed meanwhile.
     ended = ["timeout", "--kill-after=2", f"{max(1.0, limit - 2):.0f}"]
     process = subprocess.Popen([*ended, python, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT,
-                               env=variables(rehearse))
+                               env=variables(rehearse, shared="pytest" in command))
     try:
       code = process.wait()
     except BaseException:
@@ -193,19 +193,20 @@ def output_from(log: pathlib.Path, start: int) -> str:
     return f.read().decode(errors="replace")
 
 
-def variables(rehearse: bool) -> dict[str, str]:
-  """The environment variables of a step."""
+def variables(rehearse: bool, shared: bool) -> dict[str, str]:
+  """The environment variables of a step, several processes of which may share the device."""
   paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
   # XLA's own level of optimization, named, so that tests take no lower one to compile faster: kernels are as in training.
   flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=3".strip()
   return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
+          **({"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if shared else {}),
           **({"JAX_PLATFORMS": "cpu"} if rehearse else {"XLA_FLAGS": flags})}
 
 
 def requirements() -> list[str]:
   """What the steps need, of what pyproject.toml asks for."""
   project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-  asked = [*project["dependencies"], *[one for one in project["optional-dependencies"]["test"] if name_of(one) == "pytest"]]
+  asked = [*project["dependencies"], *[one for one in project["optional-dependencies"]["test"] if name_of(one).startswith("pytest")]]
   return [one.split(";")[0].strip() for one in asked if name_of(one) not in NOT_NEEDED]
 
 

@@ -6,6 +6,7 @@
 #                                                          each, as `pip freeze` writes them there, or a name alone
 #
 #   PYTHON_VERSION=3.12 JAX_VERSION=0.11.*                 the machine's (these are the defaults); Linux on x86-64
+#   PYTHON=/path/to/python3                                 whose pip fetches them; no older than the machine's
 set -euo pipefail
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
   echo "usage: bash $0 DIR [HAVE]" >&2
