@@ -116,9 +116,9 @@ def content_hash(*parts: str | bytes) -> str:
   return digest.hexdigest()[:16]
 
 
-def file_hash(path: str | os.PathLike) -> str:
-  """The first 16 hex digits of the SHA-256 of a file's bytes."""
-  with open(path, "rb") as f:
+def file_hash(path: Any) -> str:
+  """The first 16 hex digits of the SHA-256 of a file's bytes. The path is a string, or has an `open` as pathlib's."""
+  with path.open("rb") if hasattr(path, "open") else open(path, "rb") as f:
     return hashlib.file_digest(f, "sha256").hexdigest()[:16]
 
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from jaxsplit.data.documents import FORMATS
 from jaxsplit.data.domains import document_hash
+from jaxsplit.data.formats import FORMATS
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import InputError
 from jaxsplit.prepare import main

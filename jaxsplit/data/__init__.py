@@ -1,11 +1,23 @@
 """Documents to tokens to batches.
 
-    corpus.py       which folder is a corpus, and which of its files are wanted
+    corpus.py       which corpus is meant, and which of its files and documents are wanted
+    location.py     Corpus.path -> a folder, here or at a URL, and what in it is looked at
+    remote.py       paths of files that lie elsewhere
+    walk.py         a folder -> its files
     paths.py        a path -> the domain and the split that it names
-    listing.py      a folder -> its file table
+    formats.py      a file's name -> how it is read
+    listing.py      a corpus -> its file table
     file_table.py   every file: its domain and split, or why it is not read
-    documents.py    files -> documents
-    domains.py      a file table -> domains, and their documents divided into train, valid and test
+    unpacking.py    a file -> its bytes, unpacked
+    parsing.py      bytes -> text, and JSON
+    records.py      Parquet, Arrow, ArrayRecord, TFRecord -> rows
+    token_files.py  nanoGPT's, llm.c's, Megatron's and NumPy's files -> ids
+    documents.py    a file -> documents, and what is bad
+    keys.py         equal documents by their hashes, in bounded memory
+    index.py        documents on their way: their text on disk, and a row of facts about each
+    division.py     rows -> train, valid and test, and what is left out
+    domains.py      a file table -> domains, and their documents
+    document_table.py   what became of every document, as a table
     tokenizer.py    documents -> ids
     bpe.py          documents, or GPT-2's merges -> a byte-level BPE
     store.py        ids on disk, memory-mapped, with a manifest
@@ -33,6 +45,6 @@ In use:
     store.counts("prose_en", "train").unique_tokens                        # also documents, tokens, bytes
     store.vocab_size, store.end_of_document, store.tokenizer.decode(ids), store.manifest_hash
 
-No JAX here: this package imports NumPy, Grain, tokenizers, zstandard, for parquet alone PyArrow, and for the phonebook alone
-TensorFlow Datasets.
+No JAX here: this package imports NumPy, Grain, tokenizers, zstandard, and where they are needed PyArrow, SciPy, array_record,
+fsspec, and of TensorFlow Datasets the phonebook and the messages of tf.Example.
 """

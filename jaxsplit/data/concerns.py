@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxsplit.data.file_table import FILE_TABLE, load_file_table
+from jaxsplit.data.file_table import FILE_TABLE, load_file_table, printable
 from jaxsplit.data.store import Store
 
 _DIFFERENT_MIN = 0.5  # Of a split's tokens.
@@ -14,7 +14,8 @@ def describe_files(store: Store) -> list[str]:
   """The file table that a store of text keeps, in short, and then what `concerns` says."""
   path = store.directory / FILE_TABLE
   table = load_file_table(path, store.directory).lines() if path.exists() else []
-  return [*table, *(f"note: {line}" for line in concerns(store))]
+  left_out = [f"left out, {printable(reason)}: {documents:,} documents" for reason, documents in sorted(store.left_out.items())]
+  return [*table, *left_out, *(f"note: {line}" for line in concerns(store))]
 
 
 def concerns(store: Store) -> list[str]:

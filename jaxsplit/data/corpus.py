@@ -1,14 +1,16 @@
-"""Which folder is a corpus, and which of its files and documents are wanted."""
+"""Which corpus is meant, and which of its files and documents are wanted."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import os
 import pathlib
+from typing import Literal
 
-from jaxsplit.errors import InputError, nearest
-from jaxsplit.files import from_home
+from jaxsplit.data.documents import Fields
+from jaxsplit.errors import InputError
+
+COLUMN = "column:"  # Begins what `Corpus.domains_from` names a field with.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,44 +18,67 @@ class Corpus:
   """Which documents to learn from, and which to hold out.
 
   Attributes:
-    path: a corpus folder, or "bundled" for the five public-domain domains that ship with the package.
+    path: a folder, a file, or a pattern of them with * ? [] ** and {a,b} or {00..12}, here or at a URL that fsspec knows
+      (gs://bucket/folder); tfds:NAME:VERSION for a data set of TensorFlow Datasets; or "bundled" for the five public-domain
+      domains that ship with the package.
+    data_dir: where data sets of TensorFlow Datasets lie; empty for TFDS_DATA_DIR, or ~/tensorflow_datasets without it.
+    domains_from: "folder" for domains by the names of folders and files, or "column:NAME" for a field of each document.
     domains: the domains to use; empty for all.
+    text_key: the field of a document's text; a dot leads into a field of fields, as in meta.text.
+    text_separator: what stands between the documents of a .txt file; empty where each file is one.
     include: patterns of the files to read, all where it is empty, as in "*.jsonl.zst" or "law/*": each is compared with a
       file's path within the corpus and with those of the folders that it lies in; * stands for any characters, / too.
     exclude: patterns of files and folders to leave out.
+    on_bad_document: "fail" to stop at a document that cannot be read, "skip" to leave it out and count it.
+    min_characters: documents of fewer characters (of tokens: fewer of these) are left out of all splits.
+    duplicates: "keep" to train on equal documents as often as they are there, "drop" to keep the first of the corpus.
     valid_fraction: the share of a domain's bytes to hold out where it has no validation files.
+    test_fraction: the share to hold out for testing as well, where it has no test files.
     valid_tokens_min: the fewest tokens a domain's validation set may have.
   """
 
   path: str = "bundled"
+  data_dir: str = ""
+  domains_from: str = "folder"
   domains: tuple[str, ...] = ()
+  text_key: str = "text"
+  text_separator: str = ""
   include: tuple[str, ...] = ()
   exclude: tuple[str, ...] = ()
+  on_bad_document: Literal["fail", "skip"] = "fail"
+  min_characters: int = 0
+  duplicates: Literal["keep", "drop"] = "keep"
   valid_fraction: float = 0.1
+  test_fraction: float = 0.0
   valid_tokens_min: int = 2048
 
   def __post_init__(self):
     if not self.path.strip():
       raise InputError("Corpus.path is empty; name the corpus folder, or 'bundled' for the texts that ship with the package")
+    if self.domains_from == "cluster":
+      raise InputError("Corpus.domains_from = 'cluster': finding domains is not part of preparing a corpus yet; give 'folder' or "
+                       "'column:NAME'")
+    if self.domains_from != "folder" and not (self.domains_from.startswith(COLUMN) and self.domains_from != COLUMN):
+      raise InputError(f"Corpus.domains_from = {self.domains_from!r}: must be folder or column:NAME")
+    for name, known in (("on_bad_document", ("fail", "skip")), ("duplicates", ("keep", "drop"))):
+      if getattr(self, name) not in known:
+        raise InputError(f"Corpus.{name} = {getattr(self, name)!r}: must be {' or '.join(known)}")
+    if not self.text_key.strip():
+      raise InputError("Corpus.text_key is empty; name the field of the text")
     if not 0 < self.valid_fraction < 1:
       raise InputError(f"Corpus.valid_fraction = {self.valid_fraction}: must lie between 0 and 1")
-    if self.valid_tokens_min < 1:
-      raise InputError(f"Corpus.valid_tokens_min = {self.valid_tokens_min}: must be 1 or more")
+    if not 0 <= self.test_fraction < 1 - self.valid_fraction:
+      raise InputError(f"Corpus.test_fraction = {self.test_fraction}: must be 0 or more, and leave something to train on beside "
+                       f"Corpus.valid_fraction = {self.valid_fraction}")
+    for name, least in (("valid_tokens_min", 1), ("min_characters", 0)):
+      if getattr(self, name) < least:
+        raise InputError(f"Corpus.{name} = {getattr(self, name)}: must be {least} or more")
 
-
-def corpus_root(corpus: Corpus) -> pathlib.Path:
-  """The folder of a corpus; InputError where there is none."""
-  if corpus.path == "bundled":
-    return pathlib.Path(str(importlib.resources.files("jaxsplit.data") / "bundled"))
-  root = pathlib.Path(from_home(corpus.path, "Corpus.path"))
-  if not root.is_dir():
-    try:
-      known = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-    except OSError:
-      known = []
-    kind = "is no folder" if root.exists() else "no such folder"
-    raise InputError(f"Corpus.path: {kind}: {corpus.path}{nearest(root.name, known)}")
-  return root
+  @property
+  def fields(self) -> Fields:
+    """Where its documents lie in records."""
+    label = self.domains_from.removeprefix(COLUMN) if self.domains_from != "folder" else None
+    return Fields(self.text_key, label, self.text_separator)
 
 
 def real(path: str | os.PathLike) -> pathlib.Path:

@@ -1,100 +1,137 @@
-"""Reads documents out of files, in constant memory but for a .txt, with errors that name the line.
+"""Reads documents out of files, in constant memory but for a .txt without a separator, with errors that name the line or row.
 
-A .txt file is one document. A .jsonl, .ndjson or .json file has one JSON object a line, whose field `text` is the document; these
-may be packed as .gz, .bz2, .xz or .zst. A .parquet file has one document a row, in its column `text`. Suffixes may be upper-case.
+A document is the field `Corpus.text_key` of a JSON object (a line of .jsonl, .ndjson and .json, or an element of a .json that is
+one array), of a row of a table (.parquet, .arrow) or of a tf.Example (.array_record, .tfrecord). A .txt file is one document, or
+several between separators. formats.py has the suffixes.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import json
-import lzma
-import pathlib
-import zlib
-from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-import zstandard
+import numpy as np
 
+from jaxsplit.data.formats import format_of
+from jaxsplit.data.records import Row, array_record_rows, arrow_rows, parquet_rows, tfrecord_rows
+from jaxsplit.data.parsing import Located, decoded, lines, objects, texts
+from jaxsplit.data.remote import AnyPath
+from jaxsplit.data.token_files import Ids, passages_of, token_documents
+from jaxsplit.data.unpacking import BrokenFile, check_no_pointer, unpacked
 from jaxsplit.errors import InputError
-
-_PACKINGS = (".gz", ".bz2", ".xz", ".zst")
-_KINDS = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines", ".json": "lines", ".parquet": "parquet"}
-FORMATS = f"{', '.join(list(_KINDS)[:-1])} (also with {', '.join(_PACKINGS)}) or .parquet"
 
 # A document longer than this is cut before a hash split (see `passages`). Some three pages: longer than the contexts that small
 # models are trained on, short enough that a tenth of a single book is several passages from different places in it.
 PASSAGE_CHARACTERS = 8 * 1024
 
-_CHUNK_BYTES = 1 << 20
-_REMEDY = "mend that, or leave the file out with Corpus.exclude"
-
-# What stands in the place of a file that version control keeps elsewhere, and how to get the file.
-_POINTERS = {
-    b"version https://git-lfs.github.com/spec/v1": ("Git LFS", "git lfs pull"),
-    b"/annex/objects/": ("git-annex", "git annex get")}
+_TEXT_REMEDY = "name it as Corpus.text_key, or leave such documents out with Corpus.on_bad_document='skip'"
+_LABEL_REMEDY = ("name a field that every document has as Corpus.domains_from, or leave the others out with "
+                 "Corpus.on_bad_document='skip'")
+_STREAMS = ("text", "lines", "json", "tfrecord")
+_MISSING = object()
 
 
-class Format(NamedTuple):
-  """How a file is read: its name without suffix, its kind ("text", "lines" or "parquet"), and how it is packed ("" if not)."""
+@dataclasses.dataclass(frozen=True)
+class Fields:
+  """Where a document lies in a record.
 
-  stem: str
-  kind: str
-  packing: str
+  Attributes:
+    text: the field of its text; a dot leads into a field of fields.
+    label: the field of its label, where that is wanted.
+    separator: what stands between the documents of a .txt; "" where a file is one.
+    ids: what the ids are, where documents are tokens already.
+  """
 
-
-def format_of(name: str) -> Format | None:
-  """The format that a file's name says; None for one that is not read."""
-  lower = name.lower()
-  packing = next((p for p in _PACKINGS if lower.endswith(p)), "")
-  inner = lower.removesuffix(packing)
-  suffix = next((s for s in _KINDS if inner.endswith(s)), None)
-  if suffix is None or (packing and _KINDS[suffix] == "parquet"):
-    return None
-  return Format(name[:len(inner) - len(suffix)], _KINDS[suffix], packing)
+  text: str = "text"
+  label: str | None = None
+  separator: str = ""
+  ids: Ids | None = None
 
 
-def read_documents(path: pathlib.Path, digest: Any = None) -> Iterator[str]:
-  """Yields the documents of one file, in order; documents of nothing but whitespace are left out.
+class Record(NamedTuple):
+  """A document as it was read.
+
+  Attributes:
+    position: of its line, row or place in its file, from 0.
+    text: the document, or its ids [n]; "" where it is bad.
+    label: its label, where one is wanted.
+    bad: why it cannot be read, in one line that says where; "" where it can.
+  """
+
+  position: int
+  text: str | np.ndarray = ""
+  label: str | None = None
+  bad: str = ""
+
+  @property
+  def data(self) -> bytes:
+    """The document as bytes: UTF-8, or ids as uint32."""
+    return self.text.encode() if isinstance(self.text, str) else self.text.tobytes()
+
+  @property
+  def empty(self) -> bool:
+    return not (self.text.strip() if isinstance(self.text, str) else len(self.text))
+
+  def passages(self) -> list[bytes]:
+    """The document as bytes, in pieces where it is long."""
+    return [piece.encode() for piece in passages(self.text)] if isinstance(self.text, str) else [
+        piece.tobytes() for piece in passages_of(self.text)]
+
+
+def read_documents(path: AnyPath, digest: Any = None, fields: Fields = Fields()) -> Iterator[str]:
+  """Yields the documents of one file, in order; documents of nothing but whitespace are left out. Raises as `read_records`, and
+  InputError for whatever that yields as bad."""
+  for record in read_records(path, digest, fields):
+    if record.bad:
+      raise InputError(record.bad)
+    if not record.empty:
+      yield record.text
+
+
+def read_records(path: AnyPath, digest: Any = None, fields: Fields = Fields()) -> Iterator[Record]:
+  """Yields the records of one file, in order, also those that have no text.
+
+  Bad are: bytes that are not UTF-8, a line that is no JSON object, one without a string in its text field or without a label
+  where that is wanted, and as the last one of a file what is lost where it is broken or truncated.
 
   Args:
     path: the file.
-    digest: a hash of hashlib, given the file's bytes as they lie on disk; complete when the last document is read.
+    digest: a hash of hashlib, given the file's bytes as they lie on disk; complete when the last record is read.
+    fields: where documents lie in records.
 
   Raises:
-    InputError: a file that cannot be read, a broken or truncated archive, the pointer of a file that is kept elsewhere, bytes
-      that are not UTF-8, a line that is not a JSON object, or one without a string field `text`.
+    InputError: a file that cannot be read, or the pointer of a file that is kept elsewhere.
   """
-  kind, packing = (format_of(path.name) or Format("", "lines", ""))[1:]
+  kind, packing = (format_of(path.name) or ("", "lines", ""))[1:]
   check_no_pointer(path)
-  if kind == "text":
-    text = _decode(b"".join(_chunks(path, packing, digest)), str(path))
-    if text.strip():
-      yield text
-  elif kind == "lines":
-    for number, line in enumerate(_lines(_chunks(path, packing, digest)), start=1):
-      text = _text_field(_decode(line, f"{path}:{number}"), f"{path}:{number}")
-      if text.strip():
-        yield text
-  else:
-    for text in _parquet_texts(path):
-      if text.strip():
-        yield text
-    for chunk in _chunks(path, "", digest):  # Its columns lie apart, so it is read once more for its hash.
-      del chunk
-
-
-def check_no_pointer(path: pathlib.Path) -> None:
-  """Raises InputError where `path` is no file of text but the note that Git LFS or git-annex leaves in its place."""
+  if fields.ids is None and kind == "tokens":
+    raise InputError(f"{path}: holds tokens, not text; give Tokenization.kind='tokens', its vocab_size and its "
+                     "end_of_document, or leave the file out with Corpus.exclude")
+  if fields.ids is not None and kind == "text":
+    raise InputError(f"{path}: holds text, where Tokenization.kind='tokens' needs ids; leave the file out with Corpus.exclude")
+  position = 0
   try:
-    with open(path, "rb") as file:
-      start = file.read(64)
-  except OSError:
-    return  # Whoever reads it next will say so.
-  for sign, (tool, remedy) in _POINTERS.items():
-    if start.startswith(sign):
-      raise InputError(f"{path}: a pointer of {tool}, not the file itself; fetch it with `{remedy}`")
+    if kind in _STREAMS:
+      chunks = unpacked(path, packing, digest)
+      if kind == "text":
+        records = (Record(at, bad=str(text)) if isinstance(text, InputError) else Record(at, text)
+                   for at, text in enumerate(texts(path, chunks, fields.separator)))
+      else:
+        records = _records({"lines": lines, "json": objects, "tfrecord": _examples}[kind](path, chunks), fields)
+    else:
+      records = _tokens(path, fields) if kind == "tokens" else _records(_rows(path, kind, fields), fields)
+    for record in records:
+      position = record.position + 1
+      yield record
+  except BrokenFile as error:
+    yield Record(position, bad=str(error))
+  if kind not in _STREAMS:
+    chunks = unpacked(path, "", digest)  # Its parts do not lie in order, so it is read once more for its hash.
+  with contextlib.suppress(BrokenFile):
+    collections.deque(chunks, maxlen=0)
 
 
 def passages(document: str) -> Iterator[str]:
@@ -113,121 +150,80 @@ def passages(document: str) -> Iterator[str]:
   yield document[start:]
 
 
-def _decode(data: bytes, where: str) -> str:
-  try:
-    return data.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    raise InputError(f"{where}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+def _examples(path: AnyPath, chunks: Iterator[bytes]) -> Iterator[Located]:
+  return _located(path, tfrecord_rows(path, chunks))
 
 
-def _text_field(line: str, where: str) -> str:
-  if not line.strip():
-    return ""
+def _located(path: AnyPath, rows: Iterator[Row]) -> Iterator[Located]:
+  return (Located(position, f"{path}: row {position + 1}", row) for position, row in enumerate(rows))
+
+
+def _rows(path: AnyPath, kind: str, fields: Fields) -> Iterator[Located]:
+  """The rows of a file that is no stream of bytes."""
+  keys = [key for key in (fields.text, fields.label) if key]
+  if kind == "array_record":
+    return _located(path, array_record_rows(path))
+  return _located(path, {"parquet": parquet_rows, "arrow": arrow_rows}[kind](path, keys, not fields.ids))
+
+
+def _tokens(path: AnyPath, fields: Fields) -> Iterator[Record]:
+  """The documents of a file of tokens."""
+  if fields.label:
+    raise InputError(f"{path}: a file of tokens has no field {fields.label}; leave it out with Corpus.exclude")
+  for position, ids in enumerate(token_documents(path, fields.ids)):
+    yield _checked(position, lambda: Record(position, fields.ids.checked(ids, f"{path}: document {position + 1}")))
+
+
+def _records(located: Iterator[Located], fields: Fields) -> Iterator[Record]:
+  for position, where, row in located:
+    yield Record(position, bad=str(row)) if isinstance(row, InputError) else _checked(
+        position, lambda: _record(position, row, fields, where))
+
+
+def _checked(position: int, record: Callable[[], Record]) -> Record:
+  """The record, or what is wrong with it as one that is bad."""
   try:
-    row = json.loads(line)
-  except (ValueError, RecursionError) as error:
-    raise InputError(f"{where}: not a JSON line ({getattr(error, 'msg', error)}); {_REMEDY}") from None
-  if not isinstance(row, dict):
-    raise InputError(f"{where}: a {type(row).__name__} where a JSON object with a field `text` is needed; {_REMEDY}")
-  text = row.get("text")
-  if not isinstance(text, str):
-    problem = "no field `text`" if "text" not in row else f"field `text` is a {type(text).__name__}, not a string"
-    raise InputError(f"{where}: {problem} (fields: {', '.join(list(row)[:8]) or 'none'}); {_REMEDY}")
+    return record()
+  except InputError as error:
+    return Record(position, bad=str(error))
+
+
+def _record(position: int, row: Mapping[str, Any], fields: Fields, where: str) -> Record:
+  text = _string(row, fields.text, where, _TEXT_REMEDY) if fields.ids is None else fields.ids.checked(
+      _present(row, fields.text, where, _TEXT_REMEDY), where)
+  label = None
+  if fields.label is not None:
+    value = _value(row, fields.label)
+    label = str(value) if isinstance(value, int) and not isinstance(value, bool) else _string(
+        row, fields.label, where, _LABEL_REMEDY)
+  return Record(position, text, label)
+
+
+def _present(row: Mapping[str, Any], key: str, where: str, remedy: str) -> Any:
+  value = _value(row, key)
+  if value is _MISSING:
+    raise InputError(f"{where}: no field `{key}` (fields: {', '.join(list(row)[:8]) or 'none'}); {remedy}")
+  return value
+
+
+def _string(row: Mapping[str, Any], key: str, where: str, remedy: str) -> str:
+  value = _present(row, key, where, remedy)
+  if isinstance(value, bytes):
+    return decoded(value, where)
+  if not isinstance(value, str):
+    raise InputError(f"{where}: field `{key}` is a {type(value).__name__}, not a string (fields: {', '.join(list(row)[:8])}); "
+                     f"{remedy}")
   try:
-    text.encode()
+    value.encode()
   except UnicodeEncodeError:
-    raise InputError(f"{where}: field `text` holds half a surrogate pair, which is no Unicode text; repair the line") from None
-  return text
+    raise InputError(f"{where}: field `{key}` holds half a surrogate pair, which is no Unicode text; repair the line") from None
+  return value
 
 
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-  """Splits a stream of bytes at line feeds; a line may span any number of chunks."""
-  pending: list[bytes] = []
-  for chunk in chunks:
-    first, *rest = chunk.split(b"\n")
-    pending.append(first)
-    if rest:
-      yield b"".join(pending)
-      yield from rest[:-1]
-      pending = [rest[-1]]
-  if any(pending):
-    yield b"".join(pending)
-
-
-class _Hashed:
-  """A file that is being read, whose bytes go to a hash as well."""
-
-  def __init__(self, file: BinaryIO, digest: Any):
-    self._file, self._digest = file, digest
-
-  def read(self, size: int = -1) -> bytes:
-    data = self._file.read(size)
-    if self._digest is not None:
-      self._digest.update(data)
-    return data
-
-
-def _chunks(path: pathlib.Path, packing: str, digest: Any) -> Iterator[bytes]:
-  """The unpacked bytes of a file, in pieces."""
-  try:
-    with open(path, "rb") as raw:
-      file = _Hashed(raw, digest)
-      if packing == ".zst":
-        yield from _zstd_chunks(file)
-      elif packing:
-        unpacked = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}[packing]
-        with unpacked(**{"fileobj" if packing == ".gz" else "filename": file}) as reader:
-          yield from iter(lambda: reader.read(_CHUNK_BYTES), b"")
-      else:
-        yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
-  except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError) as error:
-    raise _broken(path, error) from None
-  except OSError as error:
-    if packing == ".bz2" and error.errno is None:  # The library has no error of its own for a broken archive.
-      raise _broken(path, error) from None
-    raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _broken(path: pathlib.Path, error: Exception) -> InputError:
-  reason = str(error).rstrip(".") or type(error).__name__
-  return InputError(f"{path}: the archive is broken or truncated ({reason}); copy it again")
-
-
-def _zstd_chunks(file: _Hashed) -> Iterator[bytes]:
-  # zstandard's stream reader takes a file that stops inside a frame for a complete one, so the frames are followed here.
-  # Long-range archives of large corpora have windows of up to 2 GiB, above the library's default limit.
-  decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-  frame = None
-  while compressed := file.read(_CHUNK_BYTES // 16):
-    while compressed:
-      frame = frame or decompressor.decompressobj()
-      yield frame.decompress(compressed)
-      compressed = frame.unused_data if frame.eof else b""
-      frame = None if frame.eof else frame
-  if frame is not None:
-    raise zstandard.ZstdError("the last frame has no end")
-
-
-def _parquet_texts(path: pathlib.Path) -> Iterator[str]:
-  """The column `text`, a batch of rows at a time."""
-  import pyarrow  # It takes a third of a second, which only those who have such files should wait for.
-  from pyarrow import parquet
-
-  try:
-    with parquet.ParquetFile(path) as file:
-      fields = {field.name: str(field.type) for field in file.schema_arrow}
-      if fields.get("text") not in ("string", "large_string"):
-        problem = f"column `text` is of type {fields['text']}, not of strings" if "text" in fields else "no column `text`"
-        raise InputError(f"{path}: {problem} (columns: {', '.join(list(fields)[:8]) or 'none'}); {_REMEDY}")
-      number = 0
-      for batch in file.iter_batches(batch_size=1024, columns=["text"]):
-        for value in batch.column(0):
-          number += 1
-          text = value.as_py()
-          if text is None:
-            raise InputError(f"{path}: row {number} has no text; leave the row out")
-          yield text
-  except UnicodeDecodeError:
-    raise InputError(f"{path}: row {number} is not UTF-8; convert it to UTF-8") from None
-  except (pyarrow.ArrowException, OSError) as error:
-    raise InputError(f"{path}: cannot be read as parquet ({' '.join(str(error)[:160].split())}); copy it again") from None
+def _value(row: Mapping[str, Any], key: str) -> Any:
+  """A field by its name, or by the names that lead to it."""
+  if key in row:
+    return row[key]
+  first, dot, rest = key.partition(".")
+  inner = row.get(first) if dot else None
+  return _value(inner, rest) if isinstance(inner, Mapping) else _MISSING

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
 from jaxsplit.data.paths import SPLITS
+from jaxsplit.data.remote import AnyPath
 
 FILE_TABLE = "files.csv"  # In a token store.
 
 _NAMED = 3  # Files of a group that a line names.
 _EACH_MAX = 300  # Files that have a line each.
+_BY_DOCUMENT = "(of each document)"  # Stands for a domain where no file has one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,7 @@ class CorpusFile:
   Attributes:
     path: within the corpus, with / between its names, and behind them where it is a folder.
     bytes: its size on disk, packed where it is.
-    domain, split: what it belongs to; "" where it is not read.
+    domain, split: what it belongs to; "" where it is not read; a domain is "" too where documents say theirs.
     ignored: why it is not read; "" where it is.
     doubt: what its domain or split was taken for on doubtful grounds; "" where there is no doubt.
     documents: how many documents it has; None where they have not been counted.
@@ -44,7 +46,7 @@ class CorpusFile:
 class FileTable:
   """All files of a corpus, sorted by path. `root` is where they lie."""
 
-  root: pathlib.Path
+  root: AnyPath
   files: tuple[CorpusFile, ...]
 
   @property
@@ -78,7 +80,7 @@ class FileTable:
           files = splits[split]
           counts = [file.documents for file in files]
           documents = "?" if None in counts else f"{sum(counts):,}"
-          rows.append((domain, split, f"{len(files):,}", documents, f"{sum(file.bytes for file in files):,}"))
+          rows.append((domain or _BY_DOCUMENT, split, f"{len(files):,}", documents, f"{sum(file.bytes for file in files):,}"))
     groups = _grouped(((f"taken as {file.doubt}", file) for file in self.files if file.doubt and not file.ignored))
     groups += _grouped(((f"not read, {file.ignored}", file) for file in self.files if file.ignored))
     return [*aligned(rows, left=2), *groups]
@@ -91,7 +93,7 @@ class FileTable:
       folder = file.path.rstrip("/").rpartition("/")[0] or "."
       where = file.path if alone else f"{folder}/"
       doubt = f"taken as {file.doubt}" if file.doubt else ""
-      kind = ("", "", f"ignored: {file.ignored}") if file.ignored else (file.domain, file.split, doubt)
+      kind = ("", "", f"ignored: {file.ignored}") if file.ignored else (file.domain or _BY_DOCUMENT, file.split, doubt)
       groups.setdefault((where, *kind), []).append(file)
     rows, remarks = [("file" if alone else "folder", "domain", "split", "files", "documents")], [""]
     for (where, domain, split, remark), files in groups.items():
@@ -104,7 +106,7 @@ class FileTable:
     return [f"{row}  {remark}".rstrip() for row, remark in zip(aligned(rows, left=3), remarks, strict=True)]
 
 
-def load_file_table(path: pathlib.Path, root: pathlib.Path) -> FileTable:
+def load_file_table(path: pathlib.Path, root: AnyPath) -> FileTable:
   """Reads what `save` wrote, of files that lie in `root`; InputError where it is damaged."""
   try:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -3,10 +3,11 @@
 Links are followed. Not read, and listed with the reason, are
 
 - hidden files and folders, and those about the data: SOURCE, LICENSE, NOTICE, COPYING, COPYRIGHT, CITATION in capitals, README
-  and metadata in any, alone or before a . _ or -;
+  and metadata in any, alone or before a . _ or -; and what TensorFlow Datasets and Hugging Face write beside theirs
+  (dataset_info.json, features.json, state.json, dataset_dict.json, cache-*.arrow);
 - files of formats that are not read (documents.py has those that are);
-- text files of a domain that has files of lines or parquet, but for those whose path names their split: lists of file names and
-  notes lie beside such files;
+- text files of a domain that has files of records, but for those whose path names their split: lists of file names and notes
+  lie beside such files; and files of tokens in a domain that has text, as weights of models have their suffix too;
 - what Corpus.domains, Corpus.include and Corpus.exclude leave out;
 - a link to a folder that it lies in, and what is neither a file nor a folder.
 
@@ -16,24 +17,20 @@ What should be there and is not is an error: a link to nothing, a folder or file
 from __future__ import annotations
 
 import dataclasses
-import errno
-import fnmatch
 import os
-import pathlib
 import re
-import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from jaxsplit.data.corpus import Corpus, corpus_root, real
-from jaxsplit.data.documents import FORMATS, format_of
+from jaxsplit.data.corpus import Corpus, real
 from jaxsplit.data.file_table import CorpusFile, FileTable, printable
-from jaxsplit.data.paths import SPLIT_FOLDERS, Path, Placed, names_a_split, place
+from jaxsplit.data.formats import FORMATS, format_of, without_shard
+from jaxsplit.data.location import Location, locate
+from jaxsplit.data.paths import SPLIT_FOLDERS, Path, Placed, names_a_split, place, place_splits
+from jaxsplit.data.remote import RemotePath, folders
+from jaxsplit.data.walk import BY_CHOICE, Walk, matching
 from jaxsplit.errors import InputError, nearest
 
-_ABOUT_THE_DATA = re.compile(
-    r"(SOURCES?|LICEN[CS]ES?|NOTICES?|COPYING|COPYRIGHT|CITATION|(?i:README|METADATA))([._-].*)?")
-_EXCLUDED, _NOT_INCLUDED = _BY_CHOICE = ("matching Corpus.exclude", "not matching Corpus.include")
 _DOMAIN_NAME = re.compile(r"\w[\w .+()&-]*")
 
 
@@ -44,18 +41,23 @@ def list_files(corpus: Corpus) -> FileTable:
     InputError: no such folder, no domains, an unknown or unusable domain name, a domain given twice, a domain folder without
       text, a pattern that no file matches, or a path that cannot be followed or read.
   """
-  root = corpus_root(corpus)
-  found = list(_Walk(corpus, root).files())
+  location = locate(corpus)
+  found = list(Walk(corpus, location).files())
   for name, patterns in (("include", corpus.include), ("exclude", corpus.exclude)):
     for pattern in patterns:
-      if not any(_matching(file.path, (pattern,)) for file in found):
+      if not any(matching(file.path, (pattern,)) for file in found):
         raise InputError(f"Corpus.{name}: no file in {corpus.path} matches {pattern!r}; patterns are compared with paths within "
                          f"the corpus, such as {printable(found[0].path) if found else 'law/a.jsonl'}")
-  places = place(_names(file.path) for file in found if not file.ignored)
-  files = [file if file.ignored else _placed(file, places[_names(file.path)], corpus) for file in found]
-  _check_domains(corpus, root, files, places)
-  of_records = {file.domain for file in files if not file.ignored and format_of(file.path).kind != "text"}
-  return FileTable(root, tuple(_without_stray_text(file, of_records) for file in files))
+  names = {file.path: _names(location.names.get(file.path, file.path)) for file in found if not file.ignored}
+  by_folder = corpus.domains_from == "folder"
+  places = place(names.values()) if by_folder else place_splits(names.values())
+  files = [file if file.ignored else _placed(file, places[names[file.path]], corpus if by_folder else Corpus()) for file in found]
+  if by_folder:
+    _check_domains(corpus, location, files, {path: places[own] for path, own in names.items()})
+  table = FileTable(location.root, tuple(_without_strays(files, names, by_folder)))
+  if not table.domains:
+    raise InputError(f"{location.root}: no text here that has a field for its domain; put files of records there ({FORMATS})")
+  return table
 
 
 def check_apart(corpus: Corpus, flag: str, directory: str | os.PathLike, store: str | os.PathLike) -> None:
@@ -70,95 +72,23 @@ def check_apart(corpus: Corpus, flag: str, directory: str | os.PathLike, store: 
   Raises:
     InputError: one does; or the corpus cannot be listed.
   """
-  root, target = corpus_root(corpus), real(directory)
-  walk = _Walk(corpus, root)
+  location, target = locate(corpus), real(directory)
+  if isinstance(location.root, RemotePath):
+    return
+  root = location.root
   if real(store) in (real(root), *real(root).parents):
-    raise InputError(f"{flag}={directory}: the corpus, {real(root)}, lies where the token store is to be, and would be deleted with "
-                     "it; name another folder")
-  for folder in walk.folders():
+    raise InputError(f"{flag}={directory}: the corpus, {real(root)}, lies where the token store is to be, and would be deleted "
+                     "with it; name another folder")
+  for folder in Walk(corpus, location).folders():
     if folder == target or folder in target.parents:
       raise InputError(f"{flag}={directory}: lies in the corpus ({folder}), and would be read as a part of it; name a folder "
                        "outside")
 
 
-class _Walk:
-  """Goes through the folders of a corpus, in the order of their names, without going in a circle."""
-
-  def __init__(self, corpus: Corpus, root: pathlib.Path):
-    self._corpus, self._root = corpus, root
-
-  def files(self) -> Iterator[CorpusFile]:
-    """Every file, those that are not read with the reason."""
-    return (item for item in self._within("", (real(self._root),)) if isinstance(item, CorpusFile))
-
-  def folders(self) -> Iterator[pathlib.Path]:
-    """Where the folder and those that it has links to really lie."""
-    yield real(self._root)
-    yield from (item for item in self._within("", (real(self._root),)) if isinstance(item, pathlib.Path))
-
-  def _within(self, inside: str, above: Sequence[pathlib.Path]) -> Iterator[CorpusFile | pathlib.Path]:
-    try:
-      names = sorted(os.listdir(self._root / inside))
-    except OSError as error:
-      raise self._unreadable(inside.rstrip("/"), error) from None
-    for name in names:
-      path = inside + name
-      if reason := self._left_out(path, name):
-        yield CorpusFile(path, 0, ignored=reason)
-        continue
-      try:
-        found = (self._root / path).stat()
-      except OSError as error:
-        raise self._unreadable(path, error) from None
-      if stat.S_ISDIR(found.st_mode):
-        folder = above[-1] / name
-        if folder.is_symlink():
-          folder = real(folder)
-          yield folder
-        if folder in above:
-          yield CorpusFile(f"{path}/", 0, ignored="a link to a folder that it lies in")
-        else:
-          yield from self._within(f"{path}/", (*above, folder))
-      else:
-        yield self._file(path, found)
-
-  def _left_out(self, path: str, name: str) -> str:
-    if name.startswith("."):
-      return "hidden"
-    if _ABOUT_THE_DATA.fullmatch(name):
-      return "about the data"
-    return _EXCLUDED if _matching(path, self._corpus.exclude) else ""
-
-  def _file(self, path: str, found: os.stat_result) -> CorpusFile:
-    if not stat.S_ISREG(found.st_mode):
-      return CorpusFile(path, 0, ignored="neither a file nor a folder")
-    file = CorpusFile(path, found.st_size)
-    if format_of(path.rsplit("/", 1)[-1]) is None:
-      return dataclasses.replace(file, ignored=f"of no format that is read ({FORMATS})")
-    if self._corpus.include and not _matching(path, self._corpus.include):
-      return dataclasses.replace(file, ignored=_NOT_INCLUDED)
-    if not os.access(self._root / path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
-      raise self._unreadable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    return file
-
-  def _unreadable(self, path: str, error: OSError) -> InputError:
-    whole = self._root / path
-    lost = error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(whole)
-    what = f"is a link to nothing ({os.readlink(whole)})" if lost else f"cannot be read ({error.strerror})"
-    leave = f", or leave it out with Corpus.exclude={(path,)}" if path else ""
-    return InputError(f"{printable(str(whole))}: {printable(what)}; mend that{leave}")
-
-
-def _matching(path: str, patterns: Sequence[str]) -> bool:
-  """Whether a path, or a folder that it lies in, matches one of the patterns."""
-  names = path.rstrip("/").split("/")
-  paths = ["/".join(names[:n]) for n in range(1, len(names) + 1)]
-  return any(fnmatch.fnmatchcase(one, pattern.rstrip("/")) for pattern in patterns for one in paths)
-
-
 def _names(path: str) -> Path:
   *folders, file = path.split("/")
-  return (*folders, format_of(file).stem)
+  found = format_of(file)
+  return (*folders, without_shard(found.stem) if found else file)
 
 
 def _placed(file: CorpusFile, where: Placed, corpus: Corpus) -> CorpusFile:
@@ -166,41 +96,66 @@ def _placed(file: CorpusFile, where: Placed, corpus: Corpus) -> CorpusFile:
   return dataclasses.replace(file, domain=where.domain, split=where.split, doubt=where.doubt, ignored=left_out)
 
 
-def _without_stray_text(file: CorpusFile, of_records: set[str]) -> CorpusFile:
-  """A text file beside records is no document, unless its path says of which split."""
-  if file.ignored or file.domain not in of_records or format_of(file.path).kind != "text" or names_a_split(_names(file.path)):
-    return file
-  return dataclasses.replace(file, ignored="text beside files of lines or parquet, named for no split")
+def _without_strays(files: Sequence[CorpusFile], names: Mapping[str, Path], by_folder: bool) -> Iterator[CorpusFile]:
+  """Leaves out text files beside records, unless their path says of which split, and files of tokens beside text."""
+  kinds: dict[str, set[str]] = {}
+  for file in files:
+    if not file.ignored:
+      kinds.setdefault(file.domain, set()).add(format_of(file.path).kind)
+  for file in files:
+    kind, others = "" if file.ignored else format_of(file.path).kind, kinds.get(file.domain, set())
+    if kind == "text" and not by_folder:
+      yield dataclasses.replace(file, ignored="text without a field for its domain")
+    elif kind == "text" and others - {"text", "tokens"} and not names_a_split(names[file.path]):
+      yield dataclasses.replace(file, ignored="text beside files of lines or parquet, named for no split")
+    elif kind == "tokens" and others != {"tokens"}:
+      yield dataclasses.replace(file, ignored="tokens beside text")
+    else:
+      yield file
 
 
-def _check_domains(corpus: Corpus, root: pathlib.Path, files: Sequence[CorpusFile], places: Mapping[Path, Placed]) -> None:
+def _check_domains(corpus: Corpus, location: Location, files: Sequence[CorpusFile], places: Mapping[str, Placed]) -> None:
   """Refuses domains that are not there, have no name or the same, and folders that give none."""
+  root = location.root
   domains: dict[str, set[str]] = {}
   of_layout: dict[bool, str] = {}
   for file in files:
     if file.domain:
-      given_by, first = places[_names(file.path)].given_by, file.path.split("/")[0]
-      domains.setdefault(file.domain, set()).add(first if given_by == file.domain else given_by)
+      given_by, first = places[file.path].given_by, file.path.split("/")[0]
+      alone = first if first != file.path or without_shard(format_of(first).stem) == format_of(first).stem else "its shards"
+      alone = "its shards" if file.path in location.names else alone
+      domains.setdefault(file.domain, set()).add(alone if given_by == file.domain else given_by)
       of_layout.setdefault(given_by == SPLIT_FOLDERS, first)
   if len(of_layout) > 1:
-    raise InputError(f"{root}: {of_layout[True]} is a split's name and {of_layout[False]} a domain's, beside each other; have all "
-                     "domains in folders of splits, or none, or leave out the others with Corpus.exclude")
+    raise InputError(f"{root}: {of_layout[True]} is a split's name and {of_layout[False]} a domain's, beside each other; have "
+                     "all domains in folders of splits, or none, or leave out the others with Corpus.exclude")
   for name, given_by in domains.items():
-    if not _DOMAIN_NAME.fullmatch(name):
-      raise InputError(f"{root}: {name!r} cannot name a domain; begin with a letter or digit, then use also spaces and .+-_()&"
-                       f"{_undecoded(name)}")
+    check_domain_name(name, str(root))
     if len(given_by - {""}) > 1:
       raise InputError(f"{root}: domain {name} is given twice, by {' and '.join(sorted(given_by - {''}))}; rename one")
-  folded: dict[str, str] = {}
-  for name in domains:
-    if folded.setdefault(name.casefold(), name) != name:
-      raise InputError(f"{root}: domains {folded[name.casefold()]} and {name} differ in upper and lower case only; rename one")
-  _check_folders(corpus, root, files)
+  check_cases(domains, str(root))
+  if location.starts == ("",):
+    _check_folders(corpus, location, files)
   if not domains:
     raise InputError(f"{root}: no domains here; a corpus has one subfolder or one file per domain ({FORMATS})")
   for name in corpus.domains:
     if name not in domains:
       raise InputError(f"Corpus.domains: {corpus.path} has no domain {name!r}{nearest(name, domains)}")
+
+
+def check_domain_name(name: str, where: str) -> None:
+  """Refuses what cannot name a file everywhere."""
+  if not _DOMAIN_NAME.fullmatch(name):
+    raise InputError(f"{where}: {name!r} cannot name a domain; begin with a letter or digit, then use also spaces and .+-_()&"
+                     f"{_undecoded(name)}")
+
+
+def check_cases(names: Iterable[str], where: str) -> None:
+  """Refuses names that some file systems take for one."""
+  folded: dict[str, str] = {}
+  for name in names:
+    if folded.setdefault(name.casefold(), name) != name:
+      raise InputError(f"{where}: domains {folded[name.casefold()]} and {name} differ in upper and lower case only; rename one")
 
 
 def _undecoded(name: str) -> str:
@@ -211,10 +166,11 @@ def _undecoded(name: str) -> str:
   return f" (Python's file-name encoding is {encoding} here; set PYTHONUTF8=1 for names in UTF-8)"
 
 
-def _check_folders(corpus: Corpus, root: pathlib.Path, files: Sequence[CorpusFile]) -> None:
+def _check_folders(corpus: Corpus, location: Location, files: Sequence[CorpusFile]) -> None:
   """Refuses a folder without text, such as one that was not copied, where one is wanted."""
   accounted = {file.path.split("/")[0] for file in files if file.domain or file.path.count("/") == file.path.endswith("/")
-               or file.ignored in _BY_CHOICE}
-  for path in sorted(root.iterdir()):
-    if path.name not in accounted and path.is_dir() and not (corpus.domains and path.name not in corpus.domains):
-      raise InputError(f"{path}: no text in it; put {FORMATS} files there, or leave it out with Corpus.exclude={(path.name,)}")
+               or file.ignored in BY_CHOICE}
+  for name in folders(location.root):
+    if name not in accounted and not (corpus.domains and name not in corpus.domains):
+      raise InputError(f"{location.root / name}: no text in it; put {FORMATS} files there, or leave it out with "
+                       f"Corpus.exclude={(name,)}")

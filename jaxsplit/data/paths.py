@@ -21,6 +21,8 @@ words of a name, nor is a single letter behind the split word: test-00000-of-000
    split word says (c4-validation.00000); then one that has it before or between others (test_clean); else train. Names that say
    different splits are refused.
 
+Of a corpus whose documents say their domains themselves, only 3 counts, for all names of a path.
+
 Where a split word beside others decided, in 2 and 3, or was taken for a domain's, that is told (`Placed.doubt`), but for train;
 so is a name of nothing but validating, vali or tst, which say no split.
 """
@@ -110,6 +112,17 @@ def place(paths: Iterable[Path]) -> dict[Path, Placed]:
     placed[path] = Placed(domain, split, SPLIT_FOLDERS if at else "" if own else domain, doubt)
   joined = _joined({path: where for path, where in placed.items() if where.given_by == SPLIT_FOLDERS})
   return {path: joined.get(path, where) for path, where in placed.items()}
+
+
+def place_splits(paths: Iterable[Path]) -> dict[Path, Placed]:
+  """Which split each file belongs to, of a corpus whose documents say their domains: every name of a path may say it."""
+  placed = {}
+  for path in paths:
+    said = _said(path, map(split_name, path))
+    split = said.split or "train"
+    doubt = f"{split}, by a word in the name" if said.doubtful and split != "train" else ""
+    placed[path] = Placed("", split, "", doubt)
+  return placed
 
 
 def names_a_split(path: Path) -> bool:

@@ -11,15 +11,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.documents import PASSAGE_CHARACTERS, passages
-from jaxsplit.data.domains import Domain, FileRead, document_hash, read_corpus
+from jaxsplit.data.document_table import DOCUMENT_TABLE, check_document_table, write_document_table
+from jaxsplit.data.domains import Document as CorpusDocument
+from jaxsplit.data.domains import Domain, document_hash, read_corpus
 from jaxsplit.data.file_table import FILE_TABLE, FileTable, load_file_table
 from jaxsplit.data.listing import list_files
 from jaxsplit.data.source import corpus_of, differences, identified, times
 from jaxsplit.data.store import MANIFEST, Counts, Store, check_tokens, note_times, open_store
 from jaxsplit.data.store_writer import Document, StoreWriter, replacing
-from jaxsplit.data.tokenizer import Tokenization, Tokenizer, make_tokenizer
+from jaxsplit.data.token_files import Ids
+from jaxsplit.data.tokenizer import IdTokenizer, Tokenization, Tokenizer, make_tokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.files import file_hash, from_home
 
@@ -28,6 +33,8 @@ from jaxsplit.files import file_hash, from_home
 _BPE_TRAINING_CHARACTERS = 32 << 20
 _BATCH_CHARACTERS = 1 << 22
 _SECONDS_BETWEEN_LINES = 3.0
+# Settings of a corpus that decide a store's tokens where they are not their defaults.
+_DECIDING = ("domains_from", "text_key", "text_separator", "on_bad_document", "min_characters", "duplicates", "test_fraction")
 
 
 def prepare_store(
@@ -77,24 +84,26 @@ def _write(corpus: Corpus, tokenization: Tokenization, table: FileTable, setting
   """Reads the corpus and writes the files of its store into the folder `build`."""
   scratch = build / "documents"
   scratch.mkdir()
-  domains: Iterator[Domain] | list[Domain] = read_corpus(corpus, table, scratch, say)
-  if tokenization.kind == "bpe" and tokenization.path is None:
-    domains = list(domains)
+  learned = tokenization.kind == "bpe" and tokenization.path is None
+  tokenizer = None if learned else make_tokenizer(tokenization, ())
+  of_ids = tokenization.kind == "tokens"
+  ids = Ids(tokenizer.vocab_size, tokenizer.end_of_document, tokenization.dtype) if of_ids else None
+  read = read_corpus(corpus, table, scratch, say, ids)
+  if learned:
     say.now(f"training a byte-level BPE of {tokenization.vocab_size:,} ids")
-    tokenizer = make_tokenizer(tokenization, _training_sample(domains))
-  else:
-    tokenizer = make_tokenizer(tokenization, ())
+    tokenizer = make_tokenizer(tokenization, _training_sample(read.domains))
   writer = StoreWriter(build, tokenizer)
-  read: dict[str, FileRead] = {}
-  for domain in domains:
-    read |= domain.read
+  tokens = read.index.rows["tokens"]
+  for domain in read.domains:
     for split in domain.splits:
-      counts = writer.add(domain.name, split, _encoded(domain, split, tokenizer, say))
+      documents = _of_ids(domain, split, tokenizer, tokens) if of_ids else _encoded(domain, split, tokenizer, say, tokens)
+      counts = writer.add(domain.name, split, documents)
       _check(domain, split, counts, corpus, tokenization)
     domain.forget()
+  left_out = write_document_table(build / DOCUMENT_TABLE, read)
   shutil.rmtree(scratch)
-  table.counted({path: file.documents for path, file in read.items()}).save(build / FILE_TABLE)
-  writer.finish({**settings, "files": identified(table, {path: file.content for path, file in read.items()})})
+  table.counted({path: file.documents for path, file in read.files.items()}).save(build / FILE_TABLE)
+  writer.finish({**settings, "files": identified(table, {path: file.content for path, file in read.files.items()})}, left_out)
 
 
 def check_store(directory: str | os.PathLike, corpus: Corpus | None = None, tokenization: Tokenization | None = None) -> Store:
@@ -135,6 +144,7 @@ def _reusable(directory: pathlib.Path, table: FileTable, settings: dict[str, Any
   try:
     check_tokens(store)
     before = load_file_table(directory / FILE_TABLE, table.root)
+    check_document_table(directory / DOCUMENT_TABLE)
   except InputError as error:
     say(f"the corpus is read again, as its token store is damaged: {error}")
     return None
@@ -150,8 +160,13 @@ def _settings(corpus: Corpus | None, tokenization: Tokenization | None) -> dict[
   """What decides a store's tokens, but for the files of the corpus; as JSON gives it back. Parts that are None are left out."""
   settings = {}
   if corpus:
-    settings["corpus"] = {"valid_fraction": corpus.valid_fraction, "valid_tokens_min": corpus.valid_tokens_min}
-    settings["rules"] = {"passage_characters": PASSAGE_CHARACTERS, "bpe_training_characters": _BPE_TRAINING_CHARACTERS}
+    others = {field.name: getattr(corpus, field.name) for field in dataclasses.fields(Corpus)
+              if field.name in _DECIDING and getattr(corpus, field.name) != field.default}
+    if corpus.domains_from != "folder" and corpus.domains:  # Else files tell.
+      others["domains"] = list(corpus.domains)
+    settings["corpus"] = {"valid_fraction": corpus.valid_fraction, "valid_tokens_min": corpus.valid_tokens_min, **others}
+    settings["rules"] = {"passage_characters": PASSAGE_CHARACTERS, "bpe_training_characters": _BPE_TRAINING_CHARACTERS,
+                         "held_out_of": "all domains"}
   if tokenization:
     settings["tokenization"] = {**dataclasses.asdict(tokenization), "path": _tokenizer_hash(tokenization)}
   return settings
@@ -173,25 +188,35 @@ def _training_sample(domains: Sequence[Domain]) -> Iterator[str]:
 
   Passages are chosen by their hashes, hence evenly over domains and documents, whatever their order.
   """
-  total = sum(len(text) for domain in domains for _, text in domain.documents("train"))
+  total = sum(len(text) for domain in domains for _, text, _ in domain.documents("train"))
   limit = 2**128 if total <= _BPE_TRAINING_CHARACTERS else 2**128 * _BPE_TRAINING_CHARACTERS // total
   for domain in domains:
-    for _, text in domain.documents("train"):
+    for _, text, _ in domain.documents("train"):
       yield from (p for p in passages(text) if int.from_bytes(document_hash(p)) < limit)
 
 
-def _encoded(domain: Domain, split: str, tokenizer: Tokenizer, say: Callable[[str], None]) -> Iterator[Document]:
-  """The documents of a split as ids."""
+def _encoded(domain: Domain, split: str, tokenizer: Tokenizer, say: Callable[[str], None],
+             noted: np.ndarray) -> Iterator[Document]:
+  """The documents of a split as ids; the number of their tokens is noted in their rows."""
   tokens = 0
   for batch in _batches(domain.documents(split)):
     try:
-      encodings = tokenizer.encode_batch([text for _, text in batch])
+      encodings = tokenizer.encode_batch([document.text for document in batch])
     except InputError as error:
       raise InputError(f"domain {domain.name}: {error}") from None
-    for (key, text), (ids, unknown, dropped) in zip(batch, encodings):
+    for (key, text, row), (ids, unknown, dropped) in zip(batch, encodings):
       tokens += len(ids) + 1
+      noted[row] = len(ids) + 1
       yield Document(ids, len(text.encode()), key, unknown, dropped)
     say(f"tokenizing {domain.name} {split}: {tokens:,} tokens")
+
+
+def _of_ids(domain: Domain, split: str, tokenizer: Tokenizer, noted: np.ndarray) -> Iterator[Document]:
+  """The documents of a split, which are ids; the bytes of their text are those that the tokenizer finds, none without one."""
+  for key, ids, row in domain.documents(split):
+    noted[row] = len(ids) + 1
+    text = "" if isinstance(tokenizer, IdTokenizer) else tokenizer.decode(ids)
+    yield Document(ids, len(text.encode()), key)
 
 
 def _check(domain: Domain, split: str, counts: Counts, corpus: Corpus, tokenization: Tokenization) -> None:
@@ -205,18 +230,17 @@ def _check(domain: Domain, split: str, counts: Counts, corpus: Corpus, tokenizat
                      f"Tokenization.unknown_max = {tokenization.unknown_max}; take a tokenizer that knows such text, or leave "
                      "the domain out")
   if split == "valid" and counts.tokens < corpus.valid_tokens_min:
-    drawn = domain.drawn is not None
-    remedy = f"raise Corpus.valid_fraction ({corpus.valid_fraction})" if drawn else "add documents to its valid files"
+    remedy = f"raise Corpus.valid_fraction ({corpus.valid_fraction})" if domain.drawn else "add documents to its valid files"
     raise InputError(f"domain {domain.name}: its validation set has {counts.tokens} tokens, fewer than Corpus.valid_tokens_min = "
                      f"{corpus.valid_tokens_min}; add text, {remedy}, or lower Corpus.valid_tokens_min")
 
 
-def _batches(documents: Iterator[tuple[bytes, str]]) -> Iterator[list[tuple[bytes, str]]]:
+def _batches(documents: Iterator[CorpusDocument]) -> Iterator[list[CorpusDocument]]:
   """Documents in lists of some megabytes: enough for all cores of a parallel tokenizer, little enough for memory."""
   batch, size = [], 0
   for document in documents:
     batch.append(document)
-    size += len(document[1])
+    size += len(document.text)
     if size >= _BATCH_CHARACTERS:
       yield batch
       batch, size = [], 0

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxsplit.data.corpus import real
 from jaxsplit.data.file_table import FileTable, printable
+from jaxsplit.data.remote import RemotePath, changed
 from jaxsplit.data.store import Store, noted_times
 from jaxsplit.files import file_hash
 
@@ -20,7 +21,8 @@ def identified(table: FileTable, contents: Mapping[str, str]) -> list[list[Any]]
 def times(table: FileTable) -> dict[str, Any]:
   """When each file that is read was last changed, and under "" where the corpus lies."""
   paths = [file.path for file in table.files if not file.ignored]
-  return {"": str(real(table.root)), **{path: (table.root / path).stat().st_mtime_ns for path in paths}}
+  lies = str(table.root) if isinstance(table.root, RemotePath) else str(real(table.root))
+  return {"": lies, **{path: changed(table.root / path) for path in paths}}
 
 
 def corpus_of(store: Store) -> str:

@@ -4,6 +4,7 @@
     tokenizer.json              reads the ids back
     times.json                  sizes and times of token files and source files when they were last found to be right
     files.csv                   every file of its corpus, whether it was read, and as what (see file_table.py)
+    documents.parquet           every document of its corpus, and what became of it (see document_table.py)
     <domain>.<split>.bin        little-endian uint16 or uint32; every document is followed by `end_of_document`
 
 A store of text is read in overlapping windows. A store of records (the phonebook) holds entries of one length, of which only
@@ -81,10 +82,11 @@ class Store:
     manifest_hash: identifies tokens and tokenizer, wherever the store lies and whenever it was made.
     source: the settings and files that it was made from.
     overlaps: the training documents that two domains share: (domain, domain, number of different documents).
+    left_out: how many documents of the corpus are not in it, by the reason.
   """
 
   def __init__(self, directory: pathlib.Path, tokenizer: Tokenizer, counts: dict[str, dict[str, Counts]], record: Record | None,
-               source: dict[str, Any], overlaps: Sequence[tuple[str, str, int]] = ()):
+               source: dict[str, Any], overlaps: Sequence[tuple[str, str, int]] = (), left_out: Mapping[str, int] | None = None):
     self.directory = directory
     self.domains = tuple(sorted(counts))
     self.tokenizer = tokenizer
@@ -93,6 +95,7 @@ class Store:
     self.record = record
     self.source = source
     self.overlaps = tuple(overlaps)
+    self.left_out = dict(left_out or {})
     self._counts = counts
     contents = [f"{d}.{s}.{c.content}" for d in self.domains for s, c in sorted(counts[d].items())]
     self.manifest_hash = content_hash(str(VERSION), tokenizer.fingerprint, repr(record), *contents)
@@ -176,6 +179,7 @@ def open_store(directory: str | os.PathLike) -> Store:
     fingerprint, source = manifest["tokenizer"]["fingerprint"], dict(manifest["source"])
     separator = manifest["tokenizer"].get("separator")
     overlaps = [(_name(a), _name(b), int(documents)) for a, b, documents in manifest.get("overlaps", [])]
+    left_out = {str(reason): int(documents) for reason, documents in manifest.get("left_out", {}).items()}
   except (KeyError, TypeError, AttributeError, ValueError) as error:
     raise InputError(f"{path}: a field is missing or wrong ({error}); prepare it again, with --replace") from None
   tokenizer = load_tokenizer(directory / TOKENIZER, separator)
@@ -187,7 +191,7 @@ def open_store(directory: str | os.PathLike) -> Store:
       size, expected = file.stat().st_size if file.is_file() else 0, count.tokens * token_dtype(tokenizer.vocab_size).itemsize
       if size != expected:
         raise InputError(f"{file}: {size} bytes where {MANIFEST} says {expected}; prepare it again, with --replace")
-  return Store(directory, tokenizer, counts, record, source, overlaps)
+  return Store(directory, tokenizer, counts, record, source, overlaps, left_out)
 
 
 def intact_store(directory: str | os.PathLike, say: Callable[[str], None] = print) -> Store | None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
-import itertools
 import os
 import pathlib
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from jaxsplit.data.keys import KEY_FIELDS, by_key, firsts, shared
 from jaxsplit.data.store import (
     MANIFEST, TOKENIZER, VERSION, Counts, Record, Store, note_times, open_store, token_dtype, token_file, token_times)
 from jaxsplit.data.tokenizer import Tokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.files import file_hash, naming_the_file, write_json
+
+
+_KEYS = np.dtype([*KEY_FIELDS, ("tokens", "<u8"), ("split", "<u4")])
+_KEY = struct.Struct("<16sQI")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +74,7 @@ def write_store(
 
 
 class StoreWriter:
-  """Writes a store into a folder that `replacing` has made, a split at a time.
-
-  In memory is a hash of every document of one split while it is written, and eight bytes of those of all training splits.
+  """Writes a store into a folder that `replacing` has made, a split at a time. Memory does not grow with its documents.
 
   Args:
     build: the folder.
@@ -80,32 +84,65 @@ class StoreWriter:
   def __init__(self, build: pathlib.Path, tokenizer: Tokenizer, record: Record | None = None):
     self._build, self._tokenizer, self._record = build, tokenizer, record
     self._counts: dict[str, dict[str, Counts]] = {}
-    self._trained: dict[str, np.ndarray] = {}
+    self._splits: list[tuple[str, str]] = []
+    self._keys = build / "keys"  # Of every document, with its tokens, until the store is finished.
 
   def add(self, domain: str, split: str, documents: Iterable[Document]) -> Counts:
-    """Writes one split of a domain."""
-    separator = [] if self._record else [self._tokenizer.end_of_document]
-    file = token_file(self._build, domain, split)
-    counts, keys = _write_tokens(file, documents, token_dtype(self._tokenizer.vocab_size), separator)
+    """Writes one split of a domain. Its different documents are not counted yet."""
+    separator = np.array([] if self._record else [self._tokenizer.end_of_document], token_dtype(self._tokenizer.vocab_size))
+    path = token_file(self._build, domain, split)
+    totals = dict(documents=0, tokens=0, unique_tokens=0, bytes=0)
+    unknown = pieces = 0
+    with naming_the_file(path), open(path, "wb") as file, open(self._keys, "ab") as keys:
+      for document in documents:
+        size = len(document.ids) + len(separator)
+        file.write(document.ids.astype(separator.dtype).tobytes())
+        file.write(separator.tobytes())
+        keys.write(_KEY.pack(document.key.ljust(16, b"\0"), size, len(self._splits)))
+        totals["documents"] += 1
+        totals["tokens"] += size
+        totals["bytes"] += document.bytes
+        unknown += document.unknown
+        pieces += len(document.ids) + document.dropped
+    self._splits.append((domain, split))
+    counts = Counts(**totals, content=file_hash(path), unknown=unknown / max(pieces, 1))
     self._counts.setdefault(domain, {})[split] = counts
-    if split == "train":
-      self._trained[domain] = keys
     return counts
 
-  def finish(self, source: dict[str, Any]) -> None:
+  def finish(self, source: dict[str, Any], left_out: Mapping[str, int] | None = None) -> None:
     """Writes what makes a store of the splits."""
     tokenizer, record = self._tokenizer, self._record
     tokenizer.save(self._build / TOKENIZER)
+    overlaps = self._different()
     write_json(self._build / MANIFEST, {
         "version": VERSION,
         "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "end_of_document": tokenizer.end_of_document,
                       "separator": tokenizer.separator, "fingerprint": tokenizer.fingerprint},
         "record": dataclasses.asdict(record) if record else None,
         "domains": {d: {s: dataclasses.asdict(c) for s, c in splits.items()} for d, splits in self._counts.items()},
-        "overlaps": _overlaps(self._trained),
+        "overlaps": overlaps,
+        "left_out": dict(left_out or {}),
         "source": source,
     })
     note_times(self._build, "tokens", token_times(open_store(self._build)))
+
+  def _different(self) -> list[tuple[str, str, int]]:
+    """Counts the tokens of different documents. Returns how many of these each two domains share in training, where any."""
+    names = sorted(self._counts)
+    splits = np.array([names.index(domain) if split == "train" else -1 for domain, split in self._splits])
+    tokens, overlaps = np.zeros(len(self._splits), np.int64), collections.Counter()
+    keys = np.memmap(self._keys, _KEYS, mode="r") if self._keys.exists() and self._keys.stat().st_size else np.empty(0, _KEYS)
+    for part in by_key(keys):
+      rows = keys[part.rows]
+      once = firsts(part.groups, rows["split"])
+      np.add.at(tokens, rows["split"][once], rows["tokens"][once].astype(np.int64))
+      trained = splits[rows["split"]] >= 0
+      overlaps += shared(splits[rows["split"][trained]], part.groups[trained])
+    del keys
+    self._keys.unlink(missing_ok=True)
+    for (domain, split), unique in zip(self._splits, tokens):
+      self._counts[domain][split] = dataclasses.replace(self._counts[domain][split], unique_tokens=int(unique))
+    return [(names[a], names[b], documents) for (a, b), documents in sorted(overlaps.items())]
 
 
 @contextlib.contextmanager
@@ -135,36 +172,3 @@ def replacing(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
     shutil.rmtree(old, ignore_errors=True)
   finally:
     shutil.rmtree(build, ignore_errors=True)
-
-
-def _write_tokens(path: pathlib.Path, documents: Iterable[Document], dtype: np.dtype,
-                  separator: list[int]) -> tuple[Counts, np.ndarray]:
-  """Writes a token file. Returns its counts, and 64 bits of the key of every different document, sorted."""
-  separator = np.array(separator, dtype)
-  totals = dict(documents=0, tokens=0, unique_tokens=0, bytes=0)
-  seen = set()
-  unknown = pieces = 0
-  with naming_the_file(path), open(path, "wb") as file:
-    for document in documents:
-      size = len(document.ids) + len(separator)
-      file.write(document.ids.astype(dtype).tobytes())
-      file.write(separator.tobytes())
-      totals["documents"] += 1
-      totals["tokens"] += size
-      totals["bytes"] += document.bytes
-      totals["unique_tokens"] += 0 if document.key in seen else size
-      seen.add(document.key)
-      unknown += document.unknown
-      pieces += len(document.ids) + document.dropped
-  keys = np.frombuffer(b"".join(key.ljust(8, b"\0")[:8] for key in seen), np.uint64)
-  return Counts(**totals, content=file_hash(path), unknown=unknown / max(pieces, 1)), np.unique(keys)
-
-
-def _overlaps(keys: Mapping[str, np.ndarray]) -> list[tuple[str, str, int]]:
-  """How many different documents each two domains share, of those that share any, from their sorted keys."""
-  domains = sorted(keys)
-  _, at, counts = np.unique(np.concatenate([keys[d] for d in domains] or [[]]), return_inverse=True, return_counts=True)
-  shared = np.split(counts[at] > 1, np.cumsum([len(keys[d]) for d in domains])[:-1]) if domains else []
-  repeated = {d: keys[d][own] for d, own in zip(domains, shared) if own.any()}
-  pairs = ((a, b, len(np.intersect1d(repeated[a], repeated[b]))) for a, b in itertools.combinations(sorted(repeated), 2))
-  return [pair for pair in pairs if pair[2]]

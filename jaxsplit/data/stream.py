@@ -207,8 +207,9 @@ def validation(
 
 
 def bytes_per_token(store: Store, domain: str, split: str = "valid") -> float:
-  """UTF-8 bytes of text for each token, separators included: bits per byte = nats per token / ln 2 / this."""
-  return store.bytes(domain, split) / store.count(domain, split)
+  """UTF-8 bytes of text for each token, separators included: bits per byte = nats per token / ln 2 / this. NaN where there is no
+  text, of tokens without a tokenizer."""
+  return store.bytes(domain, split) / store.count(domain, split) or math.nan
 
 
 def _proportions(weights: Iterable[float]) -> list[int]:

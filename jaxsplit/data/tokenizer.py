@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 
 from jaxsplit.data.bpe import END_OF_TEXT, learn_bpe, read_merges
-from jaxsplit.data.documents import check_no_pointer
+from jaxsplit.data.unpacking import check_no_pointer
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import content_hash, from_home, read_json, write_atomic
 
@@ -29,32 +29,46 @@ class Tokenization:
   """How text becomes tokens.
 
   Attributes:
-    kind: "bytes" (256 ids), or "bpe" (byte-level byte-pair encoding).
-    vocab_size: the ids of a BPE that is trained on the corpus; bytes and loaded tokenizers have their own.
-    path: a tokenizer.json or GPT-2 merges (vocab.bpe) to load instead of training; only with "bpe".
-    end_of_document: the token of a loaded tokenizer.json that separates documents, where it has none of the usual names.
+    kind: "bytes" (256 ids), "bpe" (byte-level byte-pair encoding), or "tokens" for a corpus that consists of ids already.
+    vocab_size: the ids of a BPE that is trained on the corpus, or that a corpus of tokens may have; bytes and loaded tokenizers
+      have their own.
+    path: a tokenizer.json or GPT-2 merges (vocab.bpe) to load instead of training, or, of tokens, that has made them.
+    end_of_document: the token of a loaded tokenizer.json that separates documents, where it has none of the usual names; of
+      tokens without one, the id that does (where none does, one that no document has).
+    dtype: of raw files of tokens, "uint16" or "uint32".
     unknown_max: the largest share of a split's tokens that may be unknown to the tokenizer.
   """
 
-  kind: Literal["bytes", "bpe"] = "bytes"
+  kind: Literal["bytes", "bpe", "tokens"] = "bytes"
   vocab_size: int = 4096
   path: str | None = None
-  end_of_document: str | None = None
+  end_of_document: str | int | None = None
+  dtype: Literal["uint16", "uint32"] = "uint16"
   unknown_max: float = 0.01
 
   def __post_init__(self):
-    if self.kind not in ("bytes", "bpe"):
-      raise InputError(f"Tokenization.kind = {self.kind!r}: must be bytes or bpe")
-    if self.path is not None and self.kind != "bpe":
-      raise InputError(f"Tokenization.path = {self.path!r} needs Tokenization.kind = 'bpe'")
+    if self.kind not in ("bytes", "bpe", "tokens"):
+      raise InputError(f"Tokenization.kind = {self.kind!r}: must be bytes, bpe or tokens")
+    if self.dtype not in ("uint16", "uint32"):
+      raise InputError(f"Tokenization.dtype = {self.dtype!r}: must be uint16 or uint32")
+    if self.path is not None and self.kind == "bytes":
+      raise InputError(f"Tokenization.path = {self.path!r} needs Tokenization.kind = 'bpe' or 'tokens'")
     if self.path is not None and not self.path.strip():
       raise InputError("Tokenization.path is empty; name a tokenizer.json or GPT-2 merges, or leave it out to train a BPE")
-    if self.end_of_document is not None and self.path is None:
+    if self.path is None and self.kind == "tokens":
+      if not (isinstance(self.end_of_document, int) and 0 <= self.end_of_document < self.vocab_size):
+        raise InputError(f"Tokenization.end_of_document = {self.end_of_document!r}: tokens without Tokenization.path need the "
+                         "id that "
+                         f"separates documents here, below Tokenization.vocab_size = {self.vocab_size}, as in 50256 of 50257")
+    elif isinstance(self.end_of_document, int):
+      raise InputError(f"Tokenization.end_of_document = {self.end_of_document}: a tokenizer needs the name of its token, not "
+                       "an id")
+    elif self.end_of_document is not None and self.path is None:
       raise InputError(f"Tokenization.end_of_document = {self.end_of_document!r} needs Tokenization.path; other tokenizers have "
                        "a separator of their own")
     if not 0 <= self.unknown_max <= 1:
       raise InputError(f"Tokenization.unknown_max = {self.unknown_max}: must be a share between 0 and 1")
-    if not 257 <= self.vocab_size <= 1 << 20:
+    if not (2 if self.kind == "tokens" else 257) <= self.vocab_size <= 1 << 20:
       raise InputError(f"Tokenization.vocab_size = {self.vocab_size}: must be from 257 (256 bytes and the separator) to 2^20")
 
 
@@ -76,7 +90,7 @@ class Tokenizer(Protocol):
   """What the token store asks of a tokenizer.
 
   Attributes:
-    kind: "bytes", "bpe" or "alphabet".
+    kind: "bytes", "bpe", "alphabet" or "tokens".
     vocab_size: ids are 0 ... vocab_size - 1.
     end_of_document: the id that separates documents.
     separator: its name, where that was given by the user; what `load_tokenizer` needs to find it again.
@@ -106,6 +120,8 @@ def make_tokenizer(settings: Tokenization, train_documents: Iterable[str]) -> To
   """The tokenizer that the settings ask for; a BPE without a path is trained on `train_documents`."""
   if settings.kind == "bytes":
     return ByteTokenizer()
+  if settings.path is None and settings.kind == "tokens":
+    return IdTokenizer(settings.vocab_size, settings.end_of_document)
   if settings.path is None:
     return train_bpe(train_documents, settings.vocab_size)
   return load_tokenizer(from_home(settings.path, "Tokenization.path"), settings.end_of_document)
@@ -131,6 +147,8 @@ def load_tokenizer(path: str | os.PathLike, separator: str | None = None) -> Tok
     own = ByteTokenizer()
   elif isinstance(spec, dict) and spec.get("kind") == "alphabet" and isinstance(spec.get("symbols"), str):
     own = AlphabetTokenizer(spec["symbols"])
+  elif isinstance(spec, dict) and spec.get("kind") == "tokens" and {"vocab_size", "end_of_document"} <= spec.keys():
+    own = IdTokenizer(spec["vocab_size"], spec["end_of_document"])
   if own and separator is not None:
     raise InputError(f"{path}: has a separator of its own, and cannot have {separator!r}; leave out Tokenization.end_of_document")
   if own:
@@ -198,6 +216,30 @@ class AlphabetTokenizer:
 
   def save(self, path: str | os.PathLike) -> None:
     write_atomic(path, json.dumps({"kind": self.kind, "symbols": self.symbols}) + "\n")
+
+
+class IdTokenizer:
+  """Ids of a tokenizer that is not there: neither text to ids, nor back."""
+
+  kind = "tokens"
+  separator = None
+
+  def __init__(self, vocab_size: int, end_of_document: int):
+    self.vocab_size, self.end_of_document = vocab_size, end_of_document
+    self.fingerprint = content_hash("tokens", str(vocab_size), str(end_of_document))
+
+  def encode(self, text: str) -> np.ndarray:
+    raise InputError("a store of tokens without a tokenizer has no ids for text; prepare it with Tokenization.path")
+
+  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+    return [Encoding(self.encode(text)) for text in texts]
+
+  def decode(self, ids: Iterable[int]) -> str:
+    return " ".join(str(int(i)) for i in ids)
+
+  def save(self, path: str | os.PathLike) -> None:
+    own = {"kind": self.kind, "vocab_size": self.vocab_size, "end_of_document": self.end_of_document}
+    write_atomic(path, json.dumps(own) + "\n")
 
 
 class BPETokenizer:

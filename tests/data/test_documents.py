@@ -41,7 +41,7 @@ def test_parquet_gives_the_same_documents(tmp_path, kind):
 
 @pytest.mark.parametrize("columns, message", [
     ({"body": ["x"]}, "no column `text` (columns: body)"), ({"text": [1]}, "column `text` is of type int64, not of strings"),
-    ({"text": ["x", None]}, "row 2 has no text"), (None, "cannot be read as parquet")])
+    ({"text": ["x", None]}, "row 2: field `text` is a NoneType, not a string"), (None, "cannot be read as parquet")])
 def test_a_bad_parquet_file_is_one_line(tmp_path, columns, message):
   path = tmp_path / "a.parquet"
   path.write_bytes(b"PAR1 no more") if columns is None else parquet.write_table(pa.table(columns), path)

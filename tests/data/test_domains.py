@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from jaxsplit.data.corpus import Corpus
-from jaxsplit.data.documents import read_documents
+from jaxsplit.data.documents import read_records
 from jaxsplit.data.domains import read_corpus
 from jaxsplit.data.listing import list_files
 from jaxsplit.errors import InputError
@@ -29,7 +29,7 @@ def documents(tmp_path_factory):
   """The documents of a split of a domain of a corpus."""
   def read(corpus, domain, split):
     domains = read_corpus(corpus, list_files(corpus), tmp_path_factory.mktemp("scratch"))
-    return [text for d in domains if d.name == domain for _, text in d.documents(split)]
+    return [document.text for d in domains if d.name == domain for document in d.documents(split)]
   return read
 
 
@@ -68,9 +68,10 @@ def test_a_document_held_out_is_never_trained_on(tmp_path, documents):
   write(tmp_path / "given" / "test.jsonl", texts[2])
   write(tmp_path / "drawn" / "train.jsonl", *texts, *texts)
   write(tmp_path / "drawn" / "test.jsonl", texts[2])
-  corpus = Corpus(str(tmp_path))
+  corpus = Corpus(str(tmp_path), domains=("given",))
   assert documents(corpus, "given", "train") == texts[3:]
   assert documents(corpus, "given", "valid") == [texts[0], "new", texts[1]]
+  corpus = Corpus(str(tmp_path), domains=("drawn",))
   train, valid = documents(corpus, "drawn", "train"), documents(corpus, "drawn", "valid")
   assert not set(train) & set(valid) and texts[2] not in train + valid
   assert len(train) + len(valid) == 98
@@ -93,17 +94,18 @@ def test_every_file_is_read_once_and_known_by_its_bytes(tmp_path, documents, mon
   write(tmp_path / "c" / "law" / "test.jsonl", "one", " ", "two")
   (tmp_path / "c" / "law" / "b.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": "packed"}).encode()))
   read = []
-  monkeypatch.setattr("jaxsplit.data.domains.read_documents", lambda path, digest: (read.append(path.name), read_documents(path, digest))[1])
+  monkeypatch.setattr("jaxsplit.data.domains.read_records", lambda path, *others: (read.append(path.name), read_records(path, *others))[1])
   corpus = Corpus(str(tmp_path / "c"))
   (tmp_path / "scratch").mkdir()
-  domain, = read_corpus(corpus, list_files(corpus), tmp_path / "scratch")
+  found = read_corpus(corpus, list_files(corpus), tmp_path / "scratch")
+  domain, = found
   for split in ("train", "valid", "test", "train"):
     assert list(domain.documents(split))
   assert sorted(read) == ["a.jsonl", "b.jsonl.gz", "test.jsonl"]
-  assert {path: file.documents for path, file in domain.read.items()} == {"law/a.jsonl": 50, "law/b.jsonl.gz": 1, "law/test.jsonl": 2}
-  assert all(hashlib.sha256((tmp_path / "c" / path).read_bytes()).hexdigest().startswith(file.content) for path, file in domain.read.items())
+  assert {path: file.documents for path, file in found.files.items()} == {"law/a.jsonl": 50, "law/b.jsonl.gz": 1, "law/test.jsonl": 2}
+  assert all(hashlib.sha256((tmp_path / "c" / path).read_bytes()).hexdigest().startswith(file.content) for path, file in found.files.items())
   domain.forget()
-  assert list((tmp_path / "scratch").iterdir()) == []
+  assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["rows"]
 
 
 def test_the_bundled_corpus_has_five_domains_with_their_source_beside_them(documents):

@@ -95,7 +95,7 @@ def test_include_and_exclude_are_patterns_of_paths(root):
 
 @pytest.mark.parametrize("prepare, settings, message", [
     (lambda root: shutil.rmtree(root), {}, "Corpus.path: no such folder: "),
-    (lambda root: make(root, "x.txt"), {"path": "x.txt"}, "is no folder"),
+    (lambda root: os.mkfifo(root / "x.txt"), {"path": "x.txt"}, "neither a file nor a folder"),
     (lambda root: make(root, "picture.png"), {}, "no domains here"),
     (lambda root: make(root, "speeches.txt"), {"domains": ("speches",)}, "no domain 'speches'; did you mean speeches?"),
     (lambda root: make(root, "speeches.txt"), {"domains": ("../x",)}, "no domain '../x'"),
@@ -188,3 +188,38 @@ def test_the_table_is_kept_and_told_in_short(tmp_path):
   (tmp_path / "files.csv").write_text("path,bytes\na,b\n")
   with pytest.raises(InputError, match="files.csv: cannot be read as a file table"):
     load_file_table(tmp_path / "files.csv", tmp_path)
+
+
+def test_folders_of_hugging_face_and_tensorflow_datasets_read_as_they_are(root):
+  make(root, "law/train/data-00000-of-00002.arrow", "law/train/data-00001-of-00002.arrow", "law/test/data-00000-of-00001.arrow", "law/dataset_dict.json",
+       "law/train/state.json", "law/train/dataset_info.json", "law/train/cache-1a2b3c.arrow", "med/README.md", "med/data/train-00000-of-00001.parquet",
+       "med/data/validation-00000-of-00001.parquet", "c4/en/1.0.0/c4-train.tfrecord-00000-of-00001", "c4/en/1.0.0/c4-validation.tfrecord-00000-of-00001",
+       "c4/en/1.0.0/features.json", "owt/train.bin", "owt/train.idx", "med/pytorch_model.bin")
+  table = list_files(Corpus(str(root)))
+  assert read(table) == {
+      "c4": {"train": ["c4/en/1.0.0/c4-train.tfrecord-00000-of-00001"], "valid": ["c4/en/1.0.0/c4-validation.tfrecord-00000-of-00001"]},
+      "law": {"test": ["law/test/data-00000-of-00001.arrow"], "train": [f"law/train/data-0000{i}-of-00002.arrow" for i in range(2)]},
+      "med": {"train": ["med/data/train-00000-of-00001.parquet"], "valid": ["med/data/validation-00000-of-00001.parquet"]},
+      "owt": {"train": ["owt/train.bin"]}}
+  assert set(ignored(table).values()) == {"about the data", "the index of a .bin, read with it", "tokens beside text"}
+
+
+def test_shards_of_one_name_are_one_domain(root):
+  make(root, *(f"{name}-0000{i}-of-00002.jsonl.gz" for name in ("law", "c4-train", "c4-validation") for i in range(2)), "med.jsonl")
+  assert read(list_files(Corpus(str(root)))) == {
+      "c4": {split: [f"c4-{name}-0000{i}-of-00002.jsonl.gz" for i in range(2)] for split, name in (("train", "train"), ("valid", "validation"))},
+      "law": {"train": [f"law-0000{i}-of-00002.jsonl.gz" for i in range(2)]}, "med": {"train": ["med.jsonl"]}}
+  make(root, "law.jsonl")
+  with pytest.raises(InputError, match="domain law is given twice"):
+    list_files(Corpus(str(root)))
+
+
+def test_documents_that_say_their_domain_leave_paths_the_split(root):
+  make(root, "train-00000-of-00002.jsonl", "a/valid.jsonl", "x_test.parquet", "notes.txt")
+  table = list_files(Corpus(str(root), domains_from="column:source"))
+  assert read(table) == {"": {"train": ["train-00000-of-00002.jsonl"], "valid": ["a/valid.jsonl"], "test": ["x_test.parquet"]}}
+  assert ignored(table) == {"notes.txt": "text without a field for its domain"}
+  for path in ("train-00000-of-00002.jsonl", "a/valid.jsonl", "x_test.parquet"):
+    (root / path).unlink()
+  with pytest.raises(InputError, match="no text here that has a field for its domain"):
+    list_files(Corpus(str(root), domains_from="column:source"))

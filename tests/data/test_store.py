@@ -88,7 +88,7 @@ def test_an_unchanged_store_is_reused(corpus, store, tmp_path):
   assert again.manifest_hash == store.manifest_hash
 
 
-@pytest.mark.parametrize("change", ["text", "file", "settings", "damage", "bit", "table", "times"])
+@pytest.mark.parametrize("change", ["text", "file", "settings", "damage", "bit", "table", "times", "documents"])
 def test_a_changed_store_is_made_again(corpus, store, tmp_path, change):
   tokenization = Tokenization()
   if change == "text":
@@ -101,12 +101,12 @@ def test_a_changed_store_is_made_again(corpus, store, tmp_path, change):
   elif change == "bit":
     file = tmp_path / "store" / "one.train.bin"
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
-  elif change in ("table", "times"):
-    (tmp_path / "store" / {"table": "files.csv", "times": "times.json"}[change]).write_bytes(b"\0{")
+  elif change in ("table", "times", "documents"):
+    (tmp_path / "store" / {"table": "files.csv", "times": "times.json", "documents": "documents.parquet"}[change]).write_bytes(b"\0{")
   else:
     (tmp_path / "store" / "one.train.bin").unlink()
   again = prepare_store(corpus, tokenization, tmp_path / "store")
-  assert (again.manifest_hash == store.manifest_hash) == (change in ("damage", "bit", "table", "times"))
+  assert (again.manifest_hash == store.manifest_hash) == (change in ("damage", "bit", "table", "times", "documents"))
   assert len(again.tokens("one", "train")) == again.count("one", "train")
   assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus", "store"], "nothing is left beside the store"
 
@@ -325,4 +325,4 @@ def test_progress_is_told_while_tokenizing(corpus, tmp_path, monkeypatch):
   lines = []
   prepare_store(corpus, Tokenization(), tmp_path / "store", lines.append)
   assert lines[:2] == ["reading one/valid.jsonl: 2 documents", "reading one/train.jsonl: 3 documents"]
-  assert lines[2] == "tokenizing one train: 15 tokens" and len(lines) == 8
+  assert lines[4] == "tokenizing one train: 15 tokens" and len(lines) == 8

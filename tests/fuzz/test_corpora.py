@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import Corpus
-from jaxsplit.data.documents import format_of
 from jaxsplit.data.file_table import CorpusFile, FileTable, load_file_table
+from jaxsplit.data.formats import format_of
 from jaxsplit.data.listing import list_files
 from jaxsplit.data.paths import SPLITS, split_name
 from jaxsplit.data.store import MANIFEST, TIMES, check_tokens, open_store
