@@ -1,0 +1,84 @@
+"""How domains are to be found in text."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from jaxsplit.errors import InputError
+
+_FINER = 6  # Fine clusters for each that is asked for. On ten corpora fewer do worse, and more no better.
+_MOST_FINE = 1024  # Merging takes seconds up to here.
+
+
+@dataclasses.dataclass(frozen=True)
+class Clustering:
+  """How documents are divided into K clusters.
+
+  Attributes:
+    k: K, the number of clusters.
+    levels: further numbers of clusters that come out of the same fit: all are unions of the same fine clusters.
+    by: kmeans, or random: the control, which draws a document's cluster by its hash and looks at no features.
+    features: tfidf, or the path of a .npy file with a vector for each document, in the order of the documents.
+    dimensions: F, of the vectors of tfidf.
+    terms: the most words that tfidf knows.
+    balance: how far the tokens of a cluster may be from the mean over clusters, as a share of it; None: as they fall.
+    sample: passages that features and clusters are fitted on, at most.
+    iterations: of k-means, at most.
+    batch: passages of an iteration of minibatch k-means; 0: each iteration takes all of the sample.
+    seed: of all randomness.
+  """
+
+  k: int = 16
+  levels: tuple[int, ...] = ()
+  by: Literal["kmeans", "random"] = "kmeans"
+  features: str = "tfidf"
+  dimensions: int = 128
+  terms: int = 32_768
+  balance: float | None = None
+  sample: int = 50_000
+  iterations: int = 100
+  batch: int = 0
+  seed: int = 0
+
+  def __post_init__(self):
+    for name, least in (("k", 1), ("dimensions", 1), ("terms", 1), ("sample", 1), ("iterations", 1), ("batch", 0), ("seed", 0)):
+      if getattr(self, name) < least:
+        raise InputError(f"Clustering.{name} = {getattr(self, name)}: must be {least} or more")
+    if any(level < 1 for level in self.levels):
+      raise InputError(f"Clustering.levels = {self.levels}: each is a number of clusters, 1 or more")
+    if self.by not in ("kmeans", "random"):
+      raise InputError(f"Clustering.by = {self.by!r}: must be kmeans or random")
+    if self.features != "tfidf" and not self.features.endswith(".npy"):
+      raise InputError(f"Clustering.features = {self.features!r}: must be tfidf, or the path of a .npy file with a vector for "
+                       "each document")
+    if self.largest > self.sample:
+      raise InputError(f"Clustering.sample = {self.sample}: fewer passages than the {self.largest} clusters to be found in them")
+    if self.balance is not None:
+      if not 0 < self.balance < 1:
+        raise InputError(f"Clustering.balance = {self.balance}: must lie between 0 and 1, as .05 for clusters within 5 % of the "
+                         "mean; None leaves them as they fall")
+      if self.batch:
+        raise InputError(f"Clustering.batch = {self.batch}: minibatches cannot be balanced; leave out batch or balance")
+      for level in self.all_levels:
+        if self.largest % level:
+          raise InputError(f"Clustering.levels: {self.largest} balanced clusters do not make {level} of one size; take a divisor")
+
+  @property
+  def all_levels(self) -> tuple[int, ...]:
+    """Every number of clusters that the fit gives, ascending."""
+    return tuple(sorted({self.k, *self.levels}))
+
+  @property
+  def largest(self) -> int:
+    """The largest number of clusters that is asked for."""
+    return self.all_levels[-1]
+
+  @property
+  def fine(self) -> int:
+    """How many clusters are looked for in the features, before they are merged.
+
+    They are more than the largest number: unions of fine clusters follow domains of any shape, where k-means alone draws straight
+    borders halfway between means. Balanced ones are no more, as they are chosen for their sizes.
+    """
+    return self.largest if self.balance is not None else max(self.largest, min(_FINER * self.k, _MOST_FINE))
