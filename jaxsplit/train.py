@@ -27,7 +27,7 @@ from jaxsplit.data.store import Store, check_tokens, open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.law import FitSettings
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.report.page import try_report
 from jaxsplit.split import experiment
 from jaxsplit.split.probe import Probe

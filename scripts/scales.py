@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from jaxsplit import cli
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.split.settings import Experiment
 from jaxsplit.train import SETTINGS
 from jaxsplit.training import capacity, memory, stack

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from jaxsplit import cli
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.split.settings import Experiment
 from jaxsplit.train import SETTINGS
 from jaxsplit.training.loop import Training

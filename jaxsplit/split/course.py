@@ -27,7 +27,7 @@ class Rules:
     training, optimizer, layout: how to train.
     weights: the mixture, a weight per domain.
     seed: of initial weights and data order.
-    keep_moments: experts start with their seed's Adam moments.
+    keep_moments: experts start with their seed's moments.
     validation_tokens: held-out tokens per domain that a cell's loss is measured on.
     exact_match: also measure accuracy.
   """

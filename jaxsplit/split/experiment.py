@@ -10,7 +10,7 @@ from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.files import content_hash, write_json
 from jaxsplit.law import Law, Plan, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law import read_cells as read_law_cells
-from jaxsplit.model.config import ModelConfig
+from jaxsplit.models.family import ModelConfig
 from jaxsplit.split import guards, ledger, tree
 from jaxsplit.split.budget import Budget
 from jaxsplit.split.cells import CellTable

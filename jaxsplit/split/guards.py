@@ -162,7 +162,7 @@ def check_moments(leg: Leg, parents: Sequence[About], keep_moments: bool, prints
     if prints["params"][r] != parent["params"]:
       raise GuardError("parameters", leg.name, f"run {r} did not get its parent's parameters")
     if prints["moments"][r] != (parent["moments"] if keep_moments else "00000000"):
-      raise GuardError("moments", leg.name, f"run {r}'s Adam moments were {'not kept' if keep_moments else 'not reset'}")
+      raise GuardError("moments", leg.name, f"run {r}'s moments were {'not kept' if keep_moments else 'not reset'}")
 
 
 def check_parents(leg: Leg, about: About, parents: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxsplit.errors import InputError
-from jaxsplit.model.config import ModelConfig
+from jaxsplit.models.family import ModelConfig
 from jaxsplit.split.cells import Cell
 from jaxsplit.split.tree import Leg, Point, Run
 

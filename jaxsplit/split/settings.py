@@ -8,8 +8,8 @@ from typing import Literal
 
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, check_fit, check_plan
-from jaxsplit.model import attention
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
+from jaxsplit.models.kernels import attention
 from jaxsplit.split.probe import Probe
 from jaxsplit.training import hosts, sharding
 from jaxsplit.training.loop import Training
@@ -45,7 +45,7 @@ class Experiment:
     mixture: domains in the mixture weigh the same (uniform), or as the tokens that they have (tokens).
     cooldown: share of training over which the learning rate falls to 0 at the end of a cell.
     cooldown_of: what it is a share of: the model's D + D' (at most all of D'), or the branch's D' alone (of D where D' = 0).
-    keep_moments: experts start with their seed's Adam moments; else from zero, warming up again.
+    keep_moments: experts start with their seed's moments; else from zero, warming up again.
     validation_tokens: held-out tokens per domain that losses are measured on.
     seed: of all randomness.
   """

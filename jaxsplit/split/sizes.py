@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_json
-from jaxsplit.model.config import ModelConfig
+from jaxsplit.models.family import ModelConfig
 from jaxsplit.split.tree import Point, Role
 from jaxsplit.training import hosts
 

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from jaxsplit.model.config import ModelConfig
+from jaxsplit.models.family import ModelConfig
 
 Role = Literal["probe", "grid", "split", "dense"]
 
@@ -107,7 +107,7 @@ class Shape:
     model, domains, replicas, learning_rate: of every run.
     seeds: independent seeds per replica: 1 is a trunk shared by all domains, K gives each domain its own.
     cooldown: (D, D') in steps -> length of the cooldown in steps.
-    keep_moments: experts start with their seed's Adam moments.
+    keep_moments: experts start with their seed's moments.
     keep: the final states are results.
   """
 

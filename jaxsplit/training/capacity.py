@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Iterator
 
 from jaxsplit.errors import InputError
-from jaxsplit.model import transformer
 from jaxsplit.training import memory, sharding
 from jaxsplit.training.sharding import Layout
 from jaxsplit.training.stack import StackSpec
@@ -81,7 +80,7 @@ def waves(wanted: StackSpec, any_parts: bool) -> int:
 def time(spec: StackSpec) -> float:
   """About how long a step of the whole stack takes: FLOPs that a device computes, or could while it moves and sends bytes."""
   c, shape, parts = spec.model, spec.mesh.shape, spec.accumulation
-  data, tensor, width = shape["data"], shape["tensor"], transformer.compute_dtype(spec.model).itemsize
+  data, tensor, width = shape["data"], shape["tensor"], spec.model.dtype.itemsize
   tokens, params = spec.batch * c.sequence_length / data, c.params_total / tensor
   computed = tokens / tensor * c.flops_per_token * _COMPUTED[c.remat]
   # A part's gradients are added to the sum, and its weights read twice; the optimizer reads and writes weights and moments.
@@ -108,8 +107,7 @@ def _laid_out(wanted: StackSpec, any_parts: bool) -> Iterator[StackSpec]:
   c, idle_at_most = wanted.model, wanted.runs
   for layout in sharding.divisions(wanted.layout, wanted.elsewhere):
     runs = -(-wanted.runs // layout.expert) * layout.expert
-    shares = all(count % layout.tensor == 0 for count in (c.heads, c.kv_heads, c.mlp_width))
-    if shares and runs - wanted.runs < idle_at_most and wanted.microbatch % layout.data == 0:
+    if sharding.divides(c, layout.tensor) and runs - wanted.runs < idle_at_most and wanted.microbatch % layout.data == 0:
       for parts in _parts(wanted, layout.data) if any_parts else (wanted.accumulation,):
         yield dataclasses.replace(wanted, layout=layout, runs=runs, accumulation=parts)
 

@@ -17,9 +17,9 @@ import pathlib
 
 import jax
 
-from jaxsplit.model import attention, cudnn, transformer
-from jaxsplit.model.config import ModelConfig
-from jaxsplit.model.loss import logits_at_once
+from jaxsplit.models.family import ModelConfig
+from jaxsplit.models.kernels import attention, cudnn
+from jaxsplit.models.loss import logits_at_once
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
@@ -63,7 +63,7 @@ def estimate(spec: StackSpec) -> Estimate:
   together = min(spec.runs_per_map or here, here)
   each, moments = _state_bytes(
       dataclasses.replace(c, remat="none"), spec.optimizer, shape["data"], shape["tensor"], spec.layout.fsdp)
-  width = transformer.compute_dtype(c).itemsize
+  width = c.dtype.itemsize
   tokens = spec.microbatch // shape["data"] * c.sequence_length
   layer, kept = _layer_bytes(spec, width)
   if c.remat != "none":
@@ -71,7 +71,7 @@ def estimate(spec: StackSpec) -> Estimate:
   gathered = 0
   if spec.layout.fsdp and shape["data"] > 1:
     gathered = (2 * (c.params // c.depth) + c.vocab_size * c.width) // shape["tensor"] * width
-  if shape["data"] > 1 and shape["tensor"] > 1:  # The embedding, whole (transformer.py).
+  if shape["data"] > 1 and shape["tensor"] > 1:  # The embedding, whole (models/modules.py).
     gathered += c.vocab_size * c.width * width
   vocab = c.vocab_size // (shape["tensor"] if c.vocab_size % shape["tensor"] == 0 else 1)
   return Estimate(
@@ -95,15 +95,13 @@ def has_room_for_a_copy(spec: StackSpec) -> bool:
 
 def _layer_bytes(spec: StackSpec, width: int) -> tuple[float, float]:
   """Bytes a token that one layer's forward pass leaves behind, and that the remat policy keeps of them."""
-  c, tensor = spec.model, spec.mesh.shape["tensor"]
-  shared = lambda count: tensor if count % tensor == 0 else 1
-  heads, kv, mlp = c.heads // shared(c.heads), c.kv_heads // shared(c.kv_heads), c.mlp_width // shared(c.mlp_width)
-  q, qk, qkv = heads * c.head_dim, (heads + kv) * c.head_dim, (heads + 2 * kv) * c.head_dim
+  c = spec.model
+  values = c.layer_values(spec.mesh.shape["tensor"])
   joined = cudnn.width(c.sequence_length, c.head_dim, documents=True) / c.head_dim if c.document_masking else 0
-  attending = {"dense": heads * c.sequence_length * (4 + width), "splash": 0, "cudnn": (qkv + q) * width * joined}
-  norms = 2 * c.width * 2 * width
-  layer = norms + (qkv + (2 if c.qk_norm else 1) * qk + q + 2 * c.width + 6 * mlp) * width + attending[attention.kernel(c)]
-  kept = {"none": layer, "dots": (qkv + c.width + 2 * mlp + c.width) * width + c.width * width, "full": c.width * width}[c.remat]
+  attending = {"dense": values.heads * c.sequence_length * (4 + width), "splash": 0,
+               "cudnn": (values.qkv + values.heads * c.head_dim) * width * joined}
+  layer = values.saved * width + attending[attention.kernel(c)]
+  kept = {"none": layer, "dots": (values.products + c.width) * width, "full": c.width * width}[c.remat]
   return layer, kept
 
 

@@ -1,4 +1,4 @@
-"""AdamW with per-run clipping, and a learning rate read off an explicit step counter.
+"""Optimizers by name, with per-run clipping, and a learning rate read off an explicit step counter.
 
 The schedule is data, not code: a row of numbers per run, compared with the step counter that is kept in the run's state. No
 count inside the optimizer's state decides a learning rate, so a fork or a resume cannot shift one silently.
@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from jaxsplit.errors import InputError
+from jaxsplit.models.family import Params, is_axes, is_matrix
+from jaxsplit.registry import Registry
+
+_MOMENTUM = 0.95  # Muon's.
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # The coefficients of its iteration.
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """AdamW (arXiv 1711.05101) and the trapezoidal schedule (arXiv 2106.04560, 2405.18392).
+  """The optimizer, and the trapezoidal schedule (arXiv 2106.04560, 2405.18392).
 
   Attributes:
+    name: adamw (arXiv 1711.05101), muon (arXiv 2502.16982: orthogonal updates of layers' matrices, as large as Adam's; AdamW for
+      the rest), or one that an extension adds.
     b1, b2, eps: Adam's constants.
     weight_decay: decoupled decay of matrices, multiplied by the learning rate; norms and other vectors are left alone.
     clip_norm: bound on the global norm of one run's gradient.
     warmup_tokens: the learning rate rises linearly over this many tokens of a run that starts from fresh moments.
-    moments: dtype that Adam's moments are kept in between steps. bfloat16 takes 4 bytes a parameter less; its steps of 0.4 %
+    moments: dtype that moments are kept in between steps. bfloat16 takes 4 bytes a parameter less; its steps of 0.4 %
       stall an average longer than some hundred steps, so b2 may then be 0.99 at most.
   """
 
+  name: str = "adamw"
   b1: float = 0.9
   b2: float = 0.98
   eps: float = 1e-8
@@ -39,6 +49,7 @@ class Optimizer:
   moments: Literal["float32", "bfloat16"] = "float32"
 
   def __post_init__(self):
+    OPTIMIZERS[self.name]  # Raises.
     for name, fits, must in (
         ("b1", 0 <= self.b1 < 1, "from 0 to less than 1"), ("b2", 0 <= self.b2 < 1, "from 0 to less than 1"),
         ("eps", 0 < self.eps < 1, "positive, and small"), ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
@@ -74,12 +85,16 @@ class Schedule(NamedTuple):
     return self.peak * jnp.clip(rise, 0.0, 1.0) * jnp.clip(fall, 0.0, 1.0)
 
 
-def transformation(optimizer: Optimizer) -> optax.GradientTransformation:
-  """Everything of AdamW but the learning rate: clipped gradients in, unit-rate descent directions (to subtract) out."""
+def transformation(optimizer: Optimizer, axes: Params) -> optax.GradientTransformation:
+  """Everything but the learning rate: gradients in, unit-rate descent directions (to subtract) out.
+
+  Args:
+    axes: the logical axes of the parameters (`ModelConfig.param_axes`), which tell matrices from vectors.
+  """
   return optax.chain(
       optax.clip_by_global_norm(optimizer.clip_norm),
-      _kept_as(jnp.dtype(optimizer.moments), optax.scale_by_adam(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)),
-      optax.add_decayed_weights(optimizer.weight_decay, mask=_decays),
+      _kept_as(jnp.dtype(optimizer.moments), OPTIMIZERS[optimizer.name](optimizer, axes)),
+      optax.add_decayed_weights(optimizer.weight_decay, mask=jax.tree.map(is_matrix, axes, is_leaf=is_axes)),
   )
 
 
@@ -98,6 +113,45 @@ def _kept_as(dtype: jnp.dtype, inner: optax.GradientTransformation) -> optax.Gra
   return optax.GradientTransformation(lambda params: cast(inner.init(params), dtype), update)
 
 
-def _decays(params):
-  """Matrices decay. A norm's scale does not, also where layers are stacked on a leading axis."""
-  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "scale", params)
+def _adam(optimizer: Optimizer, axes: Params) -> optax.GradientTransformation:
+  return optax.scale_by_adam(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)
+
+
+def _muon(optimizer: Optimizer, axes: Params) -> optax.GradientTransformation:
+  """Muon for the matrices of layers, each orthogonalized by itself, and Adam for the rest.
+
+  An orthogonal update is scaled to the size of Adam's usual one, so that one learning rate serves both.
+  """
+  sides = jax.tree.map(_sides, axes, is_leaf=is_axes)  # Masked nodes elsewhere, as optax.partition has them.
+  is_sides = lambda x: isinstance(x, optax.contrib.MuonDimensionNumbers)
+  size = lambda x, side: math.prod(x.shape[axis] for axis in side)
+  scaled = lambda sides, x: 0.2 * max(size(x, side) for side in sides) ** 0.5 * x
+  inner = optax.partition({
+      "muon": optax.chain(
+          optax.contrib.scale_by_muon(_NEWTON_SCHULZ, beta=_MOMENTUM, weight_dimension_numbers=sides),
+          optax.stateless(lambda updates, _: jax.tree.map(scaled, sides, updates, is_leaf=is_sides))),
+      "adam": _adam(optimizer, axes),
+  }, jax.tree.map(lambda axes: "muon" if is_sides(_sides(axes)) else "adam", axes, is_leaf=is_axes))
+  # Optax keeps the iteration's coefficients among the moments. Those may be rounded, and are zero where nothing was trained.
+  holding = lambda state, coefficients: optax.tree.set(state, ns_coeffs=jnp.array(coefficients))
+
+  def update(gradient, state, params=None):
+    direction, state = inner.update(gradient, holding(state, _NEWTON_SCHULZ), params)
+    return direction, holding(state, (0.0,) * 3)
+
+  return optax.GradientTransformation(lambda params: holding(inner.init(params), (0.0,) * 3), update)
+
+
+def _sides(axes: tuple[str | None, ...]) -> optax.contrib.MuonDimensionNumbers | optax.MaskedNode:
+  """Which axes are the two sides of a layer's matrix; the others number matrices. Tables and vectors have none."""
+  if not is_matrix(axes) or "layers" not in axes:
+    return optax.MaskedNode()
+  others = tuple(i for i, axis in enumerate(axes) if axis not in (None, "layers", "embed"))
+  return optax.contrib.MuonDimensionNumbers((axes.index("embed"),), others)
+
+
+# By name: from settings and the parameters' axes to a transformation of gradients into unit-rate descent directions, without
+# clipping and decay. Its state's floats are moments: zero before the first step, and kept in the dtype that the settings have.
+OPTIMIZERS: Registry[Callable[[Optimizer, Params], optax.GradientTransformation]] = Registry("Optimizer.name")
+OPTIMIZERS.add("adamw", _adam)
+OPTIMIZERS.add("muon", _muon)

@@ -19,9 +19,11 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from jaxsplit import devices
 from jaxsplit.errors import InputError
-from jaxsplit.model.config import ModelConfig
-from jaxsplit.model.transformer import param_axes
+from jaxsplit.models.family import ModelConfig, is_axes
 from jaxsplit.training import hosts
+
+
+_EVEN = ("heads", "kv_heads", "mlp")  # Axes that are shared out over `tensor`, beside the vocabulary.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +153,8 @@ def stack_shardings(mesh: Mesh | AbstractMesh, layout: Layout, config: ModelConf
 
   A moment is sharded as the parameter it belongs to, found by the tail of its path.
   """
-  rules = {"heads": "tensor", "kv_heads": "tensor", "mlp": "tensor", "vocab": "tensor", "embed": "data" if layout.fsdp else None}
-  axes = {_names(path): axes for path, axes in
-          jax.tree_util.tree_flatten_with_path(param_axes(config), is_leaf=lambda x: isinstance(x, tuple))[0]}
+  rules = {**dict.fromkeys((*_EVEN, "vocab"), "tensor"), "embed": "data" if layout.fsdp else None}
+  axes = {_names(path): axes for path, axes in jax.tree_util.tree_flatten_with_path(config.param_axes, is_leaf=is_axes)[0]}
 
   def sharding(path, leaf):
     names = _names(path)
@@ -164,6 +165,13 @@ def stack_shardings(mesh: Mesh | AbstractMesh, layout: Layout, config: ModelConf
     return NamedSharding(mesh, P("expert", *spec))
 
   return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def divides(config: ModelConfig, tensor: int) -> bool:
+  """Whether so many devices can have equal parts of the model's heads and hidden units."""
+  sizes = lambda axes, x: [size for axis, size in zip(axes, x.shape) if axis in _EVEN]
+  return all(size % tensor == 0 for size in jax.tree.leaves(
+      jax.tree.map(sizes, config.param_axes, config.abstract_params, is_leaf=is_axes)))
 
 
 def parent_sharding(child: NamedSharding, shape: tuple[int, ...], everywhere: bool) -> NamedSharding:

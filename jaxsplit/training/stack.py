@@ -19,9 +19,8 @@ import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec as P
 
-from jaxsplit.model import transformer
-from jaxsplit.model.config import ModelConfig
-from jaxsplit.model.loss import most_likely, token_losses
+from jaxsplit.models.family import ModelConfig, Params
+from jaxsplit.models.loss import most_likely, token_losses
 from jaxsplit.training import placement, sharding
 from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
 from jaxsplit.training.sharding import Layout, Machine
@@ -56,6 +55,11 @@ class StackSpec:
   elsewhere: Machine | None = None
 
   @property
+  def transformation(self) -> optax.GradientTransformation:
+    """From gradients to unit-rate descent directions."""
+    return transformation(self.optimizer, self.model.param_axes)
+
+  @property
   def microbatch(self) -> int:
     """Sequences of one run that are in memory at once."""
     return self.batch // self.accumulation
@@ -68,7 +72,7 @@ class StackSpec:
   def abstract(self) -> State:
     """Shapes, dtypes and shardings of the stack's state."""
     runs_of = lambda x: jax.ShapeDtypeStruct((self.runs, *x.shape), x.dtype)
-    params = jax.tree.map(runs_of, transformer.abstract_params(self.model))
+    params = jax.tree.map(runs_of, self.model.abstract_params)
     state = jax.eval_shape(jax.vmap(functools.partial(_fresh, self)), params)
     shardings = sharding.stack_shardings(self.mesh, self.layout, self.model, state)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
@@ -95,7 +99,7 @@ def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_mo
     spec: of the new stack; the parents may be sharded otherwise.
     parents: stacks of the same model.
     rows: for each new run, its parent's row in the concatenation of `parents`.
-    keep_moments: keep Adam's moments, or start them from zero.
+    keep_moments: keep the moments, or start them from zero.
   """
   shardings = jax.tree.map(lambda x: x.sharding, parents_of(spec, [parent["step"].shape[0] for parent in parents]))
   rows = placement.put(np.array(rows, np.int32), sharding.replicated(spec.mesh))
@@ -143,7 +147,7 @@ def _compiled_fork(spec: StackSpec, keep_moments: bool):
   def gather(parents, rows):
     state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[rows], *parents)
     if not keep_moments:
-      state["moments"] = jax.vmap(transformation(spec.optimizer).init)(state["params"])
+      state["moments"] = jax.vmap(spec.transformation.init)(state["params"])
     return state
 
   return _jit(gather, out_shardings=spec.shardings)
@@ -254,12 +258,12 @@ def _map_runs(spec: StackSpec, run, arguments):
 
 
 def _new_stack(spec: StackSpec, seeds_R: jax.Array) -> State:
-  return jax.vmap(lambda seed: _fresh(spec, transformer.initialize(spec.model, seed)))(seeds_R)
+  return jax.vmap(lambda seed: _fresh(spec, spec.model.initialize(seed)))(seeds_R)
 
 
-def _fresh(spec: StackSpec, params: transformer.Params) -> State:
+def _fresh(spec: StackSpec, params: Params) -> State:
   """The state of a run that begins with these parameters."""
-  return {"params": params, "moments": transformation(spec.optimizer).init(params), "step": jnp.zeros((), jnp.int32)}
+  return {"params": params, "moments": spec.transformation.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
 def _train_run(spec: StackSpec, state: State, tokens_SxBxT1: jax.Array, num_steps: jax.Array, schedule: Schedule):
@@ -279,7 +283,7 @@ def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Sched
   value, gradient = _loss_and_gradient(spec, state["params"], tokens_BxT1)
   norm = optax.tree.norm(gradient)
   rate = schedule.rate(state["step"])
-  direction, moments = transformation(spec.optimizer).update(gradient, state["moments"], state["params"])
+  direction, moments = spec.transformation.update(gradient, state["moments"], state["params"])
   finite = jnp.isfinite(value) & jnp.isfinite(norm)
   keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
   params = jax.tree.map(lambda p, d: p - rate * d, state["params"], direction)
@@ -287,11 +291,11 @@ def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Sched
   return state, {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite.astype(jnp.float32)}
 
 
-def _loss_and_gradient(spec: StackSpec, params: transformer.Params, tokens_BxT1: jax.Array):
+def _loss_and_gradient(spec: StackSpec, params: Params, tokens_BxT1: jax.Array):
   """A batch's mean loss and its gradient; every part of the batch counts the same number of targets."""
   @jax.value_and_grad
   def loss_and_gradient(params, tokens_MxT1):
-    x_MxTxD, unembed_DxV = transformer.apply(spec.model, params, tokens_MxT1[:, :-1], spec.end_of_document)
+    x_MxTxD, unembed_DxV = spec.model.apply(params, tokens_MxT1[:, :-1], spec.end_of_document)
     targets_MxT = tokens_MxT1[:, 1:]
     losses_MxT, weights_MxT = token_losses(x_MxTxD, unembed_DxV, targets_MxT), _weights(spec, targets_MxT.shape)
     return jnp.sum(losses_MxT * weights_MxT) / jnp.sum(weights_MxT)
@@ -311,7 +315,7 @@ def evaluated_windows(spec: StackSpec, windows: int) -> int:
 
 
 def _sums(
-    spec: StackSpec, params: transformer.Params, tokens_VxT1: jax.Array, count: jax.Array, exact_match: bool) -> dict[str, jax.Array]:
+    spec: StackSpec, params: Params, tokens_VxT1: jax.Array, count: jax.Array, exact_match: bool) -> dict[str, jax.Array]:
   """Sums over the first `count` windows of a set, taken a training batch's part at a time to bound memory."""
   # Part j takes windows j, j + N, ...: some of every device's share of the windows, so that none has to move.
   in_parts = lambda a_Vx: a_Vx.reshape(spec.microbatch, -1, *a_Vx.shape[1:]).swapaxes(0, 1)
@@ -319,7 +323,7 @@ def _sums(
 
   def one(part):
     tokens_BxT1, real_B = part
-    x_BxTxD, unembed_DxV = transformer.apply(spec.model, params, tokens_BxT1[:, :-1], spec.end_of_document)
+    x_BxTxD, unembed_DxV = spec.model.apply(params, tokens_BxT1[:, :-1], spec.end_of_document)
     targets_BxT = tokens_BxT1[:, 1:]
     weights_BxT = _weights(spec, targets_BxT.shape) * real_B[:, None].astype(jnp.float32)
     sums = {"loss": jnp.sum(token_losses(x_BxTxD, unembed_DxV, targets_BxT) * weights_BxT)}

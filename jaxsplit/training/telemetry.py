@@ -18,7 +18,6 @@ import time
 import jax
 import jax.numpy as jnp
 
-from jaxsplit.model.transformer import compute_dtype
 from jaxsplit.training.chips import peak_bf16_flops
 from jaxsplit.training.stack import StackSpec
 
@@ -142,7 +141,7 @@ def read_telemetry(path: pathlib.Path) -> list[Stretch]:
 def peak_flops(spec: StackSpec) -> float | None:
   """FLOP/s that the devices of a stack can do at best; None where that is not known, or where it does not compute in bfloat16."""
   peak = peak_bf16_flops(spec.mesh.devices.flat[0].device_kind)
-  return None if peak is None or compute_dtype(spec.model) != jnp.bfloat16 else peak * spec.mesh.size
+  return None if peak is None or spec.model.dtype != jnp.bfloat16 else peak * spec.mesh.size
 
 
 @dataclasses.dataclass(frozen=True)

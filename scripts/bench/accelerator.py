@@ -66,7 +66,7 @@ STEPS = (
     Step("machine", "which device and versions are here, and its ceilings", 20,
          **bench("machine", "--accelerator", "--side=256 --gigabytes=0.001")),
     Step("cudnn", "cuDNN's attention computes what a mask computes, and stacks train with it", 50,
-         **tests("tests/model/test_cudnn.py")),
+         **tests("tests/models/kernels/test_cudnn.py")),
     Step("350m", "one run of 350M at T = 2,048 (aim: an MFU of 0.5)", 65,
          **bench("train", "--size=350m --steps=8 --rounds=5", "--size=tiny --steps=2 --rounds=1")),
     Step("1.3b", "one run of 1.3B at T = 2,048 (aim: an MFU of 0.5)", 75,
@@ -79,7 +79,7 @@ STEPS = (
          **bench("fork", "--size=50m --repeats=1", "--size=tiny --experts=2 --repeats=1")),
     Step("snapshots", "what snapshots of 50M cost", 30,
          **bench("checkpoint", "--size=50m --steps=200 --every=50 --repeats=1", "--size=tiny --steps=20 --every=10 --repeats=1")),
-    Step("model", "the rest of tests/model", 40, **tests("tests/model --ignore=tests/model/test_cudnn.py")),
+    Step("model", "the rest of tests/models", 40, **tests("tests/models --ignore=tests/models/kernels/test_cudnn.py")),
     Step("350m, all kept", "one run of 350M of which nothing is computed again backwards", 0,
          **bench("train", "--size=350m --remat=none --steps=8 --rounds=5", "--size=tiny --depth=1 --steps=2 --rounds=1")))
 

@@ -132,7 +132,8 @@ class Torch:
     worker = pathlib.Path(__file__).with_name("torch_worker.py")
     self._process = subprocess.Popen([python, worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     self._file = folder / f"tokens-{compile}.npy"
-    model = {**dataclasses.asdict(spec.model), "end_of_document": spec.end_of_document}
+    c = spec.model
+    model = {**dataclasses.asdict(c), "heads": c.heads, "mlp_width": c.mlp_width, "end_of_document": spec.end_of_document}
     self.version = self._ask({"model": model, "optimizer": dataclasses.asdict(spec.optimizer), "threads": threads,
                               "weights": str(folder / "weights.npz"), "compile": compile, "batch": spec.batch})["torch"]
 

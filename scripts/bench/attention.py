@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from stacks import in_turns
 
-from jaxsplit.model import attention, cudnn
+from jaxsplit.models.kernels import attention, cudnn, dense
 
 END_OF_DOCUMENT = 0
 
@@ -44,11 +44,11 @@ def compare(flags: argparse.Namespace, head_dim: int) -> dict:
   qkv = draw(1), draw(), draw()
   tokens_BxT = jnp.asarray(random.random(shape[:2]) > 10 / flags.length, jnp.int32)  # 0 ends a document.
   digits_BxTxe = cudnn.digits(attention.segments(tokens_BxT, END_OF_DOCUMENT), head_dim)
-  mask_Bx1xTxT = attention.causal_mask(attention.document_starts(tokens_BxT, END_OF_DOCUMENT), flags.length)
+  mask_Bx1xTxT = dense.causal_mask(dense.document_starts(tokens_BxT, END_OF_DOCUMENT), flags.length)
   by = "cudnn" if cudnn.widest() else "xla"
   by_cudnn = functools.partial(cudnn.attend, implementation=by)
   ways = {"documents": (by_cudnn, digits_BxTxe), "one document": (by_cudnn, None),
-          "dense, documents": (attention.dense, mask_Bx1xTxT)}
+          "dense, documents": (dense.attend, mask_Bx1xTxT)}
   passes = {name: functools.partial(both_passes, attend, apart) for name, (attend, apart) in ways.items()}
   with jax.default_matmul_precision("highest"):
     expected = passes["dense, documents"](*(x.astype(jnp.float32) for x in qkv))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.training import sharding, stack
 from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.sharding import Layout

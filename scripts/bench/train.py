@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from stacks import Stack, chosen_size, in_turns, size_flags
 
-from jaxsplit.model import attention
+from jaxsplit.models.kernels import attention
 from jaxsplit.training.chips import peak_bf16_flops
 from jaxsplit.training.memory import estimate
 from jaxsplit.training.sharding import Layout, present_devices

@@ -6,7 +6,8 @@ from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, fit_law
-from jaxsplit.model.config import Architecture, ModelConfig
+from jaxsplit.models.config import Architecture
+from jaxsplit.models.family import ModelConfig
 from jaxsplit.split import tree
 from jaxsplit.split.experiment import _Story
 from jaxsplit.split.probe import Probe

@@ -17,7 +17,7 @@ from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_json
 from jaxsplit.law import FitSettings
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.split import course, experiment, guards, tree
 from jaxsplit.split.cells import CellTable
 from jaxsplit.split.course import Rules

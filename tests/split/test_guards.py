@@ -8,7 +8,7 @@ import pytest
 from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.stream import mixture, windows
 from jaxsplit.data.tokenizer import ByteTokenizer
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.split import guards, tree
 from jaxsplit.split.guards import GuardError, Health, Identity
 from jaxsplit.split.tree import Point, Shape

@@ -11,7 +11,7 @@ from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.split import tree
 from jaxsplit.split.cells import CellTable
 from jaxsplit.split.course import Course, Rules

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.split.tree import Point, Shape, build, needed, trunk_of
 
 MODEL = Architecture(head_dim=8).at(16, 1, 20, 8)

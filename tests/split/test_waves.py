@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from alone import run_alone
 
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.split import tree, waves
 from jaxsplit.split.probe import Probe, probe_legs
 from jaxsplit.split.tree import Point, Shape, Wave

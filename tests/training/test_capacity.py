@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.training import capacity, memory
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.sharding import Layout, Machine

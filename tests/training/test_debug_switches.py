@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxsplit.model import cudnn, splash
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.kernels import cudnn, splash
+from jaxsplit.models.config import Architecture
 from jaxsplit.training import fingerprint, stack
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.sharding import Layout, Machine

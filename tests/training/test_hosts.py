@@ -21,7 +21,7 @@ import pytest
 from small import arguments
 
 from jaxsplit.errors import RETRY_EXIT_CODE
-from jaxsplit.model.config import ModelConfig
+from jaxsplit.models.config import model_of
 from jaxsplit.training.checkpoint import Checkpoints
 from jaxsplit.training.metrics import read_metrics
 from jaxsplit.training.optimizer import Optimizer
@@ -99,7 +99,7 @@ def last_states(workdir):
   for seal in sorted((workdir / "checkpoints").rglob("snapshot.json")):
     leg, step = seal.parent.parent.relative_to(workdir / "checkpoints").as_posix(), int(seal.parent.name)
     about = snapshots.about(leg, step)
-    spec = StackSpec(ModelConfig(**about["model"]), Optimizer(), Layout(devices=1), about["rows"], 1, 8, 0)
+    spec = StackSpec(model_of(about["model"]), Optimizer(), Layout(devices=1), about["rows"], 1, 8, 0)
     params = snapshots.restore(leg, step, spec.abstract)["params"]
     found[leg, step] = jax.tree.map(lambda x: np.asarray(x)[:len(about["runs"])], params)
   snapshots.close()

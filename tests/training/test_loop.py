@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsplit.data.stream import Batches, Stream
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.training import fingerprint, stack
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import Training, train

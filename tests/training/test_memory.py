@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.training import memory, stack
 from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.sharding import Layout, Machine

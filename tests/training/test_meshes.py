@@ -129,7 +129,7 @@ def look(folder):
   import jax.numpy as jnp
 
   from jaxsplit.evaluation.perplexity import held_out
-  from jaxsplit.model.config import Architecture
+  from jaxsplit.models.config import Architecture
   from jaxsplit.training import placement, sharding, stack
   from jaxsplit.training.checkpoint import Checkpoints
   from jaxsplit.training.fingerprint import fingerprint

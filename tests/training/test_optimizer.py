@@ -32,7 +32,8 @@ def test_moments_reset_at_a_fork_warm_up_again():
 def test_update_is_adamw():
   """Against optax's own adamw at a constant rate, with decay on matrices only."""
   params = {"w": np.ones((3, 2), np.float32), "norm": {"scale": np.ones(3, np.float32)}}
-  ours, theirs = transformation(Optimizer(clip_norm=1.0)), optax.chain(
+  axes = {"w": ("embed", "mlp"), "norm": {"scale": ("embed",)}}
+  ours, theirs = transformation(Optimizer(clip_norm=1.0), axes), optax.chain(
       optax.clip_by_global_norm(1.0), optax.adamw(0.1, 0.9, 0.98, weight_decay=0.1, mask={"w": True, "norm": {"scale": False}}))
   state, other, a, b = ours.init(params), theirs.init(params), params, params
   for i in range(3):

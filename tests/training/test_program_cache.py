@@ -14,7 +14,7 @@ from jaxsplit.training.sharding import Layout, present_devices
 from jaxsplit.training.program_cache import keep_programs
 present_devices(Layout(devices=2))
 keep_programs()
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.training import sharding, stack
 from jaxsplit.training.ahead import Ahead
 from jaxsplit.training.optimizer import Optimizer, Schedule

@@ -11,12 +11,11 @@ from closeness import assert_near
 from jax.sharding import PartitionSpec as P
 
 from jaxsplit.evaluation.perplexity import held_out
-from jaxsplit.model import transformer
-from jaxsplit.model.config import Architecture
-from jaxsplit.model.loss import token_losses
+from jaxsplit.models.config import Architecture
+from jaxsplit.models.loss import token_losses
 from jaxsplit.training import sharding, stack
 from jaxsplit.training.ahead import Ahead
-from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
+from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
@@ -68,16 +67,16 @@ def test_a_stack_of_one_is_a_plain_model():
   s, block, plan = spec(1), tokens(1), schedule(1)
   state = stack.initialize(s, [5])
   params = row(state["params"], 0)
-  moments = transformation(s.optimizer).init(params)
+  moments = s.transformation.init(params)
   losses = []
 
   @jax.jit
   @jax.value_and_grad
   def loss_and_gradient(p, windows):
-    x, unembed = transformer.apply(s.model, p, windows[:, :-1], 0)
+    x, unembed = s.model.apply(p, windows[:, :-1], 0)
     return jnp.mean(token_losses(x, unembed, windows[:, 1:]))
 
-  update = jax.jit(transformation(s.optimizer).update)
+  update = jax.jit(s.transformation.update)
   for i in range(STEPS):
     value, gradient = loss_and_gradient(params, block[i, 0])
     direction, moments = update(gradient, moments, params)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
 from jaxsplit.training import chips, telemetry
 from jaxsplit.training.chips import peak_bf16_flops
 from jaxsplit.training.optimizer import Optimizer

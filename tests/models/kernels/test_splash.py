@@ -1,4 +1,4 @@
-"""The TPU's attention kernel, interpreted: it is dense attention, alone, in a stack and on a mesh; and it lowers."""
+"""The TPU's attention kernel, interpreted: it is plain attention, alone, in a stack and on a mesh; and it lowers."""
 
 import functools
 
@@ -9,8 +9,8 @@ from closeness import assert_near
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from jaxsplit.errors import InputError
-from jaxsplit.model import attention, splash
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
+from jaxsplit.models.kernels import attention, reference, splash
 from jaxsplit.training import stack
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.sharding import Layout, Machine
@@ -34,16 +34,16 @@ def gradients(attend, q, k, v, tokens):
 
 interpreted = functools.partial(
     gradients, lambda q, k, v, tokens: splash.attend(q, k, v, attention.segments(tokens, 1), interpret=True))
-dense = functools.partial(
-    gradients, lambda q, k, v, tokens: attention.dense(q, k, v, attention.causal_mask(attention.document_starts(tokens, 1), T)))
+plain = functools.partial(
+    gradients, lambda q, k, v, tokens: reference.attend(q, k, v, attention.segments(tokens, 1)))
 
 
 @pytest.fixture(scope="module")
 def expected(inputs):
-  return jax.jit(dense)(*inputs)
+  return jax.jit(plain)(*inputs)
 
 
-def test_it_is_dense_attention(inputs, expected):
+def test_it_is_plain_attention(inputs, expected):
   assert_near(jax.jit(interpreted)(*inputs), expected, 1e-5)
 
 

@@ -11,8 +11,8 @@ from closeness import assert_near
 from jax._src.cudnn import fused_attention_stablehlo
 
 from jaxsplit.errors import InputError
-from jaxsplit.model import attention, cudnn
-from jaxsplit.model.config import Architecture
+from jaxsplit.models.config import Architecture
+from jaxsplit.models.kernels import attention, cudnn, reference
 from jaxsplit.training import stack
 from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.sharding import Layout
@@ -41,9 +41,9 @@ def test_documents_are_kept_apart_as_a_mask_keeps_them(implementation, dtype, ap
   tokens[0, every - 1::every] = 0
   tokens[1] = 0
   tokens[2, random.integers(0, length, 5)] = 0
-  mask = attention.causal_mask(attention.document_starts(jnp.asarray(tokens), 0), length)
-  expected = values_and_gradients(lambda *x: attention.dense(*x, mask), *(x.astype(jnp.float32) for x in qkv))
-  digits = cudnn.digits(attention.segments(jnp.asarray(tokens), 0), dim)
+  segments = attention.segments(jnp.asarray(tokens), 0)
+  expected = values_and_gradients(lambda *x: reference.attend(*x, segments), *(x.astype(jnp.float32) for x in qkv))
+  digits = cudnn.digits(segments, dim)
   found = values_and_gradients(lambda *x: cudnn.attend(*x, digits, implementation=implementation), *qkv)
   assert {here.dtype for here in found} == {jnp.dtype(dtype)} and [y.shape for y in found] == [y.shape for y in expected]
   assert_near(found, expected, apart)

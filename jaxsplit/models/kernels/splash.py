@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsplit.model import kernel
+from jaxsplit.models.kernels import mesh
 
 LANES = 128  # A TPU's vector width: what lengths and head widths must be multiples of.
 _BLOCK = 512  # Queries and keys that are worked on at once, where the length allows.
@@ -30,7 +30,7 @@ def attend(q_BxTxGxQxd: jax.Array, k_BxTxGxd: jax.Array, v_BxTxGxd: jax.Array, s
     segments_BxT: the number of each position's document.
     interpret: run the kernel's operations one by one on any device, to test it.
   """
-  return kernel.on_each_device(
+  return mesh.on_each_device(
       functools.partial(_on_one_device, interpret=interpret), q_BxTxGxQxd, k_BxTxGxd, v_BxTxGxd, segments_BxT)
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import backend
 
-from jaxsplit.model import kernel
+from jaxsplit.models.kernels import mesh
 
 # How much lower. Its exponential is 0 as long as a window's other scores differ by less than some 900; with QK-norm they do by 50.
 _APART = 1024
@@ -60,7 +60,7 @@ def attend(q_BxTxGxQxd: jax.Array, k_BxTxGxd: jax.Array, v_BxTxGxd: jax.Array, d
     implementation: what jax.nn.dot_product_attention computes by; "xla" runs anywhere, to test the rest.
   """
   by_sequence = [] if digits_BxTxe is None else [digits_BxTxe]
-  return kernel.on_each_device(
+  return mesh.on_each_device(
       functools.partial(_on_one_device, implementation=implementation), q_BxTxGxQxd, k_BxTxGxd, v_BxTxGxd, *by_sequence)
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from closeness import assert_near
 
-from jaxsplit.model import attention, transformer
-from jaxsplit.model.config import Architecture
-from jaxsplit.model.loss import logits_at_once, most_likely, token_losses
+from jaxsplit.models import modules
+from jaxsplit.models.config import Architecture
+from jaxsplit.models.kernels import attention, dense
+from jaxsplit.models.loss import logits_at_once, most_likely, token_losses
 
 ARCHITECTURE = Architecture(head_dim=8, queries_per_kv=2, compute_dtype="float32")
 CONFIG = ARCHITECTURE.at(32, 2, 50, 12)
@@ -17,11 +18,11 @@ END = 0
 
 @pytest.fixture(scope="module")
 def params():
-  return transformer.initialize(CONFIG, jnp.uint32(0))
+  return CONFIG.initialize(jnp.uint32(0))
 
 
 def hidden(params, tokens, config=CONFIG):
-  return transformer.apply(config, params, tokens, END)[0]
+  return config.apply(params, tokens, END)[0]
 
 
 def test_causality_by_gradient(params):
@@ -48,7 +49,7 @@ def test_documents_do_not_see_each_other(params):
 
 def test_a_query_sees_the_earlier_tokens_of_its_document():
   tokens = np.array([[5, END, 7, 8, END, END, 9, 3], [END, 1, 2, 3, 4, 5, 6, END], [1, 2, 3, 4, 5, 6, 7, 8]])
-  mask = attention.causal_mask(attention.document_starts(tokens, END), 8)
+  mask = dense.causal_mask(dense.document_starts(tokens, END), 8)
   numbers = np.asarray(attention.segments(tokens, END))
   for b, t, s in np.ndindex(3, 8, 8):
     assert mask[b, 0, t, s] == (s <= t and not np.any(tokens[b, s:t] == END)) == (s <= t and numbers[b, s] == numbers[b, t])
@@ -70,8 +71,8 @@ def test_remat_changes_no_gradient(params, remat):
 
 def test_layers_scanned_or_in_turn_are_the_same_model(params, monkeypatch):
   tokens = jnp.arange(1, 13)[None]
-  assert transformer.layers_a_turn(CONFIG) == (CONFIG.depth if jax.default_backend() == "cpu" else 1)
-  in_turn, scanned = (monkeypatch.setattr(transformer, "layers_a_turn", lambda config: turn) or hidden(params, tokens)
+  assert modules.layers_a_turn(CONFIG) == (CONFIG.depth if jax.default_backend() == "cpu" else 1)
+  in_turn, scanned = (monkeypatch.setattr(modules, "layers_a_turn", lambda config: turn) or hidden(params, tokens)
                       for turn in (CONFIG.depth, 1))
   assert_near(in_turn, scanned, 3e-6)
 
@@ -85,7 +86,7 @@ def test_loss_in_chunks_is_the_loss(rows, monkeypatch):
   losses = lambda x: -jnp.take_along_axis(log_probabilities(x), targets[..., None], 2)[..., 0]
   expected, gradient = losses(x), jax.grad(lambda x: losses(x).sum())(x)
   for at_once in (1 << 24, 200):
-    monkeypatch.setattr("jaxsplit.model.loss._LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr("jaxsplit.models.loss._LOGITS_AT_ONCE", at_once)
     assert_near(token_losses(x, unembed, targets), expected, 1e-6)
     assert_near(jax.grad(lambda x: token_losses(x, unembed, targets).sum())(x), gradient, 1e-6)
     np.testing.assert_array_equal(most_likely(x, unembed, targets), log_probabilities(x).argmax(2) == targets)
@@ -102,5 +103,5 @@ def test_rows_are_taken_in_few_chunks_whatever_their_number(rows, vocab, least, 
 
 def test_a_fresh_model_is_near_uniform(params):
   tokens = jax.random.randint(jax.random.key(1), (4, 13), 1, 50)
-  x, unembed = transformer.apply(CONFIG, params, tokens[:, :-1], END)
+  x, unembed = CONFIG.apply(params, tokens[:, :-1], END)
   assert abs(float(token_losses(x, unembed, tokens[:, 1:]).mean()) - np.log(50)) < 0.8

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.extend.random import threefry_2x32
 
-from jaxsplit.model import noise, transformer
-from jaxsplit.model.config import Architecture
+from jaxsplit.models import noise
+from jaxsplit.models.config import Architecture
 
 SHAPE = (50, 40, 30)
 
@@ -41,7 +41,7 @@ def test_numbers_are_independent(one, other):
 
 def test_weights_have_their_standard_deviations():
   config = Architecture(head_dim=32, mlp_ratio=4).at(64, 2, 300, 16)
-  params = transformer.initialize(config, jnp.uint32(0))
+  params = config.initialize(jnp.uint32(0))
   layers = params["layers"]
   of = [(1, params["embed_VxD"]), (64**-0.5, params["unembed_DxV"]),
         (64**-0.5, layers["attention"]["in_DxGxMxd"]), ((64 * 4) ** -0.5, layers["attention"]["out_GxQxdxD"]),

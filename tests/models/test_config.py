@@ -3,15 +3,14 @@ import jax.numpy as jnp
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.model.config import Architecture
-from jaxsplit.model.transformer import initialize, param_axes
+from jaxsplit.models.config import Architecture
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_counts_are_those_of_the_arrays(tied, qk_norm):
   config = Architecture(head_dim=8, queries_per_kv=2, tie_embeddings=tied, qk_norm=qk_norm).at(32, 3, 50, 16)
-  params = jax.eval_shape(lambda: initialize(config, jnp.uint32(0)))
+  params = jax.eval_shape(lambda: config.initialize(jnp.uint32(0)))
   total = sum(x.size for x in jax.tree.leaves(params))
   embeddings = params["embed_VxD"].size + (0 if tied else params["unembed_DxV"].size)
   assert config.params_total == total
@@ -26,8 +25,8 @@ def test_flops_by_hand():
 
 def test_every_dimension_has_an_axis():
   config = Architecture(head_dim=8).at(16, 2, 50, 4)
-  params = jax.eval_shape(lambda: initialize(config, jnp.uint32(0)))
-  jax.tree.map(lambda axes, x: pytest.fail(f"{axes} {x.shape}") if len(axes) != x.ndim else None, param_axes(config), params,
+  params = jax.eval_shape(lambda: config.initialize(jnp.uint32(0)))
+  jax.tree.map(lambda axes, x: pytest.fail(f"{axes} {x.shape}") if len(axes) != x.ndim else None, config.param_axes, params,
                is_leaf=lambda a: isinstance(a, tuple))
 
 

@@ -1,1 +1,0 @@
-"""Models: their shape, their layers, their loss. Pure functions of plain pytrees once declared."""

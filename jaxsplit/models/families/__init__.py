@@ -1,0 +1,1 @@
+"""Model families, one a file; `Architecture.family` takes their names."""

@@ -1,0 +1,112 @@
+"""The GPT-2 family: LayerNorm, learned positions, multi-head attention, GELU, biases, tied embeddings.
+
+Its logits are those of `transformers`' GPT2LMHeadModel with the same weights (scripts/gpt2_logits.py). Positions are a window's, also
+where attention stays inside documents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxsplit.errors import InputError
+from jaxsplit.models.family import FAMILIES, LayerValues, ModelConfig, Weights
+from jaxsplit.models.kernels.attention import Attend, attender
+from jaxsplit.models.kernels.projection import project
+from jaxsplit.models.modules import look_up, through_layers
+
+_STD = 0.02  # Of fresh weights, whatever the width.
+
+
+@dataclasses.dataclass(frozen=True)
+class GPT2(ModelConfig):
+  """Fields as in `Architecture`."""
+
+  mlp_ratio: float = 4.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.mlp_width < 1:
+      raise InputError(f"Architecture.mlp_ratio = {self.mlp_ratio} leaves a model of width {self.width} no hidden unit; use 4")
+
+  @property
+  def mlp_width(self) -> int:
+    return int(self.width * self.mlp_ratio)
+
+  def module(self, weights: Weights) -> Decoder:
+    return Decoder(self, weights)
+
+  def layer_values(self, tensor: int) -> LayerValues:
+    heads, mlp = (count // (tensor if count % tensor == 0 else 1) for count in (self.heads, self.mlp_width))
+    q = heads * self.head_dim
+    products = 3 * q + self.width + mlp + self.width
+    return LayerValues(products + q + 4 * self.width + 3 * mlp, products, 3 * q, heads)
+
+
+class LayerNorm(nnx.Module):
+  """(x - mean) / std * scale + bias over the last axis, computed in float32."""
+
+  def __init__(self, shape: tuple[int, ...], axes: tuple[str, ...], weights: Weights):
+    self.scale, self.bias = weights.constant(shape, axes, 1.0), weights.constant(shape, axes, 0.0)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    x32 = jax.nn.standardize(x.astype(jnp.float32), epsilon=1e-5)
+    return (x32 * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class Projection(nnx.Module):
+  """x W + b in all layers. The first `inputs` axes of W [I, O] are contracted with x's last."""
+
+  def __init__(self, c: GPT2, weights: Weights, shape: tuple[int, ...], axes: tuple[str | None, ...], inputs: int = 1,
+               std: float = _STD):
+    self.inputs = inputs
+    self.weight = weights.normal((c.depth, *shape), ("layers", *axes), std)
+    self.bias = weights.constant((c.depth, *shape[inputs:]), ("layers", *axes[inputs:]), 0.0)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return project(x, self.weight[...].astype(x.dtype), self.inputs) + self.bias[...].astype(x.dtype)
+
+
+class Layer(nnx.Module):
+  """Pre-norm residual attention and MLP, declared for all layers at once."""
+
+  def __init__(self, c: GPT2, weights: Weights):
+    heads, std_out = (c.heads, c.head_dim), _STD * (2 * c.depth) ** -0.5
+    self.attention_norm = LayerNorm((c.depth, c.width), ("layers", "embed"), weights)
+    self.qkv = Projection(c, weights, (c.width, 3, *heads), ("embed", None, "heads", "head_dim"))
+    self.out = Projection(c, weights, (*heads, c.width), ("heads", "head_dim", "embed"), 2, std_out)
+    self.mlp_norm = LayerNorm((c.depth, c.width), ("layers", "embed"), weights)
+    self.up = Projection(c, weights, (c.width, c.mlp_width), ("embed", "mlp"))
+    self.down = Projection(c, weights, (c.mlp_width, c.width), ("mlp", "embed"), std=std_out)
+
+  def __call__(self, x_BxTxD: jax.Array, attend: Attend) -> jax.Array:
+    q_BxTxHxd, k_BxTxHxd, v_BxTxHxd = jnp.unstack(self.qkv(self.attention_norm(x_BxTxD)), axis=2)
+    x_BxTxD = x_BxTxD + self.out(attend(q_BxTxHxd[..., None, :], k_BxTxHxd, v_BxTxHxd)[..., 0, :])
+    return x_BxTxD + self.down(jax.nn.gelu(self.up(self.mlp_norm(x_BxTxD)), approximate=True))
+
+
+class Decoder(nnx.Module):
+  """Tokens [B, T] to final hidden states [B, T, D]; `unembedding` turns those into logits."""
+
+  def __init__(self, c: GPT2, weights: Weights):
+    self.config = c
+    self.embed_VxD = weights.normal((c.vocab_size, c.width), ("vocab", "embed"), _STD)
+    self.positions_TxD = weights.normal((c.sequence_length, c.width), ("positions", "embed"), _STD)
+    self.layers = Layer(c, weights)
+    self.norm = LayerNorm((c.width,), ("embed",), weights)
+
+  def __call__(self, tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
+    c = self.config
+    positions_TxD = self.positions_TxD[...][:tokens_BxT.shape[1]].astype(c.dtype)
+    x_BxTxD = look_up(c, self.embed_VxD[...], tokens_BxT) + positions_TxD[None]
+    return self.norm(through_layers(c, self.layers, x_BxTxD, attender(c, tokens_BxT, end_of_document)))
+
+  def unembedding(self) -> jax.Array:
+    """The output projection [D, V]."""
+    return self.embed_VxD[...].T
+
+
+FAMILIES.add("gpt2", GPT2)

@@ -1,0 +1,38 @@
+"""Rotary positions (arXiv 2104.09864), with a derivative that turns back."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Rotation(NamedTuple):
+  """What they multiply by: cosines and sines of position * theta^(-2i/d), [T, d / 2] each."""
+
+  cos_Txh: jax.Array
+  sin_Txh: jax.Array
+
+
+def rotation(length: int, head_dim: int, theta: float) -> Rotation:
+  """The rotation of positions 0 to length - 1. Made once, outside the scan over layers."""
+  half = head_dim // 2
+  angles_Txh = np.arange(length)[:, None] * theta ** (-np.arange(half) / half)
+  return Rotation(jnp.asarray(np.cos(angles_Txh), jnp.float32), jnp.asarray(np.sin(angles_Txh), jnp.float32))
+
+
+@jax.custom_vjp
+def rotate(x_BxTxGxPxd: jax.Array, rotation: Rotation) -> jax.Array:
+  """Turns the pairs (i, i + d/2) of every head by its position's angles. Its derivative turns back."""
+  cos_1xTx1x1xh, sin_1xTx1x1xh = (a[None, :, None, None] for a in rotation)
+  first, second = jnp.split(x_BxTxGxPxd.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate(
+      [first * cos_1xTx1x1xh - second * sin_1xTx1x1xh, second * cos_1xTx1x1xh + first * sin_1xTx1x1xh], axis=-1)
+  return rotated.astype(x_BxTxGxPxd.dtype)
+
+
+rotate.defvjp(
+    lambda x_BxTxGxPxd, rotation: (rotate(x_BxTxGxPxd, rotation), rotation),
+    lambda rotation, dy_BxTxGxPxd: (rotate(dy_BxTxGxPxd, Rotation(rotation.cos_Txh, -rotation.sin_Txh)), None))

@@ -1,0 +1,81 @@
+"""What a name in the settings stands for, where users may add to it: model families, optimizers, forms of the law.
+
+A user's additions are made by a Python file that a flag names (`--extension=FILE`) and that is run once, before settings are read.
+No config can name such a file. What it adds is known by the hash of its content, so that results say what they were made with.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+import sys
+import traceback
+from typing import TypeVar
+
+from jaxsplit.errors import InputError, nearest
+from jaxsplit.files import file_hash
+
+T = TypeVar("T")
+
+_running: list[str] = []  # The hash of the extension that is being run, if one is.
+
+
+class Registry(dict[str, T]):
+  """Things by name. A name that is not there is an InputError, a line that says which are.
+
+  Args:
+    setting: what takes such a name, as in "Architecture.family".
+
+  Attributes:
+    origins: of the names that extensions added, the hash of the extension's content.
+  """
+
+  def __init__(self, setting: str):
+    super().__init__()
+    self.setting, self.origins = setting, {}
+
+  def add(self, name: str, thing: T) -> T:
+    """Adds a thing. Raises InputError where the name is taken."""
+    if name in self:
+      raise InputError(f"{self.setting}: the name {name!r} is taken; choose another")
+    if _running:
+      self.origins[name] = _running[-1]
+    self[name] = thing
+    return thing
+
+  def __missing__(self, name: str) -> T:
+    raise InputError(f"{self.setting} = {name[:60]!r}: there is none of that name{nearest(name[:60], self)}; a file that adds "
+                     "one is given as --extension=FILE")
+
+
+def run_extension(path: str | os.PathLike) -> None:
+  """Runs a user's Python file, which adds to registries. The same content is run once in a process.
+
+  Raises:
+    InputError: no such file, or whatever it raises, in one line.
+  """
+  path = pathlib.Path(path)
+  try:
+    origin = file_hash(path)
+  except OSError as error:
+    raise InputError(f"--extension={path}: cannot be read ({error.strerror}); name a Python file") from None
+  name = f"jaxsplit_extension_{origin}"
+  if name in sys.modules:
+    return
+  spec = importlib.util.spec_from_file_location(name, path)
+  if spec is None:
+    raise InputError(f"--extension={path}: is no .py file; name a Python file")
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[name] = module  # Where dataclasses look their module up.
+  _running.append(origin)
+  try:
+    spec.loader.exec_module(module)
+  except (Exception, SystemExit) as error:  # Whatever a user's file raises is told in one line.
+    del sys.modules[name]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = getattr(error, "lineno", None) or (lines[-1] if lines else "")
+    raise InputError(f"--extension={path}{f':{line}' if line else ''}: cannot be run ({type(error).__name__}: {error}); mend the "
+                     "file") from None
+  finally:
+    _running.pop()
