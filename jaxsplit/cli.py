@@ -31,6 +31,7 @@ from gin import config_parser
 from jaxsplit import signals, streams
 from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, SHORTAGE_EXIT_CODE, InputError, Interrupted, ending, nearest
 from jaxsplit.files import from_home
+from jaxsplit.registry import run_extension
 
 _UNSET = object()
 _PATIENCE = 5.0  # Seconds from a signal to the end at the latest, where nothing is being saved.
@@ -105,6 +106,9 @@ def parse(
   parser.add_argument("--gin_search_paths", action="append", default=[], metavar="DIR",
                       help="where gin files and their includes are looked for; repeatable")
   parser.add_argument("--gin.NAME", dest="_", metavar="VALUE", help="bind one name, as in --gin.Probe.replicas=2; wins over files")
+  parser.add_argument("--extension", action="append", default=[], metavar="FILE",
+                      help="a Python file of yours that is run first, and may add model families, optimizers and forms of the law, "
+                           "which settings then name (docs/extending.md); repeatable. No config can name one")
   for name, text in (flags or {}).items():
     parser.add_argument(f"--{name}", help=text)
   for name, text in (switches or {}).items():
@@ -117,6 +121,8 @@ def parse(
           parser.add_argument(f"--{field.name}", default=_UNSET, metavar="VALUE", help=f"{cls.__name__}.{field.name}", **bare)
   args = vars(parser.parse_args(argv))
 
+  for path in args["extension"]:
+    run_extension(from_home(path, "--extension"))
   collectors = {cls: _collector(cls) for cls in settings}
   gin.clear_config()
   macros = _Macros(settings)

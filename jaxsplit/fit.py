@@ -18,7 +18,6 @@ from jaxsplit import cli
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, Law, fit_law, read_cells
 from jaxsplit.law.diagnostics import starts_text
-from jaxsplit.law.forms import load_form
 from jaxsplit.law.mapping import parse_columns
 from jaxsplit.law.reading import FLOP_FACTOR
 
@@ -29,7 +28,6 @@ FLAGS = {
     "where": "the rows to fit, as in status=finished,split=train|valid,step>1000",
     "rows": "of the rows at the same N, D, D' and domain: best, mean or all (default)",
     "flop_factor": "training FLOPs for each parameter and token, where --columns maps flops; 6 by default",
-    "form": cli.Path("a form's name, auto, or the path of a .py file that defines FORM and is run; a config can name no file"),
     "out": cli.Path("where to write the law; law.json by default"),
     "report": cli.Path("also write a page of figures to this .html file"),
 }
@@ -46,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags = settings.flags
   cells = read_cells(flags["cells"], parse_columns(flags["columns"]), where=flags["where"], rows=flags["rows"] or "all",
                      drop_missing=flags["drop_missing"], flop_factor=_flop_factor(flags["flop_factor"]))
-  chosen, form = settings[FitSettings], settings.flags["form"]
-  if form is not None:
-    chosen = dataclasses.replace(chosen, form=load_form(form) if form.endswith(".py") else form)
+  chosen = settings[FitSettings]
   if settings.flags["report"] and chosen.profile is None:
     chosen = dataclasses.replace(chosen, profile=_PROFILE)
   law = fit_law(cells, chosen)

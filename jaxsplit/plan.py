@@ -18,11 +18,9 @@ from collections.abc import Sequence
 from jaxsplit import cli
 from jaxsplit.errors import InputError
 from jaxsplit.law import Plan, PlanSettings, load_law, plan_split
-from jaxsplit.law.forms import load_form
 
 FLAGS = {
     "law": cli.Path("the law, as written by python -m jaxsplit.fit; required"),
-    "form": cli.Path("the .py file of a law that was fitted with --form=FILE, which is run"),
     "out": cli.Path("also write the plan to this .json file"),
 }
 
@@ -33,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                        fields_as_flags=True)
   if not settings.flags["law"]:
     raise InputError("--law is missing; give a law, as in --law=law.json")
-  own = load_form(settings.flags["form"]) if settings.flags["form"] else None
-  plan = plan_split(load_law(settings.flags["law"], own), settings[PlanSettings])
+  plan = plan_split(load_law(settings.flags["law"]), settings[PlanSettings])
   if settings.flags["out"]:
     try:
       pathlib.Path(settings.flags["out"]).parent.mkdir(parents=True, exist_ok=True)

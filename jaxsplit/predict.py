@@ -21,13 +21,11 @@ from jaxsplit import cli
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
 from jaxsplit.law import Law, compute_optimal, load_law
-from jaxsplit.law.forms import load_form
 from jaxsplit.law.mapping import number
 from jaxsplit.law.optimal import Optimum, exponents
 
 FLAGS = {
     "law": cli.Path("the law, as written by python -m jaxsplit.fit; required"),
-    "form": cli.Path("the .py file of a law that was fitted with --form=FILE, which is run"),
     "params": "sizes N, as in 3e6,1.3B",
     "seed_tokens": "seed tokens D, 0 by default; all N, D and D' are combined",
     "expert_tokens": "expert tokens D', 0 by default",
@@ -47,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not flags["law"]:
     raise InputError("--law is missing; give a law, as in --law=law.json")
   _check_together(flags)
-  law = load_law(flags["law"], load_form(flags["form"]) if flags["form"] else None)
+  law = load_law(flags["law"])
   if flags["compute_optimal"]:
     optima = compute_optimal(law, _numbers(flags, "budget_flops"), _domains(flags["num_domains"]),
                              _accounting(flags["accounting"]))

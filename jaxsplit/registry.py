@@ -26,14 +26,15 @@ class Registry(dict[str, T]):
 
   Args:
     setting: what takes such a name, as in "Architecture.family".
+    others: what else it takes.
 
   Attributes:
     origins: of the names that extensions added, the hash of the extension's content.
   """
 
-  def __init__(self, setting: str):
+  def __init__(self, setting: str, *others: str):
     super().__init__()
-    self.setting, self.origins = setting, {}
+    self.setting, self.others, self.origins = setting, others, {}
 
   def add(self, name: str, thing: T) -> T:
     """Adds a thing. Raises InputError where the name is taken."""
@@ -45,8 +46,8 @@ class Registry(dict[str, T]):
     return thing
 
   def __missing__(self, name: str) -> T:
-    raise InputError(f"{self.setting} = {name[:60]!r}: there is none of that name{nearest(name[:60], self)}; a file that adds "
-                     "one is given as --extension=FILE")
+    raise InputError(f"{self.setting} = {name[:60]!r}: there is none of that name{nearest(name[:60], (*self, *self.others))}; a "
+                     "file that adds one is given as --extension=FILE")
 
 
 def run_extension(path: str | os.PathLike) -> None:
@@ -75,7 +76,7 @@ def run_extension(path: str | os.PathLike) -> None:
     del sys.modules[name]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = getattr(error, "lineno", None) or (lines[-1] if lines else "")
-    raise InputError(f"--extension={path}{f':{line}' if line else ''}: cannot be run ({type(error).__name__}: {error}); mend the "
-                     "file") from None
+    what = str(error) if isinstance(error, InputError) else f"cannot be run ({type(error).__name__}: {error}); mend the file"
+    raise InputError(f"--extension={path}{f':{line}' if line else ''}: {what}") from None
   finally:
     _running.pop()

@@ -28,6 +28,7 @@ from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.law import FitSettings
 from jaxsplit.models.config import Architecture
+from jaxsplit.models.family import FAMILIES
 from jaxsplit.report.page import try_report
 from jaxsplit.split import experiment
 from jaxsplit.split.probe import Probe
@@ -37,7 +38,7 @@ from jaxsplit.split.workdir import Workdir
 from jaxsplit.training import cluster, hosts
 from jaxsplit.training.interruption import Interrupted, Interruption
 from jaxsplit.training.loop import Training
-from jaxsplit.training.optimizer import Optimizer
+from jaxsplit.training.optimizer import OPTIMIZERS, Optimizer
 from jaxsplit.training.program_cache import keep_programs
 from jaxsplit.training.sharding import Layout, present_devices
 
@@ -133,8 +134,11 @@ def _changed(settings: Corpus | Tokenization, plain: Corpus | Tokenization) -> l
 
 
 def _claimed(given: cli.Settings) -> dict[str, dict[str, Any]]:
-  """The settings that make an experiment: of a store that is given, its hash stands for corpus and tokenizer."""
+  """The settings that make an experiment: of a store that is given, its hash stands for corpus and tokenizer. Of a family and an
+  optimizer that an extension adds, its hash says which."""
   claimed = {cls.__name__: dataclasses.asdict(given[cls]) for cls in SETTINGS}
+  named = (FAMILIES, given[Architecture].family), (OPTIMIZERS, given[Optimizer].name)
+  claimed["Extension"] = {registry.setting: registry.origins[name] for registry, name in named if name in registry.origins}
   if given.flags["store"]:
     del claimed["Corpus"], claimed["Tokenization"]
     claimed["Store"] = {"manifest_hash": open_store(given.flags["store"]).manifest_hash}

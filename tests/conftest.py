@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
@@ -19,6 +20,9 @@ import pytest
 from small import arguments, write_corpus
 
 from jaxsplit import train
+from jaxsplit.law.forms import FORMS
+from jaxsplit.models.family import FAMILIES
+from jaxsplit.training.optimizer import OPTIMIZERS
 
 jax.config.update("jax_num_cpu_devices", 2)
 
@@ -28,6 +32,22 @@ def shared_folder(tmp_path_factory):
   """A folder that all processes of one run of the tests have."""
   base = tmp_path_factory.getbasetemp()
   return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture
+def extensions():
+  """Forgets what extensions have added, as a new process would. What they add in a test goes with it."""
+
+  def forget() -> None:
+    for registry in (FAMILIES, OPTIMIZERS, FORMS):
+      for name in registry.origins:
+        registry.pop(name, None)
+      registry.origins.clear()
+    for name in [name for name in sys.modules if name.startswith("jaxsplit_extension_")]:
+      del sys.modules[name]
+
+  yield forget
+  forget()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import pytest
 from jaxsplit import cli, fit, plan
 from jaxsplit.errors import InputError
 from jaxsplit.law import FitSettings
+from jaxsplit.law.forms import FORMS
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def test_the_same_cells_elsewhere_give_the_same_law(table, tmp_path):
     ([COLUMNS, "--objective=l3"], "must be one of"),
     ([COLUMNS, "--form=additive"], "expert_tokens has 1 distinct value"),
     ([COLUMNS, "--form=chinchila"], "did you mean chinchilla"),
-    ([COLUMNS, "--form=nowhere.py"], "nowhere.py: no such file"),
-    ([COLUMNS, "--gin.FitSettings.form=own.py"], "is code in a file"),
+    ([COLUMNS, "--extension=nowhere.py"], "--extension=nowhere.py: cannot be read (No such file or directory)"),
+    ([COLUMNS, "--form=own.py"], "FitSettings.form = 'own.py': there is none of that name"),
     ([COLUMNS, "--holdout=parms:1"], "did you mean params"),
     ([COLUMNS, "--holdout=params:0"], "AXIS:k such as params:1"),
     ([COLUMNS, "--holdout=params:\u00b2"], "AXIS:k such as params:1"),
@@ -76,21 +77,23 @@ def split_table(tmp_path):
   return path
 
 
-def test_a_form_from_a_file_is_given_to_each_door_that_runs_it(split_table, tmp_path):
+def test_a_form_from_a_file_is_given_to_each_entry_point_that_needs_it(extensions, split_table, tmp_path):
   own, law = tmp_path / "own.py", tmp_path / "law.json"
-  own.write_text("from jaxsplit.law.forms import FORMS\nFORM = FORMS['effective_data']\n")
-  fit.main([f"--cells={split_table}", f"--form={own}", "--bootstrap=20", "--holdout=params:1", f"--out={law}"])
-  assert json.loads(law.read_text())["settings"]["form"] == str(own)
+  own.write_text("import dataclasses\nfrom jaxsplit.law.forms import FORMS, add_form\n"
+                 "add_form(dataclasses.replace(FORMS['effective_data'], name='own'))\n")
+  fit.main([f"--cells={split_table}", f"--extension={own}", "--form=own", "--bootstrap=20", "--holdout=params:1", f"--out={law}"])
+  assert json.loads(law.read_text())["settings"]["form"] == "own"
   asked = [f"--law={law}", "--params=1e6", "--budget_tokens=1e7", "--num_domains=2"]
-  assert plan.main([*asked, f"--form={own}"]) == 0
-  with pytest.raises(InputError, match="own.py' is code in a file, which runs only where --form of the fit or plan door"):
+  assert plan.main([*asked, f"--extension={own}"]) == 0
+  del FORMS["own"]
+  with pytest.raises(InputError, match="'own': there is none of that name.*a file that adds one is given as --extension=FILE"):
     plan.main(asked)
 
 
 @pytest.mark.parametrize("name, value, message", [
-    ("form", "nonsense", "FitSettings.form: no form 'nonsense'"),
+    ("form", "nonsense", "FitSettings.form = 'nonsense': there is none of that name"),
     ("form", "effective_dat", "did you mean effective_data"),
-    ("form", "own.py", "'own.py' is code in a file"),
+    ("form", "own.py", "'own.py': there is none of that name"),
     ("form", "3", "FitSettings.form = 3: must be str"),
     ("holdout", "parms:1", "FitSettings.holdout = 'parms:1' .*did you mean params"),
     ("bootstrap", "-5", "FitSettings.bootstrap = -5 .*must be from 0"),

@@ -9,7 +9,7 @@ import numpy as np
 from jaxsplit.errors import InputError
 from jaxsplit.law.cells import Cells
 from jaxsplit.law.constraints import Constraints, misfit
-from jaxsplit.law.forms import Form, get_form
+from jaxsplit.law.forms import FORMS, Form
 from jaxsplit.law.problem import Model
 
 _APART = 1.05  # Values within this factor of each other are one level: a power law hardly bends between them.
@@ -57,7 +57,7 @@ def no_split(levels_of: dict[str, dict[str, int]], ranges: dict[str, list[float]
   return ""
 
 
-def check_plan(cells: Cells, form: Form | str) -> None:
+def check_plan(cells: Cells, form: str) -> None:
   """Refuses cells that no split can be planned from with that form (or "auto"), whatever their losses are.
 
   Raises:
@@ -66,8 +66,7 @@ def check_plan(cells: Cells, form: Form | str) -> None:
   reason = no_split(measured_levels(cells, cells.domains), {name: [float(values.min()), float(values.max())] for name, values in (
       ("seed_tokens", cells.seed_tokens), ("expert_tokens", cells.expert_tokens))})
   if not reason and form != "auto":
-    form = get_form(form) if isinstance(form, str) else form
-    reason = "" if {"seed_tokens", "expert_tokens"} & set(form.needs) else one_kind(form.name)
+    reason = "" if {"seed_tokens", "expert_tokens"} & set(FORMS[form].needs) else one_kind(form)
   if reason:
     raise InputError(f"{cells.source.get('file', 'cells')}: {reason}")
 

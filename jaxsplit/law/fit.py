@@ -18,7 +18,7 @@ from jaxsplit.law.constraints import Constraints, parse_constraints
 from jaxsplit.law.design import check_design, check_domains, measured_levels, no_split, skip_reason
 from jaxsplit.law.diagnostics import diagnose
 from jaxsplit.law.fitted import TINY, Fitted
-from jaxsplit.law.forms import FORMS, Form, get_form
+from jaxsplit.law.forms import FORMS, Form
 from jaxsplit.law.law import Law
 from jaxsplit.law.member import MOST_REFITS, Member
 from jaxsplit.law.problem import draw_starts, pose, suit
@@ -39,7 +39,7 @@ class FitSettings:
   """How a law is fitted.
 
   Attributes:
-    form: a name of law.forms.FORMS, "auto" (the best held-out error), or a form itself, such as one of law.forms.load_form.
+    form: a name of law.forms.FORMS, which an extension may add to, or "auto": the best held-out error of all.
     objective: what is summed over residuals.
     delta: Huber's width, in the residuals' unit.
     overestimate_penalty: how much more a loss that is predicted too high counts than one predicted too low.
@@ -59,7 +59,7 @@ class FitSettings:
     seed: of starts and bootstrap.
   """
 
-  form: Form | str = "auto"
+  form: str = "auto"
   objective: Literal["huber", "l1", "least_squares"] = "huber"
   delta: float = 1e-3
   overestimate_penalty: float = 1.0
@@ -76,11 +76,8 @@ class FitSettings:
   seed: int = 0
 
   def __post_init__(self):
-    if isinstance(self.form, str) and self.form != "auto":
-      try:
-        get_form(self.form)
-      except InputError as error:
-        raise InputError(f"FitSettings.form: {error}") from None
+    if self.form != "auto":
+      FORMS[self.form]  # Raises.
     axis, _, count = self.holdout.partition(":")
     if self.holdout not in ("auto", "none", "leave_one_out") and not (
         axis in holdout.AXES and count.isascii() and count.isdigit() and int(count) > 0):
@@ -214,7 +211,7 @@ def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[s
   check_design(cells, settings.repeats)
   constraints = parse_constraints(settings.fix, settings.tie)
   if settings.form != "auto":
-    form = settings.form if isinstance(settings.form, Form) else get_form(settings.form)
+    form = FORMS[settings.form]
     reason = skip_reason(form, cells, constraints)
     if reason:
       raise InputError(f"{cells.source.get('file', 'cells')}: form {form.name} cannot be told from these cells: {reason}")
@@ -277,8 +274,7 @@ def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[
       profiles=profiles(best, cells, settings.profile) if settings.profile else {}, candidates=candidates,
       diagnostics=diagnose(best, cells, skipped, settings.repeats, members[0].samples, r2),
       data={**source, "ranges": _ranges(cells), "levels": levels},
-      settings={field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)} | {
-          "form": settings.form.name if isinstance(settings.form, Form) else settings.form},
+      settings=dataclasses.asdict(settings),
       members=members, residuals=residuals, surface=surface)
 
 

@@ -4,16 +4,12 @@ A form is a pure function of its constants `p` and of a `Point`, whose fields ar
 geometric means (ln N/N0, ln D/D0 ...). There all constants are of order one, which is what makes the fit well
 conditioned; `natural` then rewrites them for plain tokens and parameters, which is how they are reported.
 
-To add a form, write a file like this one's entries, ending in `FORM = Form(...)`, and give it to the fit and plan doors as
---form=FILE, or to `load_form`. Nothing else runs it: no config, and no law that names it.
+A form of one's own is a file that calls `add_form(Form(...))`, given as --extension=FILE (docs/extending.md).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import os
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -21,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsplit.errors import InputError, nearest
-from jaxsplit.files import file_hash
+from jaxsplit.errors import InputError
 from jaxsplit.law.points import float64
+from jaxsplit.registry import Registry
 
 Constants = Mapping[str, Any]
 
@@ -81,7 +77,6 @@ class Form:
     needs: the columns that must vary for the constants to be told apart.
     diverges: the columns whose zero makes the loss infinite; there an offset is added to them (see law.problem).
     source: where the form comes from.
-    file_hash: of the file that a user's form was loaded from; None for a form of FORMS.
     plain: whether it is also fitted by itself. Where not, it has more constants than a table tells without the priors that
       law.surface has.
   """
@@ -93,7 +88,6 @@ class Form:
   needs: tuple[str, ...]
   diverges: tuple[str, ...]
   source: str
-  file_hash: str | None = None
   plain: bool = True
 
 
@@ -210,7 +204,8 @@ _SEED_POWER = exponent("gamma", 0.02, 3.0, (0.3, 1.2), (0.7, 0.3))
 _KAPPA = exponent("kappa", -2.0, 2.0, (-0.3, 0.3), (0.0, 0.3))
 _K = Parameter("k", "positive", 1e-5, 1e5, (0.02, 5.0), (-1.0, 2.0))
 
-FORMS = {form.name: form for form in (
+FORMS: Registry[Form] = Registry("FitSettings.form", "auto")
+for _form in (
     Form("chinchilla", (_E, _A, _ALPHA, _B, _BETA), _chinchilla, _natural_chinchilla, ("params", "total_tokens"), (),
          "L = E + A/N^alpha + B/(D+D')^beta; Hoffmann et al. 2022, arXiv 2203.15556, eq. 2"),
     Form("additive", (_E, _A, _ALPHA, _B, _BETA, _C, _GAMMA), _additive, _natural_additive,
@@ -236,50 +231,17 @@ FORMS = {form.name: form for form in (
          ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
          "L = E + A exp(a quadratic of ln N, ln D, ln D'); a response surface (Box & Wilson 1951) of the excess loss",
          plain=False),
-)}
+):
+  FORMS.add(_form.name, _form)
 
 
-def get_form(name: str) -> Form:
-  """The form of that name. Raises InputError where FORMS has none; no file is run, see `load_form`."""
-  if name in FORMS:
-    return FORMS[name]
-  if name.endswith(".py"):
-    raise InputError(f"form {name[:200]!r} is code in a file, which runs only where --form of the fit or plan door names it; "
-                     f"give --form=FILE there, or one of {', '.join(FORMS)}")
-  raise InputError(f"no form {name[:60]!r}{nearest(name[:60], (*FORMS, 'auto'))} (or a file that defines FORM, as --form=FILE of "
-                   "the fit door)")
-
-
-def load_form(path: str | os.PathLike) -> Form:
-  """The `FORM` of the Python file at that path, which is run.
+def add_form(form: Form) -> Form:
+  """Adds a user's form by its name, once it was evaluated at random constants: it must be finite and, where it gives `natural`,
+  invariant under units.
 
   Raises:
-    InputError: no such file, or one whose FORM does not agree with itself.
+    InputError: it is not, or the name is taken.
   """
-  path = pathlib.Path(path)
-  try:
-    found = file_hash(path)
-  except (OSError, ValueError):
-    raise InputError(f"{str(path)[:200]}: no such file; --form takes a form's name or the path of a .py file that defines "
-                     "FORM") from None
-  spec = importlib.util.spec_from_file_location(f"jaxsplit_form_{path.stem}", path)
-  if spec is None:
-    raise InputError(f"{path}: is no .py file; --form takes a form's name or the path of a .py file that defines FORM")
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-  except Exception as error:  # Whatever a user's file raises is told in one line.
-    raise InputError(f"{path}: cannot be run ({type(error).__name__}: {error})") from None
-  form = getattr(module, "FORM", None)
-  if not isinstance(form, Form):
-    raise InputError(f"{path}: defines no FORM = jaxsplit.law.forms.Form(...)")
-  form = dataclasses.replace(form, name=str(path), file_hash=found)
-  _check_form(form)
-  return form
-
-
-def _check_form(form: Form) -> None:
-  """Runs a user's form at random constants: it must be finite and, where it gives `natural`, invariant under units."""
   random = np.random.default_rng(0)
   p = {q.name: float(random.uniform(*q.start)) for q in form.parameters}
   units = Point(3.0, 5.0, 7.0, 11.0)
@@ -290,8 +252,9 @@ def _check_form(form: Form) -> None:
       here = np.asarray(form.loss(p, x))
       there = here if form.natural is None else np.asarray(form.loss(form.natural(p, units), elsewhere))
   except Exception as error:
-    raise InputError(f"{form.name}: FORM cannot be evaluated ({type(error).__name__}: {error})") from None
+    raise InputError(f"form {form.name}: cannot be evaluated ({type(error).__name__}: {error})") from None
   if here.shape != (8,) or not np.isfinite(here).all():
-    raise InputError(f"{form.name}: FORM.loss must give one finite value a point; it gave {here.tolist()}")
+    raise InputError(f"form {form.name}: its loss must give one finite value a point; it gave {here.tolist()}")
   if not np.allclose(here, there, rtol=1e-9):
-    raise InputError(f"{form.name}: FORM.natural does not reproduce FORM.loss in other units; mend it, or give natural=None")
+    raise InputError(f"form {form.name}: its natural constants do not give its loss in other units; mend it, or give natural=None")
+  return FORMS.add(form.name, form)

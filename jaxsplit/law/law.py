@@ -10,7 +10,6 @@ import numpy as np
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import write_json
-from jaxsplit.law.forms import Form
 from jaxsplit.law.member import Member, read_member
 from jaxsplit.law.record import LAW, damaged, read_record
 from jaxsplit.law.surface import Surface, read_surface_record
@@ -165,20 +164,16 @@ class Law:
     return [self.domains.index(domain)]
 
 
-def load_law(path: str | os.PathLike, own: Form | None = None) -> Law:
+def load_law(path: str | os.PathLike) -> Law:
   """Reads law.json.
 
-  Args:
-    path: the file.
-    own: the form, of `load_form`, of a law that was fitted with a user's own: a law only names that, it does not run it.
-
   Raises:
-    InputError: not a law of this version, damaged, or of a form other than `own` is or was when the law was fitted.
+    InputError: not a law of this version, damaged, or of a form that is not there, or not as it was when the law was fitted.
   """
   record = read_record(path, LAW, VERSION, "a law", "fit")
   try:
-    members = tuple(read_member(m, own) for m in record["members"])
-    surface = record["surface"] and read_surface_record(record["surface"], own)
+    members = tuple(read_member(m) for m in record["members"])
+    surface = record["surface"] and read_surface_record(record["surface"])
     _check_whole(record, members)
   except InputError as error:
     raise InputError(f"{path}: {error}") from None

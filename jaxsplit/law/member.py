@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsplit.errors import InputError
 from jaxsplit.law.constraints import Constraints, misfit
-from jaxsplit.law.forms import Form, get_form
+from jaxsplit.law.forms import FORMS, Form
 from jaxsplit.law.points import float64
 from jaxsplit.law.problem import Counts, Layout, Model
 
@@ -59,7 +59,7 @@ class Member:
 
   def record(self) -> dict[str, Any]:
     """As it is written into law.json; `read_member` makes it again."""
-    return {"form": self.model.form.name, "form_hash": self.model.form.file_hash, "log": self.model.log,
+    return {"form": self.model.form.name, "form_hash": FORMS.origins.get(self.model.form.name), "log": self.model.log,
             "repeats": self.model.repeats, "offsets": self.model.offsets, "fix": dict(self.model.constraints.fix), "tie": dict(self.model.constraints.tie),
             "layout": dataclasses.asdict(self.layout), "theta": self.theta,
             "samples": [[float(f"{v:.6g}") for v in row] for row in self.samples.tolist()], "weight": self.weight}
@@ -76,14 +76,14 @@ def _predict(model: Model, theta: Any, x: Counts) -> Any:
   return model(theta, jax.tree.map(lambda count: count[None], x))
 
 
-def read_member(m: dict[str, Any], own: Form | None) -> Member:
+def read_member(m: dict[str, Any]) -> Member:
   """A member of the record's shape; what its numbers must be is checked here.
 
   Raises:
     ValueError: numbers that no fit writes.
     InputError: its form is not there, or not what it was.
   """
-  form = _form(m["form"], m["form_hash"], own)
+  form = _form(m["form"], m["form_hash"])
   plain, known = m["layout"], lambda tokens: tuple(np.inf if count is None else count for count in tokens)
   layout = Layout(tuple(plain["domains"]), tuple(map(tuple, plain["index"])), tuple(plain["units"]), plain["scale"],
                   tuple(plain["offsets"]), known(plain["unique_tokens"]), tuple(plain["shares"]), known(plain["rest_tokens"]))
@@ -107,11 +107,10 @@ def read_member(m: dict[str, Any], own: Form | None) -> Member:
   return Member(model, layout, theta, np.array(m["samples"], float).reshape(-1, len(theta)), m["weight"])
 
 
-def _form(name: str, fitted_hash: str | None, own: Form | None) -> Form:
-  """The form that a member names: one of ours, or `own` if that is what it was fitted with, wherever it lies now."""
-  if fitted_hash is None or own is None:
-    return get_form(name)
-  if own.file_hash != fitted_hash:
-    raise InputError(f"{own.name}: is not the form that the law was fitted with, {name[:200]!r}; bring that file back, or fit "
+def _form(name: str, fitted_hash: str | None) -> Form:
+  """The form that a member names, as it was when the law was fitted."""
+  form = FORMS[name]
+  if FORMS.origins.get(name) != fitted_hash:
+    raise InputError(f"form {name!r} is not the one that the law was fitted with; give the file of then as --extension=FILE, or fit "
                      "the law again")
-  return dataclasses.replace(own, name=name)
+  return form

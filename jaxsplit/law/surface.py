@@ -142,7 +142,7 @@ class _Kriged(NamedTuple):
   slopes: np.ndarray
 
 
-def read_surface_record(record: dict[str, Any], own: Form | None) -> Surface:
+def read_surface_record(record: dict[str, Any]) -> Surface:
   """A surface from its record's shape.
 
   Raises:
@@ -156,7 +156,7 @@ def read_surface_record(record: dict[str, Any], own: Form | None) -> Surface:
     raise ValueError("its surface has a loss or a size that is not positive")
   forms = []
   for one in record["forms"]:
-    member = read_member(one["member"], own)
+    member = read_member(one["member"])
     covariance, scales = np.array(one["covariance"], float), np.array(one["scales"], float)
     if covariance.shape != (len(member.theta),) * 2 or scales.shape != (len(SCALES),) or scales.min() <= 0:
       raise ValueError(f"covariance or scales of its surface's {member.model.form.name} are not those of a reading")

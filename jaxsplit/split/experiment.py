@@ -10,6 +10,7 @@ from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.files import content_hash, write_json
 from jaxsplit.law import Law, Plan, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law import read_cells as read_law_cells
+from jaxsplit.law.forms import FORMS
 from jaxsplit.models.family import ModelConfig
 from jaxsplit.split import guards, ledger, tree
 from jaxsplit.split.budget import Budget
@@ -160,7 +161,7 @@ class _Story:
 
   def _fit(self) -> None:
     path, grid = self._workdir.path / "law.json", [cell for cell in self._cells if cell.role == "grid"]
-    fitted_to = {"cells": content_hash(*map(repr, grid)), "settings": content_hash(repr(self._settings.fit))}
+    fitted_to = {"cells": content_hash(*map(repr, grid)), "settings": content_hash(repr(self._settings.fit), *map(repr, FORMS.origins.items()))}
     diverged = [cell for cell in grid if cell.status != "ok"]
     if diverged:
       self._progress.say(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")

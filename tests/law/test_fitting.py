@@ -11,13 +11,14 @@ import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, fit_law, load_law, read_cells
-from jaxsplit.law.forms import FORMS, load_form
+from jaxsplit.law.forms import FORMS
 from jaxsplit.law.holdout import default_rules, folds
+from jaxsplit.registry import run_extension
 from worlds import SIZES, TABLES, effective_cells, effective_loss, needs_tables
 
 TIED = '''
 import jax.numpy as jnp
-from jaxsplit.law.forms import Form, coefficient, exponent
+from jaxsplit.law.forms import Form, add_form, coefficient, exponent
 
 def loss(p, x):
   return p["E"] + p["A"] * jnp.exp(-p["alpha"] * x.params) + p["B"] * jnp.exp(-p["alpha"] * x.total)
@@ -25,8 +26,8 @@ def loss(p, x):
 def natural(p, u):
   return dict(p, A=p["A"] * u.params ** p["alpha"], B=p["B"] * u.total ** p["alpha"])
 
-FORM = Form("tied", (*map(coefficient, "EAB"), exponent("alpha")), loss, natural, ("params", "total_tokens"), (),
-            "Gadre et al. 2024, arXiv 2403.08540, eq. 4")
+add_form(Form("tied", (*map(coefficient, "EAB"), exponent("alpha")), loss, natural, ("params", "total_tokens"), (),
+              "Gadre et al. 2024, arXiv 2403.08540, eq. 4"))
 '''
 
 
@@ -217,8 +218,9 @@ def test_farseer_published_error():
 
 
 @needs_tables
-def test_gadre_published_errors(tmp_path):
+def test_gadre_published_errors(extensions, tmp_path):
   (tmp_path / "tied.py").write_text(TIED)
+  run_extension(tmp_path / "tied.py")
   with open(TABLES / "gadre_overtrain" / "gadre_runs.csv") as f:
     runs = {r["model"] + "-" + r["chinchilla_multiplier"]: r for r in csv.DictReader(f) if r["dataset"] == "rpj"}
   table = lambda *names: Cells.from_columns({
@@ -226,7 +228,7 @@ def test_gadre_published_errors(tmp_path):
       "loss": [float(runs[n]["loss_c4_val"]) for n in names]})
   small = table("d=96_l=8_h=4-1.0", "d=96_l=8_h=4-16.0", "d=512_l=8_h=4-1.0", "d=576_l=24_h=8-1.0", "d=1024_l=24_h=8-1.0")
   large = table("open_lm_1b-32.0", "open_lm_7b-1.0")
-  law = fit_law(small, form=load_form(tmp_path / "tied.py"), objective="least_squares", space="raw", bootstrap=0, holdout="none")
+  law = fit_law(small, form="tied", objective="least_squares", space="raw", bootstrap=0, holdout="none")
   tied = fit_law(small, form="chinchilla", tie="beta=alpha", objective="least_squares", space="raw", bootstrap=0, holdout="none")
   for fitted in (law, tied):
     error = 100 * np.abs(fitted.predict(large.params, large.seed_tokens, 0) / large.loss - 1)

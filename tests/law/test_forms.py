@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.law.forms import FORMS, Form, Point, get_form, load_form
+from jaxsplit.files import file_hash
+from jaxsplit.law.forms import FORMS, Form, Point
 from jaxsplit.law.problem import Counts, Model
+from jaxsplit.registry import run_extension
 
 UNITS = Point(2e6, 3e7, 5e6, 4e7)
 
@@ -100,7 +102,7 @@ def test_slopes_are_finite_where_nothing_is_known_to_repeat():
 
 OWN = '''
 import jax.numpy as jnp
-from jaxsplit.law.forms import FORMS, Form, coefficient, exponent
+from jaxsplit.law.forms import Form, add_form, coefficient, exponent
 
 def loss(p, x):
   return p["E"] + p["A"] * jnp.exp(-p["alpha"] * x.params) + p["B"] * jnp.exp(-p["alpha"] * x.total)
@@ -108,44 +110,48 @@ def loss(p, x):
 def natural(p, u):
   return dict(p, A=p["A"] * u.params ** p["alpha"], B=p["B"] * u.total ** p["alpha"]{extra})
 
-FORM = Form("tied", (*map(coefficient, "EAB"), exponent("alpha")), loss, {natural}, ("params", "total_tokens"), (), "a test")
+add_form(Form("tied", (*map(coefficient, "EAB"), exponent("alpha")), loss, {natural}, ("params", "total_tokens"), (), "a test"))
 '''
 
 
-def test_a_users_form(tmp_path):
+def test_a_users_form(extensions, tmp_path):
   path = tmp_path / "tied.py"
   path.write_text(OWN.format(extra="", natural="natural"))
-  assert [q.name for q in load_form(path).parameters] == ["E", "A", "B", "alpha"]
+  run_extension(path)
+  assert [q.name for q in FORMS["tied"].parameters] == ["E", "A", "B", "alpha"] and FORMS.origins == {"tied": file_hash(path)}
+  run_extension(path)  # Again is nothing new.
+  path.write_text(path.read_text() + "# changed\n")
+  with pytest.raises(InputError, match=r"tied.py:12: FitSettings.form: the name 'tied' is taken"):
+    run_extension(path)
 
 
 @pytest.mark.parametrize("text, message", [
-    (OWN.format(extra=", E=2 * p['E']", natural="natural"), "does not reproduce FORM.loss"),
-    ("FORM = 3", "defines no FORM"),
-    ("raise ValueError('no')", "cannot be run (ValueError: no)"),
+    (OWN.format(extra=", E=2 * p['E']", natural="natural"), "own.py:11: form tied: its natural constants do not give its loss"),
+    ("\nraise ValueError('no')", "own.py:2: cannot be run (ValueError: no); mend the file"),
+    ("x = 1\nif True\n", "own.py:2: cannot be run (SyntaxError: "),
+    ("import sys\nsys.exit(3)", "own.py:2: cannot be run (SystemExit: 3)"),
+    ("import nowhere_to_be_found", "own.py:1: cannot be run (ModuleNotFoundError: "),
+    ("\x00", "own.py"),
 ])
-def test_a_users_broken_form(tmp_path, text, message):
+def test_a_users_broken_file(extensions, tmp_path, text, message):
   path = tmp_path / "own.py"
   path.write_text(text)
-  with pytest.raises(InputError) as error:
-    load_form(path)
-  assert message in str(error.value) and str(path) in str(error.value)
+  for _ in range(2):  # What failed is not taken for done.
+    with pytest.raises(InputError) as error:
+      run_extension(path)
+    assert message in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+  assert not FORMS.origins
 
 
 def test_unknown_forms_name_the_nearest():
-  with pytest.raises(InputError, match="did you mean chinchilla"):
-    get_form("chinchila")
-  with pytest.raises(InputError, match="nowhere.py: no such file"):
-    load_form("nowhere.py")
+  with pytest.raises(InputError, match="FitSettings.form = 'chinchila': .*did you mean chinchilla.*--extension=FILE"):
+    FORMS["chinchila"]
+  with pytest.raises(InputError, match="did you mean auto"):
+    FORMS["autp"]
 
 
-def test_a_name_runs_no_file(tmp_path):
-  path = tmp_path / "own.py"
-  path.write_text("raise SystemExit('this must not run')")
-  with pytest.raises(InputError, match=r"own.py' is code in a file, which runs only where --form"):
-    get_form(str(path))
-
-
-def test_what_is_no_python_file_is_no_form(tmp_path):
-  (tmp_path / "own.txt").write_text("FORM = 1")
-  with pytest.raises(InputError, match="own.txt: is no .py file"):
-    load_form(tmp_path / "own.txt")
+def test_files_that_are_none(tmp_path):
+  (tmp_path / "own.txt").write_text("x = 1")
+  for name, message in (("own.txt", "is no .py file"), ("nowhere.py", "cannot be read .No such file"), ("", "cannot be read .Is a dir")):
+    with pytest.raises(InputError, match=message):
+      run_extension(tmp_path / name)

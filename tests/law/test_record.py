@@ -10,7 +10,8 @@ import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.law import fit_law, load_law, load_plan, plan_split
-from jaxsplit.law.forms import load_form
+from jaxsplit.law.forms import FORMS
+from jaxsplit.registry import run_extension
 from worlds import effective_cells
 
 ODD = (None, "x", -1, 0, 2.5, True, [], {}, [[]], [None], 10**30, float("nan"))
@@ -95,23 +96,29 @@ def test_a_file_too_large_is_not_read(tmp_path):
     load_law(tmp_path / "law.json")
 
 
-def test_a_form_of_ones_own_runs_only_where_it_is_given_and_as_it_was(tmp_path):
-  own = tmp_path / "own.py"
-  own.write_text("from jaxsplit.law.forms import FORMS\nFORM = FORMS['chinchilla']\n")
-  law = fit_law(effective_cells(), form=load_form(own), starts=8, bootstrap=0, holdout="none")
-  law.save(tmp_path / "law.json")
-  elsewhere = own.rename(tmp_path / "moved.py")
-  again = load_law(tmp_path / "law.json", load_form(elsewhere))
+OWN = "import dataclasses\nfrom jaxsplit.law.forms import FORMS, add_form\nadd_form(dataclasses.replace(FORMS['chinchilla'], name='own'))\n"
+
+
+def test_a_form_of_ones_own_is_there_where_its_file_is_given_as_it_was(extensions, tmp_path):
+  own, named = tmp_path / "own.py", tmp_path / "law.json"
+  own.write_text(OWN)
+  run_extension(own)
+  law = fit_law(effective_cells(), form="own", starts=8, bootstrap=0, holdout="none")
+  law.save(named)
+  again = load_law(named)
   assert again.parameters == law.parameters and again.predict(1e6, 1e7, 1e6) == law.predict(1e6, 1e7, 1e6)
   again.save(tmp_path / "again.json")
-  assert (tmp_path / "again.json").read_bytes() == (tmp_path / "law.json").read_bytes()
-  elsewhere.rename(own)
-  with pytest.raises(InputError, match=r"own.py' is code in a file, which runs only where --form"):
-    load_law(tmp_path / "law.json")
-  own.write_text(own.read_text() + "# changed\n")
-  with pytest.raises(InputError, match="not the form that the law was fitted with"):
-    load_law(tmp_path / "law.json", load_form(own))
+  assert (tmp_path / "again.json").read_bytes() == named.read_bytes()
+  FORMS.origins["own"] = "of another file"
+  with pytest.raises(InputError, match="law.json: form 'own' is not the one that the law was fitted with; give the file of then"):
+    load_law(named)
+  del FORMS["own"]
+  with pytest.raises(InputError, match="law.json: FitSettings.form = 'own': there is none of that name.*--extension=FILE"):
+    load_law(named)
+
+
+def test_a_law_runs_no_file(saved, tmp_path):
+  own, record = tmp_path / "own.py", json.loads((saved / "law.json").read_text())
   own.write_text("raise SystemExit('this must not run')\n")
-  record = json.loads((tmp_path / "law.json").read_text())
-  record["members"][0]["form_hash"] = None
+  record["members"][0]["form"] = record["form"] = str(own)
   assert not survives(tmp_path / "law.json", json.dumps(record), load_law)

@@ -1,7 +1,11 @@
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+import jaxsplit.models
 from jaxsplit.errors import InputError
 from jaxsplit.models.config import Architecture
 
@@ -40,6 +44,14 @@ def test_every_dimension_has_an_axis():
 def test_shapes_that_cannot_be(width, architecture, message):
   with pytest.raises(InputError, match=message):
     architecture.at(width, 2, 50, 4)
+
+
+def test_the_legend_has_every_letter():
+  said = set(re.findall(r"^    (\w)  ", jaxsplit.models.__doc__, re.M))
+  code = "".join(path.read_text() for path in pathlib.Path(jaxsplit.models.__file__).parents[1].rglob("*.py"))
+  shapes = re.findall(r"\b[a-z]\w*_([A-Z](?:\d|x[A-Za-z1])+)\b", code)
+  used = {letter for shape in shapes for letter in re.findall("[A-Za-z]", re.sub("x(?=[A-Za-z1])", "", shape))}
+  assert len(used) > 15 and not used - said
 
 
 def test_a_model_without_layers_is_none():

@@ -23,7 +23,9 @@ def spec(runs=1, batch=8, length=128, **architecture):
 @pytest.mark.parametrize("change", [
     {}, {"accumulation": 4}, {"runs": 2, "runs_per_map": 0},
     {"model": spec(remat="full").model}, {"model": spec(remat="dots").model},
-], ids=["plain", "in parts", "vmapped", "full", "dots"])
+    {"model": spec(family="gpt2").model}, {"model": spec(family="gpt2", remat="dots").model}, {"model": spec(family="gpt2", remat="full").model},
+    {"optimizer": Optimizer(name="muon")},
+], ids=["plain", "in parts", "vmapped", "full", "dots", "gpt2", "gpt2 dots", "gpt2 full", "muon"])
 def test_the_estimate_is_what_xla_counts(change):
   s = dataclasses.replace(spec(), **change)
   shape = jax.ShapeDtypeStruct
@@ -41,9 +43,17 @@ def test_sharded_state_counts_what_one_device_holds():
   assert shared.params < 0.6 * memory.estimate(spec()).params
 
 
-def test_moments_in_bfloat16_take_half():
-  full, half = (memory.estimate(dataclasses.replace(spec(), optimizer=Optimizer(moments=m))) for m in ("float32", "bfloat16"))
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_moments_in_bfloat16_take_half(name):
+  full, half = (memory.estimate(dataclasses.replace(spec(), optimizer=Optimizer(name, moments=m))) for m in ("float32", "bfloat16"))
   assert half.moments == pytest.approx(full.moments / 2, abs=16)
+
+
+def test_muon_keeps_one_moment_of_a_layers_matrix():
+  adam, muon = (memory.estimate(dataclasses.replace(spec(), optimizer=Optimizer(name))) for name in ("adamw", "muon"))
+  model = spec().model
+  vectors = model.depth * (2 * model.width + 2 * model.head_dim) + model.width
+  assert adam.moments - muon.moments == pytest.approx(4 * (model.params - vectors), abs=16)
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])

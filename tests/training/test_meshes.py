@@ -58,6 +58,15 @@ def test_a_stack_goes_on_on_another_mesh_as_it_would_have(seen):
   assert seen["moved"]["goes on"] < 1e-5
 
 
+def test_another_family_and_optimizer_are_shared_out_as_well(seen):
+  """GPT-2 by Muon, over runs, data and heads: it trains as on one device, and goes on from there on another mesh."""
+  found = seen["gpt2 by muon"]
+  assert found["shape"] == {"expert": 2, "data": 2, "tensor": 2}
+  assert found["losses"] < 1e-5 and found["parameters"] < 1e-5 and found["learned"] > 100 * 1e-5
+  assert found["goes on"] < 1e-5 and found["restored"]
+  assert found["weights"] == found["moments"] == ["expert", None, "data", None, "tensor"]
+
+
 @pytest.mark.parametrize("mesh", ["together", "one by one", "whole", "shared out"])
 def test_first_weights_depend_on_no_mesh_and_no_other_run(seen, mesh):
   assert seen["new"][mesh]["apart"] == 0.0
@@ -229,6 +238,27 @@ def look(folder):
   snapshots.close()
   ended = [trained(spec, state, steps=10)[0]["params"] for spec, state in ((wide, begun), (narrow, moved["restored"][0]))]
   seen["moved"]["goes on"] = furthest(*map(jax.device_get, ended))
+
+  single = dataclasses.replace(one, model=Architecture(family="gpt2", head_dim=8).at(16, 1, 32, LENGTH), optimizer=Optimizer(name="muon"),
+                               runs=2)
+  shared = dataclasses.replace(single, layout=Layout(expert=2, data=2, tensor=2, fsdp=True, devices=8))
+  two, qkv = slice(0, 2), lambda tree: tree["layers"]["qkv"]["weight"]
+  begun, _ = trained(single, stack.initialize(single, seeds[two]), two, steps=10)
+  kept, (alone, losses) = jax.device_get(begun), trained(single, begun, two, steps=10)
+  moved, _ = trained(shared, stack.initialize(shared, seeds[two]), two, steps=10)
+  snapshots = Checkpoints(folder / "others")
+  snapshots.save("gpt2", 10, moved, {})
+  again = snapshots.restore("gpt2", 10, single.abstract)
+  snapshots.close()
+  momentum = moved["moments"][1].inner_states["muon"].inner_state[0].mu
+  seen["gpt2 by muon"] = {
+      "shape": dict(shared.mesh.shape), "weights": list(qkv(moved["params"]).sharding.spec), "moments": list(qkv(momentum).sharding.spec),
+      "parameters": furthest(jax.device_get(moved["params"]), kept["params"]),
+      "learned": furthest(kept["params"], jax.device_get(stack.initialize(single, seeds[two])["params"])),
+      "restored": furthest(jax.device_get(again), jax.device_get(moved)) == 0.0}
+  on_one, (gone, values) = jax.device_get(alone), trained(shared, moved, two, steps=10)
+  seen["gpt2 by muon"] |= {"losses": float(np.max(np.abs(values / losses - 1))),
+                           "goes on": furthest(jax.device_get(gone["params"]), on_one["params"])}
   (folder / "seen.json").write_text(json.dumps(seen))
 
 

@@ -121,12 +121,12 @@ class Layer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """Tokens [B, T] to final hidden states [B, T, D]; `unembedding` turns those into logits."""
+  """Tokens [B, T] to final hidden states [B, T, D]; `unembedding` turns those into logits. `layer` declares what all layers have."""
 
-  def __init__(self, c: Llama, weights: Weights):
+  def __init__(self, c: Llama, weights: Weights, layer: type[nnx.Module] = Layer):
     self.config = c
     self.embed_VxD = weights.normal((c.vocab_size, c.width), ("vocab", "embed"), c.width**-0.5 if c.tie_embeddings else 1.0)
-    self.layers = Layer(c, weights)
+    self.layers = layer(c, weights)
     self.norm = RMSNorm((c.width,), ("embed",), weights)
     if not c.tie_embeddings:
       self.unembed_DxV = weights.normal((c.width, c.vocab_size), ("embed", "vocab"), c.width**-0.5)

@@ -1,0 +1,72 @@
+"""The files and commands of docs/extending.md, as they stand there; commands are made small by settings that are added to them."""
+
+import json
+import pathlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+from small import arguments
+
+from jaxsplit import fit, predict, train
+from jaxsplit.errors import InputError
+
+TEXT = (pathlib.Path(__file__).parent.parent / "docs" / "extending.md").read_text()
+FILES = {block.split("\n", 1)[0].removeprefix("# "): block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)}
+COMMANDS = [shlex.split(command.replace("\\\n", "")) for command in re.findall(r"^    (python -m .*?[^\\])$", TEXT, re.M | re.S)]
+FEW = ["--gin.Experiment.sizes=()", "--gin.Experiment.compare=(0.5,)", "--gin.Experiment.target=(16, 1)"]
+
+
+@pytest.fixture
+def written(extensions, tmp_path, monkeypatch):
+  """The document's files, in the folder from which its commands are given."""
+  for name, text in FILES.items():
+    (tmp_path / name).write_text(text)
+  (tmp_path / "configs").symlink_to(pathlib.Path(__file__).parent.parent / "configs")
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+def command(entry_point, about=""):
+  """The arguments of the document's command."""
+  found = [words[3:] for words in COMMANDS if words[2] == f"jaxsplit.{entry_point}" and about in " ".join(words)]
+  assert len(found) == 1
+  return found[0]
+
+
+def test_every_block_is_taken():
+  assert set(FILES) == {"parallel.py", "lion.py", "tied.py"} and len(COMMANDS) == 4
+
+
+@pytest.mark.parametrize("name, setting", [("parallel", "Architecture.family"), ("lion", "Optimizer.name")])
+def test_a_family_and_an_optimizer(written, corpus, extensions, name, setting):
+  given = command("train", name)
+  small = [flag for flag in arguments(corpus, written / "w") if not flag.startswith("--workdir")]
+  assert train.main([*given, *small, *FEW]) == 0
+  workdir = written / "runs" / name
+  losses = [line["loss"] for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())]
+  assert np.isfinite(np.concatenate([np.ravel(loss) for loss in losses])).all()
+  config = json.loads((workdir / "config.json").read_text())
+  assert set(config["Extension"]) == {setting}
+  assert train.main([*given, *small, *FEW]) == 0  # Recomputes nothing.
+  extensions()
+  (written / f"{name}.py").write_text(FILES[f"{name}.py"] + "# Changed.\n")
+  with pytest.raises(InputError, match=f"holds another experiment's results .Extension.{setting} = "):
+    train.main([*given, *small, *FEW])
+
+
+def test_a_form(written):
+  rows = [f"{n},{d},{1.5 + 20 * n**-0.3 + 150 * d**-0.3}" for n in (1e5, 3e5, 1e6, 3e6) for d in (1e6, 3e6, 1e7)]
+  (written / "cells.csv").write_text("\n".join(["params,seed_tokens,loss", *rows]))
+  assert fit.main([*command("fit"), "--bootstrap=20", "--starts=8", "--holdout=params:1"]) == 0
+  law = json.loads((written / "law.json").read_text())
+  assert law["form"] == "tied" and law["parameters"]["alpha"] == pytest.approx(0.3, abs=1e-3)
+  assert predict.main(command("predict")) == 0
+
+
+def test_a_form_is_compared_with_ours(written):
+  rows = [f"{n},{d},{1.5 + 20 * n**-0.3 + 150 * d**-0.3}" for n in (1e5, 3e5, 1e6, 3e6) for d in (1e6, 3e6, 1e7)]
+  (written / "cells.csv").write_text("\n".join(["params,seed_tokens,loss", *rows]))
+  fit.main(["--cells=cells.csv", "--extension=tied.py", "--form=auto", "--bootstrap=0", "--starts=8", "--holdout=params:1"])
+  assert "tied" in {row["form"] for row in json.loads((written / "law.json").read_text())["candidates"]}
