@@ -18,7 +18,6 @@ import abc
 import dataclasses
 import functools
 import itertools
-import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -109,12 +108,12 @@ class ModelConfig(abc.ABC):
   @property
   def params(self) -> int:
     """N: parameters outside the embeddings and the output projection."""
-    return _count(self, lambda axes: not {"vocab", "positions"} & set(axes))
+    return _counts(self)[0]
 
   @property
   def params_total(self) -> int:
     """All parameters."""
-    return _count(self, lambda axes: True)
+    return _counts(self)[1]
 
   @property
   def flops_per_token(self) -> float:
@@ -183,11 +182,11 @@ def is_axes(tree: Any) -> bool:
   return isinstance(tree, tuple)
 
 
-def _count(config: ModelConfig, counts) -> int:
-  """The parameters whose axes count."""
-  sizes = jax.tree.map(lambda axes, x: math.prod(x.shape) if counts(axes) else 0, config.param_axes, config.abstract_params,
-                       is_leaf=is_axes)
-  return sum(jax.tree.leaves(sizes))
+@functools.cache
+def _counts(config: ModelConfig) -> tuple[int, int]:
+  """N, and all parameters."""
+  axes, sizes = jax.tree.leaves(config.param_axes, is_leaf=is_axes), [x.size for x in jax.tree.leaves(config.abstract_params)]
+  return sum(size for of, size in zip(axes, sizes) if not {"vocab", "positions"} & set(of)), sum(sizes)
 
 
 FAMILIES: Registry[type[ModelConfig]] = Registry("Architecture.family")

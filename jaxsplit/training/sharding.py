@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -167,6 +168,7 @@ def stack_shardings(mesh: Mesh | AbstractMesh, layout: Layout, config: ModelConf
   return jax.tree_util.tree_map_with_path(sharding, state)
 
 
+@functools.cache
 def divides(config: ModelConfig, tensor: int) -> bool:
   """Whether so many devices can have equal parts of the model's heads and hidden units."""
   sizes = lambda axes, x: [size for axis, size in zip(axes, x.shape) if axis in _EVEN]

@@ -1,7 +1,7 @@
 """The GPT-2 family: LayerNorm, learned positions, multi-head attention, GELU, biases, tied embeddings.
 
-Its logits are those of `transformers`' GPT2LMHeadModel with the same weights (scripts/gpt2_logits.py). Positions are a window's, also
-where attention stays inside documents.
+Its logits are those of `transformers`' GPT2LMHeadModel with the same weights (scripts/gpt2_logits.py). Positions are a window's,
+also where attention stays inside documents.
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ class LayerNorm(nnx.Module):
     self.scale, self.bias = weights.constant(shape, axes, 1.0), weights.constant(shape, axes, 0.0)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    x32 = jax.nn.standardize(x.astype(jnp.float32), epsilon=1e-5)
-    return (x32 * self.scale[...] + self.bias[...]).astype(x.dtype)
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    unit = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + 1e-5)
+    return (unit * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
 class Projection(nnx.Module):
