@@ -128,12 +128,12 @@ class ModelConfig(abc.ABC):
     """Fresh float32 parameters: a nested dict of arrays. Layers are stacked on their leading axis. `seed` is a uint32."""
     return nnx.to_pure_dict(nnx.split(self.module(Weights(seed)))[1])
 
-  @property
+  @functools.cached_property
   def abstract_params(self) -> Params:
     """Shapes and dtypes of the parameters, as `initialize` gives them."""
     return nnx.to_pure_dict(_declared(self)[1])
 
-  @property
+  @functools.cached_property
   def param_axes(self) -> Params:
     """The logical axes of every parameter: a tree like the parameters', with tuples of axis names."""
     axes = jax.tree.map(lambda v: v.get_metadata()["axes"], _declared(self)[1], is_leaf=lambda v: isinstance(v, nnx.Variable))

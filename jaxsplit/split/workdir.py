@@ -116,6 +116,10 @@ class Workdir:
       if not file.exists():
         raise InputError(f"--workdir={self.path}: holds results but no config.json to tell whose; name another folder")
       held = _flat(read_json(file))
+      new = next((name for name in decisive if name not in held and not name.startswith((*DATA, "Extension"))), None)
+      if new:
+        raise InputError(f"--workdir={self.path}: was made by another version of jaxsplit, which has no setting {new}; go on with "
+                         "that version, or name another folder")
       # A corpus in place of its store, or the other way round: their tokens are compared.
       other = [name for name, value in decisive.items() if held.get(name) != value and (name in held or not name.startswith(DATA))]
       if other:

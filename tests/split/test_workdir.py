@@ -47,6 +47,24 @@ def test_only_settings_that_say_how_may_change(tmp_path):
       workdir.claim(CONFIG | {"Training": {"batch_sequences": 4}}, "")
 
 
+def test_a_work_directory_of_another_version_is_refused(tmp_path):
+  with Workdir(tmp_path) as workdir:
+    workdir.claim(CONFIG, "")
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    with pytest.raises(InputError, match="was made by another version of jaxsplit, which has no setting Optimizer.name; go on with"):
+      workdir.claim(CONFIG | {"Optimizer": {"name": "adamw"}}, "")
+
+
+def test_a_changed_extension_is_another_experiment(tmp_path):
+  of = lambda origin: CONFIG | {"Extension": {"Optimizer.name": origin}}
+  with Workdir(tmp_path) as workdir:
+    workdir.claim(of("a"), "")
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    workdir.claim(of("a"), "")
+    with pytest.raises(InputError, match="Extension.Optimizer.name = 'a' there, 'b' here"):
+      workdir.claim(of("b"), "")
+
+
 def test_what_is_made_of_the_cells_may_change_and_is_recorded(tmp_path):
   law = {"FitSettings": {"form": "auto", "bootstrap": 1000}}
   with Workdir(tmp_path) as workdir:
