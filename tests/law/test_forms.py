@@ -121,7 +121,7 @@ def test_a_users_form(extensions, tmp_path):
   assert [q.name for q in FORMS["tied"].parameters] == ["E", "A", "B", "alpha"] and FORMS.origins == {"tied": file_hash(path)}
   run_extension(path)  # Again is nothing new.
   path.write_text(path.read_text() + "# changed\n")
-  with pytest.raises(InputError, match=r"tied.py:12: FitSettings.form: the name 'tied' is taken"):
+  with pytest.raises(InputError, match=r"tied.py:11: FitSettings.form: the name 'tied' is taken"):
     run_extension(path)
 
 
