@@ -13,9 +13,9 @@ from jaxsplit.law.fitted import Fitted
 _MOST_LEVERAGE = 0.95  # So that no residual is enlarged more than 20 times ...
 _MOST_WEIGHED = 0.6  # ... and no row's weight has a variance of more than 2.5.
 _OUTLYING = 3.0  # Standard deviations, by the median, at which residuals are cut off before shared errors are read off them.
-# Standard deviations of what cells of one size, and of one snapshot, share, as multiples of a cell's own: those that are tried. Both
-# have one cause, that rows come from the same runs, so either both are there or none; before any residual is seen, that is as likely.
-# Snapshots, of which there are more, so tell what few sizes cannot.
+# Standard deviations of what cells of one size, and of one snapshot, share, as multiples of a cell's own: those that are tried.
+# Both have one cause, that rows come from the same runs, so both are there or none: either is as likely before any residual is
+# seen. So snapshots, of which there are more, tell what few sizes cannot.
 _RATIOS = (0.25, 0.5, 1.0, 2.0)
 
 
