@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.law import holdout
@@ -114,13 +115,15 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
   settings, cells = _settings(settings, overrides), _counted(cells)
   forms, skipped = _candidates(cells, settings)
   rules = _rules(cells, settings, len(forms))
-  # Compilation dominates small tables and does not hold the interpreter, so forms are fitted side by side.
-  with ThreadPoolExecutor(min(len(forms), os.cpu_count() or 1)) as pool:
+  # Neither compilation nor much of what is computed holds the interpreter, so forms are fitted side by side. Systems are small:
+  # BLAS's own threads would spend their time waiting for each other.
+  with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(len(forms), os.cpu_count() or 1)) as pool:
     fits = list(pool.map(lambda form: fit_form(form, cells, settings, rules), forms))
     in_play = contenders(fits)
     draws = list(pool.map(lambda pair: bootstrap(pair[0], cells, settings), in_play))
+    surface = _surface(cells, fits, parse_constraints(settings.fix, settings.tie))
   members = tuple(Member(fit.model, fit.layout, fit.theta, draw, weight) for (fit, weight), draw in zip(in_play, draws))
-  return _law(cells, settings, fits, skipped, members, _surface(cells, fits, parse_constraints(settings.fix, settings.tie)))
+  return _law(cells, settings, fits, skipped, members, surface)
 
 
 def check_fit(cells: Cells, settings: FitSettings = FitSettings()) -> None:
