@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM, from an entry point's first import to its end: whenever they come, one line, one exit code, no traceback.
+"""SIGINT and SIGTERM, from an entry point's first import to its end: whenever they come, one line, one exit code, no traceback. The
+same of what may go wrong while JAX is imported.
 
 Entry points import this first, so nothing here imports what takes long.
 """
@@ -10,10 +11,11 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 
-from jaxsplit.errors import RETRY_EXIT_CODE, Interrupted, ending
+from jaxsplit.errors import RETRY_EXIT_CODE, InputError, Interrupted, ending
 
 _BOTH = signal.SIGINT, signal.SIGTERM
 _AGAIN = 0.05  # Seconds until what was swallowed is raised again.
@@ -23,15 +25,25 @@ def end_at_once(module: str) -> None:
   """From now on, either signal ends the process at once, if `module`, the caller's __name__, is the program that is run.
 
   For the seconds that imports take: there is nothing to tidy up yet, and an exception might not arrive. Python swallows what is
-  raised in a callback, such as JAX's of garbage collection.
+  raised in a callback, such as JAX's of garbage collection. An environment variable of JAX's whose value it does not know, which
+  it tells when it is imported, ends the process likewise.
   """
   if module == "__main__":
     for number in _BOTH:
-      signal.signal(number, _end)
+      signal.signal(number, lambda number, frame: _end(Interrupted()))
+    sys.excepthook = _unimportable
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-  code, line = ending(Interrupted())
+def _unimportable(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+  """What ended the imports: of JAX's own configuration, a line."""
+  *_, (frame, _) = traceback.walk_tb(trace)
+  if issubclass(kind, ValueError) and frame.f_globals.get("__name__") == "jax._src.config":
+    _end(InputError(f"{error}: unset that environment variable (JAX_...), or give it a value that JAX knows"))
+  sys.__excepthook__(kind, error, trace)
+
+
+def _end(error: Exception) -> None:
+  code, line = ending(error)
   os.write(2, f"jaxsplit: {line}\n".encode())
   os._exit(code)
 

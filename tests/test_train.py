@@ -262,6 +262,14 @@ def test_a_platform_that_is_not_here(corpus, tmp_path, platform, message):
   assert re.match(f"jaxsplit: JAX_PLATFORMS={platform}: {message}.*; what is there is . x cpu: unset it", done.stderr)
 
 
+@pytest.mark.parametrize("variable", ["JAX_TRANSFER_GUARD", "JAX_ENABLE_X64", "JAX_NUMPY_RANK_PROMOTION"])
+def test_a_value_that_jax_does_not_know(corpus, tmp_path, variable):
+  done = subprocess.run([sys.executable, "-m", "jaxsplit.train", *arguments(corpus, tmp_path / "w")], capture_output=True, text=True,
+                        env=os.environ | {variable: "bogus"}, timeout=120)
+  assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "w").exists()
+  assert re.match(f"(?i)jaxsplit: .*bogus.*{variable}.*; unset that environment variable", done.stderr)
+
+
 def test_a_domain_too_small_to_validate_is_named(corpus, tmp_path):
   (tmp_path / "c" / "tiny").mkdir(parents=True)
   (tmp_path / "c" / "tiny" / "train.txt").write_text("few words")

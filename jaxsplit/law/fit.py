@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.law import holdout
@@ -30,7 +31,8 @@ from jaxsplit.law.surface_fit import read_surface
 from jaxsplit.law.uncertainty import parameter_intervals, profiles
 
 _HELD_OUT_STARTS = 15  # Besides the full fit's optimum, from which a refit without a few cells is rarely far.
-_CONTENDER = 1.5  # A form whose held-out error is within this factor of the best keeps a say in the intervals.
+_CONTENDER = 1.5  # A form whose held-out error is within this factor of the best stays in play, ...
+_NO_SAY = 1e-3  # ... unless it weighs less than this.
 _HUGE = 1e8  # The Huber width that stands for least squares.
 
 
@@ -111,13 +113,15 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
   settings, cells = _settings(settings, overrides), _counted(cells)
   forms, skipped = _candidates(cells, settings)
   rules = _rules(cells, settings, len(forms))
-  # Compilation dominates small tables and does not hold the interpreter, so forms are fitted side by side.
-  with ThreadPoolExecutor(min(len(forms), os.cpu_count() or 1)) as pool:
+  # Neither compilation nor much of what is computed holds the interpreter, so forms are fitted side by side. Systems are small:
+  # BLAS's own threads would spend their time waiting for each other.
+  with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(len(forms), os.cpu_count() or 1)) as pool:
     fits = list(pool.map(lambda form: fit_form(form, cells, settings, rules), forms))
-    in_play = contenders(fits)
+    in_play = contenders(fits, cells)
     draws = list(pool.map(lambda pair: bootstrap(pair[0], cells, settings), in_play))
+    surface = _surface(cells, fits, parse_constraints(settings.fix, settings.tie))
   members = tuple(Member(fit.model, fit.layout, fit.theta, draw, weight) for (fit, weight), draw in zip(in_play, draws))
-  return _law(cells, settings, fits, skipped, members, _surface(cells, fits, parse_constraints(settings.fix, settings.tie)))
+  return _law(cells, settings, fits, skipped, members, surface)
 
 
 def check_fit(cells: Cells, settings: FitSettings = FitSettings()) -> None:
@@ -132,14 +136,25 @@ def check_fit(cells: Cells, settings: FitSettings = FitSettings()) -> None:
     holdout.folds(cells, rule)
 
 
-def contenders(fits: list[Fitted]) -> list[tuple[Fitted, float]]:
-  """Sorts `fits` by held-out error and returns those that the best does not rule out, with their say in intervals."""
+def contenders(fits: list[Fitted], cells: Cells) -> list[tuple[Fitted, float]]:
+  """Sorts `fits` by held-out error and returns those that the best does not rule out, with their weights in means and intervals.
+
+  A form's weight falls with its held-out error, and where it fits the cells worse than the best form, too, with its objective: by
+  the likelihood of as many independent residuals as there are snapshots, as the rows of one share errors. That a form fits
+  better counts for nothing: forms that bend as they like extrapolate worst.
+  """
   if any(fit.held_out is None for fit in fits):
     return [(fits[0], 1.0)]
   fits.sort(key=lambda fit: fit.held_out["mre"])
-  least = fits[0].held_out["mre"]
-  return [(fit, (least / fit.held_out["mre"]) ** 2 if least > 0 else 1.0) for fit in fits
-          if fit.held_out["mre"] <= _CONTENDER * least]
+  snapshots = np.unique(np.stack([cells.params, cells.replica, cells.seed_tokens]), axis=1).shape[1]
+
+  def weight(fit: Fitted) -> float:
+    least, error = (one.held_out["mre"] for one in (fits[0], fit))
+    fitted = fits[0].objective_value / fit.objective_value if fit.objective_value else 1.0
+    return ((least / error) ** 2 if least else 1.0) * min(1.0, fitted) ** snapshots
+
+  weights = [(fit, weight(fit)) for fit in fits if fit.held_out["mre"] <= _CONTENDER * fits[0].held_out["mre"]]
+  return [(fit, weight) for fit, weight in weights if weight > _NO_SAY]
 
 
 def fit_form(form: Form, cells: Cells, settings: FitSettings, rules: Sequence[str]) -> Fitted:

@@ -77,8 +77,8 @@ def score(cells: Cells, masks: list[np.ndarray], predicted: list[np.ndarray], ru
   axis = AXES.get(rule.partition(":")[0])
   distance = 0.0 if axis is None else float(np.log(axis(cells)[masks[0]].max() / axis(cells)[~masks[0]].max()))
   return {"mre": float(np.abs(error).mean()), "max": float(np.abs(error).max()), "bias": float(error.mean()),
-          "differences": _differences(cells.take(chosen), error), "num_points": len(error), "rule": rule, "distance": distance, "measured": measured.tolist(),
-          "predicted": predicted.tolist()}
+          "differences": _differences(cells.take(chosen), error), "num_points": len(error), "rule": rule, "distance": distance,
+          "measured": measured.tolist(), "predicted": predicted.tolist()}
 
 
 def _differences(cells: Cells, error: np.ndarray) -> float | None:

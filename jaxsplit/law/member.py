@@ -60,8 +60,8 @@ class Member:
   def record(self) -> dict[str, Any]:
     """As it is written into law.json; `read_member` makes it again."""
     return {"form": self.model.form.name, "form_hash": FORMS.origins.get(self.model.form.name), "log": self.model.log,
-            "repeats": self.model.repeats, "offsets": self.model.offsets, "fix": dict(self.model.constraints.fix), "tie": dict(self.model.constraints.tie),
-            "layout": dataclasses.asdict(self.layout), "theta": self.theta,
+            "repeats": self.model.repeats, "offsets": self.model.offsets, "fix": dict(self.model.constraints.fix),
+            "tie": dict(self.model.constraints.tie), "layout": dataclasses.asdict(self.layout), "theta": self.theta,
             "samples": [[float(f"{v:.6g}") for v in row] for row in self.samples.tolist()], "weight": self.weight}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ _MOST_LEVERAGE = 0.95  # So that no residual is enlarged more than 20 times ...
 _MOST_WEIGHED = 0.6  # ... and no row's weight has a variance of more than 2.5.
 _OUTLYING = 3.0  # Standard deviations, by the median, at which residuals are cut off before shared errors are read off them.
 # Standard deviations of what cells of one size, and of one snapshot, share, as multiples of a cell's own: those that are tried.
-# Before any residual is seen, none and some are as likely.
-_OF_SIZE, _OF_SNAPSHOT = (0.0, 0.25, 0.5, 1.0, 2.0), (0.0, 0.5, 1.0, 2.0)
+# Both have one cause, that rows come from the same runs, so both are there or none: either is as likely before any residual is
+# seen. So snapshots, of which there are more, tell what few sizes cannot.
+_RATIOS = (0.25, 0.5, 1.0, 2.0)
 
 
 KINDS = ("auto", "shared", "rows", "pairs", "trunks")
@@ -103,11 +105,10 @@ def shared_errors(jacobian: np.ndarray, residual: np.ndarray, groups: tuple[np.n
     residual: [n].
     groups: of size and of snapshot, [n] each; a kind of which every row has its own, or all the same, is not asked about.
   """
-  told = [(group, tried) for group, tried in zip(groups, (_OF_SIZE, _OF_SNAPSHOT)) if 1 < group.max() + 1 < len(residual)]
-  groups = tuple(group for group, _ in told)
+  groups = tuple(group for group in groups if 1 < group.max() + 1 < len(residual))
   spread = np.median(np.abs(residual - np.median(residual))) / 0.6745
   residual = np.clip(residual, -_OUTLYING * spread, _OUTLYING * spread) if spread else residual
-  tried = np.stack(np.meshgrid(*(ratios for _, ratios in told), indexing="ij"), -1).reshape(-1, len(told))
+  tried = np.array([(0.0,) * len(groups), *itertools.product(_RATIOS, repeat=len(groups))] if groups else [()])
   degrees = max(len(residual) - np.linalg.matrix_rank(jacobian), 1)
   # All sums over rows that the likelihood needs: of the constants' slopes, the residuals and each group's members.
   known = np.column_stack([jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300), residual])
@@ -115,9 +116,7 @@ def shared_errors(jacobian: np.ndarray, residual: np.ndarray, groups: tuple[np.n
   alone, across, within = known.T @ known, members.T @ known, members.T @ members
   sizes = [group.max() + 1 for group in groups]
   logs, variances = np.array([_restricted(alone, across, within, np.repeat(ratio, sizes), degrees) for ratio in tried]).T
-  some = [max((np.unique(column) > 0).sum(), 1) for column in tried.T]  # How many ratios above 0 share the other half.
-  prior = np.prod([np.where(column == 0, 0.5, 0.5 / count) for column, count in zip(tried.T, some)], 0)
-  weights = np.exp(logs - logs.max()) * prior
+  weights = np.exp(logs - logs.max()) * np.append(1.0, np.full(len(tried) - 1, 1 / max(len(tried) - 1, 1)))
   own = np.sqrt(variances)
   return SharedErrors(groups, tried * own[:, None], own, weights / weights.sum())
 

@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MINUTES = 8
 MARGIN = 10  # Seconds of them that no step gets: for what is between the steps, and for ending one that is at its limit.
 LEAST = 15  # Seconds that a step without a limit of its own is worth starting for.
-NOT_NEEDED = {"tensorflow-datasets", "scikit-learn", "pyarrow"}  # Of pyproject.toml's: by none of the steps.
+NOT_NEEDED = {"tensorflow-datasets", "scikit-learn", "threadpoolctl", "pyarrow"}  # Of pyproject.toml's: by none of the steps.
 KEPT = ("jax", "jaxlib", "numpy", "scipy", "ml-dtypes", "nvidia-", "jax-")  # Never replaced, whatever wheels ask for.
 NOTHING_TO_RUN = 2  # The exit code of a step without which there is no point in the others.
 
