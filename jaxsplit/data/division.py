@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxsplit.data.index import HELD_OUT, KEPT, NO_DOMAIN, PART, REPEATED, TEST, TRAIN, VALID
+from jaxsplit.data.index import HELD_OUT, KEPT, NO_DOMAIN, PART, REPEATED, TEST, TRAIN, VALID, Index
 from jaxsplit.data.keys import Part, by_key, firsts
 from jaxsplit.errors import InputError
 
@@ -34,12 +34,13 @@ class Division:
   test_fraction: float
   drop: bool
 
-  def apply(self, rows: np.ndarray) -> None:
+  def apply(self, index: Index) -> None:
     """Sets the split of rows that are held out, and the reason of those that are left out.
 
     Raises:
       InputError: a domain that has too few different documents.
     """
+    rows = index.rows
     drawn = self._drawn(rows) if self.draw_valid.any() or self.draw_test.any() else None
     for part in by_key(rows):
       view = _View(rows, part)
@@ -57,6 +58,7 @@ class Division:
         view.reason[kept[again]] = REPEATED
       rows["split"][part.rows] = view.split
       rows["reason"][part.rows] = view.reason
+      index.release()
 
   def _drawn(self, rows: np.ndarray) -> tuple[_Bounds, _Bounds]:
     """The last keys that are held out for validation, and for testing."""
@@ -111,10 +113,9 @@ class _View:
 
   def __init__(self, rows: np.ndarray, part: Part):
     self.groups = part.groups
-    taken = rows[part.rows]
-    self.keys = np.stack([taken["high"], taken["low"]]).astype(np.uint64)
-    self.split, self.reason = taken["split"].copy(), taken["reason"].copy()
-    self.bytes, self.domain = taken["bytes"].astype(np.int64), taken["domain"].astype(np.int64)
+    self.keys = np.stack([rows[name][part.rows] for name in ("high", "low")]).astype(np.uint64)
+    self.split, self.reason = rows["split"][part.rows], rows["reason"][part.rows]
+    self.bytes, self.domain = (rows[name][part.rows].astype(np.int64) for name in ("bytes", "domain"))
     self.kept = self.reason == KEPT
     self.used = self.kept | (self.reason == PART)
     self.trained = self.kept & (self.split == TRAIN)

@@ -259,7 +259,7 @@ class _Reading:
     draws = np.isin(np.arange(len(names)), used)
     draw_valid, draw_test = draws & ~has_valid, draws & ~has_test & (corpus.test_fraction > 0)
     Division(tuple(names), draw_valid, draw_test, corpus.valid_fraction, corpus.test_fraction,
-             corpus.duplicates == "drop").apply(index.rows)
+             corpus.duplicates == "drop").apply(index)
     domains = []
     for k in sorted(used, key=names.__getitem__):
       splits = SPLITS if has_test[k] or draw_test[k] else SPLITS[:TEST]

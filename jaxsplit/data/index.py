@@ -6,6 +6,8 @@ A row is of a document, or of a passage of one that was cut. Rows that were left
 from __future__ import annotations
 
 import hashlib
+import itertools
+import mmap
 import pathlib
 import struct
 from collections.abc import Iterator, Sequence
@@ -30,6 +32,7 @@ REASONS = ("", "a passage of a document held out", "empty", "shorter than Corpus
 
 _ROW = struct.Struct("<16sQQQIIHB32s")
 _HEAD = struct.Struct("<16sQQ")  # A document's key, row and bytes, before its text.
+_RELEASED = 1 << 16  # Documents after which the memory of their rows is given back.
 _BUFFERED = 1 << 20  # Bytes of text that a file's buffer may hold, and
 _BUFFERED_ALL = 1 << 26  # all of them together.
 assert _ROW.size == ROW.itemsize
@@ -60,17 +63,17 @@ class Index:
     self.reasons = list(REASONS)
     self._reasons: dict[str, int] = {}
     self._buffers: dict[tuple[int, int], bytearray] = {}
-    self._buffered = 0
+    self._buffered, self._added = 0, bytearray()
     self._path = scratch / "rows"
     self.rows = np.empty(0, ROW)
+    self._map: mmap.mmap | None = None
     with naming_the_file(self._path):
       self._file = open(self._path, "wb")
 
   def add(self, data: bytes, file: int, position: int, domain: int, split: int, sha256: bytes, reason: int = KEPT) -> None:
     """Adds a document or passage; only one that is kept has its text kept."""
     key = text_key(data) if reason in (KEPT, PART) else bytes(16)
-    with naming_the_file(self._path):
-      self._file.write(_ROW.pack(key, len(data), position, 0, file, domain, reason, split, sha256))
+    self._added += _ROW.pack(key, len(data), position, 0, file, domain, reason, split, sha256)
     if reason == KEPT:
       buffer = self._buffers.setdefault((domain, split), bytearray())
       buffer += _HEAD.pack(key, self._count, len(data))
@@ -78,6 +81,8 @@ class Index:
       self._buffered += _HEAD.size + len(data)
       if len(buffer) > _BUFFERED or self._buffered > _BUFFERED_ALL:
         self._flush()
+    if len(self._added) > _BUFFERED:
+      self._flush_rows()
     self._count += 1
 
   def reason(self, text: str) -> int:
@@ -90,19 +95,32 @@ class Index:
   def close(self) -> None:
     """Ends the adding."""
     self._flush()
+    self._flush_rows()
     with naming_the_file(self._path):
       self._file.close()
     if self._count:
-      self.rows = np.memmap(self._path, ROW, mode="r+").view(np.ndarray)  # Which is faster to index.
+      with open(self._path, "r+b") as file:
+        self._map = mmap.mmap(file.fileno(), 0)
+      self.rows = np.frombuffer(self._map, ROW)
 
   def texts(self, domain: int, split: int) -> Iterator[Spilled]:
     """What was added of a domain for a split, in the order of adding."""
     path = self._text(domain, split)
     if path.exists():
       with open(path, "rb") as file:
-        while head := file.read(_HEAD.size):
+        for number in itertools.count():
+          head = file.read(_HEAD.size)
+          if not head:
+            break
           key, row, size = _HEAD.unpack(head)
           yield Spilled(key, file.read(size), row)
+          if number % _RELEASED == 0:
+            self.release()
+
+  def release(self) -> None:
+    """Lets go of the memory that rows have taken since they were looked at; they stay in their file."""
+    if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+      self._map.madvise(mmap.MADV_DONTNEED)
 
   def has_texts(self, domain: int, split: int) -> bool:
     """Whether anything was added of a domain for a split."""
@@ -115,6 +133,11 @@ class Index:
 
   def _text(self, domain: int, split: int) -> pathlib.Path:
     return self._scratch / f"{self._names[domain]}.{SPLITS[split]}"
+
+  def _flush_rows(self) -> None:
+    with naming_the_file(self._path):
+      self._file.write(self._added)
+    self._added.clear()
 
   def _flush(self) -> None:
     for of, buffer in self._buffers.items():

@@ -14,7 +14,7 @@ import numpy as np
 
 KEY_FIELDS = [("high", ">u8"), ("low", ">u8")]  # Big-endian, so that numbers have the order of the bytes.
 
-_HELD = 1 << 22  # Rows at a time, some 200 bytes each while they are sorted.
+_HELD = 1 << 20  # Rows at a time, some 200 bytes each while they are sorted.
 _SCANNED = 1 << 20
 
 

@@ -47,8 +47,21 @@ def arrow_rows(path: AnyPath, keys: Sequence[str], of_text: bool) -> Iterator[Ro
       batches = pyarrow.ipc.open_stream(opened)
       schema = batches.schema
     columns = _columns(path, schema, keys, of_text)
-    yield from _table_rows(path, (batch.select(list(dict.fromkeys(c if c in schema.names else c.split(".")[0] for c in columns)))
-                                  for batch in batches))
+    whole = list(dict.fromkeys(column if column in schema.names else column.split(".")[0] for column in columns))
+    yield from _table_rows(path, (_validated(batch.select(whole)) for batch in batches))
+
+
+def _validated(batch: Any) -> Any:
+  """The batch, where its lengths and offsets are right: reading others may end the process."""
+  import pyarrow
+
+  for column in batch.columns:
+    try:
+      column.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+      if "UTF8" not in str(error):  # Which is the last to be looked at, and is said of each row.
+        raise
+  return batch
 
 
 class _arrow_errors:

@@ -83,7 +83,7 @@ def _stream(path: AnyPath, local: pathlib.Path, dtype: str) -> np.ndarray:
   if head.startswith(b"\x93NUMPY"):
     try:
       ids = np.load(local, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # Whatever NumPy's reader of headers stumbles over.
       raise BrokenFile(f"{path}: cannot be read as .npy ({' '.join(str(error)[:160].split())}); copy it again") from None
     if ids.dtype.kind not in "iu":
       raise BrokenFile(f"{path}: holds {ids.dtype}, no ids")
@@ -146,8 +146,12 @@ def _megatron(path: AnyPath, local: pathlib.Path, index: AnyPath) -> Iterator[np
   sizes = np.frombuffer(data, "<i4", sequences, 34)
   starts = np.frombuffer(data, "<i8", sequences, 34 + 4 * sequences)
   bounds = np.frombuffer(data, "<i8", documents, 34 + 12 * sequences)
-  ids = np.memmap(local, kind, mode="r") if local.stat().st_size else np.empty(0, kind)
-  if sequences and (starts + sizes.astype(np.int64) * kind.itemsize).max() > local.stat().st_size:
+  count = local.stat().st_size // kind.itemsize
+  ids = np.memmap(local, kind, mode="r", shape=(count,)) if count else np.empty(0, kind)
+  least = np.concatenate([[0], sizes, starts, np.diff(bounds)]).min()
+  if least < 0 or len(bounds) and not 0 <= bounds[0] <= bounds[-1] <= sequences:
+    raise BrokenFile(f"{index}: is damaged; copy it again")
+  if sequences and (starts // kind.itemsize + sizes).max() > count:
     raise BrokenFile(f"{path}: shorter than its index says; copy it again")
   for first, last in zip(bounds[:-1], bounds[1:]):
     parts = [ids[start:start + size] for start, size in zip(starts[first:last] // kind.itemsize, sizes[first:last])]
