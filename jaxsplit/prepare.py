@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if directory:
       raise InputError(f"--list looks at a corpus, not at --store={directory}; leave that out (what a store was made from is in its "
                        "files.csv)")
-    table = count_documents(corpus, list_files(corpus))
+    table = count_documents(corpus, list_files(corpus), say)
     print("\n".join((*table.lines(), "", *table.each())), flush=True)
     check_domains(table)
     return

@@ -20,6 +20,7 @@ import pytest
 from small import arguments, write_corpus
 
 from jaxsplit import train
+from jaxsplit.data.formats import READERS
 from jaxsplit.law.forms import FORMS
 from jaxsplit.models.family import FAMILIES
 from jaxsplit.training.optimizer import OPTIMIZERS
@@ -39,7 +40,7 @@ def extensions():
   """Forgets what extensions have added, as a new process would. What they add in a test goes with it."""
 
   def forget() -> None:
-    for registry in (FAMILIES, OPTIMIZERS, FORMS):
+    for registry in (FAMILIES, OPTIMIZERS, FORMS, READERS):
       for name in registry.origins:
         registry.pop(name, None)
       registry.origins.clear()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from small import arguments
 
-from jaxsplit import fit, predict, train
+from jaxsplit import fit, predict, prepare, train
+from jaxsplit.data.store import open_store
 from jaxsplit.errors import InputError
 
 TEXT = (pathlib.Path(__file__).parent.parent / "docs" / "extending.md").read_text()
@@ -36,7 +37,7 @@ def command(entry_point, about=""):
 
 
 def test_every_block_is_taken():
-  assert set(FILES) == {"parallel.py", "lion.py", "tied.py"} and len(COMMANDS) == 4
+  assert set(FILES) == {"parallel.py", "lion.py", "tied.py", "mbox.py"} and len(COMMANDS) == 5
 
 
 @pytest.mark.parametrize("name, setting", [("parallel", "Architecture.family"), ("lion", "Optimizer.name")])
@@ -54,6 +55,26 @@ def test_a_family_and_an_optimizer(written, corpus, extensions, name, setting):
   (written / f"{name}.py").write_text(FILES[f"{name}.py"] + "# Changed.\n")
   with pytest.raises(InputError, match=f"holds another experiment's results .Extension.{setting} = "):
     train.main([*given, *small, *FEW])
+
+
+def test_a_source_of_documents(written, extensions):
+  (written / "mail").mkdir()
+  for name in ("jan.mbox", "FEB.MBOX"):
+    (written / "mail" / name).write_text("".join(
+        f"From x\nList-Id: {'ab'[i % 2]}\n\nmessage {i} of {name} {'abcdefgh' * 12}\n\n" for i in range(300)))
+  prepare.main(command("prepare"))
+  store = open_store("store")
+  assert store.domains == ("a", "b") and sum(store.counts(d, s).documents for d in "ab" for s in ("train", "valid")) == 600
+  extensions()
+  (written / "mbox.py").write_text(FILES["mbox.py"].replace("yield", "yield 7\n    yield", 1))
+  with pytest.raises(InputError, match="the token store of the corpus .* lies there, and differs: it was made by another rule .readers = "):
+    prepare.main(command("prepare"))
+  with pytest.raises(InputError, match=r"mail/FEB.MBOX: row 1 is a int, where the reader of .mbox has to give fields"):
+    prepare.main([*command("prepare"), "--replace"])
+  extensions()
+  (written / "mbox.py").write_text(FILES["mbox.py"].replace("yield", "message.gone\n    yield", 1))
+  with pytest.raises(InputError, match="FEB.MBOX: row 1: the reader of .mbox says AttributeError: .*; mend the file, or the reader"):
+    prepare.main([*command("prepare"), "--replace"])
 
 
 def test_a_form(written):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsplit.data.formats import format_of
+from jaxsplit.data.formats import READERS, format_of
 from jaxsplit.data.records import Row, array_record_rows, arrow_rows, parquet_rows, tfrecord_rows
 from jaxsplit.data.parsing import Located, decoded, lines, objects, texts
 from jaxsplit.data.remote import AnyPath
@@ -160,10 +160,25 @@ def _located(path: AnyPath, rows: Iterator[Row]) -> Iterator[Located]:
 
 def _rows(path: AnyPath, kind: str, fields: Fields) -> Iterator[Located]:
   """The rows of a file that is no stream of bytes."""
+  if kind in READERS:
+    return _located(path, _own_rows(path, kind))
   keys = [key for key in (fields.text, fields.label) if key]
   if kind == "array_record":
     return _located(path, array_record_rows(path))
   return _located(path, {"parquet": parquet_rows, "arrow": arrow_rows}[kind](path, keys, not fields.ids))
+
+
+def _own_rows(path: AnyPath, kind: str) -> Iterator[Row]:
+  """What a reader of the user's own gives."""
+  number = 0
+  try:
+    for row in READERS[kind](path):
+      yield row if isinstance(row, Mapping) else InputError(f"{path}: row {number + 1} is a {type(row).__name__}, where the reader of "
+                                                            f"{kind} has to give fields; mend the reader")
+      number += 1
+  except Exception as error:  # Whatever it raises.
+    raise BrokenFile(f"{path}: row {number + 1}: the reader of {kind} says {type(error).__name__}: {error}; mend the file, or the "
+                     "reader") from None
 
 
 def _tokens(path: AnyPath, fields: Fields) -> Iterator[Record]:

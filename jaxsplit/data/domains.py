@@ -7,6 +7,7 @@ them, what is held out and what is left out (division.py). Memory does not grow 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import pathlib
@@ -28,6 +29,7 @@ from jaxsplit.data.token_files import Ids
 from jaxsplit.errors import InputError, nearest
 
 _DOMAINS_MAX = 10_000  # Different labels; a field with more is none of domains.
+_LABELS_TOLD = 50
 _UNFIT = re.compile(r"[^\w .+()&-]")  # What a label may have and the name of a file should not.
 
 
@@ -106,15 +108,27 @@ def document_hash(document: str) -> bytes:
 
 
 def count_documents(corpus: Corpus, table: FileTable, say: Callable[[str], None] = lambda line: None) -> FileTable:
-  """Reads every file once, and returns the table with the numbers of their documents."""
-  documents = {}
+  """Reads every file once, and returns the table with the numbers of their documents. `say` is told of documents that are bad, and
+  how many have each label, where that is their domain."""
+  documents, labels = {}, collections.Counter()
   for splits in table.domains.values():
     for file in (file for files in splits.values() for file in files):
       if format_of(file.path).kind == "tokens":
         continue  # How they are divided is for the tokenization to say.
-      records = (_readable(corpus, record) for record in read_records(table.root / file.path, fields=corpus.fields))
-      documents[file.path] = sum(1 for record in records if record and not record.empty)
-      say(f"reading {file.path}: {documents[file.path]:,} documents")
+      documents[file.path] = bad = 0
+      for record in read_records(table.root / file.path, fields=corpus.fields):
+        if _readable(corpus, record) is None:
+          first, bad = first if bad else record.bad, bad + 1
+        elif not record.empty:
+          documents[file.path] += 1
+          labels[record.label] += 1
+      if bad:
+        say(f"{printable(file.path)}: {bad:,} documents are bad, the first: {first}")
+  if corpus.fields.label is not None:
+    for label, count in labels.most_common(_LABELS_TOLD):
+      say(f"{corpus.domains_from} {label!r}: {count:,} documents")
+    if len(labels) > _LABELS_TOLD:
+      say(f"{corpus.domains_from}: {len(labels) - _LABELS_TOLD:,} more labels")
   return table.counted(documents)
 
 

@@ -19,6 +19,7 @@ from jaxsplit.data.document_table import DOCUMENT_TABLE, check_document_table, w
 from jaxsplit.data.domains import Document as CorpusDocument
 from jaxsplit.data.domains import Domain, document_hash, read_corpus
 from jaxsplit.data.file_table import FILE_TABLE, FileTable, load_file_table
+from jaxsplit.data.formats import READERS
 from jaxsplit.data.listing import list_files
 from jaxsplit.data.source import corpus_of, differences, identified, times
 from jaxsplit.data.store import MANIFEST, Counts, Store, check_tokens, note_times, open_store
@@ -166,7 +167,7 @@ def _settings(corpus: Corpus | None, tokenization: Tokenization | None) -> dict[
       others["domains"] = list(corpus.domains)
     settings["corpus"] = {"valid_fraction": corpus.valid_fraction, "valid_tokens_min": corpus.valid_tokens_min, **others}
     settings["rules"] = {"passage_characters": PASSAGE_CHARACTERS, "bpe_training_characters": _BPE_TRAINING_CHARACTERS,
-                         "held_out_of": "all domains"}
+                         "held_out_of": "all domains", **({"readers": dict(READERS.origins)} if READERS.origins else {})}
   if tokenization:
     settings["tokenization"] = {**dataclasses.asdict(tokenization), "path": _tokenizer_hash(tokenization)}
   return settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import zlib
@@ -79,7 +80,12 @@ class _Hashed:
     self._file, self._digest = file, digest
 
   def read(self, size: int = -1) -> bytes:
-    data = self._file.read(size)
+    try:
+      data = self._file.read(size)
+    except OSError:
+      raise
+    except Exception as error:  # File systems elsewhere have errors of their own.
+      raise OSError(errno.EIO, f"{type(error).__name__}: {' '.join(str(error)[:160].split())}") from None
     if self._digest is not None:
       self._digest.update(data)
     return data

@@ -101,7 +101,9 @@ def test_bad_documents_stop_it_or_are_skipped_and_counted(tmp_path, capsys):
   with pytest.raises(InputError, match=r"Corpus.on_bad_document = 'skip' there, None given"):
     main(given)
   main(["--list", given[1], "--gin.Corpus.on_bad_document=skip"])
-  assert "law/a.jsonl    law     train          2" in capsys.readouterr().out
+  listed = capsys.readouterr().out
+  assert "law/a.jsonl    law     train          2" in listed
+  assert f"law/a.jsonl: 4 documents are bad, the first: {tmp_path}/c/law/a.jsonl:2: byte 10 is not UTF-8" in listed
 
 
 def test_no_domain_trains_on_what_another_holds_out(tmp_path):
@@ -178,7 +180,8 @@ def test_one_file_with_a_field_of_domains_is_a_corpus(tmp_path, capsys):
   rows = table(store)
   assert {(row["label"], row["domain"]) for row in rows} == {("Law (US)", "Law (US)"), ("math/qa", "math_qa"), (None, None)}
   main(["--list", *given[1:], "--gin.Corpus.on_bad_document=skip"])
-  assert "(of each document)  train      1        200" in capsys.readouterr().out
+  listed = capsys.readouterr().out
+  assert "(of each document)  train      1        200" in listed and "column:meta.set 'Law (US)': 100 documents" in listed
 
 
 def test_domains_of_a_field_take_splits_from_files_and_may_be_chosen(tmp_path):
