@@ -23,6 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxsplit.data.domains import ReadCorpus
+from jaxsplit.data.file_table import printable
 from jaxsplit.data.index import KEPT, NO_DOMAIN, PART, ROW
 from jaxsplit.data.paths import SPLITS
 from jaxsplit.errors import InputError
@@ -43,6 +44,7 @@ def write_document_table(path: pathlib.Path, corpus: ReadCorpus) -> dict[str, in
                       ("pieces", pa.int32()), ("bytes", pa.int64()), ("tokens", pa.int64()), ("sha256", text), ("reason", words)])
   index, left_out = corpus.index, collections.Counter()
   names = {domain.number: domain.name for domain in corpus.domains}
+  sources = [printable(path) for path in corpus.files]
   domains = [names.get(k, label) for k, label in enumerate(corpus.labels)]
   with naming_the_file(path), parquet.ParquetWriter(path, schema) as writer:
     for rows, pieces in _merged(index.rows):
@@ -54,7 +56,7 @@ def write_document_table(path: pathlib.Path, corpus: ReadCorpus) -> dict[str, in
       digests = rows["sha256"].tobytes().hex()
       sha256 = pa.array([digests[64 * i:64 * i + 64] for i in range(len(rows))], text, mask=~there)
       writer.write_batch(pa.record_batch([
-          of(rows["file"], list(corpus.files), everywhere), pa.array(rows["position"].astype(np.int64)),
+          of(rows["file"], sources, everywhere), pa.array(rows["position"].astype(np.int64)),
           of(rows["domain"], list(corpus.labels), placed), of(rows["domain"], domains, placed), of(rows["split"], SPLITS, kept),
           pa.array(pieces.astype(np.int32)), pa.array(rows["bytes"].astype(np.int64)),
           pa.array(rows["tokens"].astype(np.int64), mask=~kept), sha256, of(rows["reason"], index.reasons, ~kept)],

@@ -213,7 +213,7 @@ class _Reading:
         domain = self._domain(record.label, f"{file.path}, document {record.position}") if known is None else known
       if _readable(self._corpus, record) is None:
         bad += 1
-        reason = self.index.reason(_short_reason(record.bad, str(self._table.root / file.path)))
+        reason = self.index.reason(printable(_short_reason(record.bad, str(self._table.root / file.path))))
         self.index.add(b"", number, record.position, domain, split, bytes(32), reason)
         continue
       data = record.data

@@ -52,11 +52,11 @@ def locate(corpus: Corpus) -> Location:
     return _tfds(corpus)
   path = corpus.path if is_url(corpus.path) else from_home(corpus.path, "Corpus.path")
   there = _path(path)
-  if there.is_dir():
-    return Location(there)
   if there.is_file():
     folder, _, name = path.rpartition("/")
     return Location(_path(folder or ("/" if path.startswith("/") else ".")), (name,))
+  if there.is_dir():
+    return Location(there)
   if not _MAGIC.search(path.partition("://")[2] or path):
     raise InputError(f"Corpus.path: {'neither a file nor a folder' if _exists(there) else 'no such folder'}: {corpus.path}"
                      f"{_nearest(there)}")

@@ -58,6 +58,11 @@ class RemotePath:
     with self._reached():
       return self.system.isfile(self.path)
 
+  def size(self) -> int:
+    """The file's bytes; 0 where the file system cannot tell."""
+    with self._reached():
+      return int(self.system.size(self.path) or 0)
+
   def entries(self) -> list[Entry]:
     """What lies in the folder, by name."""
     with self._reached():

@@ -41,8 +41,8 @@ class Walk:
   def _all(self) -> Iterator[CorpusFile | pathlib.Path]:
     for start in self._starts:
       inside, place = f"{start}/" if start else "", self._root / start
-      if not place.is_dir():
-        yield self._file(start, 0) if isinstance(place, RemotePath) else self._local_file(start, place.stat())
+      if place.is_file() or not place.is_dir():  # In this order, as some file systems read a file to find that it is no folder.
+        yield self._file(start, place.size()) if isinstance(place, RemotePath) else self._local_file(start, place.stat())
       elif isinstance(place, RemotePath):
         yield from self._remote(inside)
       else:

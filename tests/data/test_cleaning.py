@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -214,3 +215,12 @@ def test_labels_that_are_no_domains_are_one_line(tmp_path, labels, message):
 def test_bad_settings_are_refused(settings, message):
   with pytest.raises(InputError, match=message):
     Corpus(**settings)
+
+
+def test_names_that_are_no_text_have_rows_too(tmp_path):
+  write(tmp_path / "c" / "law" / "a.jsonl", numbered(40))
+  write(tmp_path / "c" / "law" / os.fsdecode(b"od\xffd.jsonl"), ["x" * 30])
+  (tmp_path / "c" / "law" / "b.jsonl").write_text('{"odd \\ud800": 1}\n')
+  rows = table(prepared(tmp_path, on_bad_document="skip"))
+  assert {row["source"] for row in rows} == {"law/a.jsonl", "law/od\\udcffd.jsonl", "law/b.jsonl"}
+  assert [row["reason"] for row in rows if row["reason"]] == ["no field `text` (fields: odd \\ud800)"]
