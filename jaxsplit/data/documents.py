@@ -173,12 +173,12 @@ def _own_rows(path: AnyPath, kind: str) -> Iterator[Row]:
   number = 0
   try:
     for row in READERS[kind](path):
-      yield row if isinstance(row, Mapping) else InputError(f"{path}: row {number + 1} is a {type(row).__name__}, where the reader of "
-                                                            f"{kind} has to give fields; mend the reader")
+      yield row if isinstance(row, Mapping) else InputError(
+          f"{path}: row {number + 1} is a {type(row).__name__}, where the reader of {kind} has to give fields; mend the reader")
       number += 1
   except Exception as error:  # Whatever it raises.
-    raise BrokenFile(f"{path}: row {number + 1}: the reader of {kind} says {type(error).__name__}: {error}; mend the file, or the "
-                     "reader") from None
+    raise BrokenFile(f"{path}: row {number + 1}: the reader of {kind} says {type(error).__name__}: {error}; mend the file, or "
+                     "the reader") from None
 
 
 def _tokens(path: AnyPath, fields: Fields) -> Iterator[Record]:
