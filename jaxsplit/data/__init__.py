@@ -35,13 +35,13 @@ In use:
     experts = [windows(store, domain, seed=0, sequence_length=128) for domain in store.domains]
 
     batches = Batches(experts, batch_size=16)
-    batches.block(first_step=[100] * len(experts), num_steps=8)            # int32 [8, R, 16, 129]; a function of its arguments
-    for block in batches.blocks([(steps, 8), (next_steps, 8)]):            # the same, the next one read ahead on a thread
-      inputs, targets = block[..., :-1], block[..., 1:]
+    batches.block(first_step=[100] * len(experts), num_steps=8)            # Windows [8, R, 16, 129]; a function of its arguments
+    for tokens, weights in batches.blocks([(steps, 8), (next_steps, 8)]):  # the same, the next one read ahead on a thread
+      inputs, targets = tokens[..., :-1], tokens[..., 1:]
 
-    validation(store, "prose_en", sequence_length=128, max_tokens=65_536)  # int32 [num_windows, 129]
+    validation(store, "prose_en", sequence_length=128, max_tokens=65_536)  # Windows [num_windows, 129]
     bytes_per_token(store, "prose_en")                                     # bits per byte = nats per token / ln 2 / this
-    store.loss_mask(128)                                                   # float32 [128]: ones for text
+    store.weights("prose_en", "train", 128)                                # what each target counts; None for text: all the same
     store.counts("prose_en", "train").unique_tokens                        # also documents, tokens, bytes
     store.vocab_size, store.end_of_document, store.tokenizer.decode(ids), store.manifest_hash
 

@@ -8,7 +8,7 @@
     <domain>.<split>.bin        little-endian uint16 or uint32; every document is followed by `end_of_document`
 
 A store of text is read in overlapping windows. A store of records (the phonebook) holds entries of one length, of which only
-the part after a prompt is to be learned. `Store.windows` and `Store.loss_mask` hide the difference from streams and models.
+the part after a prompt is to be learned. `Store.windows` and `Store.weights` hide the difference from streams and models.
 """
 
 from __future__ import annotations
@@ -142,13 +142,21 @@ class Store:
                        f"{sequence_length + 1}; add text or shorten the sequence length")
     return np.lib.stride_tricks.sliding_window_view(tokens, sequence_length + 1)[::sequence_length]
 
-  def loss_mask(self, sequence_length: int) -> np.ndarray:
-    """float32 [sequence_length]: 1 where the target counts. All ones for text; for records, the targets after the prompt."""
-    mask = np.ones(sequence_length, np.float32)
-    if self.record:
-      self._check_record(sequence_length)
-      mask[:self.record.prompt - 1] = 0
-    return mask
+  @property
+  def weighted(self) -> bool:
+    """Whether windows have weights for their targets."""
+    return self.record is not None
+
+  def weights(self, domain: str, split: str, sequence_length: int) -> np.ndarray | None:
+    """What each target of `windows` counts: a view, float32 [num_windows, sequence_length], with a positive sum in every window.
+
+    None for text, whose targets all count the same; in a record, the targets after its prompt count 1, the others 0.
+    """
+    if not self.weighted:
+      return None
+    self._check_record(sequence_length)
+    weights_T = (np.arange(sequence_length) >= self.record.prompt - 1).astype(np.float32)
+    return np.broadcast_to(weights_T, (self.count(domain, split) // self.record.length, sequence_length))
 
   def _check_record(self, sequence_length: int) -> None:
     if sequence_length != self.record.sequence_length:

@@ -18,6 +18,7 @@ import functools
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
@@ -29,14 +30,36 @@ from jaxsplit.files import content_hash
 _MOST_SHARES = 1 << 31  # Of all streams of a mixture together: the product of two still fits 63 bits.
 
 
+class Windows(NamedTuple):
+  """Windows of tokens, and what their targets count.
+
+  Attributes:
+    tokens: int32 [..., T + 1]; inputs are [..., :-1], targets [..., 1:].
+    weights: float32 [..., T], what each target counts; None where all count the same.
+  """
+
+  tokens: np.ndarray
+  weights: np.ndarray | None = None
+
+
 class Stream(grain.MapDataset[np.ndarray]):
-  """An endless MapDataset of windows, int32 [T + 1], that can read many at once."""
+  """An endless MapDataset of windows, int32 [T + 1], that can read many at once.
+
+  Attributes:
+    window_length: T + 1.
+    weighted: whether targets have weights; otherwise all count the same.
+  """
 
   window_length: int
+  weighted: bool = False
 
   @abc.abstractmethod
   def rows(self, indices: np.ndarray) -> np.ndarray:
     """The elements at `indices` (int64 [n], any order, repeats allowed): int32 [n, T + 1]."""
+
+  def weights(self, indices: np.ndarray) -> np.ndarray:
+    """Of a weighted stream, what the targets of the elements at `indices` count: float32 [n, T]."""
+    raise NotImplementedError
 
   @abc.abstractmethod
   def origins(self, indices: np.ndarray) -> list[tuple[str, int]]:
@@ -54,22 +77,25 @@ class Stream(grain.MapDataset[np.ndarray]):
 class _Shuffled(Stream):
   """All windows of an array once an epoch, in another order each epoch."""
 
-  def __init__(self, windows: np.ndarray, key: int, domain: str):
+  def __init__(self, windows: Windows, key: int, domain: str):
     super().__init__()
     self._domain = domain
-    self.window_length = windows.shape[1]
+    self.window_length, self.weighted = windows.tokens.shape[1], windows.weights is not None
     self._windows = windows
     # A block of batches touches one epoch, or two where one ends.
-    self._order = functools.lru_cache(maxsize=2)(functools.partial(_epoch_order, len(windows), key))
+    self._order = functools.lru_cache(maxsize=2)(functools.partial(_epoch_order, len(windows.tokens), key))
 
   def rows(self, indices: np.ndarray) -> np.ndarray:
-    return self._windows[self._numbers(indices)].astype(np.int32)
+    return self._windows.tokens[self._numbers(indices)].astype(np.int32)
+
+  def weights(self, indices: np.ndarray) -> np.ndarray:
+    return self._windows.weights[self._numbers(indices)]
 
   def origins(self, indices: np.ndarray) -> list[tuple[str, int]]:
     return [(self._domain, int(number)) for number in self._numbers(indices)]
 
   def _numbers(self, indices: np.ndarray) -> np.ndarray:
-    epochs, positions = np.divmod(indices, len(self._windows))
+    epochs, positions = np.divmod(indices, len(self._windows.tokens))
     windows = np.empty(len(indices), np.int64)
     for epoch in np.unique(epochs):
       here = epochs == epoch
@@ -82,13 +108,19 @@ class _Mixed(Stream):
 
   def __init__(self, streams: Sequence[Stream], proportions: Sequence[int]):
     super().__init__(streams)
-    self.window_length = streams[0].window_length
+    self.window_length, self.weighted = streams[0].window_length, streams[0].weighted
     self._proportions = proportions
 
   def rows(self, indices: np.ndarray) -> np.ndarray:
     out = np.empty((len(indices), self.window_length), np.int32)
     for stream, own, taken in self._divided(indices):
       out[own] = stream.rows(taken)
+    return out
+
+  def weights(self, indices: np.ndarray) -> np.ndarray:
+    out = np.empty((len(indices), self.window_length - 1), np.float32)
+    for stream, own, taken in self._divided(indices):
+      out[own] = stream.weights(taken)
     return out
 
   def origins(self, indices: np.ndarray) -> list[tuple[str, int]]:
@@ -122,7 +154,8 @@ def windows(store: Store, domain: str, seed: int, sequence_length: int) -> Strea
       domain's windows in this order too, so an expert that should not begin with what its trunk began with takes another seed.
     sequence_length: T; a window has T + 1 tokens.
   """
-  return _Shuffled(store.windows(domain, "train", sequence_length), int(content_hash(str(seed), domain), 16), domain)
+  read = Windows(store.windows(domain, "train", sequence_length), store.weights(domain, "train", sequence_length))
+  return _Shuffled(read, int(content_hash(str(seed), domain), 16), domain)
 
 
 def mixture(store: Store, weights: Mapping[str, float], seed: int, sequence_length: int) -> Stream:
@@ -159,8 +192,8 @@ class Batches:
   batch_size: int
 
   def block(self, first_step: Sequence[int], num_steps: int, rows: slice | np.ndarray = slice(None),
-            runs: slice | np.ndarray = slice(None)) -> np.ndarray:
-    """Consecutive batches of every run: int32 [num_steps, R, B, T + 1].
+            runs: slice | np.ndarray = slice(None)) -> Windows:
+    """Consecutive batches of every run: tokens int32 [num_steps, R, B, T + 1], weights float32 [num_steps, R, B, T] or None.
 
     Args:
       first_step: the step at which each run's batches begin, [R]; runs of a stack may have different histories.
@@ -169,14 +202,16 @@ class Batches:
     """
     row, taken = np.arange(self.batch_size)[rows], np.arange(len(self.streams))[runs]
     of_run = list(zip(self.streams, first_step, strict=True))
-    out = np.empty((num_steps, len(taken), len(row), self.streams[0].window_length), np.int32)
-    for place, (stream, first) in enumerate(of_run[run] for run in taken):
-      steps = first + np.arange(num_steps, dtype=np.int64)
-      out[:, place] = stream.rows((steps[:, None] * self.batch_size + row).ravel()).reshape(num_steps, len(row), -1)
-    return out
+    steps = np.arange(num_steps, dtype=np.int64)
+    elements = [(stream, ((first + steps[:, None]) * self.batch_size + row).ravel())
+                for stream, first in (of_run[run] for run in taken)]
+    stacked = lambda read: np.stack([part.reshape(num_steps, len(row), -1) for part in read], axis=1)
+    tokens = stacked(stream.rows(indices) for stream, indices in elements)
+    weighted = self.streams[0].weighted
+    return Windows(tokens, stacked(stream.weights(indices) for stream, indices in elements) if weighted else None)
 
   def blocks(self, requests: Iterable[tuple[Sequence[int], int]], rows: slice | np.ndarray = slice(None),
-             runs: slice | np.ndarray = slice(None)) -> Iterator[np.ndarray]:
+             runs: slice | np.ndarray = slice(None)) -> Iterator[Windows]:
     """Yields `block(first_step, num_steps, rows, runs)` of each request, in order; a thread reads the next one meanwhile.
 
     Requests are taken one ahead of the blocks.
@@ -193,8 +228,8 @@ class Batches:
 
 
 def validation(
-    store: Store, domain: str, sequence_length: int, max_tokens: int | None = None, split: str = "valid") -> np.ndarray:
-  """Windows to evaluate on: int32 [num_windows, T + 1], not overlapping in their targets, in the order of the text.
+    store: Store, domain: str, sequence_length: int, max_tokens: int | None = None, split: str = "valid") -> Windows:
+  """Windows to evaluate on, [num_windows, T + 1], not overlapping in their targets, in the order of the text.
 
   Where `max_tokens` targets are fewer than the split has, the windows taken are spread evenly over it.
 
@@ -203,7 +238,8 @@ def validation(
   """
   available = store.windows(domain, split, sequence_length)
   wanted = len(available) if max_tokens is None else min(len(available), max(1, max_tokens // sequence_length))
-  return available[np.arange(wanted) * len(available) // wanted].astype(np.int32)
+  taken, weights = np.arange(wanted) * len(available) // wanted, store.weights(domain, split, sequence_length)
+  return Windows(available[taken].astype(np.int32), None if weights is None else weights[taken])
 
 
 def bytes_per_token(store: Store, domain: str, split: str = "valid") -> float:

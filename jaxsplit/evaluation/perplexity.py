@@ -6,31 +6,50 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxsplit.training import placement, sharding, stack
+from jaxsplit.data.stream import Windows
+from jaxsplit.evaluation.likelihood import Measure, compile_log_probabilities, log_probabilities
 from jaxsplit.training.stack import StackSpec, State
 
 
-def held_out(spec: StackSpec, state: State, windows: Sequence[Sequence[np.ndarray]], exact_match: bool = False) -> dict[str, np.ndarray]:
+def held_out(
+    spec: StackSpec, state: State, windows: Sequence[Sequence[Windows]], exact_match: bool = False) -> dict[str, np.ndarray]:
   """Each run's mean loss on its own sets of windows.
 
   Args:
     spec, state: the stack.
-    windows: [R][M] arrays int32 [V, T + 1]; V may differ between sets.
-    exact_match: also count the windows whose every scored target is the most likely token.
+    windows: [R][M] sets of windows [V, T + 1]; V may differ between sets. All have weights or none has.
+    exact_match: also count the windows whose every target of positive weight is the most likely token.
 
   Returns:
-    float64 [R, M] each: `loss` in nats per scored token and, if asked for, `exact` as a share of the windows.
+    float64 [R, M] each: `loss` in nats per target, weighted, and, if asked for, `exact` as a share of the windows.
   """
-  program = stack.evaluate_block(spec, exact_match)
-  most = stack.evaluated_windows(spec, max(len(one) for sets in windows for one in sets))
+  most = max(len(one.tokens) for sets in windows for one in sets)
   means: dict[str, list[np.ndarray]] = {}
   for column in zip(*windows, strict=True):  # One set for every run at a time: one program serves any M.
-    counts_R = np.array([len(one) for one in column], np.int32)
-    tokens_RxVxT1 = np.stack([np.pad(one, ((0, most - len(one)), (0, 0))) for one in column])
-    sums = placement.fetch(program(
-        state["params"], placement.put(tokens_RxVxT1, sharding.windows_sharding(spec.mesh)),
-        placement.put(counts_R, sharding.run_sharding(spec.mesh))))
-    scored = tokens_RxVxT1.shape[2] - 1 if spec.loss_mask is None else sum(spec.loss_mask)
-    for name, sum_R in sums.items():
-      means.setdefault(name, []).append(np.asarray(sum_R, np.float64) / counts_R / (scored if name == "loss" else 1))
+    tokens, weights = (np.stack([_filled(part, most) for part in parts]) for parts in zip(*map(_weighted, column)))
+    found = log_probabilities(spec, state["params"], tokens, weights, _measures(exact_match))
+    counted = np.sum(np.broadcast_to(weights, tokens[..., 1:].shape), axis=(1, 2), dtype=np.float64)
+    means.setdefault("loss", []).append(-found["total"].astype(np.float64) / counted)
+    if exact_match:
+      hits = [np.mean(greedy[:len(one.tokens)]) for greedy, one in zip(found["greedy"], column)]
+      means.setdefault("exact", []).append(np.array(hits))
   return {name: np.stack(columns, axis=1) for name, columns in means.items()}
+
+
+def compile_held_out(spec: StackSpec, windows: int, exact_match: bool = False) -> None:
+  """Compiles what `held_out` runs for sets of at most `windows` windows."""
+  compile_log_probabilities(spec, windows, _measures(exact_match))
+
+
+def _measures(exact_match: bool) -> tuple[Measure, ...]:
+  return ("total", "greedy") if exact_match else ("total",)
+
+
+def _weighted(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+  """Tokens and weights [V, T], or, where all targets count the same, [V, 1]."""
+  return windows.tokens, np.ones((len(windows.tokens), 1), np.float32) if windows.weights is None else windows.weights
+
+
+def _filled(rows: np.ndarray, most: int) -> np.ndarray:
+  """The rows, and rows of zeros up to as many as `most`."""
+  return np.pad(rows, ((0, most - len(rows)), (0, 0)))

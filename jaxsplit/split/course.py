@@ -92,11 +92,10 @@ class Course:
   def _wanted(self, leg: Leg) -> StackSpec:
     """The leg's stack as the settings have it, without idle rows."""
     training = self.rules.training
-    mask = self.store.loss_mask(training.sequence_length)
     whole = StackSpec(
         model=leg.model, optimizer=self.rules.optimizer, layout=self.rules.layout, runs=len(leg.runs),
         runs_per_map=training.runs_per_map, batch=training.batch_sequences, end_of_document=self.store.end_of_document,
-        loss_mask=None if mask.all() else tuple(bool(m) for m in mask), accumulation=training.accumulation or 1)
+        weighted=self.store.weighted, accumulation=training.accumulation or 1)
     return capacity.wave(whole, leg.wave.runs) if leg.wave else whole
 
   def keeps_moments(self, leg: Leg) -> bool:

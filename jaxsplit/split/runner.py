@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Batches, bytes_per_token, validation
-from jaxsplit.evaluation.perplexity import held_out
+from jaxsplit.evaluation.perplexity import compile_held_out, held_out
 from jaxsplit.split import divergence, guards, waves
 from jaxsplit.split.cells import Cell, CellTable
 from jaxsplit.split.course import Course, Rules
@@ -162,7 +162,7 @@ class Runner:
         self._ahead.ask(("fingerprint", spec), functools.partial(fingerprint.compile_fingerprint, spec))
       if any(run.point for run in leg.runs):
         self._ahead.ask(("evaluate", spec), functools.partial(
-            stack.compile_evaluation, spec, max(map(len, self._windows.values())), self._rules.exact_match))
+            compile_held_out, spec, max(len(windows.tokens) for windows in self._windows.values()), self._rules.exact_match))
 
   def _start(self, leg: Leg, attempt: int = 0) -> Start:
     """Where a leg's training begins, with everything at hand that it needs."""

@@ -21,7 +21,7 @@ from jaxsplit.training.telemetry import Clock
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """How training is cut into pieces, and what is done when it fails. Only sequence length and batch change what is learned.
+  """How training is executed, and what is done when it fails. Only sequence length and batch change what is learned.
 
   Attributes:
     sequence_length: T, tokens per window.
@@ -30,12 +30,12 @@ class Training:
       as few as the devices' memory allows.
     steps_per_dispatch: steps that one call of the jitted program trains.
     runs_per_map: runs of a stack trained together by vmap on a device; the rest follow one another. 0: all together.
-    save_every_steps: steps between snapshots inside a leg.
+    save_every_steps: steps between snapshots inside a stage.
     retention: snapshots that stay once all that starts from them is measured, besides the last states of the models at the
       target size: of trunks; all; or none (results).
     spike: how far, in nats, a run's mean loss must rise above its lowest, and stay, to count as diverged.
     retries: how often a stretch in which a run diverged is trained again, in another order of its data.
-    trace: the first blocks of the first leg whose name contains this are profiled, into trace/ in the work directory, as in
+    trace: the first blocks of the first stage whose name contains this are profiled, into trace/ in the work directory, as in
       'd64-l4/experts'; empty for no trace.
   """
 
@@ -113,10 +113,10 @@ def train(
   counts = {count: placement.put(np.int32(count), sharding.replicated(spec.mesh)) for count in lengths}
   schedule = placement.put(schedule, sharding.run_sharding(spec.mesh))
   pending = taken = None
-  for start, tokens in zip(starts, placement.blocks(batches, requests, block_steps, on_mesh)):
+  for start, block in zip(starts, placement.blocks(batches, requests, block_steps, on_mesh)):
     clock.lap("data")
     count = min(block_steps, steps - start)
-    state, metrics = program(state, tokens, counts[count], schedule)
+    state, metrics = program(state, block.tokens, counts[count], schedule, *([] if block.weights is None else [block.weights]))
     clock.lap("dispatch")
     _hand_over(observe, pending, save, taken, clock)
     end = start + count

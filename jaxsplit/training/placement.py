@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxsplit.data.stream import Batches
+from jaxsplit.data.stream import Batches, Windows
 from jaxsplit.training import hosts
 
 
@@ -25,19 +25,19 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
   return jax.tree.map(lambda x: _from_parts(np.shape(x), sharding, lambda index: np.asarray(x)[index]), tree)
 
 
-def blocks(batches: Batches, requests, steps: int, sharding: NamedSharding) -> Iterator[jax.Array]:
-  """The token blocks of `batches.blocks(requests)`, int32 [steps, R, B, T + 1], on the mesh.
+def blocks(batches: Batches, requests, steps: int, sharding: NamedSharding) -> Iterator[Windows]:
+  """The blocks of `batches.blocks(requests)`, windows [steps, R, B, T + 1], on the mesh.
 
   Of several processes, each reads the runs and rows of the batch that its own devices hold, and no others.
   """
   if hosts.count() == 1:
-    for tokens in batches.blocks(requests):
-      yield jax.device_put(tokens, sharding)
+    for block in batches.blocks(requests):
+      yield jax.device_put(block, sharding)
     return
-  shape = (steps, len(batches.streams), batches.batch_size, batches.streams[0].window_length)
-  runs, rows = held(sharding, shape)
-  for tokens in batches.blocks(requests, rows, runs):
-    yield assemble(tokens, runs, rows, shape, sharding)
+  shape = (steps, len(batches.streams), batches.batch_size)
+  runs, rows = held(sharding, (*shape, batches.streams[0].window_length))
+  for block in batches.blocks(requests, rows, runs):
+    yield jax.tree.map(lambda part: assemble(part, runs, rows, (*shape, part.shape[-1]), sharding), block)
 
 
 def held(sharding: NamedSharding, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -196,9 +196,9 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
   return NamedSharding(mesh, P(None, "expert", "data"))
 
 
-def windows_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
-  """For sets of windows [R, V, T + 1]."""
-  return NamedSharding(mesh, P("expert", "data"))
+def windows_sharding(mesh: Mesh | AbstractMesh, shared: bool = False) -> NamedSharding:
+  """For sets of windows [R, V, T + 1], or [1, V, T + 1] where all runs read the same."""
+  return NamedSharding(mesh, P(None if shared else "expert", "data"))
 
 
 def run_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:

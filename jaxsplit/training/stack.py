@@ -19,8 +19,9 @@ import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec as P
 
+from jaxsplit.data.stream import Windows
 from jaxsplit.models.family import ModelConfig, Params
-from jaxsplit.models.loss import most_likely, token_losses
+from jaxsplit.models.loss import token_losses
 from jaxsplit.training import placement, sharding
 from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
 from jaxsplit.training.sharding import Layout, Machine
@@ -38,7 +39,7 @@ class StackSpec:
     runs_per_map: runs trained together by vmap on one device group; the rest follow one another (`lax.map`). 0 is all of them.
     batch: sequences per run and step.
     end_of_document: the token after which attention starts afresh.
-    loss_mask: per position of a window, whether its target counts; None counts all.
+    weighted: windows come with what each of their targets counts; otherwise all count the same.
     accumulation: parts of a batch whose gradients are taken one after another and summed.
     elsewhere: the machine that programs are to be lowered for, where it is not this one.
   """
@@ -50,7 +51,7 @@ class StackSpec:
   runs_per_map: int
   batch: int
   end_of_document: int
-  loss_mask: tuple[bool, ...] | None = None
+  weighted: bool = False
   accumulation: int = 1
   elsewhere: Machine | None = None
 
@@ -89,7 +90,7 @@ def initialize(spec: StackSpec, seeds: Sequence[int]) -> State:
 
 @functools.cache
 def _compiled_initialize(spec: StackSpec):
-  return _jit(functools.partial(_new_stack, spec), out_shardings=spec.shardings)
+  return jit(functools.partial(_new_stack, spec), out_shardings=spec.shardings)
 
 
 def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_moments: bool = True) -> State:
@@ -123,7 +124,7 @@ def _compiled_replace(spec: StackSpec, count: int):
     of_run = lambda old: jnp.expand_dims(taken, tuple(range(1, old.ndim)))
     return jax.tree.map(lambda old, new: jnp.where(of_run(old), new[source], old), state, others)
 
-  return _jit(replace, donate_argnums=0, out_shardings=spec.shardings)
+  return jit(replace, donate_argnums=0, out_shardings=spec.shardings)
 
 
 def parents_of(spec: StackSpec, rows: Sequence[int]) -> list[State]:
@@ -150,16 +151,17 @@ def _compiled_fork(spec: StackSpec, keep_moments: bool):
       state["moments"] = jax.vmap(spec.transformation.init)(state["params"])
     return state
 
-  return _jit(gather, out_shardings=spec.shardings)
+  return jit(gather, out_shardings=spec.shardings)
 
 
 def train_block(spec: StackSpec):
-  """The jitted training program of a stack: `(state, tokens, num_steps, schedule) -> (state, metrics)`.
+  """The jitted training program of a stack: `(state, tokens, num_steps, schedule[, weights]) -> (state, metrics)`.
 
   tokens: int32 [S, R, B, T + 1]; the first `num_steps` <= S of the block are trained on, so that every boundary falls on a
-  whole step without compiling another program. schedule: `Schedule` of [R] arrays. metrics: float32 [S, R] each: `loss` (mean
-  nats over the counted targets), `gradient_norm` (before clipping), `learning_rate`, `skipped` (1 where the loss or gradient
-  was not finite and the update was left out); entries past `num_steps` are zero. The state is donated.
+  whole step without compiling another program. schedule: `Schedule` of [R] arrays. weights: float32 [S, R, B, T], what each target
+  counts, for stacks that are `weighted`; the sum over a batch must be positive. metrics: float32 [S, R] each: `loss` (nats, the
+  weighted mean over a batch's targets), `gradient_norm` (before clipping), `learning_rate`, `skipped` (1 where the loss or
+  gradient was not finite and the update was left out); entries past `num_steps` are zero. The state is donated.
   """
   return _compiled_train_block(spec)
 
@@ -167,37 +169,17 @@ def train_block(spec: StackSpec):
 @functools.cache
 def _compiled_train_block(spec: StackSpec):
   mapped = jax.shard_map(
-      lambda state, tokens, num_steps, schedule: _map_runs(
+      lambda state, windows, num_steps, schedule: map_runs(
           spec, lambda run: _train_run(spec, run[0], run[1], num_steps, run[2]),
-          (state, jnp.swapaxes(tokens, 0, 1), schedule)),
+          (state, jax.tree.map(lambda of_steps: jnp.swapaxes(of_steps, 0, 1), windows), schedule)),
       mesh=spec.mesh, in_specs=(P("expert"), P(None, "expert"), P(), P("expert")), out_specs=P("expert"),
       axis_names={"expert"}, check_vma=False)
 
-  def block(state, tokens, num_steps, schedule):
-    state, metrics = mapped(state, tokens, num_steps, schedule)
+  def block(state, tokens, num_steps, schedule, weights=None):
+    state, metrics = mapped(state, Windows(tokens, weights), num_steps, schedule)
     return state, jax.tree.map(lambda m_RxS: m_RxS.T, metrics)
 
-  return _jit(block, donate_argnums=0, out_shardings=(spec.shardings, None))
-
-
-def evaluate_block(spec: StackSpec, exact_match: bool = False):
-  """The jitted evaluation program: `(params, tokens, counts) -> sums`.
-
-  Each run reads windows of its own: tokens int32 [R, V, T + 1], of which the first counts [R] are real; V is one of
-  `evaluated_windows`, and a run's devices share them as they share a batch. sums: float32 [R] each,
-  `loss` (nats, summed over counted targets) and, if asked for, `exact`: the number of windows whose counted targets are all the
-  most likely token. Where the counted targets close the window this is what greedy decoding of them finds: it errs first where
-  the most likely token is first wrong.
-  """
-  return _compiled_evaluate_block(spec, exact_match)
-
-
-@functools.cache
-def _compiled_evaluate_block(spec: StackSpec, exact_match: bool):
-  mapped = jax.shard_map(
-      lambda *arguments: _map_runs(spec, lambda run: _sums(spec, *run, exact_match), arguments),
-      mesh=spec.mesh, in_specs=(P("expert"),) * 3, out_specs=P("expert"), axis_names={"expert"}, check_vma=False)
-  return _jit(mapped)
+  return jit(block, donate_argnums=0, out_shardings=(spec.shardings, None))
 
 
 def compile_initialization(spec: StackSpec) -> None:
@@ -218,27 +200,17 @@ def lower_training(spec: StackSpec, block_steps: int) -> str:
 
 
 def _training_arguments(spec: StackSpec, block_steps: int) -> tuple:
-  mesh, window = spec.mesh, spec.model.sequence_length + 1
-  tokens = jax.ShapeDtypeStruct((block_steps, spec.runs, spec.batch, window), jnp.int32, sharding=sharding.batch_sharding(mesh))
+  mesh, length = spec.mesh, spec.model.sequence_length
+  of_windows = lambda each, dtype: jax.ShapeDtypeStruct(
+      (block_steps, spec.runs, spec.batch, each), dtype, sharding=sharding.batch_sharding(mesh))
   per_run = lambda dtype: jax.ShapeDtypeStruct((spec.runs,), dtype, sharding=sharding.run_sharding(mesh))
   schedule = Schedule(per_run(jnp.float32), *[per_run(jnp.int32)] * 4)
   num_steps = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
-  return spec.abstract, tokens, num_steps, schedule
+  weights = [of_windows(length, jnp.float32)] if spec.weighted else []
+  return spec.abstract, of_windows(length + 1, jnp.int32), num_steps, schedule, *weights
 
 
-def compile_evaluation(spec: StackSpec, windows: int, exact_match: bool = False) -> None:
-  """Compiles the evaluation program for sets of at most `windows` windows."""
-  evaluate_block(spec, exact_match).lower(*_evaluation_arguments(spec, windows)).compile()
-
-
-def _evaluation_arguments(spec: StackSpec, windows: int) -> tuple:
-  shape = spec.runs, evaluated_windows(spec, windows), spec.model.sequence_length + 1
-  tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.windows_sharding(spec.mesh))
-  counts = jax.ShapeDtypeStruct((spec.runs,), jnp.int32, sharding=sharding.run_sharding(spec.mesh))
-  return spec.abstract["params"], tokens, counts
-
-
-def _jit(program, **options):
+def jit(program, **options):
   """`jax.jit`, on a CPU with LLVM's first level of optimization: programs run as fast and compile in two thirds of the time.
 
   A level in XLA_FLAGS wins.
@@ -248,7 +220,7 @@ def _jit(program, **options):
   return jax.jit(program, compiler_options=None if chosen else {name: 1}, **options)
 
 
-def _map_runs(spec: StackSpec, run, arguments):
+def map_runs(spec: StackSpec, run, arguments):
   """Maps over this device group's runs: `runs_per_map` side by side, group after group."""
   here = spec.runs // spec.mesh.shape["expert"]
   together = spec.runs_per_map or here
@@ -266,21 +238,22 @@ def _fresh(spec: StackSpec, params: Params) -> State:
   return {"params": params, "moments": spec.transformation.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
-def _train_run(spec: StackSpec, state: State, tokens_SxBxT1: jax.Array, num_steps: jax.Array, schedule: Schedule):
+def _train_run(spec: StackSpec, state: State, windows_SxB: Windows, num_steps: jax.Array, schedule: Schedule):
   """Trains one run on the first `num_steps` batches of a block."""
-  metrics = {name: jnp.zeros((tokens_SxBxT1.shape[0],), jnp.float32) for name in ("loss", "gradient_norm", "learning_rate", "skipped")}
+  steps = windows_SxB.tokens.shape[0]
+  metrics = {name: jnp.zeros((steps,), jnp.float32) for name in ("loss", "gradient_norm", "learning_rate", "skipped")}
 
   def body(i, carry):
     state, metrics = carry
-    state, values = _step(spec, state, tokens_SxBxT1[i], schedule)
+    state, values = _step(spec, state, jax.tree.map(lambda of_steps: of_steps[i], windows_SxB), schedule)
     return state, {name: metrics[name].at[i].set(values[name]) for name in metrics}
 
   return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
 
 
-def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Schedule):
+def _step(spec: StackSpec, state: State, windows_B: Windows, schedule: Schedule):
   """One update of one run."""
-  value, gradient = _loss_and_gradient(spec, state["params"], tokens_BxT1)
+  value, gradient = _loss_and_gradient(spec, state["params"], windows_B)
   norm = optax.tree.norm(gradient)
   rate = schedule.rate(state["step"])
   direction, moments = spec.transformation.update(gradient, state["moments"], state["params"])
@@ -291,50 +264,22 @@ def _step(spec: StackSpec, state: State, tokens_BxT1: jax.Array, schedule: Sched
   return state, {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite.astype(jnp.float32)}
 
 
-def _loss_and_gradient(spec: StackSpec, params: Params, tokens_BxT1: jax.Array):
-  """A batch's mean loss and its gradient; every part of the batch counts the same number of targets."""
+def _loss_and_gradient(spec: StackSpec, params: Params, windows_B: Windows):
+  """A batch's weighted mean loss and its gradient. A target counts as much in whichever part of the batch it is."""
+  targets = None if windows_B.weights is None else jnp.sum(windows_B.weights) / spec.accumulation
+
   @jax.value_and_grad
-  def loss_and_gradient(params, tokens_MxT1):
+  def loss_and_gradient(params, windows_M):
+    tokens_MxT1, weights_MxT = windows_M
     x_MxTxD, unembed_DxV = spec.model.apply(params, tokens_MxT1[:, :-1], spec.end_of_document)
-    targets_MxT = tokens_MxT1[:, 1:]
-    losses_MxT, weights_MxT = token_losses(x_MxTxD, unembed_DxV, targets_MxT), _weights(spec, targets_MxT.shape)
-    return jnp.sum(losses_MxT * weights_MxT) / jnp.sum(weights_MxT)
+    losses_MxT = token_losses(x_MxTxD, unembed_DxV, tokens_MxT1[:, 1:])
+    return jnp.mean(losses_MxT) if targets is None else jnp.sum(losses_MxT * weights_MxT) / targets
 
   if spec.accumulation == 1:
-    return loss_and_gradient(params, tokens_BxT1)
+    return loss_and_gradient(params, windows_B)
   # Part j takes rows j, j + A, ...: some of every device's share of the batch, so that no row has to move.
-  tokens_AxMxT1 = tokens_BxT1.reshape(spec.microbatch, spec.accumulation, -1).swapaxes(0, 1)
-  add = lambda total, tokens_MxT1: (jax.tree.map(jnp.add, total, loss_and_gradient(params, tokens_MxT1)), None)
-  total, _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), tokens_AxMxT1)
+  windows_AxM = jax.tree.map(
+      lambda of_B: of_B.reshape(spec.microbatch, spec.accumulation, *of_B.shape[1:]).swapaxes(0, 1), windows_B)
+  add = lambda total, windows_M: (jax.tree.map(jnp.add, total, loss_and_gradient(params, windows_M)), None)
+  total, _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), windows_AxM)
   return jax.tree.map(lambda x: x / spec.accumulation, total)
-
-
-def evaluated_windows(spec: StackSpec, windows: int) -> int:
-  """The windows that the evaluation program takes for so many: as many as fill whole parts of a training batch."""
-  return -(-windows // spec.microbatch) * spec.microbatch
-
-
-def _sums(
-    spec: StackSpec, params: Params, tokens_VxT1: jax.Array, count: jax.Array, exact_match: bool) -> dict[str, jax.Array]:
-  """Sums over the first `count` windows of a set, taken a training batch's part at a time to bound memory."""
-  # Part j takes windows j, j + N, ...: some of every device's share of the windows, so that none has to move.
-  in_parts = lambda a_Vx: a_Vx.reshape(spec.microbatch, -1, *a_Vx.shape[1:]).swapaxes(0, 1)
-  real_V = jnp.arange(tokens_VxT1.shape[0]) < count
-
-  def one(part):
-    tokens_BxT1, real_B = part
-    x_BxTxD, unembed_DxV = spec.model.apply(params, tokens_BxT1[:, :-1], spec.end_of_document)
-    targets_BxT = tokens_BxT1[:, 1:]
-    weights_BxT = _weights(spec, targets_BxT.shape) * real_B[:, None].astype(jnp.float32)
-    sums = {"loss": jnp.sum(token_losses(x_BxTxD, unembed_DxV, targets_BxT) * weights_BxT)}
-    if exact_match:
-      sums["exact"] = jnp.sum(jnp.all(most_likely(x_BxTxD, unembed_DxV, targets_BxT) | (weights_BxT == 0), axis=1) & real_B)
-    return sums
-
-  return jax.tree.map(lambda s: jnp.sum(s.astype(jnp.float32)), jax.lax.map(one, (in_parts(tokens_VxT1), in_parts(real_V))))
-
-
-def _weights(spec: StackSpec, shape: tuple[int, int]) -> jax.Array:
-  """What each target of a batch counts: float32 [B, T]."""
-  mask_T = jnp.ones(shape[1]) if spec.loss_mask is None else jnp.asarray(spec.loss_mask, jnp.float32)
-  return jnp.broadcast_to(mask_T[None], shape)

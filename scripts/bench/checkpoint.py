@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from stacks import SIZES, Size, chosen_size, constant_rate, size_flags
 
+from jaxsplit.data.stream import Windows
 from jaxsplit.training import stack
 from jaxsplit.training.checkpoint import Checkpoints
 from jaxsplit.training.fingerprint import as_text
@@ -39,7 +40,7 @@ class RandomBatches:
 
   def blocks(self, requests):
     for _ in requests:
-      yield self._block
+      yield Windows(self._block)
 
 
 def main() -> None:

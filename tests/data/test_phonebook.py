@@ -31,26 +31,26 @@ def test_names_are_unique_and_seeds_give_other_books():
 
 def test_the_store_holds_the_book(store):
   for domain, entries in BOOK.book().items():
-    rows = validation(store, domain, sequence_length=6)
+    rows, _ = validation(store, domain, sequence_length=6)
     assert [store.tokenizer.decode(row) for row in rows] == [name + number for name, number in entries]
   assert store.vocab_size == 37 and store.counts("subset_0", "train").unique_tokens == 70
 
 
 def test_an_epoch_is_every_entry_once_and_validation_is_the_same_entries(store):
-  entries = validation(store, "subset_1", 6)
+  entries, _ = validation(store, "subset_1", 6)
   epochs = windows(store, "subset_1", seed=0, sequence_length=6).rows(np.arange(20)).reshape(2, 10, 7)
   assert all(sorted(map(tuple, epoch)) == sorted(map(tuple, entries)) for epoch in epochs)
   assert not np.array_equal(epochs[0], epochs[1])
   mixed = mixture(store, {d: 1 for d in store.domains}, 0, 6)
-  assert Batches([mixed], 4).block([3], 2).shape == (2, 1, 4, 7)
+  tokens, weights = Batches([mixed], 4).block([3], 2)
+  assert tokens.shape == (2, 1, 4, 7) and weights.shape == (2, 1, 4, 6) and weights.dtype == np.float32
+  assert np.unique(weights.reshape(-1, 6), axis=0).tolist() == [[0, 0, 0, 1, 1, 1]]
 
 
 def test_only_the_digits_are_to_be_predicted(store):
-  mask = store.loss_mask(6)
-  assert mask.tolist() == [0, 0, 0, 1, 1, 1]
-  targets = validation(store, "subset_0", 6)[:, 1:]
-  numbers = [number for _, number in BOOK.book()["subset_0"]]
-  assert [store.tokenizer.decode(row[mask == 1]) for row in targets] == numbers
+  (tokens, weights), numbers = validation(store, "subset_0", 6, max_tokens=30), [number for _, number in BOOK.book()["subset_0"]]
+  assert weights.tolist() == [[0, 0, 0, 1, 1, 1]] * 5 and store.weighted
+  assert [store.tokenizer.decode(row[of == 1]) for row, of in zip(tokens[:, 1:], weights)] == numbers[::2]
   assert (store.record.prompt, store.record.length, store.record.sequence_length) == (4, 7, 6)
   with pytest.raises(InputError, match="sequence length 8: the entries in .* need 6"):
     windows(store, "subset_0", 0, 8)

@@ -76,7 +76,7 @@ def test_windows_are_a_view_that_makes_each_token_a_target_once(store):
   assert windows[:, 1:].ravel().tolist() == tokens[1:13].tolist()
   assert windows[:, 0].tolist() == tokens[:9:4].tolist()
   assert store.windows("one", "train", 14).shape == (1, 15)
-  assert store.loss_mask(4).tolist() == [1, 1, 1, 1]
+  assert store.weights("one", "train", 4) is None and not store.weighted
   with pytest.raises(InputError, match="train split has 15 tokens, fewer than one window of 16"):
     store.windows("one", "train", 15)
 

@@ -97,7 +97,7 @@ def runs(store):
 
 def test_row_b_of_step_s_is_element_s_times_batch_size_plus_b(store):
   streams = runs(store)
-  block = Batches(streams, batch_size=3).block(first_step=[0, 5, 1000], num_steps=4)
+  block = Batches(streams, batch_size=3).block(first_step=[0, 5, 1000], num_steps=4).tokens
   assert block.shape == (4, 3, 3, T + 1) and block.dtype == np.int32
   for s in range(4):
     for r, first in enumerate([0, 5, 1000]):
@@ -107,18 +107,18 @@ def test_row_b_of_step_s_is_element_s_times_batch_size_plus_b(store):
 
 def test_blocks_are_pieces_of_one_sequence_for_each_run_alone(store):
   batches = Batches(runs(store), batch_size=3)
-  whole = batches.block([2, 4, 6], 10)
-  assert np.array_equal(np.concatenate([batches.block([2, 4, 6], 3), batches.block([5, 7, 9], 7)]), whole)
-  other = Batches([windows(store, "b", 9, T), *runs(store)[1:]], 3).block([40, 4, 6], 10)
+  whole = batches.block([2, 4, 6], 10).tokens
+  assert np.array_equal(np.concatenate([batches.block([2, 4, 6], 3).tokens, batches.block([5, 7, 9], 7).tokens]), whole)
+  other = Batches([windows(store, "b", 9, T), *runs(store)[1:]], 3).block([40, 4, 6], 10).tokens
   assert np.array_equal(other[:, 1:], whole[:, 1:]) and not np.array_equal(other[:, 0], whole[:, 0])
 
 
 def test_hosts_read_their_own_rows(store):
   batches = Batches(runs(store), batch_size=4)
-  whole = batches.block([7, 7, 7], 2)
-  parts = [batches.block([7, 7, 7], 2, rows=slice(k, k + 2)) for k in (0, 2)]
+  whole = batches.block([7, 7, 7], 2).tokens
+  parts = [batches.block([7, 7, 7], 2, rows=slice(k, k + 2)).tokens for k in (0, 2)]
   assert np.array_equal(np.concatenate(parts, axis=2), whole)
-  scattered = batches.block([7, 7, 7], 2, rows=np.array([0, 3]), runs=np.array([0, 2]))  # As a host's chips lie on a torus.
+  scattered = batches.block([7, 7, 7], 2, rows=np.array([0, 3]), runs=np.array([0, 2])).tokens  # As a host's chips lie on a torus.
   assert np.array_equal(scattered, whole[:, [0, 2]][:, :, [0, 3]])
 
 
@@ -126,8 +126,8 @@ def test_reading_ahead_changes_nothing(store):
   batches = Batches(runs(store), batch_size=2)
   requests = [([s, 2 * s, 0], n) for s, n in ((0, 3), (3, 1), (9, 5))]
   ahead = list(batches.blocks(iter(requests), rows=slice(1, 2)))
-  assert [block.shape[0] for block in ahead] == [3, 1, 5]
-  assert all(np.array_equal(block, batches.block(*request, rows=slice(1, 2))) for block, request in zip(ahead, requests))
+  assert [block.tokens.shape[0] for block in ahead] == [3, 1, 5] and {block.weights for block in ahead} == {None}
+  assert all(np.array_equal(block.tokens, batches.block(*request, rows=slice(1, 2)).tokens) for block, request in zip(ahead, requests))
   assert list(batches.blocks([])) == []
 
 
@@ -137,10 +137,11 @@ def test_an_error_while_reading_ahead_reaches_the_loop(store):
 
 
 def test_validation_windows_are_spread_evenly(store):
-  everything = validation(store, "c", T)
+  everything, weights = validation(store, "c", T)
+  assert weights is None
   assert np.array_equal(everything, store.windows("c", "valid", T)) and everything.dtype == np.int32
-  assert validation(store, "c", T, max_tokens=5 * T)[:, 0].tolist() == everything[::5, 0].tolist()
-  assert len(validation(store, "c", T, max_tokens=1)) == 1 and len(validation(store, "c", T, max_tokens=10**9)) == 25
+  assert validation(store, "c", T, max_tokens=5 * T).tokens[:, 0].tolist() == everything[::5, 0].tolist()
+  assert [len(validation(store, "c", T, max_tokens=most).tokens) for most in (1, 10**9)] == [1, 25]
   with pytest.raises(InputError, match="valid split has 29 tokens"):
     validation(store, "b", 29)
 

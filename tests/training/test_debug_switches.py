@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxsplit.models.kernels import cudnn, splash
+from jaxsplit.evaluation import likelihood
 from jaxsplit.models.config import Architecture
+from jaxsplit.models.kernels import cudnn, splash
 from jaxsplit.training import fingerprint, stack
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.sharding import Layout, Machine
@@ -28,11 +29,12 @@ def strict():
 def test_a_stacks_programs(model):
   architecture = Architecture(head_dim=8, **MODELS[model])
   spec = StackSpec(architecture.at(16, 2, 32, 8), Optimizer(moments="float32" if model == "plain" else "bfloat16"), Layout(devices=1),
-                   runs=2, runs_per_map=1, batch=4, end_of_document=0, loss_mask=(True,) * 4 + (False,) * 4, accumulation=2)
-  tokens, counts = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((2, 6, 9), (2,)))
+                   runs=2, runs_per_map=1, batch=4, end_of_document=0, weighted=True, accumulation=2)
   state = jax.eval_shape(lambda: stack.initialize(spec, [0, 1]))
   stack.lower_training(dataclasses.replace(spec, elsewhere=Machine("cpu", 1, 1 << 33)), 3)
-  stack.evaluate_block(spec, exact_match=True).trace(state["params"], tokens, counts)
+  program = likelihood._program(spec, ("targets", "windows", "greedy", "total"))
+  program.trace(*likelihood._arguments(spec, 6))
+  program.trace(state["params"], jax.ShapeDtypeStruct((1, 6, 9), jnp.int32), jax.ShapeDtypeStruct((1, 6, 1), jnp.float32))
   for keep in (True, False):
     jax.eval_shape(lambda one: stack.fork(spec, [one, one], [0, 3], keep), state)
   jax.eval_shape(fingerprint.copy_with_fingerprint, state)

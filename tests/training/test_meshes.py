@@ -4,6 +4,7 @@ The devices are emulated, in one process of their own (this file, run as a progr
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -80,8 +81,10 @@ def test_making_weights_takes_no_more_memory_than_keeping_them(seen, mesh):
 def test_devices_that_share_a_run_share_its_evaluation(seen):
   one, shared = seen["evaluated"]["1"], seen["evaluated"]["8"]
   assert shared["flops"] < one["flops"] / 7
-  for name in ("loss", "exact"):
-    np.testing.assert_allclose(shared[name], one[name], rtol=1e-6)
+  for whose, name in itertools.product(("own", "same"), one["own"]):
+    np.testing.assert_allclose(shared[whose][name], one[whose][name], rtol=1e-5)
+    np.testing.assert_allclose(seen["evaluated"]["2"][whose][name], one[whose][name], rtol=1e-5)
+  assert one["own"]["windows"][0] == one["same"]["windows"][0] and one["own"]["windows"][1] != one["same"]["windows"][1]
   assert all(not crossing(groups_of(line)) for line in seen["evaluated"]["2"]["collectives"])
 
 
@@ -137,6 +140,8 @@ def look(folder):
   jax.config.update("jax_num_cpu_devices", 8)
   import jax.numpy as jnp
 
+  from jaxsplit.data.stream import Windows
+  from jaxsplit.evaluation import likelihood
   from jaxsplit.evaluation.perplexity import held_out
   from jaxsplit.models.config import Architecture
   from jaxsplit.training import placement, sharding, stack
@@ -172,7 +177,7 @@ def look(folder):
   losses = np.concatenate([values for _, values in alone], axis=1)
 
   # What it learned of its own windows: those of one step are too few to tell.
-  own = lambda state, r: held_out(one, state, [[tokens[:, r].reshape(-1, LENGTH + 1)]])["loss"].item()
+  own = lambda state, r: held_out(one, state, [[Windows(tokens[:, r].reshape(-1, LENGTH + 1))]])["loss"].item()
   fell = min(own(stack.initialize(one, [seed]), r) - own(alone[r][0], r) for r, seed in enumerate(seeds))
 
   def collectives(program, *arguments):
@@ -205,14 +210,18 @@ def look(folder):
       "whole": made(layout=Layout(expert=4, data=2, devices=8), runs_per_map=0),
       "shared out": made(layout=Layout(expert=2, data=2, tensor=2, fsdp=True, devices=8), runs_per_map=0)}
 
-  windows = [[np.minimum(rng.geometric(0.15, (13, LENGTH + 1)), 31).astype(np.int32)] for _ in range(RUNS)]
+  # Windows of each run's own and windows that all read, in which other targets count.
+  windows, counts = np.minimum(rng.geometric(0.15, (RUNS, 13, LENGTH + 1)), 31), rng.integers(0, 3, (RUNS, 13, LENGTH)) / 2
+  measures = ("total", "greedy", "windows", "targets")
   seen["evaluated"] = {}
   for data, spec in ((1, dataclasses.replace(one, runs=RUNS)), (2, on(expert=4, data=2)), (8, on(expert=1, data=8))):
-    program, arguments = stack.evaluate_block(spec, exact_match=True), stack._evaluation_arguments(spec, 13)
-    values = held_out(spec, fresh(spec), windows, exact_match=True)
+    program, arguments = likelihood._program(spec, measures), likelihood._arguments(dataclasses.replace(spec, weighted=True), 13)
+    params = fresh(spec)["params"]
+    own = likelihood.log_probabilities(spec, params, windows, counts, measures)
+    same = likelihood.log_probabilities(spec, params, windows[:1], counts[0], measures)
     seen["evaluated"][data] = {
         "flops": program.lower(*arguments).compile().cost_analysis()["flops"], "collectives": collectives(program, *arguments),
-        **{name: value.tolist() for name, value in values.items()}}
+        "own": {name: value.tolist() for name, value in own.items()}, "same": {name: value.tolist() for name, value in same.items()}}
 
   wide, narrow = on(expert=1, data=8, fsdp=True), on(expert=4, data=2, fsdp=True)
   begun, _ = trained(wide, fresh(wide), steps=5)

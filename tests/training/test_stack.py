@@ -10,7 +10,8 @@ import pytest
 from closeness import assert_near
 from jax.sharding import PartitionSpec as P
 
-from jaxsplit.evaluation.perplexity import held_out
+from jaxsplit.data.stream import Windows
+from jaxsplit.evaluation.perplexity import compile_held_out, held_out
 from jaxsplit.models.config import Architecture
 from jaxsplit.models.loss import token_losses
 from jaxsplit.training import sharding, stack
@@ -146,6 +147,40 @@ def test_parts_of_a_batch_make_the_same_update(three):
   assert_near(jax.device_get(parts["params"]), state["params"], 1e-5)
 
 
+@pytest.mark.parametrize("change", [{}, {"accumulation": 2}, {"layout": Layout(data=2, devices=2)}], ids=["whole", "parts", "shared"])
+def test_targets_weigh_as_much_in_whichever_part_and_device_they_are(three, change):
+  """Weights that differ between examples, so that halves of a batch differ in what they count."""
+  s, block, _, _ = three
+  weights = np.random.default_rng(3).choice([0, 0.5, 1, 2], (STEPS, 3, BATCH, LENGTH), p=[0.4, 0.2, 0.2, 0.2]).astype(np.float32)
+  weights[:, :, 0, 1:] = 0
+  weights[:, :, 0, 0] = 1
+  weighted = dataclasses.replace(s, weighted=True, **change)
+  put = lambda part: jax.device_put(part, sharding.batch_sharding(weighted.mesh))
+  state, metrics = stack.train_block(weighted)(
+      stack.initialize(weighted, [1, 2, 3]), put(block), np.int32(1), schedule(3), put(weights))
+  optimizer = s.transformation
+  for r in range(3):
+    params = row(stack.initialize(s, [1, 2, 3])["params"], r)
+
+    def mean(p):
+      x, unembed = s.model.apply(p, block[0, r, :, :-1], 0)
+      return jnp.sum(token_losses(x, unembed, block[0, r, :, 1:]) * weights[0, r]) / weights[0, r].sum()
+
+    value, gradient = jax.value_and_grad(mean)(params)
+    np.testing.assert_allclose(metrics["loss"][0, r], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics["gradient_norm"][0, r], optax.tree.norm(gradient), rtol=1e-5)
+    assert_near(row(state["moments"], r), optimizer.update(gradient, optimizer.init(params), params)[1], 1e-5)
+
+
+def test_weights_that_are_all_the_same_change_nothing(three):
+  s, block, state, metrics = three
+  weighted = dataclasses.replace(s, weighted=True)
+  same, same_metrics = stack.train_block(weighted)(stack.initialize(s, [1, 2, 3]), block, np.int32(STEPS), schedule(3),
+                                                   np.full((STEPS, 3, BATCH, LENGTH), 0.5, np.float32))
+  np.testing.assert_allclose(same_metrics["loss"], metrics["loss"], rtol=1e-6)
+  assert_near(jax.device_get(same["params"]), state["params"], 1e-5)
+
+
 def test_moments_may_be_kept_in_bfloat16(three):
   s, block, _, metrics = three
   halved = dataclasses.replace(s, optimizer=Optimizer(moments="bfloat16"))
@@ -217,14 +252,14 @@ def test_a_step_that_is_not_finite_is_left_out_of_its_run_alone(three):
 
 def test_programs_compiled_ahead_are_the_ones_that_run():
   s = dataclasses.replace(spec(2, TWO_DEVICES), batch=3)
-  windows = [[np.ones((5, LENGTH + 1), np.int32)]] * 2
+  windows = [[Windows(np.ones((5, LENGTH + 1), np.int32))]] * 2
   block = np.ones((STEPS, 2, 3, LENGTH + 1), np.int32)
   compiled = []
   jax.monitoring.register_event_duration_secs_listener(
       lambda event, *_, **about: compiled.append(about.get("fun_name")) if event.endswith("backend_compile_duration") else None)
   ahead = Ahead()
   for name, compile in (("new", lambda: stack.compile_initialization(s)), ("train", lambda: stack.compile_training(s, STEPS)),
-                        ("evaluate", lambda: stack.compile_evaluation(s, 5))):
+                        ("evaluate", lambda: compile_held_out(s, 5))):
     ahead.ask(name, compile)
     ahead.wait(name)
     compile()

@@ -1,0 +1,128 @@
+"""Log-probabilities of given targets, for all runs of a stack in one program. Every other measure is a sum over them.
+
+Perplexity sums them over held-out text, exact match and multiple choice over an answer, routers over a prompt. What a target
+counts in a sum is its weight: 0 for a prompt, for padding, and for windows that only fill up a part. Padding belongs after the
+text: no position sees the tokens behind it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from jaxsplit.errors import InputError
+from jaxsplit.models.family import Params
+from jaxsplit.models.loss import most_likely, token_losses
+from jaxsplit.training import placement, sharding, stack
+from jaxsplit.training.stack import StackSpec
+
+Measure = Literal["targets", "windows", "greedy", "total"]
+
+
+def log_probabilities(
+    spec: StackSpec, params: Params, tokens: np.ndarray, weights: np.ndarray | None = None,
+    measures: Sequence[Measure] = ("targets", "windows")) -> dict[str, np.ndarray]:
+  """What every run of a stack gives to the targets `tokens[..., 1:]`.
+
+  A program is compiled for each number of windows, rounded up to whole parts, each length T and each choice of measures.
+
+  Args:
+    spec, params: the stack; its parameters have the leading axis R.
+    tokens: int [R, V, T + 1], windows of each run's own, or [1, V, T + 1], windows that all runs read. T is at most the model's
+      sequence length.
+    weights: what each target counts, of any shape that broadcasts to [R or 1, V, T]; None where all count 1.
+    measures: which of the values below to return.
+
+  Returns:
+    `targets`: float32 [R, V, T], the log-probability of each target in nats, whatever its weight.
+    `windows`: float32 [R, V], their weighted sum in each window.
+    `greedy`: bool [R, V], whether each target of positive weight is the most likely token: where those close the window, greedy
+      decoding finds them all, as it errs first where the most likely token is first wrong.
+    `total`: float32 [R], the sum of `windows`.
+
+  Raises:
+    InputError: shapes that do not fit, windows longer than the model's, or tokens outside its vocabulary.
+  """
+  tokens, length = np.asarray(tokens), spec.model.sequence_length
+  if tokens.ndim != 3 or tokens.shape[0] not in (1, spec.runs) or not 2 <= tokens.shape[2] <= length + 1 or not tokens.shape[1]:
+    raise InputError(f"windows of shape {list(tokens.shape)}: must be [{spec.runs} or 1, 1 or more, 2 to {length + 1}], for "
+                     f"{spec.runs} runs of models that read {length} tokens")
+  if tokens.min() < 0 or tokens.max() >= spec.model.vocab_size:
+    raise InputError(f"tokens from {tokens.min()} to {tokens.max()}: the model's vocabulary is 0 to {spec.model.vocab_size - 1}")
+  runs, windows, targets = *tokens.shape[:2], tokens.shape[2] - 1
+  weights = np.ones((1, 1, 1), np.float32) if weights is None else np.asarray(weights, np.float32)
+  try:
+    weights = np.broadcast_to(weights, (runs, windows, targets if weights.shape[-1:] != (1,) else 1))
+  except ValueError:
+    raise InputError(f"weights of shape {list(weights.shape)}: must broadcast to {[runs, windows, targets]}") from None
+  on_mesh = sharding.windows_sharding(spec.mesh, shared=runs != spec.runs)
+  fill = [(0, 0), (0, _filled(spec, windows) - windows), (0, 0)]
+  program = _program(spec, tuple(measures))
+  there = placement.put((np.pad(tokens.astype(np.int32), fill), np.pad(weights, fill)), on_mesh)
+  found = placement.fetch(program(params, *there))
+  return {name: value[:, :windows] if value.ndim > 1 else value for name, value in found.items()}
+
+
+def compile_log_probabilities(spec: StackSpec, windows: int, measures: Sequence[Measure]) -> None:
+  """Compiles the program for `windows` windows of each run's own, of the model's length, with weights as the stack has them."""
+  _program(spec, tuple(measures)).lower(*_arguments(spec, windows)).compile()
+
+
+def _arguments(spec: StackSpec, windows: int) -> tuple:
+  length, filled = spec.model.sequence_length, _filled(spec, windows)
+  of_windows = lambda each, dtype: jax.ShapeDtypeStruct(
+      (spec.runs, filled, each), dtype, sharding=sharding.windows_sharding(spec.mesh))
+  return (spec.abstract["params"], of_windows(length + 1, jnp.int32), of_windows(length if spec.weighted else 1, jnp.float32))
+
+
+def _filled(spec: StackSpec, windows: int) -> int:
+  """The windows that the program takes for so many: as many as fill whole parts of a training batch."""
+  return -(-windows // spec.microbatch) * spec.microbatch
+
+
+@functools.cache
+def _program(spec: StackSpec, measures: tuple[Measure, ...]):
+  """The jitted program (params, tokens int32 [R or 1, V, T + 1], weights float32 [R or 1, V, T or 1]) -> {measure: value}."""
+  def program(params, tokens_RxVxT1, weights_RxVxT):
+    shared = tokens_RxVxT1.shape[0] != spec.runs
+    windows = (tokens_RxVxT1[0], weights_RxVxT[0]) if shared else (tokens_RxVxT1, weights_RxVxT)
+
+    def of_group(params, windows):
+      if shared:
+        return stack.map_runs(spec, lambda params: _of_run(spec, measures, params, *windows), params)
+      return stack.map_runs(spec, lambda run: _of_run(spec, measures, run[0], *run[1]), (params, windows))
+
+    return jax.shard_map(
+        of_group, mesh=spec.mesh, in_specs=(P("expert"), P() if shared else P("expert")), out_specs=P("expert"),
+        axis_names={"expert"}, check_vma=False)(params, windows)
+
+  return stack.jit(program)
+
+
+def _of_run(spec: StackSpec, measures: tuple[Measure, ...], params: Params, tokens_VxT1: jax.Array,
+            weights_VxT: jax.Array) -> dict[str, jax.Array]:
+  """The measures of one run, whose windows are taken a training batch's part at a time to bound memory."""
+  # Part j takes windows j, j + A, ...: some of every device's share of the windows, so that none has to move.
+  in_parts = lambda a_Vx: a_Vx.reshape(spec.microbatch, -1, *a_Vx.shape[1:]).swapaxes(0, 1)
+  joined = lambda a_AxBx: a_AxBx.swapaxes(0, 1).reshape(-1, *a_AxBx.shape[2:])
+
+  def of_part(part):
+    tokens_BxT1, weights_BxT = part
+    x_BxTxD, unembed_DxV = spec.model.apply(params, tokens_BxT1[:, :-1], spec.end_of_document)
+    targets_BxT = tokens_BxT1[:, 1:]
+    log_probs_BxT = -token_losses(x_BxTxD, unembed_DxV, targets_BxT)
+    measured = {
+        "targets": lambda: log_probs_BxT,
+        "windows": lambda: jnp.sum(log_probs_BxT * weights_BxT, axis=1),
+        "greedy": lambda: jnp.all(most_likely(x_BxTxD, unembed_DxV, targets_BxT) | (weights_BxT <= 0), axis=1),
+        "total": lambda: jnp.sum(log_probs_BxT * weights_BxT)}
+    return {name: measured[name]() for name in measures}
+
+  found = jax.lax.map(of_part, (in_parts(tokens_VxT1), in_parts(weights_VxT)))
+  return {name: jnp.sum(value) if name == "total" else joined(value) for name, value in found.items()}
