@@ -12,7 +12,9 @@ from typing import Literal
 import pytest
 
 from jaxsplit import cli, fit, plan, prepare, train
+from jaxsplit.cli.help import meanings
 from jaxsplit.errors import InputError
+from jaxsplit.law.plan import PlanSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +116,8 @@ def test_home(tmp_path, monkeypatch):
       cli.parse("bake", "Bakes.", (Oven,), [f"{flag}=~nobody-of-that-name/x"], flags=flags)
 
 
-@pytest.mark.parametrize("entry_point, paths", [(prepare, {"store"}), (train, {"workdir", "store"}), (fit, {"cells", "form", "out", "report"}),
-                                                (plan, {"law", "form", "out"})])
+@pytest.mark.parametrize("entry_point, paths", [(prepare, {"store"}), (train, {"workdir", "store"}), (fit, {"cells", "out", "report"}),
+                                                (plan, {"law", "out"})])
 def test_the_flags_that_take_paths(entry_point, paths, monkeypatch):
   monkeypatch.setattr(cli, "from_home", lambda path, where: taken.append(where.removeprefix("--")))
   taken = []
@@ -154,7 +156,8 @@ def test_operative_text_reproduces_the_settings(tmp_path):
 @pytest.mark.parametrize("text, message", [
     ("Ovn.heat = 1", r"a.gin:1: unknown name Ovn; did you mean Oven\?"),
     ("\nOven.haet = 1", r"a.gin:2: Oven has no setting haet; did you mean heat"),
-    ("Oven.heat = 'hot'", r"Oven.heat = 'hot': must be float"),
+    ("\nOven.heat = 'hot'", r"a.gin:2: Oven.heat = 'hot': must be float"),
+    ("HOT = 'hot'\nOven:\n  heat = %HOT", r"a.gin:3: Oven.heat = 'hot': must be float"),
     ("Oven.heat = True", r"Oven.heat = True: must be float"),
     ("Oven.mode = 'boil'", r"must be one of fan, grill"),
     ("Oven.tray = (1, 2, 3)", r"Oven.tray = \(1, 2, 3\): needs 2 values, as in \(8, 8\)"),
@@ -207,6 +210,24 @@ def test_bad_files_get_one_line(tmp_path, text, message):
 def test_bad_flags_get_one_line(argv, message):
   with pytest.raises(InputError, match=message):
     parse(*argv)
+
+
+@pytest.mark.parametrize("cls", [*train.SETTINGS, PlanSettings], ids=lambda cls: cls.__name__)
+def test_every_binding_has_a_line_of_what_it_means(cls):
+  assert {name for name, text in meanings(cls).items() if len(text) < 5} == set()
+
+
+def test_help_says_what_every_binding_means(capsys):
+  with pytest.raises(SystemExit):
+    train.main(["--help"])
+  out = capsys.readouterr().out
+  assert "    Training.retries = 1\n        how often a stretch in which a run diverged is trained again, in another order of its data.\n" in out
+  assert "    Optimizer.b1 = 0.9\n        Adam's constants.\n" in out  # Of an entry that several share.
+  assert all(f"\n    {cls.__name__}.{field.name} = " in out for cls in train.SETTINGS for field in dataclasses.fields(cls))
+  assert max(map(len, out.splitlines())) <= 130
+  with pytest.raises(SystemExit):
+    fit.main(["--help"])
+  assert "FitSettings.starts: starting points per form." in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_lists_bindings_with_defaults(capsys):

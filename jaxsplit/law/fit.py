@@ -56,7 +56,7 @@ class FitSettings:
     bootstrap: refits of resampled cells per form in play; 0 for none.
     resample: what a bootstrap draws: "rows" that are independent, "shared" errors of sizes and snapshots besides, "auto" which of
       the two the table needs, "pairs" or "trunks"; see law.resampling.resample.
-    profile: values per constant at which the objective is profiled; 0 for none. The fit door takes 21 where a report is
+    profile: values per constant at which the objective is profiled; 0 for none. The fit entry point takes 21 where a report is
       asked for.
     seed: of starts and bootstrap.
   """

@@ -1,4 +1,8 @@
-"""One process at a time in a work directory."""
+"""One process at a time in a work directory.
+
+Not the package filelock: its lock does not say who has it, and where a file system has no locks it makes do with a marker, which
+outlives a process that is killed (tests/split/test_workdir.py).
+"""
 
 from __future__ import annotations
 

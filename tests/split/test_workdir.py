@@ -1,5 +1,7 @@
 """The work directory: one process at a time, one experiment, nothing left lying about."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -31,6 +33,20 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not(tmp_path):
     with pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
       with Workdir(tmp_path):
         pass
+  with Workdir(tmp_path):
+    pass
+
+
+def test_where_there_are_no_locks_it_says_so_and_leaves_nothing_that_locks_for_good(tmp_path, monkeypatch):
+  def none(*_):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+  monkeypatch.setattr(fcntl, "flock", none)
+  for _ in range(2):  # The first is as one that was killed: it gives nothing back.
+    said = []
+    Workdir(tmp_path, said.append).__enter__()
+    assert len(said) == 1 and "this file system has no locks" in said[0]
+  monkeypatch.undo()
   with Workdir(tmp_path):
     pass
 

@@ -1,0 +1,209 @@
+"""The edge of the package: flags and gin become frozen dataclasses; errors become one line and an exit code.
+
+Every setting is a field of a frozen dataclass. An entry point names the dataclasses it takes; their fields are then bindable from
+gin files (`Probe.rates = (1e-3, 3e-3)`), from `--gin.Probe.rates=...`, and, for entry points that ask for it, from plain flags
+(`--form=auto`). Nothing else in the package imports gin.
+
+    bindings.py   gin texts -> what they bind
+    values.py     what a person wrote -> the type of the setting
+    help.py       the dataclasses' docstrings -> what --help says of each binding
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import threading
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxsplit import signals, streams
+from jaxsplit.cli.bindings import Bindings
+from jaxsplit.cli.help import bindings_help, meanings
+from jaxsplit.cli.values import as_type, of_text
+from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, SHORTAGE_EXIT_CODE, InputError, Interrupted, ending, nearest
+from jaxsplit.files import from_home
+from jaxsplit.registry import run_extension
+
+_UNSET = object()
+_PATIENCE = 5.0  # Seconds from a signal to the end at the latest, where nothing is being saved.
+
+
+class Path(str):
+  """The help of a flag that takes a path: in what it is given, ~ and ~user are expanded."""
+
+
+class _OneLineParser(argparse.ArgumentParser):
+  """argparse whose errors are one line with the nearest known flag."""
+
+  def error(self, message: str) -> typing.NoReturn:
+    prefix = "unrecognized arguments: "
+    if message.startswith(prefix):
+      flag = message.removeprefix(prefix).split()[0].split("=")[0]
+      message = f"unknown flag {flag}{nearest(flag, self._option_string_actions)}"
+    raise InputError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What an entry point was started with.
+
+  Attributes:
+    values: one instance per settings dataclass, keyed by the dataclass.
+    flags: the plain flags, by name.
+  """
+
+  values: dict[type, Any]
+  flags: dict[str, Any]
+
+  def __getitem__(self, cls: type) -> Any:
+    return self.values[cls]
+
+  @property
+  def operative(self) -> str:
+    """The gin text that reproduces `values`."""
+    lines = lambda cls: [f"{cls.__name__}.{name} = {value!r}\n" for name, value in vars(self.values[cls]).items()]
+    return "\n".join("".join(lines(cls)) for cls in self.values)
+
+
+def parse(
+    door: str,
+    description: str,
+    settings: Sequence[type],
+    argv: Sequence[str] | None,
+    *,
+    flags: dict[str, str] | None = None,
+    switches: dict[str, str] | None = None,
+    fields_as_flags: bool = False,
+) -> Settings:
+  """Reads the command line of an entry point.
+
+  Args:
+    door: the module's name, as in `python -m jaxsplit.<door>`.
+    description: the first lines of `--help`.
+    settings: frozen dataclasses that gin may bind, by class name.
+    argv: arguments without the program's name; None takes sys.argv.
+    flags: the entry point's own flags that are no settings (paths, say): name -> help, a `Path` for those that take one.
+    switches: those of them that are true or false, false by default: name -> help. As every boolean, they are given as --name,
+      or with a value: true, yes, on, 1, false, no, off or 0.
+    fields_as_flags: also accept every field of `settings` as `--field=value`, but those that the entry point reads itself.
+
+  Raises:
+    InputError: an unknown flag, gin name or file, or a value that cannot be read.
+  """
+  flags, switches = flags or {}, switches or {}
+  bound, rest = _take_gin_flags(list(sys.argv[1:] if argv is None else argv), settings)
+  fields = [(field.name, cls) for cls in settings for field in dataclasses.fields(cls)]
+  as_flags = {name: cls for name, cls in fields if fields_as_flags and name not in flags}
+  args = vars(_parser(door, description, settings, flags, switches, as_flags).parse_args(rest))
+  for path in args["extension"]:
+    run_extension(from_home(path, "--extension"))
+  bindings = Bindings(settings)
+  search = [from_home(folder, "--gin_search_paths") for folder in args["gin_search_paths"]]
+  for file in args["gin_file"]:
+    bindings.read_file(file, search)
+  bindings.read_flags(bound)
+  values = {}
+  for cls, fields in bindings.values().items():
+    hints = typing.get_type_hints(cls)
+    fields = {name: as_type(hints[name], value, where) for name, (value, where) in fields.items()}
+    fields |= {name: of_text(hints[name], args[name], f"--{name}") for name, owner in as_flags.items()
+               if owner is cls and args[name] is not _UNSET}
+    try:
+      values[cls] = cls(**fields)
+    except (TypeError, ValueError) as error:
+      raise InputError(str(error).splitlines()[0]) from None
+  own = {name: _path(args[name], f"--{name}") if isinstance(text, Path) else args[name] for name, text in flags.items()}
+  own |= {name: as_type(bool, args[name], f"--{name}") for name in switches}
+  return Settings(values, own)
+
+
+def _parser(door: str, description: str, settings: Sequence[type], flags: dict[str, str], switches: dict[str, str],
+            as_flags: dict[str, type]) -> argparse.ArgumentParser:
+  parser = _OneLineParser(
+      prog=f"python -m jaxsplit.{door}", description=description, allow_abbrev=False,
+      formatter_class=argparse.RawDescriptionHelpFormatter, epilog=bindings_help(settings))
+  parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="a gin config; repeatable, later ones win")
+  parser.add_argument("--gin_search_paths", action="append", default=[], metavar="DIR",
+                      help="where gin files and their includes are looked for; repeatable")
+  parser.add_argument("--gin.NAME", dest="_", metavar="VALUE",
+                      help="bind one name of those below, as in --gin.Probe.replicas=2; wins over files")
+  parser.add_argument("--extension", action="append", default=[], metavar="FILE",
+                      help="a Python file of yours that is run first, and may add model families, optimizers and forms of the law, "
+                           "which settings then name (docs/extending.md); repeatable. No config can name one")
+  for name, text in flags.items():
+    parser.add_argument(f"--{name}", help=text)
+  for name, text in switches.items():
+    parser.add_argument(f"--{name}", nargs="?", default="false", const="true", metavar="true|false", help=text)
+  for name, cls in as_flags.items():
+    bare = {"nargs": "?", "const": "true"} if _is_boolean(cls, name) else {}
+    text = f"{cls.__name__}.{name}: {meanings(cls)[name]}".replace("%", "%%")
+    parser.add_argument(f"--{name}", default=_UNSET, metavar="VALUE", help=text, **bare)
+  return parser
+
+
+def run(door: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
+  """Runs an entry point's main to its exit code, by errors.ending; what is expected there is one line on stderr."""
+  streams.never_fail()
+  try:
+    with signals.handled(_interrupt):
+      code = door(None) or 0
+  except BaseException as error:
+    if ending(error) is None:
+      raise
+    code, line = ending(error)
+    print(f"jaxsplit: {line}", file=sys.stderr)
+  if code in (RETRY_EXIT_CODE, FAULT_EXIT_CODE, SHORTAGE_EXIT_CODE):
+    # All is durable, or cannot be made so; the interpreter would wait for a program that is being compiled.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)
+
+
+def _interrupt() -> typing.NoReturn:
+  late = threading.Timer(_PATIENCE, _give_up)  # Threads that compute are waited for, but not for ever.
+  late.daemon = True
+  late.start()
+  raise Interrupted
+
+
+def _give_up() -> None:
+  code, line = ending(Interrupted())
+  print(f"jaxsplit: {line}", file=sys.stderr, flush=True)
+  os._exit(code)
+
+
+def _take_gin_flags(argv: list[str], settings: Sequence[type]) -> tuple[list[tuple[str, str]], list[str]]:
+  """Splits (NAME, VALUE) of `--gin.NAME=VALUE`, `--gin.NAME VALUE` or, of a boolean, `--gin.NAME`, from the other arguments."""
+  booleans = {f"{cls.__name__}.{field.name}" for cls in settings for field in dataclasses.fields(cls)
+              if _is_boolean(cls, field.name)}
+  bound, rest, waiting = [], [], argv[::-1]
+  while waiting:
+    argument = waiting.pop()
+    if not argument.startswith("--gin."):
+      rest.append(argument)
+      continue
+    name, equals, value = argument.removeprefix("--gin.").partition("=")
+    if not equals:
+      if waiting and not (name in booleans and waiting[-1].startswith("--")):
+        value = waiting.pop()
+      elif name in booleans:
+        value = "true"
+      else:
+        raise InputError(f"flag --gin.{name} has no value; write --gin.{name}=VALUE")
+    bound.append((name, value))
+  return bound, rest
+
+
+def _is_boolean(cls: type, field: str) -> bool:
+  return typing.get_type_hints(cls)[field] is bool
+
+
+def _path(path: str | None, flag: str) -> str | None:
+  if path == "":
+    raise InputError(f"{flag}= is empty; give a path, or leave the flag out")
+  return path and from_home(path, flag)
