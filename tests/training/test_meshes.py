@@ -65,7 +65,7 @@ def test_another_family_and_optimizer_are_shared_out_as_well(seen):
   assert found["shape"] == {"expert": 2, "data": 2, "tensor": 2}
   assert found["losses"] < 1e-5 and found["parameters"] < 1e-5 and found["learned"] > 100 * 1e-5
   assert found["goes on"] < 1e-5 and found["restored"]
-  assert found["weights"] == found["moments"] == ["expert", None, "data", None, "tensor"]
+  assert found["weights"] == found["moments"] == ["expert", None, "data", None, "tensor", None]
 
 
 @pytest.mark.parametrize("mesh", ["together", "one by one", "whole", "shared out"])
