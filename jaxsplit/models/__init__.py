@@ -8,13 +8,14 @@ What the letters in names of arrays stand for, as in `x_BxTxD`, in the whole pac
     D  width: the numbers of a hidden state
     d  width of a head
     e  coordinates that keep documents apart for cuDNN, of which n are digits
-    F  hidden units of an MLP
+    F  hidden units of an MLP; of clusters, features
     G  groups of heads that share a key and a value
     H  heads: G x Q
     h  half of d: the pairs that rotary positions turn
     I  inputs of a product
+    K  domains; clusters
     M  sequences of a part of a batch; of a projection, the heads of a group: Q queries, a key, a value
-    N  rows of a matrix: B x T
+    N  rows of a matrix: B x T; of clusters, points
     n  binary digits of a document's number
     O  outputs of a product
     P  heads of a group that have positions: Q queries and a key

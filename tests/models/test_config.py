@@ -47,7 +47,7 @@ def test_shapes_that_cannot_be(width, architecture, message):
 
 
 def test_the_legend_has_every_letter():
-  said = set(re.findall(r"^    (\w)  ", jaxsplit.models.__doc__, re.M))
+  said = set(re.findall(r"^ *(\w)  ", jaxsplit.models.__doc__, re.M))
   code = "".join(path.read_text() for path in pathlib.Path(jaxsplit.models.__file__).parents[1].rglob("*.py"))
   shapes = re.findall(r"\b[a-z]\w*_([A-Z](?:\d|x[A-Za-z1])+)\b", code)
   used = {letter for shape in shapes for letter in re.findall("[A-Za-z]", re.sub("x(?=[A-Za-z1])", "", shape))}

@@ -18,8 +18,6 @@ from jaxsplit.models.kernels.attention import Attend, attender
 from jaxsplit.models.kernels.projection import project
 from jaxsplit.models.modules import look_up, through_layers
 
-_STD = 0.02  # Of fresh weights, whatever the width.
-
 
 @dataclasses.dataclass(frozen=True)
 class GPT2(ModelConfig):
@@ -35,6 +33,11 @@ class GPT2(ModelConfig):
   @property
   def mlp_width(self) -> int:
     return int(self.width * self.mlp_ratio)
+
+  @property
+  def std(self) -> float:
+    """Of fresh weights: GPT-2's 0.02 at its width of 768, and as large a product at others."""
+    return 0.02 * (768 / self.width) ** 0.5
 
   def module(self, weights: Weights) -> Decoder:
     return Decoder(self, weights)
@@ -62,8 +65,7 @@ class LayerNorm(nnx.Module):
 class Projection(nnx.Module):
   """x W + b in all layers. The first `inputs` axes of W [I, O] are contracted with x's last."""
 
-  def __init__(self, c: GPT2, weights: Weights, shape: tuple[int, ...], axes: tuple[str | None, ...], inputs: int = 1,
-               std: float = _STD):
+  def __init__(self, c: GPT2, weights: Weights, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float, inputs: int = 1):
     self.inputs = inputs
     self.weight = weights.normal((c.depth, *shape), ("layers", *axes), std)
     self.bias = weights.constant((c.depth, *shape[inputs:]), ("layers", *axes[inputs:]), 0.0)
@@ -76,13 +78,13 @@ class Layer(nnx.Module):
   """Pre-norm residual attention and MLP, declared for all layers at once."""
 
   def __init__(self, c: GPT2, weights: Weights):
-    heads, std_out = (c.heads, c.head_dim), _STD * (2 * c.depth) ** -0.5
+    heads, std_out = (c.heads, c.head_dim), c.std * (2 * c.depth) ** -0.5
     self.attention_norm = LayerNorm((c.depth, c.width), ("layers", "embed"), weights)
-    self.qkv = Projection(c, weights, (c.width, 3, *heads), ("embed", None, "heads", "head_dim"))
-    self.out = Projection(c, weights, (*heads, c.width), ("heads", "head_dim", "embed"), 2, std_out)
+    self.qkv = Projection(c, weights, (c.width, 3, *heads), ("embed", None, "heads", "head_dim"), c.std)
+    self.out = Projection(c, weights, (*heads, c.width), ("heads", "head_dim", "embed"), std_out, 2)
     self.mlp_norm = LayerNorm((c.depth, c.width), ("layers", "embed"), weights)
-    self.up = Projection(c, weights, (c.width, c.mlp_width), ("embed", "mlp"))
-    self.down = Projection(c, weights, (c.mlp_width, c.width), ("mlp", "embed"), std=std_out)
+    self.up = Projection(c, weights, (c.width, c.mlp_width), ("embed", "mlp"), c.std)
+    self.down = Projection(c, weights, (c.mlp_width, c.width), ("mlp", "embed"), std_out)
 
   def __call__(self, x_BxTxD: jax.Array, attend: Attend) -> jax.Array:
     q_BxTxHxd, k_BxTxHxd, v_BxTxHxd = jnp.unstack(self.qkv(self.attention_norm(x_BxTxD)), axis=2)
@@ -95,8 +97,8 @@ class Decoder(nnx.Module):
 
   def __init__(self, c: GPT2, weights: Weights):
     self.config = c
-    self.embed_VxD = weights.normal((c.vocab_size, c.width), ("vocab", "embed"), _STD)
-    self.positions_TxD = weights.normal((c.sequence_length, c.width), ("positions", "embed"), _STD)
+    self.embed_VxD = weights.normal((c.vocab_size, c.width), ("vocab", "embed"), c.std)
+    self.positions_TxD = weights.normal((c.sequence_length, c.width), ("positions", "embed"), c.std)
     self.layers = Layer(c, weights)
     self.norm = LayerNorm((c.width,), ("embed",), weights)
 
