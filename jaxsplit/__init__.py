@@ -1,3 +1,21 @@
-"""jaxsplit: how much of a budget a shared seed should get, and how much each domain's specialist."""
+"""jaxsplit: how much of a budget a shared seed should get, and how much each domain's specialist.
+
+From Python: `run` and the settings that it takes. They are imported when they are first asked for: entry points
+listen to signals before they import what takes long.
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+_PUBLIC = {
+    "run": "running", "Settings": "split.settings", "Experiment": "split.settings",
+    "Corpus": "data.corpus", "Tokenization": "data.tokenizer", "Phonebook": "data.phonebook", "Probe": "split.probe",
+    "Architecture": "models.config", "Optimizer": "training.optimizer", "Training": "training.loop", "Layout": "training.sharding",
+    "FitSettings": "law"}
+__all__ = [*_PUBLIC]
+
+
+def __getattr__(name: str):
+  if name not in _PUBLIC:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)

@@ -9,7 +9,8 @@ from small import arguments
 from jaxsplit import train
 from jaxsplit.errors import InputError
 from jaxsplit.report.evidence import read_evidence
-from jaxsplit.split.cells import read_cells
+from jaxsplit.results.cells import read_cells
+from jaxsplit.results.stages import read_stages
 from jaxsplit.training.metrics import read_metrics
 from jaxsplit.training.telemetry import read_telemetry
 
@@ -29,9 +30,9 @@ def grow(corpus, workdir, *more):
   assert {name: now.get(name) for name in before} == before  # No trunk's snapshot is dropped, or made again.
   trained = {stretch.leg: stretch.steps for stretch in read_telemetry(workdir / "telemetry.jsonl")[seen:]}
   assert _steps(workdir) == steps | trained and not steps.keys() & trained
-  entries = json.loads((workdir / "ledger.json").read_text())["entries"]
-  assert {entry["leg"]: entry["steps"] for entry in entries} == _steps(workdir)
-  assert sum(entry["tokens"] for entry in entries) == sum(stretch.tokens for stretch in read_telemetry(workdir / "telemetry.jsonl"))
+  stages = read_stages(workdir / "ledger.json")
+  assert {stage.name: stage.steps for stage in stages} == _steps(workdir)
+  assert sum(stage.tokens for stage in stages) == sum(stretch.tokens for stretch in read_telemetry(workdir / "telemetry.jsonl"))
   return trained
 
 

@@ -23,8 +23,9 @@ from jaxsplit.data.store import open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.report.evidence import read_evidence
+from jaxsplit.results.cells import read_cells
+from jaxsplit.results.stages import read_stages
 from jaxsplit.split import guards
-from jaxsplit.split.cells import read_cells
 from jaxsplit.training.metrics import read_metrics
 
 
@@ -60,8 +61,7 @@ def test_every_step_is_in_the_metrics_once(finished):
   steps = {}
   for line in read_metrics(finished / "metrics.jsonl"):
     steps.setdefault(line["leg"], []).extend(range(line["first_step"], line["first_step"] + line["steps"]))
-  entries = json.loads((finished / "ledger.json").read_text())["entries"]
-  assert {e["leg"]: e["steps"] for e in entries} == {leg: len(s) for leg, s in steps.items()}
+  assert {stage.name: stage.steps for stage in read_stages(finished / "ledger.json")} == {leg: len(s) for leg, s in steps.items()}
   assert all(sorted(s) == list(range(len(s))) for s in steps.values())
 
 
@@ -165,7 +165,8 @@ def test_a_store_that_prepare_made_is_trained_on_where_it_lies(corpus, tmp_path,
   assert "latin    train      1          1" in said and "numbers  train      1        120" in said
   assert not (tmp_path / "w" / "store").exists()
   config = json.loads((tmp_path / "w" / "config.json").read_text())
-  assert config["Store"] == {"manifest_hash": open_store(tmp_path / "store").manifest_hash} and "Corpus" not in config
+  assert config["Store"] == {"manifest_hash": open_store(tmp_path / "store").manifest_hash, "path": str(tmp_path / "store")}
+  assert "Corpus" not in config
   held = (tmp_path / "w" / "cells.csv").read_bytes()
   shutil.move(tmp_path / "store", tmp_path / "moved")
   assert train.main([*argv, f"--store={tmp_path / 'moved'}"]) == 0
@@ -293,5 +294,5 @@ def test_every_split_spends_the_budget_whatever_it_counts(corpus, tmp_path, acco
     assert (seed, expert) == ((steps * 32, 0) if dense else (pytest.approx(half, abs=32), pytest.approx(6_000 / experts, abs=32)))
   evidence = read_evidence(tmp_path / "w")
   assert list(evidence.by_fraction("loss")) == [pytest.approx(0.5, abs=0.01), 1.0]
-  entries = json.loads((tmp_path / "w" / "ledger.json").read_text())["entries"]
-  assert [(e["runs"], e["steps"]) for e in entries if e["phase"] == "full"] == [(1, steps)] or trunk == "shared"
+  stages = read_stages(tmp_path / "w" / "ledger.json")
+  assert [(len(stage.runs), stage.steps) for stage in stages if stage.phase == "full"] == [(1, steps)] or trunk == "shared"

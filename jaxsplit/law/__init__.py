@@ -12,8 +12,9 @@ from jaxsplit.law.design import check_plan
 from jaxsplit.law.fit import FitSettings, check_fit, fit_law
 from jaxsplit.law.law import Law, load_law
 from jaxsplit.law.optimal import Optimum, compute_optimal
-from jaxsplit.law.plan import Plan, PlanSettings, load_plan, plan_split
+from jaxsplit.law.plan import PlanSettings, plan_split
 from jaxsplit.law.reading import read_cells
+from jaxsplit.results.plan import Plan, load_plan
 
 __all__ = ["Cells", "FitSettings", "Law", "Optimum", "Plan", "PlanSettings", "check_fit", "check_plan", "compute_optimal",
            "fit_law", "load_law", "load_plan", "plan_split", "read_cells"]

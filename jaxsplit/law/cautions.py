@@ -59,8 +59,8 @@ def plan_warnings(law: Law, split: Split, fraction: float, num_domains: int, giv
     elif value < low * 0.999:
       found.append(f"{label} = {value:.3g} is below the smallest measured ({low:.3g}): the law extrapolates")
   largest = ranges["seed_tokens"][1]
-  if split.seeds > 1 and fraction < 1 and split.budget > largest > 0:
-    found.append(f"one dense model of the whole budget has {split.budget / largest:.1f} times the most seed tokens measured "
+  if split.budget.seeds > 1 and fraction < 1 and split.budget.amount > largest > 0:
+    found.append(f"one dense model of the whole budget has {split.budget.amount / largest:.1f} times the most seed tokens measured "
                  f"({largest:.3g}): what it would reach is extrapolated")
   if ranges["expert_tokens"][0] > 0:
     found.append("no measured cell has D' = 0: what full pretraining would reach is not known")

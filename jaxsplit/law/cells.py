@@ -7,13 +7,16 @@ them of anybody's file, law.values checks what stands in them.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxsplit.errors import InputError, nearest
+from jaxsplit.files import file_hash
 from jaxsplit.law import values
+from jaxsplit.results.cells import LAW_DATA, Cell, read_cells
 
 REQUIRED = ("params", "loss")
 OPTIONAL = {"seed_tokens": 0.0, "expert_tokens": 0.0, "domain": "all", "replica": 0, "unique_tokens": np.inf, "epochs": np.nan,
@@ -49,6 +52,25 @@ class Cells:
   weight: np.ndarray
   row: np.ndarray
   source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def from_records(cls, cells: Sequence[Cell], source: Mapping[str, Any] | None = None, rows: Sequence[int] | None = None) -> Cells:
+    """Cells from those of an experiment; `source` and `rows` as of `from_columns`."""
+    names = [name for name in (*REQUIRED, *OPTIONAL) if name != "weight"]
+    return cls.from_columns({name: [getattr(cell, name) for cell in cells] for name in names}, source, rows)
+
+  @classmethod
+  def of_experiment(cls, path: pathlib.Path) -> Cells:
+    """The law's data in the cells.csv of a work directory: of its grid, without what diverged.
+
+    Raises:
+      InputError: a row that is not what was measured.
+    """
+    measured = read_cells(path)
+    lines = [line for line, cell in enumerate(measured, start=2) if all(getattr(cell, name) == LAW_DATA[name] for name in LAW_DATA)]
+    source = {"file": str(path), "file_hash": file_hash(path), "rows": len(measured),
+              "dropped": {"not of the grid, or diverged": len(measured) - len(lines)}}
+    return cls.from_records([measured[line - 2] for line in lines], source, lines)
 
   @classmethod
   def from_columns(cls, columns: Mapping[str, Any], source: Mapping[str, Any] | None = None,

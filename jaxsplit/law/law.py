@@ -11,8 +11,9 @@ import numpy as np
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import write_json
 from jaxsplit.law.member import Member, read_member
-from jaxsplit.law.record import LAW, damaged, read_record
+from jaxsplit.law.record import LAW
 from jaxsplit.law.surface import Surface, read_surface_record
+from jaxsplit.results.record import damaged, read_record
 
 VERSION = 5
 
@@ -72,6 +73,11 @@ class Law:
   def warnings(self) -> tuple[str, ...]:
     """What to know before trusting the law, in plain language."""
     return tuple(self.diagnostics.get("warnings", ()))
+
+  @property
+  def scatter(self) -> float:
+    """What chance makes of two splits' difference, see `Surface.scatter`; 0 where there is no surface that knows it."""
+    return self.surface.scatter if self.surface else 0.0
 
   def with_unique_tokens(self, count: float, num_domains: int) -> Law:
     """The law for other data of the same kind: `num_domains` domains of `count` distinct tokens each, mixed evenly."""

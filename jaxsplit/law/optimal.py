@@ -13,7 +13,7 @@ from jaxsplit.law.cautions import unplannable
 from jaxsplit.law.law import Law, weighted_quantile
 from jaxsplit.law.plan import plan_split
 from jaxsplit.law.size import FLOPS_PER_PARAM_TOKEN, best_size
-from jaxsplit.law.split import divide, paid_for
+from jaxsplit.results.budget import Budget
 
 _MOST_REFITS = 200  # Of a form, whose own best sizes give the intervals.
 _SIZES, _AROUND = 33, 8.0  # Sizes that each is sought among, as far as this factor around the law's.
@@ -80,7 +80,7 @@ def exponents(optima: Sequence[Optimum]) -> tuple[float, float]:
 
 
 def _optimum(law: Law, flops: float, num_domains: int, accounting: str, splits: bool) -> Optimum:
-  share, seeds = paid_for(accounting, num_domains) if splits else (1, 1)
+  counted = (num_domains, accounting) if splits else (1, "total")
   fractions = np.linspace(0, 1, 21) if splits else _ALL_SEED
   if splits:
     plan = plan_split(law, budget_flops=flops, num_domains=num_domains, accounting=accounting)
@@ -88,23 +88,23 @@ def _optimum(law: Law, flops: float, num_domains: int, accounting: str, splits: 
     fraction, between, loss_between = plan.fraction, plan.fraction_interval, plan.loss_interval
     remarks = tuple(text for text in plan.warnings if text.startswith("no size is best"))
   else:
-    size, told = best_size(law, flops, share, seeds, _ALL_SEED)
+    size, told = best_size(law, flops, *counted, _ALL_SEED)
     seed, expert, fraction, between = flops / (FLOPS_PER_PARAM_TOKEN * size), 0.0, None, None
     loss, remarks = float(law.mean_of_forms(size, seed, 0)), (told,) * bool(told)
     loss_between = tuple(map(float, law.interval(size, seed, 0))) if law.members[0].samples.size else (loss, loss)
   ranges = law.data["ranges"]
   most = ranges["seed_tokens"][1] + ranges["expert_tokens"][1]
-  return Optimum(flops, size, _sizes(law, flops, size, share, seeds, fractions), flops / (FLOPS_PER_PARAM_TOKEN * size), seed,
+  return Optimum(flops, size, _sizes(law, flops, size, counted, fractions), flops / (FLOPS_PER_PARAM_TOKEN * size), seed,
                  expert, fraction, between, loss, loss_between, (size / ranges["params"][1], (seed + expert) / most), remarks)
 
 
-def _sizes(law: Law, flops: float, size: float, share: int, seeds: int, fractions: np.ndarray) -> tuple[float, float]:
+def _sizes(law: Law, flops: float, size: float, counted: tuple[int, str], fractions: np.ndarray) -> tuple[float, float]:
   """Where 95 % of the refits have their own best size."""
   if not law.members[0].samples.size:
     return size, size
   sizes = size * np.geomspace(1 / _AROUND, _AROUND, _SIZES)
-  budget = flops / (FLOPS_PER_PARAM_TOKEN * sizes[:, None])
-  draws, weights = law.samples(sizes[:, None], *divide(fractions, budget, share, seeds))
+  budget = Budget(flops / (FLOPS_PER_PARAM_TOKEN * sizes[:, None]), *counted)
+  draws, weights = law.samples(sizes[:, None], *budget.divided(fractions))
   losses = draws.min(2)
   at = np.clip(losses.argmin(1), 1, _SIZES - 2)
   left, middle, right = (losses[np.arange(len(at)), at + side] for side in (-1, 0, 1))

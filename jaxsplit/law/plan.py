@@ -10,20 +10,18 @@ A plan is read off the law's surface (law.surface): the fraction of least expect
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxsplit.errors import InputError, nearest
-from jaxsplit.files import write_json
 from jaxsplit.law.cautions import check_splits, plan_warnings
 from jaxsplit.law.law import Law, weighted_quantile
-from jaxsplit.law.record import PLAN, damaged, read_record
 from jaxsplit.law.size import FLOPS_PER_PARAM_TOKEN, best_size
-from jaxsplit.law.split import Split, lowest, paid_for, uneven
+from jaxsplit.law.split import Split, lowest, uneven
+from jaxsplit.results.budget import Budget
+from jaxsplit.results.plan import DomainPlan, Plan, SplitCurve
 
-VERSION = 5
 _FIXED = 0.8  # The rule of thumb that a plan is compared with: 80 % seed, 20 % experts.
 _DIGITS = 12  # Of a fraction: those further behind are rounding, and would put a point on the curve twice.
 
@@ -51,102 +49,6 @@ class PlanSettings:
   unique_tokens: float | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class DomainPlan:
-  """One domain at the common split, and at its own: `best_*` is its part of the best uneven split of the same budget.
-
-  That may be less than an even one, and best_loss worse than loss, where the other domains make more of the tokens. dense_loss
-  is None where no cell has D' = 0.
-  """
-
-  domain: str
-  seed_tokens: float
-  expert_tokens: float
-  loss: float
-  loss_interval: tuple[float, float]
-  dense_loss: float | None
-  best_seed_tokens: float
-  best_expert_tokens: float
-  best_loss: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """A recommended split. Losses are nats per token, means over domains unless said otherwise.
-
-  Attributes:
-    params, budget_tokens, budget_flops, num_domains, accounting, unique_tokens: as planned for.
-    forms: the forms that it was read off, each with its weight; they sum to 1.
-    seed_tokens: D, of each seed where there are several.
-    expert_tokens: D' of each expert.
-    fraction: the seeds' share of the budget in tokens.
-    fraction_interval: 95 %, over all that the cells allow.
-    loss, loss_interval: expected at the split, and where a model trained anew lies (95 %).
-    domains: each domain's part.
-    dense_loss: predicted where the whole budget pretrains one model (D'=0); None where no cell has D' = 0.
-    seedless_loss: predicted where experts share no seed (D=0); None where no cell has D = 0.
-    fixed_loss: predicted at 80/20.
-    gain_over_dense, gain_over_fixed: dense_loss - loss and fixed_loss - loss, with 95 % intervals; None where one is unknown.
-    split_point: the first D from which a token helps experts more than the seed, on the way from D=0.
-    regret: expected excess loss of this split over the best one.
-    curve: "fraction", "loss", "low", "high", "measured": the mean loss against the split, where a model trained anew lies (95 %),
-      and whether D and D' lie within what was measured; with both ends, where they were.
-    warnings: what to know before acting on the plan.
-  """
-
-  params: float
-  budget_tokens: float
-  budget_flops: float
-  num_domains: int
-  accounting: str
-  unique_tokens: float | None
-  forms: dict[str, float]
-  seed_tokens: float
-  expert_tokens: float
-  fraction: float
-  fraction_interval: tuple[float, float]
-  loss: float
-  loss_interval: tuple[float, float]
-  domains: tuple[DomainPlan, ...]
-  dense_loss: float | None
-  seedless_loss: float | None
-  fixed_loss: float
-  gain_over_dense: float | None
-  gain_over_dense_interval: tuple[float, float] | None
-  gain_over_fixed: float
-  gain_over_fixed_interval: tuple[float, float]
-  split_point: float
-  regret: float
-  curve: dict[str, list[float]]
-  warnings: tuple[str, ...]
-
-  @property
-  def giving(self) -> tuple[str, ...]:
-    """The domains that the best uneven split leaves worse off than the common one, for the sake of the others."""
-    return tuple(d.domain for d in self.domains if d.best_loss > d.loss * (1 + 1e-4))
-
-  def save(self, path: str | os.PathLike) -> None:
-    """Writes plan.json."""
-    write_json(path, {**dataclasses.asdict(self), "version": VERSION})
-
-
-def load_plan(path: str | os.PathLike) -> Plan:
-  """Reads plan.json.
-
-  Raises:
-    InputError: not a plan of this version, or damaged.
-  """
-  record = read_record(path, PLAN, VERSION, "a plan", "plan")
-  pairs = [record[name] for name in PLAN if name.endswith("_interval")] + [d["loss_interval"] for d in record["domains"]]
-  if any(pair is not None and len(pair) != 2 for pair in pairs):
-    raise damaged(path, "an interval has not two ends", "plan")
-  if len({len(values) for values in record["curve"].values()}) != 1 or not record["curve"]["loss"]:
-    raise damaged(path, "the lists of its curve differ in length or are empty", "plan")
-  known = lambda kind, fields: kind(**{f.name: tuple(v) if isinstance(v := fields[f.name], list) else v
-                                       for f in dataclasses.fields(kind)})
-  return known(Plan, {**record, "domains": [known(DomainPlan, d) for d in record["domains"]]})
-
-
 def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any) -> Plan:
   """The best split of a budget under a law.
 
@@ -160,12 +62,12 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   """
   settings = _settings(law, settings or PlanSettings(), overrides)
   check_splits(law)
-  paid = paid_for(settings.accounting, settings.num_domains)
+  counted = settings.num_domains, settings.accounting
   if settings.unique_tokens is not None:
     law = law.with_unique_tokens(settings.unique_tokens, settings.num_domains)
-  size, told = (settings.params, "") if settings.params else best_size(law, settings.budget_flops, *paid)
+  size, told = (settings.params, "") if settings.params else best_size(law, settings.budget_flops, *counted)
   tokens = settings.budget_tokens or settings.budget_flops / (FLOPS_PER_PARAM_TOKEN * size)
-  split = Split(law, size, tokens, *paid)
+  split = Split(law, size, Budget(tokens, *counted))
   has_dense, has_seedless = (law.data["ranges"][name][0] == 0 for name in ("expert_tokens", "seed_tokens"))
   fractions = _fractions()[0 if has_seedless else 1:None if has_dense else -1]
   fraction = _refine(split, fractions, split.loss(fractions))
@@ -194,8 +96,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
       split_point=float(split.tokens(np.array([split_point]))[0][0]),
       regret=float(weights @ (draws[:, at] - draws[np.arange(len(own)), own])),
-      curve={"fraction": fractions.tolist(), "loss": losses.tolist(), "low": low.tolist(), "high": high.tolist(),
-             "measured": split.measured(fractions).tolist()},
+      curve=SplitCurve(*(tuple(values.tolist()) for values in (fractions, losses, low, high, split.measured(fractions)))),
       warnings=(*([told] if told else []), *plan_warnings(law, split, fraction, settings.num_domains,
                                                           settings.unique_tokens is not None)))
 

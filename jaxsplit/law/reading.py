@@ -21,14 +21,14 @@ from jaxsplit.law.cells import OPTIONAL, REQUIRED, Cells
 from jaxsplit.law.mapping import Source
 from jaxsplit.law.rows import Condition, commonest, merged, parse_where, shown
 from jaxsplit.law.tables import Table, read_table
+from jaxsplit.results.cells import LAW_DATA
 
 FLOP_FACTOR = 6.0  # Training FLOPs for each parameter and token: forward 2, backward 4.
 
-_MARKS = {"status": "ok", "role": "grid"}  # What a row of a work directory's cells.csv says if it is the law's data.
-_NAMED_ONLY = (*_MARKS, "weight", "epochs")  # Names that mean other things in other people's tables.
+_NAMED_ONLY = (*LAW_DATA, "weight", "epochs")  # Names that mean other things in other people's tables.
 _MAY_LACK = ("unique_tokens", "epochs")
 _COUNTS = ("params", "seed_tokens", "expert_tokens", "unique_tokens", "flops")
-_NAMES = (*REQUIRED, *OPTIONAL, "flops", *_MARKS)
+_NAMES = (*REQUIRED, *OPTIONAL, "flops", *LAW_DATA)
 
 
 def read_cells(path: str | os.PathLike, columns: Mapping[str, str] | None = None, *, where: str | None = None,
@@ -99,14 +99,14 @@ class _Reading:
     self.remarks: list[str] = []
 
     def choose(header: list[str]) -> set[str]:
-      self.found = {name: Source(name) for name in (*REQUIRED, *OPTIONAL, *_MARKS) if name in header}
+      self.found = {name: Source(name) for name in (*REQUIRED, *OPTIONAL, *LAW_DATA) if name in header}
       self.found |= {name: mapping.get(str(path), name, theirs, header) for name, theirs in columns.items()}
       self._tested = [mapping.get(str(path), f"--where={condition}", condition.column, header) for condition in conditions]
       return {source.column for source in (*self.found.values(), *self._tested)}
 
     self.table: Table = read_table(path, choose)
     self._keep = np.ones(len(self.table.lines), bool)
-    self.ours = all(good in map(str, self.table.columns.get(name, ())) for name, good in _MARKS.items())
+    self.ours = all(good in map(str, self.table.columns.get(name, ())) for name, good in LAW_DATA.items())
     if not self.ours:
       for name in _NAMED_ONLY:
         if name in self.found and name not in columns:
@@ -114,7 +114,7 @@ class _Reading:
 
   def take_marks(self) -> None:
     """Leaves out the rows that say of themselves that they are no data for a law."""
-    for name, good in _MARKS.items():
+    for name, good in LAW_DATA.items():
       if name in self.found:
         self._leave_out(np.array([str(value).strip() != good for value in self._values(name)]), f"{name} is not {good}")
         del self.found[name]

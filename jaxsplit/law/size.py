@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxsplit.law.law import Law
-from jaxsplit.law.split import divide
+from jaxsplit.results.budget import Budget
 
 FLOPS_PER_PARAM_TOKEN = 6  # Training FLOPs: forward 2, backward 4.
 _SIZES = 41  # Sizes tried at a time, evenly in log N ...
@@ -14,20 +14,20 @@ _MOVES = 12  # ... at most so many times.
 _FRACTIONS = np.linspace(0, 1, 51)
 
 
-def best_size(law: Law, budget_flops: float, share: int, seeds: int,
+def best_size(law: Law, budget_flops: float, num_domains: int, accounting: str,
               fractions: np.ndarray = _FRACTIONS) -> tuple[float, str]:
   """The N whose best split has the least expected loss under a FLOP budget, and what to know of it, mostly nothing.
 
   Args:
     law: the fitted law.
     budget_flops: 6 N a token.
-    share, seeds: experts and seeds that the budget pays for, as of `split.paid_for`.
+    num_domains, accounting: as of `results.budget.Budget`.
     fractions: the splits to choose from.
   """
 
   def losses(sizes: np.ndarray) -> np.ndarray:
-    budget = budget_flops / (FLOPS_PER_PARAM_TOKEN * sizes[:, None])
-    return law.mean_of_forms(sizes[:, None], *divide(fractions, budget, share, seeds)).min(1)
+    budget = Budget(budget_flops / (FLOPS_PER_PARAM_TOKEN * sizes[:, None]), num_domains, accounting)
+    return law.mean_of_forms(sizes[:, None], *budget.divided(fractions)).min(1)
 
   low, high = law.data["ranges"]["params"]
   most = np.log(budget_flops / FLOPS_PER_PARAM_TOKEN)  # That size gets one token.

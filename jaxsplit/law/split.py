@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from jaxsplit.law.law import Law
+from jaxsplit.results.budget import Budget
 
 _ROUNDING = 1.01  # Steps are whole.
 
@@ -17,13 +18,11 @@ class Split:
 
   law: Law
   params: float
-  budget: float
-  share: int  # experts that the budget pays for
-  seeds: int = 1  # seeds that it pays for
+  budget: Budget
 
   def tokens(self, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """D of each seed and D' of each expert."""
-    return divide(fraction, self.budget, self.share, self.seeds)
+    return self.budget.divided(fraction)
 
   def loss(self, fraction: np.ndarray, domain: str | None = None) -> np.ndarray:
     """Expected loss at each fraction; the mean over domains where none is named."""
@@ -66,16 +65,6 @@ def lowest(losses: np.ndarray, measured: np.ndarray, ends: np.ndarray) -> np.nda
   return best
 
 
-def paid_for(accounting: str, num_domains: int) -> tuple[int, int]:
-  """How many experts and how many seeds a budget pays for; accounting as in `PlanSettings`."""
-  return 1 if accounting == "per_model" else num_domains, num_domains if accounting == "separate" else 1
-
-
-def divide(fraction: np.ndarray, budget: float | np.ndarray, share: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
-  """D of each seed and D' of each expert. Without experts nothing tells seeds apart: one has all the budget, the dense model."""
-  return np.where(fraction == 1, budget, fraction * budget / seeds), (1 - fraction) * budget / share
-
-
 def uneven(split: Split, even_fraction: float) -> dict[str, tuple[float, float, float]]:
   """Per domain (D_k, D'_k, loss) where experts fork from different snapshots and train for different lengths.
 
@@ -83,14 +72,14 @@ def uneven(split: Split, even_fraction: float) -> dict[str, tuple[float, float, 
   that one more token would help every expert equally; D is the best of a grid. An expert forks before D only where more
   seed would hurt it, since the trunk is paid for anyway.
   """
-  names = split.law.domains
+  names, budget = split.law.domains, split.budget
   forms, even = split.law.mean_of_forms, np.array([even_fraction])
   level = {name: float(split.loss(even, name)[0] / forms(split.params, *split.tokens(even), name)[0]) for name in names}
   loss = lambda name, d, e: level[name] * forms(split.params, d, e, name)
-  if split.share == 1 or split.seeds > 1 or len(names) == 1:
+  if budget.experts == 1 or budget.seeds > 1 or len(names) == 1:
     out = {}
     # A dense model that several seeds' budgets pay for is nothing that one domain can choose alone.
-    fraction = np.linspace(0, 1, 401) if split.seeds == 1 else np.ones(1) if even_fraction == 1 else np.linspace(0, 1, 401)[:-1]
+    fraction = np.linspace(0, 1, 401) if budget.seeds == 1 else np.ones(1) if even_fraction == 1 else np.linspace(0, 1, 401)[:-1]
     for name in names:
       d, e = split.tokens(fraction)
       losses = loss(name, d, e)
@@ -98,9 +87,9 @@ def uneven(split: Split, even_fraction: float) -> dict[str, tuple[float, float, 
       out[name] = float(d[i]), float(e[i]), float(losses[i])
     return out
   # Experts' lengths as multiples of an even share; num_domains may exceed the law's domains, whose share is then scaled.
-  lengths = np.unique(np.concatenate([[0, 1], np.geomspace(0.02, split.share, 250)]))
+  lengths = np.unique(np.concatenate([[0, 1], np.geomspace(0.02, budget.experts, 250)]))
   fractions = np.append(np.linspace(0, 0.96, 25), even_fraction)
-  forks, share = np.outer(fractions * split.budget, np.linspace(0, 1, 5)), (1 - fractions) * split.budget / split.share
+  forks, share = np.outer(fractions * budget.amount, np.linspace(0, 1, 5)), (1 - fractions) * budget.amount / budget.experts
   tables = np.stack([loss(name, forks[:, :, None], share[:, None, None] * lengths) for name in names], 1)
   tokens = []  # Of each candidate, D_k and D'_k: [2, k].
   for table, fork, each in zip(tables, forks, share):  # table: [k, fork, length]

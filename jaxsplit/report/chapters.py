@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from jaxsplit.law import Cells
-from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.report import figures, html, law_figures, style, training_figures
 from jaxsplit.report.album import Album
 from jaxsplit.report.comparison import comparison, predictions
 from jaxsplit.report.evidence import Evidence, means
 from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts
+from jaxsplit.results.stages import totals
 from jaxsplit.split.closing import closing_rows
 from jaxsplit.split.curve import curve_text
 from jaxsplit.training.metrics import read_metrics
@@ -36,7 +36,7 @@ def closing(evidence: Evidence, album: Album) -> Parts:
   if lines is None:
     raise Missing("All runs of the recommended split diverged, so there is no closing table." if evidence.finished else
                   "The recommended split and the dense model that it is compared with are not both measured yet.")
-  seed, expert = evidence.recommended()
+  seed, expert = evidence.recommended.seed_tokens, evidence.recommended.expert_tokens
   plan, (low, high) = evidence.plan, evidence.plan.fraction_interval
   header, *rows = closing_rows(lines)
   seeds = f"a seed of {seed:,} tokens"
@@ -67,16 +67,14 @@ def split(evidence: Evidence, album: Album) -> Parts:
       f"the seed and {plan.num_domains} experts")
   figure = album.show("split_curve", figures.split_curve(evidence, plan), (
       f"Loss expected at N = {plan.params:,.0f}, a size that no cell was measured at, for every split of "
-      f"{evidence.budget} between {between}. The lowest point is the "
+      f"{evidence.budget_text} between {between}. The lowest point is the "
       "recommendation; where the curve is flat around it, the choice matters little; where it is dotted, no size was measured with "
       "so few or so many tokens. Diamonds are means over domains of what was "
       "then measured (dots: each replica); the dashed line is the dense model. Diamonds belong within the band, "
       "19 of 20."))
-  trained = evidence.recommended()
-  recommended = next((evidence.fraction(cell) for cell in evidence.proof if (cell.seed_tokens, cell.expert_tokens) == trained), None)
-  scatter = evidence.law.surface.scatter if evidence.law and evidence.law.surface else 0.0
+  scatter = evidence.law.scatter if evidence.law else 0.0
   measured = [html.paragraph(f"{line[0].upper()}{line[1:]}.") for line in
-              curve_text(evidence.by_fraction("loss"), plan, recommended, scatter).splitlines()]
+              curve_text(evidence.by_fraction("loss"), plan, scatter).splitlines()]
   return [figure, *measured, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
 
 
@@ -114,11 +112,10 @@ def agreement(evidence: Evidence, album: Album) -> Parts:
   law = evidence.law
   if law is None:
     raise Missing("There is no law yet.")
-  series, caption = comparison(law, read_law_cells(evidence.path / "cells.csv"))
+  series, caption = comparison(law, Cells.from_records(evidence.grid))
   told = [cell for cell in evidence.proof if law.domains == ("all",) or cell.domain in law.domains]
   if told:
-    names = ("params", "seed_tokens", "expert_tokens", "loss", "domain", "replica")
-    proof = Cells.from_columns({name: [getattr(cell, name) for cell in told] for name in names})
+    proof = Cells.from_records(told)
     series["proof"] = proof.loss, predictions(law, proof)
     error = np.abs(series["proof"][1] / proof.loss - 1).mean()
     caption += f"Diamonds: models at the target size, trained after the fit, which is off by {error:.2%} on average there. "
@@ -142,12 +139,12 @@ def candidates(evidence: Evidence, album: Album) -> Parts:
 
 def curves(evidence: Evidence, album: Album) -> Parts:
   """Loss curves."""
-  if evidence.ledger is None:
+  if not evidence.stages:
     raise Missing(_UNTRAINED)
-  lines = training_figures.read_curves(read_metrics(evidence.path / "metrics.jsonl"), evidence.ledger, evidence.batch_tokens)
+  lines = training_figures.read_curves(read_metrics(evidence.path / "metrics.jsonl"), evidence.stages, evidence.batch_tokens)
   if not lines:
     raise Missing("The grid's training is not finished yet, so there are no loss curves.")
-  params = {entry["size"]: entry["params"] for entry in evidence.ledger["entries"]}
+  params = {stage.size: stage.params for stage in evidence.stages}
   return [album.show("loss_curves", training_figures.loss_curves(lines, params), (
       "Training loss, smoothed, the mean over replicas and domains. Experts leave the trunk at its snapshots, without a jump if "
       "the fork is clean, and each measured cell ends in its own cooldown, where the loss falls once more."))]
@@ -165,13 +162,13 @@ def probe(evidence: Evidence, album: Album) -> Parts:
 
 def ledger(evidence: Evidence, album: Album) -> Parts:
   """What was spent on what."""
-  if evidence.ledger is None:
+  if not evidence.stages:
     raise Missing(_UNTRAINED)
-  totals = evidence.ledger["totals"]
-  everything = {column: sum(total[column] for total in totals) for column in ("tokens", "flops")}
-  rows = [[name, f"{total['tokens']:,.0f}", style.scientific(total["flops"])] for name, total in (
-      *((training_figures.stage_name(total), total) for total in totals), ("all training", everything))]
-  return [album.show("ledger", training_figures.spending(totals), (
+  spent = totals(evidence.stages)
+  tokens, flops = sum(total.tokens for total in spent), sum(total.flops for total in spent)
+  rows = [[name, f"{tokens:,}", style.scientific(flops)] for name, tokens, flops in (
+      *((total.name, total.tokens, total.flops) for total in spent), ("all training", tokens, flops))]
+  return [album.show("ledger", training_figures.spending(spent), (
       "Where the training went: probe (learning rates), grid (the law's cells), proof (the recommended split and its rivals at "
       "the target size), and retry, if runs diverged and were trained again. Percentages are of all training.")),
           html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]

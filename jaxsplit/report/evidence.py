@@ -9,8 +9,10 @@ from typing import Any
 
 from jaxsplit.files import read_json
 from jaxsplit.law import Law, Plan, load_law, load_plan
-from jaxsplit.law.split import paid_for
-from jaxsplit.split.cells import Cell, read_cells
+from jaxsplit.results.budget import Budget, accounting_of
+from jaxsplit.results.cells import Cell, read_cells
+from jaxsplit.results.plan import PlannedPoint
+from jaxsplit.results.stages import Stage, read_stages
 from jaxsplit.split.closing import Line, closing_lines
 from jaxsplit.split.curve import Curve, measured_curve
 from jaxsplit.split.sizes import FILE as SIZES
@@ -27,7 +29,7 @@ class Evidence:
     domains: names of the domains that anything was measured on.
     grid, proof, probe: measured cells: the law's data; at the target size; of learning rates. Diverged ones are left out.
     diverged: how many were left out.
-    ledger: totals and entries of tokens and FLOPs, as `split.ledger` writes them.
+    stages: what was trained.
     law, plan: as fitted and read off it.
   """
 
@@ -38,7 +40,7 @@ class Evidence:
   proof: tuple[Cell, ...]
   probe: tuple[Cell, ...]
   diverged: int
-  ledger: dict[str, Any] | None
+  stages: tuple[Stage, ...]
   law: Law | None
   plan: Plan | None
 
@@ -55,7 +57,7 @@ class Evidence:
   @property
   def finished(self) -> bool:
     """Whether all that was to be trained and planned is there."""
-    proven = self.ledger is not None and any(total["stage"] == "proof" for total in self.ledger["totals"])
+    proven = any(stage.purpose == "proof" for stage in self.stages)
     return proven and (not self.experiment["sizes"] or (self.law is not None and self.plan is not None))
 
   @property
@@ -69,7 +71,13 @@ class Evidence:
     return self.experiment["trunk"] == "per_domain"
 
   @property
-  def budget(self) -> str:
+  def budget(self) -> Budget:
+    """What is split."""
+    accounting = accounting_of(self.experiment["accounting"], not self.own_seeds)
+    return Budget(self.experiment["budget_tokens"], len(self.domains), accounting)
+
+  @property
+  def budget_text(self) -> str:
     """What is split, in words."""
     return ("each model's " if self.per_model else "") + f"{self.experiment['budget_tokens']:,} tokens"
 
@@ -78,38 +86,24 @@ class Evidence:
     """The dense model that splits are compared with, in words."""
     return "one dense model of " + ("as many tokens as each of them has seen" if self.per_model else "the same compute")
 
-  def _paid_for(self) -> tuple[int, int]:
-    """The seeds and the experts that the budget pays for."""
-    accounting = "separate" if self.own_seeds and not self.per_model else self.experiment["accounting"]
-    experts, seeds = paid_for(accounting, len(self.domains))
-    return seeds, experts
-
-  def fraction(self, cell: Cell) -> float:
-    """The share D / C of the cell's own compute that went to seeds, as the experiment accounts for it."""
-    seeds, experts = self._paid_for()
-    return seeds * cell.seed_tokens / (seeds * cell.seed_tokens + experts * cell.expert_tokens)
-
   def by_fraction(self, value: str) -> Curve:
     """A column of the cells at the target size, by their seed share."""
-    return measured_curve(self.proof, self.domains, self.fraction, value)
+    return measured_curve(self.proof, self.domains, self.budget, value)
 
-  def recommended(self) -> tuple[int, int] | None:
-    """(D, D') of the cells that prove the plan; None before they are measured."""
-    if self.plan is None or not self.proof:
-      return None
-    nearest = min(self.proof, key=lambda cell: abs(self.fraction(cell) - self.plan.fraction))
-    # Training is in whole steps, of every seed and every expert: so far, and no further, may the trained split be off.
-    step = sum(self._paid_for()) * self.batch_tokens / self.experiment["budget_tokens"]
-    return (nearest.seed_tokens, nearest.expert_tokens) if abs(self.fraction(nearest) - self.plan.fraction) <= step else None
+  @property
+  def recommended(self) -> PlannedPoint | None:
+    """What was trained for the plan; None before any of it is measured."""
+    point = self.plan and self.plan.point
+    measured = {(cell.seed_tokens, cell.expert_tokens) for cell in self.proof}
+    return point if point and (point.seed_tokens, point.expert_tokens) in measured else None
 
   def closing(self) -> list[Line] | None:
     """The closing table; None before the plan and the dense model, if one is asked for, are measured."""
-    trained = self.recommended()
-    if trained is None or self.law is None:
+    if self.recommended is None or self.law is None:
       return None
     if not self.finished and 1 in self.experiment["compare"] and not any(cell.role == "dense" for cell in self.proof):
       return None
-    return closing_lines(self.proof, self.law, *trained, self.proof[0].params_total)
+    return closing_lines(self.proof, self.law, self.recommended)
 
 
 def read_evidence(path: pathlib.Path) -> Evidence:
@@ -123,7 +117,7 @@ def read_evidence(path: pathlib.Path) -> Evidence:
       tuple(c for c in whole if c.role in ("split", "dense") and target in (None, c.params_total)),
       tuple(c for c in probe if c.status == "ok"),
       len(cells) - len(whole) + sum(cell.status != "ok" for cell in probe),
-      read_json(path / "ledger.json") if (path / "ledger.json").exists() else None,
+      read_stages(path / "ledger.json") if (path / "ledger.json").exists() else (),
       load_law(path / "law.json") if (path / "law.json").exists() else None,
       load_plan(path / "plan.json") if (path / "plan.json").exists() else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -126,7 +127,7 @@ def split_curve(plan: Plan) -> Figure:
 
 def draw_split(axes: Axes, plan: Plan, measured: Sequence[float]) -> None:
   """The expected loss over all splits of a plan's budget, its band, and the recommended split; room for what was measured."""
-  fraction, loss, lower, upper, told = (np.asarray(plan.curve[name]) for name in ("fraction", "loss", "low", "high", "measured"))
+  fraction, loss, lower, upper, told = map(np.asarray, dataclasses.astuple(plan.curve))
   low, high = plan.fraction_interval
   axes.fill_between(fraction, lower, upper, color=BLUE, alpha=0.2, lw=0, label="95% band of new models")
   axes.plot(fraction, np.where(told, loss, np.nan), color=BLUE, label="expected: mean loss over domains")

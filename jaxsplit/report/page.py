@@ -68,7 +68,7 @@ def answer(evidence: Evidence) -> str:
   if plan is None:
     return _best_measured(evidence) or f"No answer yet: {len(evidence.grid):,} cells of the law's grid are measured."
   interval = "95% interval {:.0%} to {:.0%}".format(*plan.fraction_interval)
-  advice = f"Spend {plan.fraction:.0%} ({interval}) of {'' if evidence.per_model else 'the '}{evidence.budget} on "
+  advice = f"Spend {plan.fraction:.0%} ({interval}) of {'' if evidence.per_model else 'the '}{evidence.budget_text} on "
   if evidence.per_model:
     seed = "a seed of its own" if evidence.own_seeds else "a shared seed"
     advice += f"{seed} and the rest on one of {plan.num_domains} experts"
@@ -85,7 +85,7 @@ def answer(evidence: Evidence) -> str:
     return f"{advice}: the law expects a mean loss of {plan.loss:.3f} nats per token, but runs of some domains diverged."
   measured = f"{advice}: this measured a mean loss of {mean.measured:.3f} nats per token"
   predicted = f"the law had predicted {mean.predicted:.3f}."
-  if evidence.recommended()[1] == 0 or not math.isfinite(mean.perplexity_change):
+  if evidence.recommended.expert_tokens == 0 or not math.isfinite(mean.perplexity_change):
     return f"{measured}; {predicted}"
   side = "lower" if mean.perplexity_change < 0 else "higher"
   return (f"{measured} against {mean.dense:.3f} for {evidence.rival}, which is "
@@ -95,7 +95,7 @@ def answer(evidence: Evidence) -> str:
 def _title(evidence: Evidence) -> str:
   experiment = evidence.experiment
   title = "Phonebook: " if experiment["data"] == "phonebook" else "The split of "
-  return f"{title}{evidence.budget}" + (f" over {len(evidence.domains)} domains" if evidence.domains else "")
+  return f"{title}{evidence.budget_text}" + (f" over {len(evidence.domains)} domains" if evidence.domains else "")
 
 
 def _best_measured(evidence: Evidence) -> str | None:
@@ -108,7 +108,7 @@ def _best_measured(evidence: Evidence) -> str | None:
   show = "{:.0%}" if exact else "{:.3f} nats per token"
   what = "of the entries recalled exactly" if exact else "mean loss"
   rival = f", against {show.format(means[1.0])} by one model pretrained on everything" if 1.0 in means and best != 1.0 else ""
-  so_far = "" if evidence.ledger else " so far"
+  so_far = "" if evidence.stages else " so far"
   seed = "seeds of their own" if evidence.own_seeds else "the shared seed"
-  return (f"Of the splits measured{so_far}, {best:.0%} of {evidence.budget} on {seed} did best: "
+  return (f"Of the splits measured{so_far}, {best:.0%} of {evidence.budget_text} on {seed} did best: "
           f"{show.format(means[best])} {what}{rival}.")

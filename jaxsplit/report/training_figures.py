@@ -14,10 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from jaxsplit.report import style
 from jaxsplit.report.evidence import Evidence, means
 from jaxsplit.report.style import AMBER, BLUE, GREEN, MARKERS, MUTED, ORANGE, PAPER, PINK, SKY
+from jaxsplit.results.stages import Stage, Total
 
 _PHASES = {"trunk": ("trunk", BLUE, 1.8), "full": ("trunk, cooling down", SKY, 1.3), "branch": ("experts", PINK, 1.2),
            "cooldown": ("experts, cooling down", ORANGE, 1.2)}
-_STAGES = {"probe": AMBER, "grid": BLUE, "proof": GREEN, "retry": ORANGE}
+_PURPOSES = {"probe": AMBER, "grid": BLUE, "proof": GREEN, "retry": ORANGE}
 _NEAR = 2.0  # Nats above a size's best within which the probe's losses are shown.
 _STRETCHES = 100  # Points of a smoothed curve as long as the longest run.
 
@@ -39,22 +40,19 @@ class Curve:
   loss: np.ndarray
 
 
-def read_curves(metrics: Iterable[dict[str, Any]], ledger: dict[str, Any], batch_tokens: int) -> list[Curve]:
-  """The loss curves of the legs that the ledger knows, which are the finished ones; probes have their own figure.
-
-  Waves of one leg are one curve.
-  """
-  known = {entry["leg"]: entry for entry in ledger["entries"] if entry["stage"] not in ("probe", "retry")}
+def read_curves(metrics: Iterable[dict[str, Any]], stages: Iterable[Stage], batch_tokens: int) -> list[Curve]:
+  """The loss curves of finished stages; probes have their own figure. Waves of one stage are one curve."""
+  known = {stage.name: stage for stage in stages if stage.purpose not in ("probe", "retry")}
   losses: dict[str, list[np.ndarray]] = {}
   for line in metrics:
     if line["leg"] in known:
       losses.setdefault(line["leg"], []).append(np.array(line["loss"], float))
   waves: dict[tuple[str, str, str], list[str]] = {}
   for leg in losses:
-    waves.setdefault(tuple(known[leg][name] for name in ("size", "phase", "whole")), []).append(leg)
+    waves.setdefault((known[leg].size, known[leg].phase, known[leg].whole), []).append(leg)
   stretches: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = {}
   for (size, phase, whole), legs in waves.items():
-    begins = np.concatenate([known[leg]["begins"] for leg in legs])
+    begins = np.array([run.born for leg in legs for run in known[leg].runs])
     of_waves = [np.concatenate(losses[leg]) for leg in legs]
     loss_SxR = np.ma.masked_invalid(np.concatenate([loss[:min(map(len, of_waves))] for loss in of_waves], axis=1))
     for begin in np.unique(begins):  # Runs that descend from one snapshot.
@@ -126,19 +124,19 @@ def probe(evidence: Evidence) -> Figure:
 
 
 @style.styled
-def spending(totals: Sequence[dict[str, Any]]) -> Figure:
-  """Tokens and FLOPs of every stage and phase, as bars."""
+def spending(totals: Sequence[Total]) -> Figure:
+  """Tokens and FLOPs of every purpose and phase, as bars."""
   totals = totals[::-1]
-  power = math.floor(math.log10(max(total["flops"] for total in totals)))
+  power = math.floor(math.log10(max(total.flops for total in totals)))
   scales = {"tokens": 1, "flops": 10**power}
   figure, panels = style.panels(2, height=0.8 + 0.27 * len(totals))
   for axes, column, label in zip(panels, scales, ("training tokens", f"training FLOPs, {style.power_of_ten(power)}")):
-    values = [total[column] / scales[column] for total in totals]
-    bars = axes.barh(range(len(totals)), values, height=0.62, color=[_STAGES[total["stage"]] for total in totals])
+    values = [getattr(total, column) / scales[column] for total in totals]
+    bars = axes.barh(range(len(totals)), values, height=0.62, color=[_PURPOSES[total.purpose] for total in totals])
     share = [f"{value / sum(values):.0%}" for value in values]
     axes.bar_label(bars, share, padding=3, fontsize=8.5)
     axes.set(xlabel=label, xlim=(0, 1.15 * max(values)))
-    axes.set_yticks(range(len(totals)), map(stage_name, totals) if axes is panels[0] else [""] * len(totals))
+    axes.set_yticks(range(len(totals)), [total.name for total in totals] if axes is panels[0] else [""] * len(totals))
     axes.grid(False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: style.number(value))
@@ -152,8 +150,3 @@ def _smooth(curve: Curve, stretch: float) -> Curve:
   bins = [b for b in bins if np.isfinite(curve.loss[b]).any()]
   return dataclasses.replace(curve, tokens=np.array([curve.tokens[b].mean() for b in bins]),
                              loss=np.array([np.nanmean(curve.loss[b]) for b in bins]))
-
-
-def stage_name(total: dict[str, Any]) -> str:
-  """What one of the ledger's totals is of, in words: "grid, trunk"."""
-  return total["stage"] if total["stage"] == total["phase"] else f"{total['stage']}, {total['phase']}"

@@ -1,47 +1,26 @@
-"""A budget in steps: what its shares are for seeds and experts, and the points that spend it. Nothing here trains."""
+"""A budget in whole steps: what its shares are for seeds and experts, and the points that spend it. Nothing here trains."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
 from jaxsplit.errors import InputError
-from jaxsplit.law.split import paid_for
-from jaxsplit.split.tree import Point
+from jaxsplit.results.budget import Budget
+from jaxsplit.results.plan import PlannedPoint
+from jaxsplit.results.stages import Point
 
 
-@dataclasses.dataclass(frozen=True)
-class Budget:
-  """A budget of so many steps, each of one model's batch.
-
-  Attributes:
-    steps: what one dense model would train.
-    independent_seeds: 1 where all domains share a seed, K where each has its own.
-    accounting: as in law.PlanSettings.
-    experts, seeds: how many of each the steps pay for.
-  """
-
-  steps: int
-  independent_seeds: int
-  accounting: str
-  experts: int
-  seeds: int
-
-  @classmethod
-  def of(cls, steps: int, accounting: str, shared_seed: bool, num_domains: int) -> Budget:
-    """The budget of an experiment; `accounting` is total or per_model."""
-    own = 1 if shared_seed else num_domains
-    accounting = "separate" if accounting == "total" and own > 1 else accounting
-    return cls(steps, own, accounting, *paid_for(accounting, num_domains))
+class Steps(Budget):
+  """A budget of so many steps, each of one model's batch; `amount` is what one dense model would train."""
 
   def seed_steps(self, fraction: float) -> int:
     """D in steps, of each seed, when seeds take this share of the budget."""
-    return max(1, round(fraction * self.steps / self.seeds)) if fraction else 0
+    return max(1, round(fraction * self.amount / self.seeds)) if fraction else 0
 
   def expert_steps(self, fraction: float) -> int:
     """D' in steps, of each expert, when experts take this share of the budget."""
-    return int(fraction * self.steps / self.experts + 1e-9)
+    return int(fraction * self.amount / self.experts + 1e-9)
 
   def point(self, fraction: float) -> Point:
     """The point that spends the whole budget with this share on seeds; too small a rest for a step is none.
@@ -50,11 +29,11 @@ class Budget:
     """
     least = self.expert_steps(1 - fraction)
     if not least:
-      return Point(self.steps, 0, "dense")
+      return Point(self.amount, 0, "dense")
     if not fraction:
       return Point(0, least, "split")
-    rest = lambda expert_steps: (self.steps - self.experts * expert_steps) // self.seeds
-    nearest = round((1 - fraction) * (self.steps - self.steps % self.seeds) / self.experts)
+    rest = lambda expert_steps: (self.amount - self.experts * expert_steps) // self.seeds
+    nearest = round((1 - fraction) * (self.amount - self.amount % self.seeds) / self.experts)
     expert_steps = nearest if rest(nearest) > 0 else least
     return Point(rest(expert_steps), expert_steps, "split")
 
@@ -62,17 +41,23 @@ class Budget:
     """The points of all pairs of shares, and of all seeds without experts. Experts have at most what the seed leaves."""
     points = set()
     for seed in map(self.seed_steps, seed_fractions):
-      rest = max(0, self.steps - self.seeds * seed) // self.experts
+      rest = max(0, self.amount - self.seeds * seed) // self.experts
       points |= {Point(seed, min(self.expert_steps(fraction), rest), "grid") for fraction in (0, *expert_fractions)}
     return sorted(points)
 
+  def planned(self, fraction: float, params_total: int, batch_tokens: int) -> PlannedPoint:
+    """The point for this share, as a plan records it, of models of so many parameters and steps of so many tokens."""
+    point = self.point(fraction)
+    return PlannedPoint(params_total, point.seed_steps, point.expert_steps, point.seed_steps * batch_tokens,
+                        point.expert_steps * batch_tokens, self.share(point), self.left_over(point) * batch_tokens)
+
   def share(self, point: Point) -> float:
-    """The seeds' share of the budget at a point."""
-    return self.seeds * point.seed_steps / self.steps
+    """The seeds' share of the steps that a point spends."""
+    return self.fraction(point.seed_steps, point.expert_steps)
 
   def left_over(self, point: Point) -> int:
     """Steps that a point does not spend: too few for another one of each of its seeds, or it has none."""
-    return self.steps - self.seeds * point.seed_steps - self.experts * point.expert_steps if point.expert_steps else 0
+    return self.amount - self.seeds * point.seed_steps - self.experts * point.expert_steps if point.expert_steps else 0
 
   def check_shares(self, name: str, fractions: Sequence[float]) -> None:
     """Refuses shares that no whole number of steps can be, or that are the same number as another's.
@@ -84,7 +69,7 @@ class Budget:
     paid, steps = self._of(name)
     taken: dict[int, float] = {}
     for fraction in fractions:
-      least = paid / self.steps
+      least = paid / self.amount
       if fraction / least < 1 - 1e-9:
         raise InputError(f"Experiment.{name} = {fractions}: {fraction} is less than a step; the least that works is "
                          f"{_rounded_up(least)}, or raise Experiment.budget_tokens")
@@ -97,7 +82,7 @@ class Budget:
     """Refuses splits of the budget that leave seeds or experts less than a step."""
     for fraction in compare:
       for part, paid, what in ((fraction, self.seeds, "the seed"), (1 - fraction, self.experts, "each expert")):
-        least = paid / self.steps
+        least = paid / self.amount
         if 0 < part / least < 1 - 1e-9:
           bound = f"least above 0 that works is {_rounded_up(least)}" if part == fraction else (
               f"most below 1 that works is {1 - _rounded_up(least):g}")

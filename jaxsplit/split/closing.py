@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from jaxsplit.law import Law, Plan
-from jaxsplit.split.cells import Cell
+from jaxsplit.results.cells import Cell
+from jaxsplit.results.plan import PlannedPoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +30,17 @@ class Line:
   perplexity_change: float
 
 
-def closing_lines(cells: Iterable[Cell], law: Law, seed_tokens: int, expert_tokens: int, params_total: int) -> list[Line]:
+def closing_lines(cells: Iterable[Cell], law: Law, point: PlannedPoint) -> list[Line]:
   """The table's lines: each domain, then their mean."""
-  cells = [c for c in cells if c.params_total == params_total and c.role in ("split", "dense")]
+  cells = [c for c in cells if c.params_total == point.params_total and c.role in ("split", "dense")]
   mean = lambda domain, match: _mean([c.loss for c in cells if c.domain == domain and c.status == "ok" and match(c)])
   lines = []
   for domain in sorted({c.domain for c in cells}):
-    measured = mean(domain, lambda c: (c.seed_tokens, c.expert_tokens) == (seed_tokens, expert_tokens))
+    measured = mean(domain, lambda c: (c.seed_tokens, c.expert_tokens) == (point.seed_tokens, point.expert_tokens))
     dense = mean(domain, lambda c: c.role == "dense")
     params = next(c.params for c in cells)
     known = law.domains == ("all",) or domain in law.domains
-    predicted = float(law.expect(params, seed_tokens, expert_tokens, domain)) if known else math.nan
+    predicted = float(law.expect(params, point.seed_tokens, point.expert_tokens, domain)) if known else math.nan
     lines.append(Line(domain, predicted, measured, dense, math.exp(measured - dense) - 1))
   fields = [f.name for f in dataclasses.fields(Line) if f.name != "domain"]
   name = "(mean)" if any(line.domain == "mean" for line in lines) else "mean"
@@ -56,15 +57,15 @@ def closing_rows(lines: Sequence[Line]) -> list[list[str]]:
           *([line.domain, *(number(getattr(line, field), form) for field, form in columns.values())] for line in lines)]
 
 
-def closing_text(lines: Iterable[Line], plan: Plan, seed_tokens: int, expert_tokens: int, left_over: int = 0) -> str:
-  """The table as text; `left_over` is how many tokens of the budget were too few for another step of each seed."""
-  low, high = plan.fraction_interval
+def closing_text(lines: Iterable[Line], plan: Plan) -> str:
+  """The table as text, of an experiment's plan."""
+  point, (low, high) = plan.point, plan.fraction_interval
   of = "each model's " if plan.accounting == "per_model" else ""
-  seeds = f"{plan.num_domains} seeds of" if plan.accounting == "separate" and expert_tokens else "seed"
+  seeds = f"{plan.num_domains} seeds of" if plan.accounting == "separate" and point.expert_tokens else "seed"
   head = (f"recommended split of {of}{plan.budget_tokens:,.0f} tokens for {plan.num_domains} domains at N = {plan.params:,.0f}: "
           f"{plan.fraction:.0%} seed (95 % interval {low:.0%} to {high:.0%})\n"
-          f"trained: {seeds} {seed_tokens:,} tokens, then {expert_tokens:,} tokens for each expert"
-          f"{f'; {left_over:,} are left over, too few for a step of each' if left_over else ''}\n")
+          f"trained: {seeds} {point.seed_tokens:,} tokens, then {point.expert_tokens:,} tokens for each expert"
+          f"{f'; {point.left_over:,} are left over, too few for a step of each' if point.left_over else ''}\n")
   if of:
     head += f"dense: one model of as many tokens as each of the {plan.num_domains}\n"
   rows = closing_rows(list(lines))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jaxsplit.law import Plan
-from jaxsplit.split.cells import Cell
+from jaxsplit.results.budget import Budget
+from jaxsplit.results.cells import Cell
 
 Curve = dict[float, list[float]]  # Seed share -> the mean over domains of each replica.
 
 
-def measured_curve(cells: Iterable[Cell], domains: Sequence[str], share: Callable[[Cell], float], value: str = "loss") -> Curve:
+def measured_curve(cells: Iterable[Cell], domains: Sequence[str], budget: Budget, value: str = "loss") -> Curve:
   """What was measured at each share, by rising share.
 
   Args:
     cells: of one size.
     domains: all of them; a split of which one is missing has no mean.
-    share: the seed's share of a cell's budget.
+    budget: what the cells are splits of.
     value: the column to take means of.
   """
   groups: dict[tuple, list[Cell]] = {}
@@ -25,28 +26,28 @@ def measured_curve(cells: Iterable[Cell], domains: Sequence[str], share: Callabl
   curve: Curve = {}
   for _, group in sorted(groups.items()):
     if len(group) == len(domains):
-      curve.setdefault(share(group[0]), []).append(sum(getattr(cell, value) for cell in group) / len(group))
+      share = budget.fraction(group[0].seed_tokens, group[0].expert_tokens)
+      curve.setdefault(share, []).append(sum(getattr(cell, value) for cell in group) / len(group))
   return dict(sorted(curve.items()))
 
 
-def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None, recommended: float | None = None,
-               scatter: float = 0.0) -> str:
+def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None, scatter: float = 0.0) -> str:
   """The measured curve on a line, and, where the recommended share was measured with others, whether another was better.
 
   Args:
     curve: what was measured.
-    plan: what recommended it.
-    recommended: the share that was trained for it.
+    plan: an experiment's.
     scatter: standard deviation of the relative difference between two splits that is chance.
   """
   if not curve:
     return ""
+  recommended = plan.point.fraction if plan else None
   loss = {share: sum(losses) / len(losses) for share, losses in curve.items()}
   percent = "{:.0%}".format if len({f"{share:.0%}" for share in loss}) == len(loss) else "{:.1%}".format
   marks = {1.0: " (dense)"} | ({recommended: " (recommended)"} if recommended is not None else {})
   text = "measured, mean over domains: " + ", ".join(
       f"{percent(share)} seed{marks.get(share, '')} {value:.4f}" for share, value in loss.items())
-  if plan is None or recommended not in loss or len(loss) < 2:
+  if recommended not in loss or len(loss) < 2:
     return text
   best = min(loss, key=loss.get)
   if best == recommended:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError, Interrupted
-from jaxsplit.files import content_hash, write_json
-from jaxsplit.law import Law, Plan, fit_law, load_law, load_plan, plan_split
-from jaxsplit.law import read_cells as read_law_cells
+from jaxsplit.files import content_hash
+from jaxsplit.law import Cells, Law, Plan, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law.forms import FORMS
 from jaxsplit.models.family import ModelConfig
+from jaxsplit.results.cells import Cell
+from jaxsplit.results.stages import Point, Purpose, write_stages
 from jaxsplit.split import guards, ledger, tree
-from jaxsplit.split.budget import Budget
-from jaxsplit.split.cells import CellTable
+from jaxsplit.split.cell_table import CellTable
 from jaxsplit.split.closing import closing_lines, closing_text
+from jaxsplit.split.course import Rules
 from jaxsplit.split.curve import curve_text, measured_curve
 from jaxsplit.split.probe import RateRule, fit_rates, probe_legs
 from jaxsplit.split.progress import Progress
-from jaxsplit.split.course import Rules
 from jaxsplit.split.runner import Runner
-from jaxsplit.split.settings import Settings, check_grid
+from jaxsplit.split.settings import Settings, check_grid, steps_of
 from jaxsplit.split.sizes import FILE as SIZES
 from jaxsplit.split.sizes import Sizes
-from jaxsplit.split.tree import Leg, Point, Shape
+from jaxsplit.split.tokens import same_tokens
+from jaxsplit.split.tree import Leg, Shape
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training import hosts
 from jaxsplit.training.interruption import Interruption
@@ -35,8 +36,15 @@ _ANY_RATE = 1.0  # For legs of which only the shapes and lengths matter yet.
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """What came out, and the closing table; no law and no plan where none was asked for."""
+  """What came out.
 
+  Attributes:
+    cells: all that were measured, as in cells.csv; on several hosts, those of process 0 are all.
+    law, plan: fitted and read off it; None where no law was asked for.
+    summary: the closing table, as text.
+  """
+
+  cells: tuple[Cell, ...]
   law: Law | None
   plan: Plan | None
   summary: str
@@ -52,23 +60,12 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
     story.probe()
     if not settings.experiment.sizes:
       story.prove(None)
-      return Findings(None, None, story.compared())
+      return story.findings(None, None, story.compared())
     story.measure_grid()
     law = story.fit()
     plan = story.plan(law)
-    point = story.prove(plan)
-    return Findings(law, plan, story.close(law, plan, point))
-
-
-def same_tokens(workdir: Workdir) -> Callable[[Store], None]:
-  """A check, for the lead alone, that refuses a store other than that of the cells that are there."""
-  tables = [CellTable(workdir.path / name, workdir.say) for name in ("cells.csv", "probe.csv")]
-
-  def check(store: Store) -> None:
-    for table in tables:
-      guards.check_same_corpus(table, workdir.path, store)
-
-  return check
+    story.prove(plan)
+    return story.findings(law, plan, story.close(law, plan))
 
 
 def _rules(settings: Settings, store: Store) -> Rules:
@@ -85,11 +82,11 @@ class _Story:
   def __init__(self, settings: Settings, store: Store, workdir: Workdir, progress: Progress, runner: Runner):
     self._settings, self._store, self._workdir, self._progress = settings, store, workdir, progress
     self._runner = runner
-    experiment, training = settings.experiment, settings.training
+    experiment = settings.experiment
     self._cells = CellTable(workdir.path / "cells.csv", workdir.say)
     self._sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.say)
-    self._budget = Budget.of(experiment.budget_tokens // training.batch_tokens, experiment.accounting,
-                             experiment.trunk == "shared", len(store.domains))
+    self._own_seeds = 1 if experiment.trunk == "shared" else len(store.domains)
+    self._budget = steps_of(settings, len(store.domains))
     if experiment.sizes:
       for name in ("seed_fractions", "expert_fractions"):
         self._budget.check_shares(name, getattr(experiment, name))
@@ -102,8 +99,8 @@ class _Story:
         raise InputError(f"Experiment.sizes and target: {size} and {sizes[model.params_total]} have {model.params_total:,} "
                          "parameters each, and cells are told apart by that; change one")
     hosts.share(self._check_sizes)
-    if experiment.sizes:
-      hosts.share(self._check_grid)
+    unique_tokens = {domain: store.counts(domain, "train").unique_tokens for domain in store.domains}
+    hosts.share(lambda: check_grid(settings, unique_tokens, self._cells))
 
   def _check_sizes(self) -> None:
     """Refuses sizes that cells which are there say something else of."""
@@ -119,24 +116,13 @@ class _Story:
         raise InputError(f"Experiment.sizes and target: {size} has as many parameters as {other}, {model.params_total:,}, of which "
                          f"{self._workdir.path} holds cells, and cells are told apart by that; take another size")
 
-  def _check_grid(self) -> None:
-    """Refuses a grid that no law can be fitted to and no split planned from, once all its cells are measured."""
-    experiment, batch_tokens = self._settings.experiment, self._settings.training.batch_tokens
-    rows = {(cell.params, cell.seed_tokens, cell.expert_tokens, cell.domain, cell.replica, cell.unique_tokens)
-            for cell in self._cells if cell.role == "grid" and cell.status == "ok"}
-    rows |= {(self._models[size].params, point.seed_steps * batch_tokens, point.expert_steps * batch_tokens, domain, replica,
-              self._store.counts(domain, "train").unique_tokens)
-             for size in experiment.sizes for point in self._grid for domain in self._store.domains
-             for replica in range(experiment.replicas)}
-    check_grid(sorted(rows), self._settings.fit)
-
   def probe(self) -> None:
     """Finds the learning rates of the sizes that have none yet."""
     probe = self._settings.probe
     table = CellTable(self._workdir.path / "probe.csv", self._workdir.say)
     if len(probe.rates) > 1:
-      self._progress.stage(f"probing {len(probe.rates)} learning rates at each size")
-      self._run("probe", self._probe_legs(), table, later=[*self._likely_grid_legs(), *self._likely_proof_legs()])
+      self._run("probe", f"probing {len(probe.rates)} learning rates at each size", self._probe_legs(), table,
+                later=[*self._likely_grid_legs(), *self._likely_proof_legs()])
     rule = RateRule(**hosts.share(lambda: dataclasses.asdict(fit_rates(probe, list(table)))))
     trained_at = hosts.share(lambda: {str(cell.params_total): cell.learning_rate for cell in self._cells})
     self._sizes.decide(self._models, lambda model: trained_at.get(str(model.params_total), rule.rate(model.params)))
@@ -146,12 +132,13 @@ class _Story:
   def measure_grid(self) -> None:
     """Measures the law's cells."""
     experiment = self._settings.experiment
-    self._progress.stage(f"training {len(experiment.sizes)} sizes, each with {len(experiment.seed_fractions)} snapshots, "
-                         f"{len(self._store.domains)} domains, {len(experiment.expert_fractions)} expert lengths")
+    count = lambda part, noun: f"{len(part)} {noun}{'s' * (len(part) != 1)}"
     for size in experiment.sizes:
-      self._sizes.ask(size, self._budget.independent_seeds, self._grid)
+      self._sizes.ask(size, self._own_seeds, self._grid)
     legs = [leg for size in experiment.sizes for leg in tree.needed(self._legs(size), self._grid)]
-    self._run("grid", legs, self._cells, later=self._likely_proof_legs())
+    self._run("grid", f"training {count(experiment.sizes, 'size')}, each with {count(experiment.seed_fractions, 'snapshot')}, "
+              f"{count(self._store.domains, 'domain')}, {count(experiment.expert_fractions, 'expert length')}",
+              legs, self._cells, later=self._likely_proof_legs())
 
   def fit(self) -> Law:
     """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells, in the same way, before."""
@@ -167,52 +154,54 @@ class _Story:
       self._progress.say(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")
     if not self._workdir.is_sealed(path.name, fitted_to):
       self._progress.stage("fitting the split law")
-      fit_law(read_law_cells(self._cells.path), self._settings.fit).save(path)
+      fit_law(Cells.of_experiment(self._cells.path), self._settings.fit).save(path)
       self._workdir.seal(path.name, fitted_to)
 
   def plan(self, law: Law) -> Plan:
-    """Reads the best split of the budget at the target size off the law."""
+    """Reads the best split of the budget at the target size off the law, and what is trained for it."""
     experiment, path = self._settings.experiment, self._workdir.path / "plan.json"
-    hosts.share(lambda: plan_split(
-        law, params=float(self._models[experiment.target].params), budget_tokens=float(experiment.budget_tokens),
-        num_domains=len(self._store.domains), accounting=self._budget.accounting).save(path))
+    model = self._models[experiment.target]
+
+    def write() -> None:
+      plan = plan_split(law, params=float(model.params), budget_tokens=float(experiment.budget_tokens),
+                        num_domains=len(self._store.domains), accounting=self._budget.accounting)
+      point = self._budget.planned(plan.fraction, model.params_total, self._settings.training.batch_tokens)
+      dataclasses.replace(plan, point=point).save(path)
+
+    hosts.share(write)
     return load_plan(path)
 
-  def prove(self, plan: Plan | None) -> Point | None:
-    """Trains the planned split and the fractions to compare it with, at the target size. Returns the planned point."""
+  def prove(self, plan: Plan | None) -> None:
+    """Trains the planned split and the fractions to compare it with, at the target size."""
     target = self._settings.experiment.target
-    planned = self._budget.point(plan.fraction) if plan else None
-    points = self._proof_points(planned)
-    self._progress.stage("training at the target size: " + ", ".join(
-        f"{self._budget.share(point):.0%} seed" if point.expert_steps else "dense" for point in points))
+    points = self._proof_points(self._budget.point(plan.fraction) if plan else None)
+    splits = ", ".join(f"{self._budget.share(point):.0%} seed" if point.expert_steps else "dense" for point in points)
     for seeds, some in self._by_seeds(points):
       self._sizes.ask(target, seeds, some)
-    self._run("proof", tree.needed(self._legs(target), points), self._cells)
-    return planned
+    self._run("proof", f"training at the target size: {splits}", tree.needed(self._legs(target), points), self._cells)
 
-  def close(self, law: Law, plan: Plan, point: Point) -> str:
+  def close(self, law: Law, plan: Plan) -> str:
     """The closing table."""
-    tokens = [steps * self._settings.training.batch_tokens for steps in (point.seed_steps, point.expert_steps)]
-    target = self._models[self._settings.experiment.target]
-    table = hosts.share(lambda: closing_text(
-        closing_lines(self._cells, law, *tokens, target.params_total), plan, *tokens,
-        left_over=self._budget.left_over(point) * self._settings.training.batch_tokens))
-    return f"{table}\n{self.compared(plan, self._budget.share(point), law.surface.scatter if law.surface else 0.0)}"
+    table = hosts.share(lambda: closing_text(closing_lines(self._cells, law, plan.point), plan))
+    return f"{table}\n{self.compared(plan, law.scatter)}"
 
-  def compared(self, plan: Plan | None = None, recommended: float | None = None, scatter: float = 0.0) -> str:
+  def compared(self, plan: Plan | None = None, scatter: float = 0.0) -> str:
     """What was measured at the target size, split by split."""
-    target, batch_tokens = self._models[self._settings.experiment.target], self._settings.training.batch_tokens
-    share = lambda cell: self._budget.share(Point(cell.seed_tokens // batch_tokens, cell.expert_tokens // batch_tokens, cell.role))
+    target = self._models[self._settings.experiment.target]
 
     def told() -> str:
       cells = [cell for cell in self._cells if cell.params_total == target.params_total and cell.role in ("split", "dense")]
       whole = [cell for cell in cells if cell.status == "ok"]
       lost = (f"{len(cells) - len(whole)} of {len(cells)} cells of splits are of runs that diverged, and left out; see "
               "divergence.json" if len(whole) < len(cells) else "")
-      text = curve_text(measured_curve(whole, self._store.domains, share), plan, recommended, scatter)
+      text = curve_text(measured_curve(whole, self._store.domains, self._budget), plan, scatter)
       return "\n".join(filter(None, (text, lost)))
 
     return hosts.share(told)
+
+  def findings(self, law: Law | None, plan: Plan | None, summary: str) -> Findings:
+    """What came out, with the cells."""
+    return Findings(tuple(self._cells), law, plan, summary)
 
   def _probe_legs(self) -> list[Leg]:
     experiment, probe = self._settings.experiment, self._settings.probe
@@ -231,7 +220,7 @@ class _Story:
   def _likely_grid_legs(self) -> list[Leg]:
     """The grid's legs in kind, before their rates are known."""
     return [leg for size in self._settings.experiment.sizes
-            for leg in tree.build(self._shape(size, self._budget.independent_seeds, keep=False), self._grid)]
+            for leg in tree.build(self._shape(size, self._own_seeds, keep=False), self._grid)]
 
   def _likely_proof_legs(self) -> list[Leg]:
     """The proof's legs in kind, before there is a plan."""
@@ -243,28 +232,28 @@ class _Story:
     """The proof's points by the number of their seeds: the dense model is one, however many seeds a split has."""
     groups: dict[int, list[Point]] = {}
     for point in points:
-      groups.setdefault(1 if point.role == "dense" else self._budget.independent_seeds, []).append(point)
+      groups.setdefault(1 if point.role == "dense" else self._own_seeds, []).append(point)
     return list(groups.items())
 
   def _proof_points(self, planned: Point | None) -> list[Point]:
     compared = {self._budget.point(fraction) for fraction in self._settings.experiment.compare}
     return sorted(compared | ({planned} if planned else set()))
 
-  def _run(self, stage: str, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
+  def _run(self, purpose: Purpose, what: str, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
     try:
-      self._runner.run(legs, table, later)
+      self._runner.run(legs, table, later, what)
     except Interrupted:  # What is asked next may be something else.
-      hosts.share(lambda: self._account(stage))
+      hosts.share(lambda: self._account(purpose))
       raise
-    hosts.share(lambda: self._account(stage))
+    hosts.share(lambda: self._account(purpose))
 
-  def _account(self, stage: str) -> None:
+  def _account(self, purpose: Purpose) -> None:
     """Adds what was trained now, or is found to have been, to what the ledger has."""
     path, training = self._workdir.path / "ledger.json", self._settings.training
-    found = {entry.leg: entry for entry in ledger.read(path, self._workdir.say)}
-    for part, trained in ((stage, self._runner.trained), ("retry", self._runner.repairs(self._runner.trained))):
-      found |= {entry.leg: entry for entry in ledger.entries(part, trained, training.batch_tokens)}
-    write_json(path, ledger.as_json(found.values()))
+    found = {stage.name: stage for stage in ledger.recorded(path, self._workdir.say)}
+    for part, trained in ((purpose, self._runner.trained), ("retry", self._runner.repairs(self._runner.trained))):
+      found |= {stage.name: stage for stage in ledger.stages(part, trained, training.batch_tokens)}
+    write_stages(path, found.values())
 
   def _shape(self, size: tuple[int, int], seeds: int, keep: bool) -> Shape:
     experiment, model = self._settings.experiment, self._models[size]

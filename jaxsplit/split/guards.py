@@ -19,7 +19,7 @@ from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Stream
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json
-from jaxsplit.split.cells import Cell
+from jaxsplit.results.cells import Cell
 from jaxsplit.split.tree import Leg, Run
 from jaxsplit.split.workdir import HOW
 from jaxsplit.training.optimizer import Schedule

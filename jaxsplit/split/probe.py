@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxsplit.errors import InputError
 from jaxsplit.models.family import ModelConfig
-from jaxsplit.split.cells import Cell
-from jaxsplit.split.tree import Leg, Point, Run
+from jaxsplit.results.cells import Cell
+from jaxsplit.results.stages import Point
+from jaxsplit.split.tree import Leg, Run
 
 
 _NEAR = 0.1  # Nats.

@@ -12,8 +12,9 @@ import numpy as np
 from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Batches, bytes_per_token, validation
 from jaxsplit.evaluation.perplexity import compile_held_out, held_out
+from jaxsplit.results.cells import Cell
 from jaxsplit.split import divergence, guards, waves
-from jaxsplit.split.cells import Cell, CellTable
+from jaxsplit.split.cell_table import CellTable
 from jaxsplit.split.course import Course, Rules
 from jaxsplit.split.divergence import Divergence, Divergences
 from jaxsplit.split.guards import Health, Identity
@@ -59,11 +60,11 @@ class Runner:
     if raised is None:
       self._trace.close()
 
-  def run(self, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
+  def run(self, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = (), what: str = "training") -> None:
     """Trains what `table` and the snapshots lack of `legs`, parents before children, in waves where they do not fit at once.
 
-    `later` are legs like those that will come in other calls: where anything is trained now, they too have to fit into memory,
-    and their programs are compiled meanwhile.
+    `what` says so, in words, where anything is lacking. `later` are legs like those that will come in other calls: where anything
+    is trained now, they too have to fit into memory, and their programs are compiled meanwhile.
 
     Raises:
       InputError: not even one run of a leg fits into its devices' memory; nothing has been trained.
@@ -72,6 +73,7 @@ class Runner:
     planned, there = legs, hosts.share(lambda: waves.begun(legs, self._workdir.metrics.trained()))
     legs = self._in_waves(legs, there, lambda legs: self.missing(legs, table))
     missing = self._missing = set(hosts.share(lambda: sorted(self.missing(legs, table))))
+    self._progress.stage(what if missing else f"{what}: done before")
     if missing:
       later = self._in_waves(later, {}, lambda legs: {leg.name for leg in legs})
       self._course.settle([*legs, *later])

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
+from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.phonebook import Phonebook
+from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, check_fit, check_plan
-from jaxsplit.models.config import Architecture
 from jaxsplit.models.kernels import attention
+from jaxsplit.models.config import Architecture
+from jaxsplit.results.budget import accounting_of
+from jaxsplit.results.cells import Cell
+from jaxsplit.split.budget import Steps
 from jaxsplit.split.probe import Probe
 from jaxsplit.training import hosts, sharding
 from jaxsplit.training.loop import Training
@@ -91,15 +97,41 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Everything that decides an experiment's numbers."""
+  """All that an experiment is told.
 
-  experiment: Experiment
-  probe: Probe
-  architecture: Architecture
-  optimizer: Optimizer
-  training: Training
-  layout: Layout
-  fit: FitSettings
+  Attributes:
+    experiment: what is asked.
+    corpus, tokenization, phonebook: the text, and how it becomes tokens; or, by experiment.data, what is to be memorised.
+    probe, architecture, optimizer, training, layout, fit: how it is measured and fitted.
+    store: a folder with the tokens of a corpus that `prepare` has tokenized, in place of the corpus.
+  """
+
+  experiment: Experiment = Experiment()
+  corpus: Corpus = Corpus()
+  tokenization: Tokenization = Tokenization()
+  phonebook: Phonebook = Phonebook()
+  probe: Probe = Probe()
+  architecture: Architecture = Architecture()
+  optimizer: Optimizer = Optimizer()
+  training: Training = Training()
+  layout: Layout = Layout()
+  fit: FitSettings = FitSettings()
+  store: str | None = None
+
+  def __post_init__(self):
+    for part in self.parts:
+      for name, value in vars(part).items():
+        try:
+          hash(value)
+        except TypeError:
+          raise InputError(f"{type(part).__name__}.{name} = {value!r}: give tuples, not lists") from None
+    if not isinstance(self.fit.form, str):
+      raise InputError("FitSettings.form: an experiment's law is of a form that has a name; fit one of your own to its cells.csv")
+
+  @property
+  def parts(self) -> tuple[Any, ...]:
+    """The settings, one dataclass each."""
+    return tuple(part for part in vars(self).values() if dataclasses.is_dataclass(part))
 
 
 def check(settings: Settings) -> None:
@@ -124,34 +156,44 @@ def check(settings: Settings) -> None:
     sharding.make_mesh(settings.layout, settings.layout.expert or 1, training.batch_sequences // (training.accumulation or 1))
 
 
-def check_beginning(settings: Settings) -> None:
-  """Refuses a grid of which there are no cells yet and that is too small for a law, whatever the data.
+def steps_of(settings: Settings, num_domains: int) -> Steps:
+  """An experiment's budget, in steps."""
+  experiment = settings.experiment
+  return Steps(experiment.budget_tokens // settings.training.batch_tokens, num_domains,
+               accounting_of(experiment.accounting, experiment.trunk == "shared"))
+
+
+def check_grid(settings: Settings, unique_tokens: Mapping[str, int], measured: Iterable[Cell] = ()) -> None:
+  """Refuses a grid that no law can be fitted to and no split planned from, once all of it is measured.
+
+  Args:
+    settings: what is asked.
+    unique_tokens: of each domain; empty before any is known.
+    measured: the cells that are there.
 
   Raises:
     InputError: it says what is missing.
   """
-  experiment, length = settings.experiment, settings.training.sequence_length
+  experiment, batch_tokens = settings.experiment, settings.training.batch_tokens
   if not experiment.sizes:
     return
-  params = {size: settings.architecture.at(*size, _ANY_VOCABULARY, length).params for size in experiment.sizes}
-  budget = float(experiment.budget_tokens)
-  shares = [(seed, min(expert, 1 - seed)) for seed in experiment.seed_fractions for expert in (0, *experiment.expert_fractions)]
-  check_grid(sorted({(params[size], seed * budget, expert * budget, domain, replica, budget) for size in experiment.sizes
-                     for seed, expert in shares for domain in _ANY_DOMAINS for replica in range(experiment.replicas)}), settings.fit)
-
-
-def check_grid(rows: Sequence[tuple[float, float, float, str, int, float]], fit: FitSettings) -> None:
-  """Refuses a grid that no law can be fitted to and no split planned from, once all of it is measured.
-
-  Args:
-    rows: N, D, D', domain, replica and unique tokens of every cell that there will be.
-    fit: how the law is to be fitted.
-  """
+  if unique_tokens:
+    points = [(point.seed_steps * batch_tokens, point.expert_steps * batch_tokens) for point in steps_of(
+        settings, len(unique_tokens)).grid(experiment.seed_fractions, experiment.expert_fractions)]
+  else:  # Shares stand for steps: how many a share is, K decides.
+    points = [(seed * experiment.budget_tokens, min(expert, 1 - seed) * experiment.budget_tokens)
+              for seed in experiment.seed_fractions for expert in (0, *experiment.expert_fractions)]
+  rows = {(cell.params, cell.seed_tokens, cell.expert_tokens, cell.domain, cell.replica, cell.unique_tokens)
+          for cell in measured if (cell.role, cell.status) == ("grid", "ok")}
+  for size in experiment.sizes:
+    params = settings.architecture.at(*size, _ANY_VOCABULARY, settings.training.sequence_length).params
+    rows |= {(params, *point, domain, replica, unique) for point in points for replica in range(experiment.replicas)
+             for domain, unique in (unique_tokens or dict.fromkeys(_ANY_DOMAINS, experiment.budget_tokens)).items()}
   names = ("params", "seed_tokens", "expert_tokens", "domain", "replica", "unique_tokens")
-  columns = dict(zip(names, zip(*rows))) | {"loss": [1.0] * len(rows)}
+  columns = dict(zip(names, zip(*sorted(rows)))) | {"loss": [1.0] * len(rows)}
   try:
     cells = Cells.from_columns(columns, {"file": "Experiment.sizes, seed_fractions and expert_fractions"})
-    check_fit(cells, fit)
-    check_plan(cells, fit.form)
+    check_fit(cells, settings.fit)
+    check_plan(cells, settings.fit.form)
   except InputError as error:
     raise InputError(f"{error}. Nothing was trained: the law needs another grid, or another FitSettings") from None

@@ -8,16 +8,15 @@ own, whose legs start from those that are there.
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_json
 from jaxsplit.models.family import ModelConfig
-from jaxsplit.split.tree import Point, Role
+from jaxsplit.results.record import parsed
+from jaxsplit.results.stages import Point
 from jaxsplit.training import hosts
 
 FILE = "sizes.json"
@@ -65,7 +64,7 @@ class Sizes:
 
   def __init__(self, path: pathlib.Path, config: str, say: Callable[[str], None] = print):
     self._path, self._config = path, config
-    self._sizes = {size.size: size for size in map(_size, hosts.share(lambda: _read(path, config, say)))}
+    self._sizes = {size.size: size for size in _sizes(hosts.share(lambda: _read(path, config, say)))}
 
   def rate(self, size: tuple[int, int]) -> float | None:
     """The size's learning rate; None before it is decided."""
@@ -103,42 +102,23 @@ class Sizes:
 
 def read_params_total(path: pathlib.Path, size: tuple[int, int]) -> int | None:
   """The parameters, with embeddings, of a size in a work directory's file; None where nothing is decided for it."""
-  return next((one.params_total for one in map(_size, _read(path, None, lambda line: None)) if one.size == size), None)
+  return next((one.params_total for one in _sizes(_read(path, None, lambda line: None)) if one.size == size), None)
 
 
 def _read(path: pathlib.Path, config: str | None, say: Callable[[str], None]) -> list[dict[str, Any]]:
   """The records in a file, as JSON; none where it is not there, of other settings, or damaged."""
-  if not path.exists():
-    return []
   try:
-    content = read_json(path)
-    if config is not None and content["config"] != config:
-      return []
-    for record in content["sizes"]:
-      _size(record)
-    return content["sizes"]
-  except (InputError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+    content = read_json(path) if path.exists() else {"config": None, "sizes": []}
+    if any(size.rate <= 0 or min([0, *(steps for request in size.requests for point in request.points
+                                       for steps in (point.seed_steps, point.expert_steps))]) < 0
+           for size in _sizes(content["sizes"])):
+      raise ValueError("a rate or a number of steps that there cannot be")
+    return content["sizes"] if config in (None, content["config"]) else []
+  except (InputError, KeyError, TypeError, ValueError) as error:
     say(f"{path}: damaged ({error}), and begun anew; sizes that have cells keep the rates of these")
     return []
 
 
-def _size(record: Mapping[str, Any]) -> Size:
-  """A record's size. Raises ValueError, TypeError or KeyError for anything that `Sizes` would not have written."""
-  requests = tuple(Request(_count(request["seeds"]), tuple(map(_point, request["points"]))) for request in record["requests"])
-  width, depth = map(_count, record["size"])
-  rate = float(record["rate"])
-  if not 0 < rate < math.inf:
-    raise ValueError(f"{rate} is no learning rate")
-  return Size((width, depth), _count(record["params"]), _count(record["params_total"]), rate, requests)
-
-
-def _point(record: Mapping[str, Any]) -> Point:
-  if record["role"] not in typing.get_args(Role):
-    raise ValueError(f"{record['role']!r} is no role")
-  return Point(_count(record["seed_steps"], least=0), _count(record["expert_steps"], least=0), record["role"])
-
-
-def _count(value: Any, least: int = 1) -> int:
-  if not isinstance(value, int) or value < least:
-    raise ValueError(f"{value!r} is no count")
-  return value
+def _sizes(records: list[dict[str, Any]]) -> tuple[Size, ...]:
+  """ValueError for anything that `Sizes` would not have written."""
+  return parsed(tuple[Size, ...], records)

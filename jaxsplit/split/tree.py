@@ -9,20 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 from jaxsplit.models.family import ModelConfig
-
-Role = Literal["probe", "grid", "split", "dense"]
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Point:
-  """A cell that is wanted, for every domain and replica: D and D' in steps, and what it is wanted for."""
-
-  seed_steps: int
-  expert_steps: int
-  role: Role
+from jaxsplit.results.stages import Phase, Point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +67,7 @@ class Leg:
   Attributes:
     name: unique, and the folder of its snapshots.
     size: name of the model's shape.
-    phase: probe, trunk, full (a cooldown on the mixture), branch (experts at constant rate) or cooldown (of experts).
+    phase: as of `results.stages.Stage`.
     parents: legs whose final stacks are concatenated and gathered from; none is fresh weights.
     steps: how many.
     forks: whether the parents' runs become experts here (moments may be reset).
@@ -88,7 +77,7 @@ class Leg:
 
   name: str
   size: str
-  phase: Literal["probe", "trunk", "full", "branch", "cooldown"]
+  phase: Phase
   model: ModelConfig
   parents: tuple[str, ...]
   runs: tuple[Run, ...]

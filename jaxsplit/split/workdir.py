@@ -24,7 +24,7 @@ GROWS = ("Experiment.sizes", "Experiment.seed_fractions", "Experiment.expert_fra
 # Settings that say what is in the token store. Its manifest's hash, which cells and snapshots record, says that better.
 DATA = ("Corpus", "Tokenization", "Store")
 # Settings that say where something lies. The same corpus elsewhere, or by another spelling, is the same experiment.
-WHERE = ("Corpus.path", "Tokenization.path")
+WHERE = ("Corpus.path", "Tokenization.path", "Store.path")
 # Settings that say how to train, not what, or what to make of what was measured: an experiment may go on with others, on other
 # devices for one, or with another law of the same cells.
 HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps",
@@ -39,7 +39,7 @@ class Workdir:
 
   Several processes share one, and its lead (see training.hosts) locks and writes it; checkpoints are written by all.
 
-      config.gin     the operative gin text            cells.csv     the measured cells
+      config.gin     the settings, for --gin_file      cells.csv     the measured cells
       config.json    every setting, resolved           probe.csv     the learning-rate probe's cells
       metrics.jsonl  every training step               ledger.json   who spent which tokens and FLOPs
       checkpoints/   snapshots                         law.json, plan.json, report.html, figures/
@@ -92,12 +92,17 @@ class Workdir:
         if self._lock:
           self._lock.release()
 
-  def claim(self, config: dict[str, Any], operative: str) -> None:
+  def claim(self, config: dict[str, dict[str, Any]]) -> None:
     """Makes this the work directory of one experiment, or makes sure that it is.
+
+    Args:
+      config: every setting, by dataclass and field.
 
     Raises:
       InputError: it holds the results of other settings, which are named, or the lead has others.
     """
+    text = "\n".join("".join(f"{part}.{name} = {value!r}\n" for name, value in fields.items())
+                     for part, fields in config.items() if part not in ("Store", "Extension"))
     config = json.loads(json.dumps(config))
     for name, value in hosts.share(lambda: _flat(config)).items():
       if _flat(config).get(name) != value:
@@ -105,12 +110,12 @@ class Workdir:
                          f"{_flat(config).get(name)!r} on {socket.gethostname()}); start all with the same command")
     decisive = {name: value for name, value in _flat(config).items() if not name.startswith(HOW)}
     self.config_hash = content_hash(json.dumps({k: v for k, v in decisive.items() if not k.startswith(DATA)}, sort_keys=True))
-    hosts.share(lambda: self._claim(config, decisive, operative))
+    hosts.share(lambda: self._claim(config, decisive, text))
     if not (self.path / "config.json").exists():
       raise InputError(f"--workdir={self.path}: what process 0 writes is not seen on {socket.gethostname()}; name a folder on a "
                        "file system that all hosts share")
 
-  def _claim(self, config: dict[str, Any], decisive: dict[str, Any], operative: str) -> None:
+  def _claim(self, config: dict[str, Any], decisive: dict[str, Any], text: str) -> None:
     file = self.path / "config.json"
     if self._has_results():
       if not file.exists():
@@ -129,7 +134,7 @@ class Workdir:
                          f"{as_there}; otherwise name another folder")
       if held == _flat(config):
         return
-    write_atomic(self.path / "config.gin", operative)
+    write_atomic(self.path / "config.gin", text)
     write_json(file, config)
 
   def _has_results(self) -> bool:

@@ -27,19 +27,20 @@ from jaxsplit.law import load_law, load_plan
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.law.mapping import parse_columns
 from jaxsplit.report.evidence import read_evidence
+from jaxsplit.results.cells import read_cells
+from jaxsplit.results.stages import Point, totals
 from jaxsplit.split import ledger
-from jaxsplit.split.cells import CellTable, read_cells
+from jaxsplit.split.cell_table import CellTable
 from jaxsplit.split.sizes import Sizes
-from jaxsplit.split.tree import Point
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training.checkpoint import SEAL, Checkpoints
 from jaxsplit.training.metrics import read_metrics
 
 SIZES = json.dumps({"config": "x", "sizes": [{"size": [8, 1], "params": 1064, "params_total": 9000, "rate": 0.005, "requests": [
     {"seeds": 1, "points": [{"seed_steps": 94, "expert_steps": 37, "role": "grid"}]}]}]}).encode()
-LEDGER = json.dumps({"totals": [{"stage": "grid", "phase": "trunk", "tokens": 9, "flops": 1.0}], "entries": [
-    {"stage": "grid", "leg": "d8-l1/trunk/9", "whole": "d8-l1/trunk/9", "size": "d8-l1", "phase": "trunk", "params": 1064, "runs": 1,
-     "steps": 9, "begins": [0], "tokens": 9, "flops": 1.0}]}).encode()
+LEDGER = json.dumps({"version": 2, "totals": [{"purpose": "grid", "phase": "trunk", "tokens": 9, "flops": 1.0}], "stages": [
+    {"purpose": "grid", "name": "d8-l1/trunk/9", "whole": "d8-l1/trunk/9", "size": "d8-l1", "shape": [8, 1], "phase": "trunk",
+     "params": 1064, "steps": 9, "runs": [{"domain": None, "replica": 0, "born": 0, "point": None}], "tokens": 9, "flops": 1.0}]}).encode()
 
 
 @fuzzed
@@ -199,7 +200,7 @@ def test_a_work_directory(good, data):
   def claim():
     with Workdir(workdir, lambda line: None) as one:
       one.record_provenance({"jax": "x"})
-      one.claim(config, "")
+      one.claim(config)
 
   def ask():
     sizes = Sizes(workdir / "sizes.json", "x", lambda line: None)
@@ -208,7 +209,7 @@ def test_a_work_directory(good, data):
 
   survives(lambda: read_evidence(workdir))
   survives(ask)
-  survives(lambda: ledger.as_json(ledger.read(workdir / "ledger.json", lambda line: None)))
+  survives(lambda: totals(ledger.recorded(workdir / "ledger.json", lambda line: None)))
   survives(claim)
   survives(lambda: list(read_metrics(workdir / "metrics.jsonl")))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_seeds_of_their_own_share_the_budget_with_their_experts(steep):
   each = plan_split(steep, params=N, budget_tokens=1e7, accounting="per_model")
   assert (plan.fraction, plan.loss) == pytest.approx((each.fraction, each.loss), rel=1e-2)
   # The rival is one model of the whole budget, and so is the end of the curve.
-  assert plan.dense_loss == plan.curve["loss"][-1] == pytest.approx(float(steep.expect(N, 2e7, 0)))
+  assert plan.dense_loss == plan.curve.loss[-1] == pytest.approx(float(steep.expect(N, 2e7, 0)))
   assert np.mean([d.dense_loss for d in plan.domains]) == pytest.approx(plan.dense_loss) and plan.dense_loss < each.dense_loss
   for d in plan.domains:
     assert d.best_seed_tokens + d.best_expert_tokens == pytest.approx(1e7) and d.best_loss <= d.loss + 1e-5
@@ -131,7 +132,7 @@ def test_own_splits_are_no_worse_than_the_common_one(plan):
 
 
 def test_the_curve_holds_both_ends_and_the_optimum(plan):
-  curve = {name: np.array(values) for name, values in plan.curve.items()}
+  curve = {name: np.array(values) for name, values in vars(plan.curve).items()}
   assert curve["fraction"][0] == 0.001, "no cell has D = 0"
   assert curve["fraction"][-1] == 1 and plan.fraction in curve["fraction"]
   assert curve["loss"].min() == plan.loss and (curve["low"] <= curve["high"]).all()
@@ -142,7 +143,7 @@ def test_the_curve_holds_both_ends_and_the_optimum(plan):
 def test_ends_can_win(law):
   # One model alone has nothing to share a seed with: all of its budget goes to its own domain.
   plan = plan_split(law, params=N, budget_tokens=1e5, num_domains=1, accounting="per_model")
-  assert plan.fraction == pytest.approx(plan.curve["fraction"][int(np.argmin(plan.curve["loss"]))])
+  assert plan.fraction == pytest.approx(plan.curve.fraction[int(np.argmin(plan.curve.loss))])
   # With very many domains each expert gets next to nothing, and full pretraining is best or nearly so.
   many = plan_split(law, params=N, budget_tokens=C, num_domains=5000)
   assert many.fraction > 0.5
@@ -161,11 +162,11 @@ def test_a_size_far_beyond_the_measured_ones_is_found_and_told():
   cells = Cells.from_columns({"params": n, "seed_tokens": share * d, "expert_tokens": (1 - share) * d, "loss": truth(n, d)})
   law = fit_law(cells, form="chinchilla", bootstrap=0, starts=8, holdout="none")
   for flops in (1e21, 2e25, 1e27):
-    size, told = best_size(law, flops, 1, 1)
+    size, told = best_size(law, flops, 1, "total")
     sizes = np.geomspace(1e7, 1e14, 20001)
     assert size == pytest.approx(sizes[truth(sizes, flops / (6 * sizes)).argmin()], rel=0.02) and not told
   flat = Cells.from_columns({"params": n, "seed_tokens": d, "loss": 1 + 30 * n**-0.3 + 1e-9 * d**-0.3})
-  size, told = best_size(fit_law(flat, form="chinchilla", bootstrap=0, starts=8, holdout="none"), 1e21, 1, 1)
+  size, told = best_size(fit_law(flat, form="chinchilla", bootstrap=0, starts=8, holdout="none"), 1e21, 1, "total")
   assert "no size is best under this budget" in told and "--params" in told
 
 
@@ -178,7 +179,7 @@ def test_the_split_point_is_right_near_the_end_of_the_curve():
   for domains in (1, 5):
     plan = plan_split(law, params=1e6, budget_tokens=1e7, num_domains=domains)
     assert 0.95 < plan.fraction < 1 and plan.split_point == pytest.approx(plan.seed_tokens, rel=1e-9)
-    assert np.diff(plan.curve["fraction"]).min() > 1e-9
+    assert np.diff(plan.curve.fraction).min() > 1e-9
   # On the way to full pretraining as the best split, no token ever helps experts more.
   dense = plan_split(fit_law(effective_cells(), form="effective_data", bootstrap=0, starts=8, holdout="none"), params=N,
                      budget_tokens=C, num_domains=40)
@@ -198,7 +199,7 @@ def test_ends_that_no_cell_supports_are_no_numbers(law):
       ("loss", effective_loss(np.array([1e5, 1e6]), 0, np.array([1e6, 4e6]))))}), form="effective_data", bootstrap=10, starts=8,
                  holdout="none")
   plan = plan_split(both, params=N, budget_tokens=C, num_domains=K)
-  assert plan.seedless_loss == pytest.approx(plan.curve["loss"][0]) and plan.seedless_loss > plan.loss
+  assert plan.seedless_loss == pytest.approx(plan.curve.loss[0]) and plan.seedless_loss > plan.loss
   within = fit_law(cells.take(cells.expert_tokens > 0), form="effective_data", bootstrap=10, starts=8, holdout="none")
   plan = plan_split(within, params=N, budget_tokens=C, num_domains=K)
   assert plan.dense_loss is plan.gain_over_dense is plan.gain_over_dense_interval is None
@@ -224,9 +225,10 @@ def test_distinct_tokens_are_a_setting():
 def test_a_plan_comes_back_from_its_file(plan, tmp_path):
   plan.save(tmp_path / "plan.json")
   assert load_plan(tmp_path / "plan.json") == plan
-  (tmp_path / "plan.json").write_text('{"params": 1, "version": 5}')
-  with pytest.raises(InputError, match="damaged"):
-    load_plan(tmp_path / "plan.json")
+  for version, message in ((6, "damaged"), (5, "version 5 of a plan is not 6; write it again with python -m jaxsplit.plan")):
+    (tmp_path / "plan.json").write_text(json.dumps({"params": 1, "version": version}))
+    with pytest.raises(InputError, match=message):
+      load_plan(tmp_path / "plan.json")
 
 
 def test_what_is_extrapolated_is_told(law):

@@ -88,7 +88,7 @@ def test_a_surface_comes_back_from_its_file(tmp_path):
 def test_a_plan_says_which_fractions_were_measured():
   law = fit_law(table(splits=(0.25, 0.5, 0.75)), form="additive", bootstrap=0, holdout="none", starts=4)
   curve = plan_split(law, params=4e7, budget_tokens=C, num_domains=K).curve
-  measured = np.array(curve["fraction"])[np.array(curve["measured"])]
+  measured = np.array(curve.fraction)[np.array(curve.measured)]
   assert 0.24 < measured.min() <= 0.25 and 0.75 <= measured.max() < 0.76
 
 

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from jaxsplit.files import write_json
-from jaxsplit.law import fit_law, plan_split, read_cells
-from jaxsplit.split.cells import Cell, CellTable
+from jaxsplit.law import Plan, fit_law, plan_split, read_cells
+from jaxsplit.results.cells import Cell
+from jaxsplit.results.plan import PlannedPoint
+from jaxsplit.results.stages import Stage, StageRun, write_stages
+from jaxsplit.split.budget import Steps
+from jaxsplit.split.cell_table import CellTable
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Stretch
 
@@ -44,6 +48,18 @@ def stretch(leg: str, steps: int, runs: int, **changes) -> Stretch:
   return dataclasses.replace(value, **changes)
 
 
+def save_planned(path: pathlib.Path, plan: Plan, accounting: str) -> PlannedPoint:
+  """Writes a plan as an experiment does, and gives what is trained for it."""
+  point = Steps(BUDGET // BATCH, len(DOMAINS), accounting).planned(plan.fraction, TARGET + 5000, BATCH)
+  dataclasses.replace(plan, point=point).save(path / "plan.json")
+  return point
+
+
+def stage(purpose: str, name: str, phase: str, steps: int, begins: list[int], tokens: int, flops: float) -> Stage:
+  runs = tuple(StageRun(None, 0, born, None) for born in begins)
+  return Stage(purpose, name, name, name.split("/")[0], (16, 2), phase, 10_000, steps, runs, tokens, flops)
+
+
 def config(**experiment) -> dict:
   settings = {"data": "text", "budget_tokens": BUDGET, "accounting": "total", "target": [64, 4], "trunk": "shared",
               "sizes": [[16, 2], [32, 2], [48, 3]], "compare": [1.0], **experiment}
@@ -62,30 +78,28 @@ def finished(tmp_path_factory) -> pathlib.Path:
   law = fit_law(read_cells(path / "cells.csv"), form="effective_data", starts=16, bootstrap=30, profile=7, holdout="params:1")
   law.save(path / "law.json")
   plan = plan_split(law, params=float(TARGET), budget_tokens=float(BUDGET), num_domains=len(DOMAINS), accounting="total")
-  plan.save(path / "plan.json")
-  seed = round(plan.fraction * BUDGET / BATCH) * BATCH
-  expert = int((BUDGET - seed) / len(DOMAINS) / BATCH) * BATCH
+  point = save_planned(path, plan, "total")
   CellTable(path / "cells.csv").add(
-      cell(TARGET, *tokens, domain, role, replica) for tokens, role in (((seed, expert), "split"), ((BUDGET, 0), "dense"))
+      cell(TARGET, *tokens, domain, role, replica)
+      for tokens, role in (((point.seed_tokens, point.expert_tokens), "split"), ((BUDGET, 0), "dense"))
       for domain in DOMAINS for replica in range(2))
   CellTable(path / "probe.csv").add(
       cell(params, 200_000, 0, domain, "probe", learning_rate=rate, loss=3.0 + (np.log(rate / 0.004)) ** 2)
       for params in SIZES for rate in (0.002, 0.004, 0.008) for domain in DOMAINS)
-  legs = {"d16-l2/probe/200": (200, 3), "d16-l2/trunk/250": (250, 1), "d16-l2/trunk/500": (250, 1), "d16-l2/full/250": (50, 1),
-          "d16-l2/experts-250-500/branch-72": (72, 6), "d16-l2/experts-250-500/cooldown-90": (18, 6)}
+  stages = [stage("probe", "d16-l2/probe/200", "probe", 200, [0] * 3, 600_000, 2e10),
+            stage("grid", "d16-l2/trunk/250", "trunk", 250, [0], 400_000, 1e10),
+            stage("grid", "d16-l2/trunk/500", "trunk", 250, [250], 200_000, 1e10),
+            stage("grid", "d16-l2/full/250", "full", 50, [200], 100_000, 2e9),
+            stage("grid", "d16-l2/experts-250-500/branch-72", "branch", 72, [250] * 3 + [500] * 3, 100_000, 4e9),
+            stage("grid", "d16-l2/experts-250-500/cooldown-90", "cooldown", 18, [322] * 3 + [572] * 3, 100_000, 4e9)]
+  write_stages(path / "ledger.json", [*stages, stage("proof", "d64-l4/experts-500/cooldown-9", "cooldown", 9, [500] * 3, 400_000, 4e10),
+                                      stage("retry", "d16-l2/experts-250-500/branch-72~1", "branch", 72, [250], 100_000, 1e10)])
   metrics = Metrics(path / "metrics.jsonl")
-  for leg, (steps, runs) in legs.items():
-    metrics.append(leg, 0, {"loss": 3 - np.linspace(0, 1, steps)[:, None] + 0.1 * np.arange(runs)})
+  for one in stages:
+    metrics.append(one.name, 0, {"loss": 3 - np.linspace(0, 1, one.steps)[:, None] + 0.1 * np.arange(len(one.runs))})
   metrics.close()
-  (path / "telemetry.jsonl").write_text("".join(json.dumps(vars(stretch(leg, *size))) + "\n" for leg, size in legs.items()))
-  begins = dict(zip(legs, ([0] * 3, [0], [250], [200], [250] * 3 + [500] * 3, [322] * 3 + [572] * 3)))
-  entry = lambda leg: {"stage": "probe" if "probe" in leg else "grid", "leg": leg, "size": "d16-l2",
-                       "phase": "branch" if "branch" in leg else "cooldown" if "cooldown" in leg else leg.split("/")[1],
-                       "whole": leg, "params": 10_000, "runs": legs[leg][1], "steps": legs[leg][0], "begins": begins[leg], "tokens": 1, "flops": 1.0}
-  total = lambda stage, phase, tokens, flops: {"stage": stage, "phase": phase, "tokens": tokens, "flops": flops}
-  write_json(path / "ledger.json", {"entries": [entry(leg) for leg in legs], "totals": [
-      total("probe", "probe", 600_000, 2e10), total("grid", "trunk", 900_000, 3e10), total("proof", "branch", 400_000, 4e10),
-      total("retry", "branch", 100_000, 1e10)]})
+  (path / "telemetry.jsonl").write_text(
+      "".join(json.dumps(vars(stretch(one.name, one.steps, len(one.runs)))) + "\n" for one in stages))
   return path
 
 

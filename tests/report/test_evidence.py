@@ -4,7 +4,8 @@ import pytest
 from jaxsplit.files import write_json
 from jaxsplit.law import load_plan
 from jaxsplit.report.evidence import read_evidence
-from jaxsplit.split.cells import CellTable, read_cells
+from jaxsplit.results.cells import read_cells
+from jaxsplit.split.cell_table import CellTable
 from tests.report.conftest import DOMAINS, TARGET, cell, config
 
 
@@ -15,7 +16,7 @@ def test_the_seed_share_follows_the_accounting(tmp_path, settings, share):
   write_json(tmp_path / "config.json", config(**settings))
   CellTable(tmp_path / "cells.csv").add(cell(TARGET, 400_000, 200_000, domain, "split") for domain in DOMAINS)
   evidence = read_evidence(tmp_path)
-  assert evidence.fraction(evidence.proof[0]) == pytest.approx(share)
+  assert list(evidence.by_fraction("loss")) == [pytest.approx(share)]
 
 
 def test_the_closing_table_is_that_of_the_cells(finished):
@@ -37,7 +38,7 @@ def test_another_split_is_not_taken_for_the_plan(workdir):
   fraction = load_plan(workdir / "plan.json").fraction
   assert 0.15 < fraction < 0.95
   evidence = read_evidence(workdir)
-  assert evidence.recommended() is None and evidence.closing() is None
+  assert evidence.recommended is None and evidence.closing() is None
 
 
 def test_diverged_cells_are_counted_and_left_out(workdir):

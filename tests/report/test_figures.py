@@ -15,7 +15,7 @@ def test_the_split_curve_holds_what_was_measured(finished):
   evidence = read_evidence(finished)
   axes = figures.split_curve(evidence, evidence.plan).axes[0]
   for name, role in (("D", "split"), ("D", "dense")):
-    share = {evidence.fraction(c) for c in evidence.proof if c.role == role}
+    share = {evidence.budget.fraction(c.seed_tokens, c.expert_tokens) for c in evidence.proof if c.role == role}
     mean = np.mean([c.loss for c in evidence.proof if c.role == role])
     assert any(np.allclose(point, (*share, mean)) for point in _drawn(axes, name)), role
   low, high = axes.get_ylim()

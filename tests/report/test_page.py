@@ -10,8 +10,9 @@ import pytest
 
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.report.page import write_report
-from jaxsplit.split.cells import CellTable, read_cells
-from tests.report.conftest import BATCH, BUDGET, DOMAINS, TARGET, cell, rewrite, stretch
+from jaxsplit.results.cells import read_cells
+from jaxsplit.split.cell_table import CellTable
+from tests.report.conftest import DOMAINS, TARGET, cell, rewrite, save_planned, stretch
 
 _VOID = {"meta", "br", "hr", "img", "link"}
 
@@ -143,12 +144,10 @@ def answer(page):
 def test_the_words_say_what_the_budget_counts(workdir, settings, advice, rival, curve):
   rewrite(workdir / "config.json", lambda value: value["Experiment"].update(settings))
   evidence = read_evidence(workdir)
-  seeds, experts = evidence._paid_for()
-  seed = round(evidence.plan.fraction * BUDGET / seeds / BATCH) * BATCH
-  expert = int((BUDGET - seeds * seed) / experts / BATCH) * BATCH
+  point = save_planned(workdir, evidence.plan, evidence.budget.accounting)
   dense = [c for c in read_cells(workdir / "cells.csv") if c.role != "split"]
   (workdir / "cells.csv").unlink()
-  CellTable(workdir / "cells.csv").add([*dense, *(cell(TARGET, seed, expert, domain, "split") for domain in DOMAINS)])
+  CellTable(workdir / "cells.csv").add([*dense, *(cell(TARGET, point.seed_tokens, point.expert_tokens, domain, "split") for domain in DOMAINS)])
   page = write_report(workdir).read_text()
   check(page)
   assert advice in answer(page) and rival in answer(page) and curve in html.unescape(page)

@@ -5,13 +5,13 @@ import pytest
 
 from jaxsplit.report import training_figures
 from jaxsplit.report.evidence import read_evidence
+from jaxsplit.results.stages import read_stages, totals, write_stages
 from jaxsplit.training.metrics import read_metrics
 from tests.report.conftest import BATCH, rewrite
 
 
 def _curves(path):
-  ledger = json.loads((path / "ledger.json").read_text())
-  return training_figures.read_curves(read_metrics(path / "metrics.jsonl"), ledger, BATCH)
+  return training_figures.read_curves(read_metrics(path / "metrics.jsonl"), read_stages(path / "ledger.json"), BATCH)
 
 
 def test_curves_stand_where_their_runs_were(finished):
@@ -45,9 +45,9 @@ def test_the_waves_of_a_leg_are_one_curve(finished, workdir):
   (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
   def split(ledger):
-    ledger["entries"] = [part for entry in ledger["entries"] for part in ([
-        {**entry, "leg": entry["leg"] + name, "begins": entry["begins"][runs]} for name, runs in halves]
-        if wide(entry["leg"]) and entry["stage"] != "retry" else [entry])]
+    ledger["stages"] = [part for stage in ledger["stages"] for part in ([
+        {**stage, "name": stage["name"] + name, "runs": stage["runs"][runs]} for name, runs in halves]
+        if wide(stage["name"]) and stage["purpose"] != "retry" else [stage])]
 
   rewrite(workdir / "ledger.json", split)
   assert len(_curves(workdir)) == len(_curves(finished))
@@ -58,7 +58,7 @@ def test_the_waves_of_a_leg_are_one_curve(finished, workdir):
 
 
 def test_a_leg_that_is_not_finished_has_no_curve(workdir):
-  rewrite(workdir / "ledger.json", lambda ledger: ledger["entries"].pop())
+  write_stages(workdir / "ledger.json", [s for s in read_stages(workdir / "ledger.json") if s.phase != "cooldown"])
   assert {curve.phase for curve in _curves(workdir)} == {"trunk", "full", "branch"}
 
 
@@ -77,6 +77,7 @@ def test_the_probe_marks_the_rate_of_every_size(finished):
 
 
 def test_spending_is_in_proportion(finished):
-  left, right = training_figures.spending(read_evidence(finished).ledger["totals"]).axes
-  assert [text.get_text() for text in right.texts] == ["10%", "40%", "30%", "20%"]
-  assert [text.get_text() for text in left.get_yticklabels()] == ["retry, branch", "proof, branch", "grid, trunk", "probe"]
+  left, right = training_figures.spending(totals(read_evidence(finished).stages)).axes
+  assert [text.get_text() for text in right.texts] == ["10%", "40%", "4%", "4%", "2%", "20%", "20%"]
+  assert [text.get_text() for text in left.get_yticklabels()] == [
+      "retry, branch", "proof, cooldown", "grid, cooldown", "grid, branch", "grid, full", "grid, trunk", "probe"]

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.split.cells import Cell, CellTable, read_cells
+from jaxsplit.results.cells import Cell, read_cells
+from jaxsplit.split.cell_table import CellTable
 
 
 def cell(domain="a", loss=1 / 3):

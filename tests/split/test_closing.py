@@ -6,10 +6,12 @@ import math
 import pytest
 
 from jaxsplit.law import Cells, fit_law, plan_split
-from jaxsplit.split.cells import Cell
+from jaxsplit.results.cells import Cell
+from jaxsplit.results.plan import PlannedPoint
 from jaxsplit.split.closing import closing_lines, closing_text
 
 SEED, EXPERT, DENSE = 4000, 2000, 8000
+POINT = PlannedPoint(20, 125, 62, SEED, EXPERT, 0.5, 0)
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +29,15 @@ def cells(*domains, dense=True):
 
 
 def text(law, found, accounting="total"):
-  lines = closing_lines(found, law, SEED, EXPERT, 20)
-  return closing_text(lines, plan_split(law, params=10.0, budget_tokens=DENSE, num_domains=2, accounting=accounting), SEED, EXPERT)
+  lines = closing_lines(found, law, POINT)
+  plan = plan_split(law, params=10.0, budget_tokens=DENSE, num_domains=2, accounting=accounting)
+  return closing_text(lines, dataclasses.replace(plan, point=POINT))
 
 
 def test_a_domain_may_be_named_mean(law):
-  lines = closing_lines(cells("mean", "other"), law, SEED, EXPERT, 20)
+  lines = closing_lines(cells("mean", "other"), law, POINT)
   assert [line.domain for line in lines] == ["mean", "other", "(mean)"]
-  assert [line.domain for line in closing_lines(cells("a"), law, SEED, EXPERT, 20)] == ["a", "mean"]
+  assert [line.domain for line in closing_lines(cells("a"), law, POINT)] == ["a", "mean"]
 
 
 def test_without_a_dense_model_there_are_no_columns_for_it(law):

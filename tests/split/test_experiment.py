@@ -39,8 +39,8 @@ def law():
 
 def story(store, path, **experiment):
   settings = Settings(
-      Experiment(**{"budget_tokens": STEPS * BATCH, "sizes": ((8, 1), (16, 1), (16, 2)), "target": (24, 1), **experiment}), Probe(rates=(1e-3,)),
-      Architecture(head_dim=8), Optimizer(), Training(sequence_length=8, batch_sequences=2), Layout(), FitSettings())
+      Experiment(**{"budget_tokens": STEPS * BATCH, "sizes": ((8, 1), (16, 1), (16, 2)), "target": (24, 1), **experiment}), probe=Probe(rates=(1e-3,)),
+      architecture=Architecture(head_dim=8), training=Training(sequence_length=8, batch_sequences=2))
   return _Story(settings, store, Workdir(path, lambda line: None), Progress(BATCH), runner=None)
 
 

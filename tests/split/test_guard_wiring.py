@@ -18,15 +18,16 @@ from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_json
 from jaxsplit.law import FitSettings
 from jaxsplit.models.config import Architecture
+from jaxsplit.results.stages import Point
 from jaxsplit.split import course, experiment, guards, tree
-from jaxsplit.split.cells import CellTable
+from jaxsplit.split.cell_table import CellTable
 from jaxsplit.split.course import Rules
-from jaxsplit.split.settings import Experiment, Settings
 from jaxsplit.split.guards import GuardError
 from jaxsplit.split.probe import Probe
 from jaxsplit.split.progress import Progress
 from jaxsplit.split.runner import Runner
-from jaxsplit.split.tree import Point, Shape
+from jaxsplit.split.settings import Experiment, Settings
+from jaxsplit.split.tree import Shape
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training import checkpoint, stack
 from jaxsplit.training.checkpoint import SEAL
@@ -281,8 +282,8 @@ def test_a_validation_document_in_the_training_set_ends_an_experiment_before_it_
   rng = np.random.default_rng(0)
   train, held_out = documents(rng, "d", 60), documents(rng, "d", 8)
   settings = Settings(
-      Experiment(budget_tokens=2_000, sizes=(), target=(8, 1), validation_tokens=128), Probe(rates=(5e-3,)),
-      Architecture(head_dim=8), Optimizer(warmup_tokens=64), TRAINING, Layout(devices=1), FitSettings())
+      Experiment(budget_tokens=2_000, sizes=(), target=(8, 1), validation_tokens=128), probe=Probe(rates=(5e-3,)),
+      architecture=Architecture(head_dim=8), optimizer=Optimizer(warmup_tokens=64), training=TRAINING, layout=Layout(devices=1))
 
   def start(name):
     valid = held_out + train[7:8] if name == "leaky" else held_out
@@ -299,8 +300,8 @@ def test_a_validation_document_in_the_training_set_ends_an_experiment_before_it_
 
 def test_cells_of_a_corpus_that_has_changed_since_end_an_experiment_before_it_trains(tmp_path, monkeypatch):
   settings = Settings(
-      Experiment(budget_tokens=2_000, sizes=(), target=(8, 1), validation_tokens=128), Probe(rates=(5e-3,)),
-      Architecture(head_dim=8), Optimizer(warmup_tokens=64), TRAINING, Layout(devices=1), FitSettings())
+      Experiment(budget_tokens=2_000, sizes=(), target=(8, 1), validation_tokens=128), probe=Probe(rates=(5e-3,)),
+      architecture=Architecture(head_dim=8), optimizer=Optimizer(warmup_tokens=64), training=TRAINING, layout=Layout(devices=1))
 
   def start(seed, end):
     rng = np.random.default_rng(seed)

@@ -9,9 +9,10 @@ from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.stream import mixture, windows
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.models.config import Architecture
+from jaxsplit.results.stages import Point
 from jaxsplit.split import guards, tree
 from jaxsplit.split.guards import GuardError, Health, Identity
-from jaxsplit.split.tree import Point, Shape
+from jaxsplit.split.tree import Shape
 from jaxsplit.training.optimizer import Schedule
 
 MODEL = Architecture(head_dim=8).at(16, 1, 256, 8)

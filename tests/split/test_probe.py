@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.split.cells import Cell
+from jaxsplit.results.cells import Cell
 from jaxsplit.split.probe import Probe, fit_rates
 
 

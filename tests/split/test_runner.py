@@ -12,13 +12,14 @@ from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json
 from jaxsplit.models.config import Architecture
+from jaxsplit.results.stages import Point
 from jaxsplit.split import tree
-from jaxsplit.split.cells import CellTable
+from jaxsplit.split.cell_table import CellTable
 from jaxsplit.split.course import Course, Rules
 from jaxsplit.split.probe import Probe, probe_legs
 from jaxsplit.split.progress import Progress
 from jaxsplit.split.runner import Runner
-from jaxsplit.split.tree import Point, Shape
+from jaxsplit.split.tree import Shape
 from jaxsplit.split.workdir import Workdir
 from jaxsplit.training import memory
 from jaxsplit.training.interruption import Interruption

@@ -3,7 +3,8 @@
 import pytest
 
 from jaxsplit.models.config import Architecture
-from jaxsplit.split.tree import Point, Shape, build, needed, trunk_of
+from jaxsplit.results.stages import Point
+from jaxsplit.split.tree import Shape, build, needed, trunk_of
 
 MODEL = Architecture(head_dim=8).at(16, 1, 20, 8)
 

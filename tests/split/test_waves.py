@@ -14,9 +14,10 @@ import pytest
 from alone import run_alone
 
 from jaxsplit.models.config import Architecture
+from jaxsplit.results.stages import Point
 from jaxsplit.split import tree, waves
 from jaxsplit.split.probe import Probe, probe_legs
-from jaxsplit.split.tree import Point, Shape, Wave
+from jaxsplit.split.tree import Shape, Wave
 from jaxsplit.training.sharding import Layout
 
 DOMAINS = tuple("abcdefg")
@@ -197,7 +198,7 @@ def look(folder):
 
   from jaxsplit.data.store_writer import Document, write_store
   from jaxsplit.data.tokenizer import ByteTokenizer
-  from jaxsplit.split.cells import CellTable
+  from jaxsplit.split.cell_table import CellTable
   from jaxsplit.split.course import Course, Rules
   from jaxsplit.split.progress import Progress
   from jaxsplit.split.runner import Runner

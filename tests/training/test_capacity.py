@@ -206,7 +206,8 @@ def decide(port, index, folder):
   from jaxsplit.data.tokenizer import ByteTokenizer
   from jaxsplit.split import waves
   from jaxsplit.split.course import Course, Rules
-  from jaxsplit.split.tree import Point, Shape, build
+  from jaxsplit.results.stages import Point
+  from jaxsplit.split.tree import Shape, build
   from jaxsplit.training import hosts
   from jaxsplit.training.cluster import Address
   from jaxsplit.training.loop import Training

@@ -1,4 +1,4 @@
-"""cells.csv: one measured loss a row, each written once."""
+"""cells.csv: one measured loss a row, each written once. The columns are the fields of `Cell`, and a check sum of the row."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import io
 import json
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
-from jaxsplit.training import hosts
+
+LAW_DATA = {"status": "ok", "role": "grid"}  # What a cell that a law is fitted to says of itself.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,70 +65,33 @@ class Cell:
     return (self.role, self.params_total, self.seed_tokens, self.expert_tokens, self.learning_rate, self.replica, self.domain)
 
 
-_COLUMNS = [f.name for f in dataclasses.fields(Cell)]
-_CHECK = "check"  # The last column: a check sum of the row.
+_COLUMNS = {field.name: field.type for field in dataclasses.fields(Cell)}  # Annotations are kept as text in this file.
+_CHECK = "check"  # The last column.
 _MAX_BYTES = 256 << 20
-_INTEGERS = {"params", "params_total", "seed_tokens", "expert_tokens", "unique_tokens", "replica", "batch_tokens", "retries"}
-_TEXTS = {"domain", "role", "status", "provenance"}
 
 
-class CellTable:
-  """The cells measured so far, kept in their file in the order of their keys, so that no history shows in it.
+def write_cells(path: pathlib.Path, cells: Iterable[Cell]) -> None:
+  """Writes a cells.csv."""
+  rows = [_row(cell) for cell in cells]
+  out = io.StringIO()
+  csv.writer(out, lineterminator="\n").writerows([[*_COLUMNS, _CHECK], *([*row, _check(row)] for row in rows)])
+  write_atomic(path, out.getvalue())
 
-  Of several processes, the lead's holds them all and is asked; the others' begin empty and write nothing.
 
-  Args:
-    path: the file.
-    say: told of damaged rows; they are measured again.
-  """
-
-  def __init__(self, path: pathlib.Path, say: Callable[[str], None] = print):
-    self.path = path
-    self._cells: dict[tuple, Cell] = {}
-    hosts.share(lambda: self._load(say))
-
-  def _load(self, say: Callable[[str], None]) -> None:
-    cells, damaged = _read(self.path) if self.path.exists() else ([], [])
-    self._cells = {cell.key: cell for cell in cells}
-    if damaged:
-      if not cells:
-        raise damaged[0]
-      say(f"{damaged[0]}: {len(damaged)} damaged rows are measured again")
-      self._write()
-
-  def __contains__(self, key: tuple) -> bool:
-    return key in self._cells
-
-  def __iter__(self):
-    return iter(self._cells[key] for key in sorted(self._cells))
-
-  def __len__(self) -> int:
-    return len(self._cells)
-
-  def add(self, cells: Iterable[Cell]) -> None:
-    """Records cells and writes the file."""
-    # As they will be read from the file: a process that goes on must see the same numbers as one that never stopped.
-    cells = [_parsed([_text(getattr(cell, name)) for name in _COLUMNS]) for cell in cells]
-    self._cells |= {cell.key: cell for cell in cells}
-    if hosts.is_lead():
-      self._write()
-
-  def _write(self) -> None:
-    rows = [[_text(getattr(cell, name)) for name in _COLUMNS] for cell in self]
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([[*_COLUMNS, _CHECK], *([*row, _check(row)] for row in rows)])
-    write_atomic(self.path, out.getvalue())
+def as_read(cell: Cell) -> Cell:
+  """The cell as it is read from a file: numbers are written with nine digits."""
+  return _parsed(_row(cell))
 
 
 def read_cells(path: pathlib.Path) -> list[Cell]:
   """Reads a cells.csv that this module wrote. Raises InputError with file, row and column where it is not one."""
-  cells, damaged = _read(path)
+  cells, damaged = read_whole_rows(path)
   if damaged:
     raise damaged[0]
   return cells
 
 
-def _read(path: pathlib.Path) -> tuple[list[Cell], list[InputError]]:
+def read_whole_rows(path: pathlib.Path) -> tuple[list[Cell], list[InputError]]:
   """The whole rows of a file, and what is wrong with each of the others."""
   try:
     if path.stat().st_size > _MAX_BYTES:
@@ -157,9 +121,9 @@ def _cell(line: str) -> Cell:
 
 def _parsed(row: Sequence[str]) -> Cell:
   values = {}
-  for name, text in zip(_COLUMNS, row):
+  for (name, kind), text in zip(_COLUMNS.items(), row):
     try:
-      values[name] = _value(name, text)
+      values[name] = text if kind == "str" else int(text) if kind == "int" else float(text) if text else None
     except ValueError:
       raise ValueError(f"column {name} is no number") from None
   return Cell(**values)
@@ -169,12 +133,8 @@ def _check(row: Sequence[str]) -> str:
   return f"{zlib.crc32(json.dumps(row).encode()):08x}"
 
 
-def _value(name: str, text: str):
-  if name in _TEXTS:
-    return text
-  if name in _INTEGERS:
-    return int(text)
-  return float(text) if text else None
+def _row(cell: Cell) -> list[str]:
+  return [_text(getattr(cell, name)) for name in _COLUMNS]
 
 
 def _text(value) -> str:

@@ -1,0 +1,85 @@
+"""The whole of an experiment: from its settings and a folder to its report. What the train entry point runs, and Python may."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from jaxsplit import devices
+from jaxsplit.data.store import open_store
+from jaxsplit.errors import Interrupted
+from jaxsplit.files import from_home
+from jaxsplit.models.family import FAMILIES
+from jaxsplit.report.page import try_report
+from jaxsplit.split import experiment
+from jaxsplit.split.experiment import Findings
+from jaxsplit.split.progress import Progress
+from jaxsplit.split.settings import Settings, check
+from jaxsplit.split.tokens import check_data, read_store, same_tokens
+from jaxsplit.split.workdir import Workdir
+from jaxsplit.training import hosts
+from jaxsplit.training.interruption import Interruption
+from jaxsplit.training.optimizer import OPTIMIZERS
+from jaxsplit.training.program_cache import keep_programs
+from jaxsplit.training.sharding import present_devices
+
+
+def run(settings: Settings, workdir: str | os.PathLike) -> Findings:
+  """The whole experiment, as the train entry point runs it: from a corpus to a recommended, trained and proven split.
+
+      settings = jaxsplit.Settings(jaxsplit.Experiment(budget_tokens=5_000_000), corpus=jaxsplit.Corpus("texts"))
+      findings = jaxsplit.run(settings, "runs/mine")
+      findings.plan.fraction, findings.law.r2, findings.cells[0].loss
+
+  Called again, it finishes what is missing and recomputes nothing. Progress is printed. On the main thread alone, as it
+  listens to signals.
+
+  Args:
+    settings: what is asked, and of what data; every part has defaults.
+    workdir: the folder where everything is written; made if it is not there.
+
+  Raises:
+    InputError: one line: what cannot work, where, and what to do.
+    Interrupted: SIGINT or SIGTERM came; all that was trained is saved, and the same call goes on from there.
+    OSError: the disk is full or lost.
+  """
+  path = pathlib.Path(from_home(os.fspath(workdir), "--workdir"))
+  used = present_devices(settings.layout)
+  check(settings)
+  hosts.share(lambda: check_data(settings, path))
+  keep_programs()
+  with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
+    try:
+      with Workdir(path, progress.say) as opened:
+        progress.say(f"on {devices.described(used)}")
+        if settings.store:  # Before the claim: a store that is refused leaves no trace.
+          same = same_tokens(opened)
+          hosts.share(lambda: same(open_store(settings.store)))
+        opened.claim(_claimed(settings))
+        store = read_store(settings, opened, progress)
+        findings = experiment.run(settings, store, opened, progress, interruption)
+        progress.stage("writing the report")
+        try:
+          report = hosts.share(lambda: try_report(path, progress.say))
+        finally:
+          if findings.summary:
+            progress.say(f"\n{findings.summary}\n")
+    except Interrupted:
+      progress.say("stopped and saved; the same command goes on from here")
+      raise
+  progress.say(report)
+  return findings
+
+
+def _claimed(settings: Settings) -> dict[str, dict[str, Any]]:
+  """The settings that make an experiment: of a store that is given, its hash stands for corpus and tokenizer. Of a family and an
+  optimizer that an extension adds, its hash says which."""
+  claimed = {type(part).__name__: dataclasses.asdict(part) for part in settings.parts}
+  named = (FAMILIES, settings.architecture.family), (OPTIMIZERS, settings.optimizer.name)
+  claimed["Extension"] = {registry.setting: registry.origins[name] for registry, name in named if name in registry.origins}
+  if settings.store:
+    del claimed["Corpus"], claimed["Tokenization"]
+    claimed["Store"] = {"manifest_hash": open_store(settings.store).manifest_hash, "path": os.path.abspath(settings.store)}
+  return claimed
