@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from jaxsplit import cli
 from jaxsplit.data.concerns import describe_files
-from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.corpus import Corpus, real
 from jaxsplit.data.domains import check_domains, count_documents
 from jaxsplit.data.file_table import aligned
 from jaxsplit.data.listing import check_apart, list_files
@@ -56,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     say(f"every token file is what was written{', every file of the corpus what it was made from' if given else ''}")
   else:
     check_apart(corpus, "--store", directory, directory)
+    workdir = real(directory).parent
+    if settings.flags["replace"] and real(directory).name == "store" and (workdir / "cells.csv").exists():
+      raise InputError(f"--store={directory}: its tokens are those of the cells in {workdir}, which could not be gone on with if they "
+                       "were replaced; name another --store (a damaged one is made anew without --replace)")
     store = prepare_store(corpus, tokenization, directory, say, settings.flags["replace"])
   print("\n".join(describe_files(store)))
   print("\n" + "\n".join(_table(store)))
