@@ -1,6 +1,6 @@
 """jaxsplit: how much of a budget a shared seed should get, and how much each domain's specialist.
 
-From Python: `run` and the settings that it takes. They are imported when they are first asked for: entry points
+From Python: `run`, the settings that it takes, and `load_model`. They are imported when they are first asked for: entry points
 listen to signals before they import what takes long.
 """
 
@@ -8,7 +8,7 @@ import importlib
 
 __version__ = "0.1.0"
 _PUBLIC = {
-    "run": "running", "Settings": "split.settings", "Experiment": "split.settings",
+    "run": "running", "load_model": "training.trained", "Settings": "split.settings", "Experiment": "split.settings",
     "Corpus": "data.corpus", "Tokenization": "data.tokenizer", "Phonebook": "data.phonebook", "Probe": "split.probe",
     "Architecture": "models.config", "Optimizer": "training.optimizer", "Training": "training.loop", "Layout": "training.sharding",
     "FitSettings": "law"}

@@ -168,6 +168,11 @@ class Store:
     return self._counts[domain]
 
 
+def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
+  """The tokenizer of a token store, of which no tokens need to be there. InputError where there is none, or another."""
+  return _tokenizer(pathlib.Path(directory), _manifest(pathlib.Path(directory)))
+
+
 def open_store(directory: str | os.PathLike) -> Store:
   """Opens a token store; checks the manifest, the tokenizer and the size of every token file, but reads no tokens.
 
@@ -175,24 +180,16 @@ def open_store(directory: str | os.PathLike) -> Store:
     InputError: no token store there, one of another version, or one whose files do not match its manifest.
   """
   directory = pathlib.Path(directory)
-  path = directory / MANIFEST
-  if not path.is_file():
-    raise InputError(f"{directory}: no token store here ({MANIFEST} is missing); make one with python -m jaxsplit.prepare")
-  manifest = read_json(path)
-  if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
-    raise InputError(f"{path}: not a token store of version {VERSION}; prepare it again, with --replace")
+  path, manifest = directory / MANIFEST, _manifest(directory)
   try:
     counts = {_name(d): {_name(s): _counts(c) for s, c in splits.items()} for d, splits in manifest["domains"].items()}
     record = Record(**manifest["record"]) if manifest["record"] else None
-    fingerprint, source = manifest["tokenizer"]["fingerprint"], dict(manifest["source"])
-    separator = manifest["tokenizer"].get("separator")
+    source = dict(manifest["source"])
     overlaps = [(_name(a), _name(b), int(documents)) for a, b, documents in manifest.get("overlaps", [])]
     left_out = {str(reason): int(documents) for reason, documents in manifest.get("left_out", {}).items()}
   except (KeyError, TypeError, AttributeError, ValueError) as error:
     raise InputError(f"{path}: a field is missing or wrong ({error}); prepare it again, with --replace") from None
-  tokenizer = load_tokenizer(directory / TOKENIZER, separator)
-  if tokenizer.fingerprint != fingerprint:
-    raise InputError(f"{directory / TOKENIZER}: not the tokenizer that {MANIFEST} names; prepare it again, with --replace")
+  tokenizer = _tokenizer(directory, manifest)
   for domain, splits in counts.items():
     for split, count in splits.items():
       file = token_file(directory, domain, split)
@@ -200,6 +197,27 @@ def open_store(directory: str | os.PathLike) -> Store:
       if size != expected:
         raise InputError(f"{file}: {size} bytes where {MANIFEST} says {expected}; prepare it again, with --replace")
   return Store(directory, tokenizer, counts, record, source, overlaps, left_out)
+
+
+def _manifest(directory: pathlib.Path) -> dict[str, Any]:
+  path = directory / MANIFEST
+  if not path.is_file():
+    raise InputError(f"{directory}: no token store here ({MANIFEST} is missing); make one with python -m jaxsplit.prepare")
+  manifest = read_json(path)
+  if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
+    raise InputError(f"{path}: not a token store of version {VERSION}; prepare it again, with --replace")
+  return manifest
+
+
+def _tokenizer(directory: pathlib.Path, manifest: dict[str, Any]) -> Tokenizer:
+  try:
+    fingerprint, separator = manifest["tokenizer"]["fingerprint"], manifest["tokenizer"].get("separator")
+  except (KeyError, TypeError, AttributeError) as error:
+    raise InputError(f"{directory / MANIFEST}: a field is missing or wrong ({error}); prepare it again, with --replace") from None
+  tokenizer = load_tokenizer(directory / TOKENIZER, separator)
+  if tokenizer.fingerprint != fingerprint:
+    raise InputError(f"{directory / TOKENIZER}: not the tokenizer that {MANIFEST} names; prepare it again, with --replace")
+  return tokenizer
 
 
 def intact_store(directory: str | os.PathLike, say: Callable[[str], None] = print) -> Store | None:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxsplit.errors import InputError, is_shortage
@@ -233,6 +234,28 @@ class Checkpoints:
 
   def _folder(self, leg: str, step: int) -> pathlib.Path:
     return self._directory / leg / str(step)
+
+
+def newest_snapshot(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]] | None:
+  """The last snapshot in a leg's folder and its facts, every byte of it checked; None where there is none. Changes nothing.
+
+  Raises:
+    InputError: it is damaged.
+  """
+  there = [path for path in folder.glob("*") if path.name.isdecimal() and (path / SEAL).exists()]
+  newest = max(there, key=lambda path: int(path.name), default=None)
+  try:
+    return newest and (newest, _checked_seal(newest)["about"])
+  except InputError as error:
+    raise InputError(f"{newest}: damaged ({error}); move that folder away, and the same command trains it again") from None
+
+
+def read_arrays(snapshot: pathlib.Path, abstract: State) -> State:
+  """Those of a snapshot's arrays that `abstract` has, as NumPy's."""
+  wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
+  with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    arguments = ocp.args.PyTreeRestore(abstract, restore_args=wanted, partial_restore=True)
+    return checkpointer.restore(snapshot / "state", args=arguments)
 
 
 @contextlib.contextmanager

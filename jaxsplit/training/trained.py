@@ -1,0 +1,160 @@
+"""A model that an experiment has trained, out of its work directory, ready for use."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsplit.data.store import read_tokenizer
+from jaxsplit.data.tokenizer import Tokenizer
+from jaxsplit.errors import InputError, nearest
+from jaxsplit.files import from_home, read_json
+from jaxsplit.models.config import model_of
+from jaxsplit.models.family import ModelConfig, Params
+from jaxsplit.models.kernels.projection import project
+from jaxsplit.results.plan import load_plan
+from jaxsplit.results.stages import Point, Stage, StageRun, read_stages
+from jaxsplit.training.checkpoint import newest_snapshot, read_arrays
+
+DENSE = "dense"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+  """One model.
+
+  Attributes:
+    config: its shape.
+    params: a nested dict of float32 arrays of JAX's, as `config` has them, layers on their leading axis.
+    tokenizer: `encode(text)` gives ids [n], `decode(ids)` a text.
+    steps: how many it was trained.
+  """
+
+  config: ModelConfig
+  params: Params
+  tokenizer: Tokenizer
+  steps: int
+
+  def __call__(self, tokens_BxT: np.ndarray) -> jax.Array:
+    """Logits, float32 [B, T, V]; `jax.nn.log_softmax` makes log-probabilities in nats of them.
+
+    Those at position t are of the token that follows tokens[:, :t + 1]. Attention stays inside a document where the model was
+    trained so: it begins anew after `tokenizer.end_of_document`.
+
+    Args:
+      tokens_BxT: ids [B, T], T at most config.sequence_length.
+
+    Raises:
+      InputError: another shape, or an id that the tokenizer does not have.
+    """
+    tokens = np.asarray(tokens_BxT)
+    if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer) or not 1 <= tokens.shape[1] <= self.config.sequence_length:
+      raise InputError(f"tokens of {tokens.dtype} {list(tokens.shape)}: give ids [B, T], T from 1 to {self.config.sequence_length}")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.config.vocab_size:
+      raise InputError(f"tokens from {tokens.min()} to {tokens.max()}: ids are from 0 to {self.config.vocab_size - 1}")
+    return _logits(self.config, self.tokenizer.end_of_document)(self.params, jnp.asarray(tokens, jnp.int32))
+
+
+@functools.cache
+def _logits(config: ModelConfig, end_of_document: int) -> Callable[[Params, jax.Array], jax.Array]:
+  # Any T, on any machine: kernels take some, on some.
+  config = dataclasses.replace(config, attention="dense", remat="none")
+
+  def logits(params, tokens_BxT):
+    x_BxTxD, unembed_DxV = config.apply(params, tokens_BxT, end_of_document)
+    return project(x_BxTxD, unembed_DxV.astype(x_BxTxD.dtype), 1, jnp.float32)
+
+  return jax.jit(logits)
+
+
+def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: int = 0,
+               store: str | os.PathLike | None = None) -> TrainedModel:
+  """A model that was trained for an experiment's plan, at its target size.
+
+      model = jaxsplit.load_model("runs/mine", "law")
+      logits_1xTxV = model(model.tokenizer.encode("Whereas")[None])
+
+  Reads alone, also beside a training that goes on. All parameters of the model's stack pass through the host's memory.
+
+  Args:
+    workdir: the experiment's.
+    domain: the expert of that domain; None: the seed that the experts were forked from, before any cooldown; "dense": the model
+      of full pretraining at the same compute. Where the plan is not to split, the expert of every domain is that one.
+    replica: which repetition.
+    store: where its tokens lie, if it was trained with --store=DIR and that was moved.
+
+  Raises:
+    InputError: one line: there is no such model, or it is not there (yet), and what to do.
+  """
+  path = pathlib.Path(from_home(os.fspath(workdir), "load_model"))
+  missing = [name for name in ("config.json", "ledger.json") if not (path / name).is_file()]
+  if missing:
+    raise InputError(f"{path}: no experiment that has trained anything ({missing[0]} is missing); name the work directory of one")
+  config = read_json(path / "config.json")
+  folder, about, row = _snapshot(path, config["Experiment"], domain, replica)
+  model = model_of(about["model"])
+  tokens = store or config.get("Store", {}).get("path", path / "store")
+  try:
+    tokenizer = read_tokenizer(tokens)
+    if tokenizer.fingerprint != about["tokenizer"]:
+      raise InputError(f"{tokens}: not the tokenizer that {path} was trained with")
+  except InputError as error:
+    raise InputError(f"{error}; where the store lies elsewhere now, give load_model(..., store=DIR)") from None
+  if about["runs"][row]["diverged"]:
+    raise InputError(f"{folder}: this model diverged, and is none to use; see divergence.json")
+  stack = jax.tree.map(lambda x: jax.ShapeDtypeStruct((about["rows"], *x.shape), x.dtype), model.abstract_params)
+  params = jax.tree.map(lambda x_Rx: jnp.asarray(x_Rx[row]), read_arrays(folder, {"params": stack})["params"])
+  return TrainedModel(model, params, tokenizer, about["runs"][row]["steps"])
+
+
+def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None,
+              replica: int) -> tuple[pathlib.Path, dict[str, Any], int]:
+  """The snapshot that holds a model: its folder, its facts, and the model's row in its stack."""
+  proof = [stage for stage in read_stages(path / "ledger.json")
+           if stage.purpose == "proof" and stage.shape == tuple(experiment["target"])]
+  domains = sorted({run.domain for stage in proof for run in stage.runs if run.domain})
+  there = f"{', '.join(domains) or 'none yet'}; None is their seed, {DENSE!r} the model of full pretraining"
+  if domain not in (None, DENSE, *domains) or domain == DENSE and DENSE in domains:
+    what = "may be a domain or full pretraining" if domain in domains else f"is no domain of {path}{nearest(domain, domains)}"
+    raise InputError(f"load_model: {domain!r} {what}; its experts' domains: {there}")
+  if not 0 <= replica < experiment["replicas"]:
+    raise InputError(f"load_model: replica {replica} is none of the {experiment['replicas']} of {path}, which are counted from 0")
+  matches = _matching(path, experiment, domain)
+  found = [(path / "checkpoints" / stage.name, row) for stage in proof for row, run in enumerate(stage.runs)
+           if run.replica == replica and matches(stage, run)]
+  for folder, row in found:
+    if snapshot := newest_snapshot(folder):
+      return (*snapshot, row)
+  if not found:
+    raise InputError(f"{path}: no such model is trained there: either the experiment is not finished, and the same command goes on "
+                     "with it, or its Experiment.compare has no 1 for a dense model")
+  remedy = ("the same command trains it again" if domain is not None else "snapshots of seeds stay with Training.retention = "
+            "'trunks' (the default) or 'all': train with that in another --workdir")
+  raise InputError(f"{found[0][0]}: the model was trained, but its snapshot is not there; {remedy}")
+
+
+def _matching(path: pathlib.Path, experiment: dict[str, Any], domain: str | None) -> Callable[[Stage, StageRun], bool]:
+  """Whether a run of a stage ends as what was asked for."""
+  dense = lambda stage, run: run.point is not None and run.point.role == "dense"
+  if domain == DENSE:
+    return dense
+  point = load_plan(path / "plan.json").point if (path / "plan.json").exists() else None
+  if point is None:
+    raise InputError(f"{path}: no plan of an experiment there, so no experts of one: Experiment.sizes is empty, or it is not planned "
+                     f"yet; {DENSE!r} needs none")
+  if not point.expert_steps:
+    return dense
+  if domain is not None:
+    return lambda stage, run: run.domain == domain and run.point == Point(point.seed_steps, point.expert_steps, "split")
+  if not point.seed_steps or experiment["trunk"] == "per_domain":
+    raise InputError(f"{path}: {'every domain has a seed of its own' if point.seed_steps else 'the planned experts have no seed'}; "
+                     "name a domain to load its expert")
+  return lambda stage, run: stage.phase == "trunk" and run.born + stage.steps == point.seed_steps
