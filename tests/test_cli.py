@@ -148,11 +148,6 @@ def test_what_is_no_boolean_is_refused(given):
     parse(given, fields_as_flags=True)
 
 
-def test_operative_text_reproduces_the_settings(tmp_path):
-  given = cli.parse("bake", "Bakes.", (Oven,), ["--gin.Oven.heat=90", "--gin.Oven.mode=grill"])
-  assert parse(f"--gin_file={write(tmp_path, given.operative)}") == given[Oven]
-
-
 @pytest.mark.parametrize("text, message", [
     ("Ovn.heat = 1", r"a.gin:1: unknown name Ovn; did you mean Oven\?"),
     ("\nOven.haet = 1", r"a.gin:2: Oven has no setting haet; did you mean heat"),

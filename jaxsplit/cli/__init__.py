@@ -62,12 +62,6 @@ class Settings:
   def __getitem__(self, cls: type) -> Any:
     return self.values[cls]
 
-  @property
-  def operative(self) -> str:
-    """The gin text that reproduces `values`."""
-    lines = lambda cls: [f"{cls.__name__}.{name} = {value!r}\n" for name, value in vars(self.values[cls]).items()]
-    return "\n".join("".join(lines(cls)) for cls in self.values)
-
 
 def parse(
     door: str,

@@ -11,8 +11,8 @@ from jaxsplit.data.phonebook import Phonebook
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, check_fit, check_plan
-from jaxsplit.models.kernels import attention
 from jaxsplit.models.config import Architecture
+from jaxsplit.models.kernels import attention
 from jaxsplit.results.budget import accounting_of
 from jaxsplit.results.cells import Cell
 from jaxsplit.split.budget import Steps
