@@ -158,10 +158,10 @@ def train_block(spec: StackSpec):
   """The jitted training program of a stack: `(state, tokens, num_steps, schedule[, weights]) -> (state, metrics)`.
 
   tokens: int32 [S, R, B, T + 1]; the first `num_steps` <= S of the block are trained on, so that every boundary falls on a
-  whole step without compiling another program. schedule: `Schedule` of [R] arrays. weights: float32 [S, R, B, T], what each target
-  counts, for stacks that are `weighted`; the sum over a batch must be positive. metrics: float32 [S, R] each: `loss` (nats, the
-  weighted mean over a batch's targets), `gradient_norm` (before clipping), `learning_rate`, `skipped` (1 where the loss or
-  gradient was not finite and the update was left out); entries past `num_steps` are zero. The state is donated.
+  whole step without compiling another program. schedule: `Schedule` of [R] arrays. weights: float32 [S, R, B, T], what each
+  target counts, for stacks that are `weighted`; the sum over a batch must be positive. metrics: float32 [S, R] each: `loss`
+  (nats, the weighted mean over a batch's targets), `gradient_norm` (before clipping), `learning_rate`, `skipped` (1 where the
+  loss or gradient was not finite and the update was left out); entries past `num_steps` are zero. The state is donated.
   """
   return _compiled_train_block(spec)
 
