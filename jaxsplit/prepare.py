@@ -16,6 +16,7 @@ signals.end_at_once(__name__)  # The imports below take seconds.
 from collections.abc import Sequence
 
 from jaxsplit import cli
+from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import Corpus, real
 from jaxsplit.data.domains import check_domains, count_documents
@@ -31,7 +32,8 @@ _DESCRIPTION = "Tokenizes a corpus (one subfolder or file per domain) into a tok
 
 def main(argv: Sequence[str] | None = None) -> None:
   settings = cli.parse(
-      "prepare", _DESCRIPTION, (Corpus, Tokenization), argv, flags={"store": cli.Path("the folder to write; required without --list")},
+      "prepare", _DESCRIPTION, (Corpus, Clustering, Tokenization), argv,
+      flags={"store": cli.Path("the folder to write; required without --list")},
       switches={"list": "say what each file is taken for, and count its documents; tokenizes nothing",
                 "check": "hash every file of the store, and of the corpus where one is given, and compare them; writes nothing",
                 "replace": "replace a store of another corpus or other settings"})
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise InputError("--store is missing; name the folder to write the token store to, as in --store=runs/store")
   if settings.flags["check"]:
     given = corpus if corpus != Corpus() else None
-    store = check_store(directory, given, tokenization if tokenization != Tokenization() else None)
+    store = check_store(directory, given, tokenization if tokenization != Tokenization() else None, settings[Clustering])
     say(f"every token file is what was written{', every file of the corpus what it was made from' if given else ''}")
   else:
     check_apart(corpus, "--store", directory, directory)
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.flags["replace"] and real(directory).name == "store" and (workdir / "cells.csv").exists():
       raise InputError(f"--store={directory}: its tokens are those of the cells in {workdir}, which could not be gone on with if they "
                        "were replaced; name another --store (a damaged one is made anew without --replace)")
-    store = prepare_store(corpus, tokenization, directory, say, settings.flags["replace"])
+    store = prepare_store(corpus, tokenization, directory, say, settings.flags["replace"], clustering=settings[Clustering])
   print("\n".join(describe_files(store)))
   print("\n" + "\n".join(_table(store)))
   print(f"{store.directory}: {store.tokenizer.kind}, {store.vocab_size:,} ids, store {store.manifest_hash}")

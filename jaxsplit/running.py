@@ -80,6 +80,6 @@ def _claimed(settings: Settings) -> dict[str, dict[str, Any]]:
   named = (FAMILIES, settings.architecture.family), (OPTIMIZERS, settings.optimizer.name)
   claimed["Extension"] = {registry.setting: registry.origins[name] for registry, name in named if name in registry.origins}
   if settings.store:
-    del claimed["Corpus"], claimed["Tokenization"]
+    del claimed["Corpus"], claimed["Clustering"], claimed["Tokenization"]
     claimed["Store"] = {"manifest_hash": open_store(settings.store).manifest_hash, "path": os.path.abspath(settings.store)}
   return claimed

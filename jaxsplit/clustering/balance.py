@@ -14,39 +14,47 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsplit.clustering.kmeans import Pass, look, moved
+from jaxsplit.clustering.kmeans import Pass, look
 
-_PASSES = 400  # In search of prices, at most.
-_FIRST_STEP = 0.05  # Of the mean squared distance.
+_ROUNDS = 20  # Of prices for the centroids, then centroids for the prices.
+_PASSES, _PASSES_A_ROUND = 400, 40  # In search of prices, at most.
+_FIRST_STEP, _LARGEST_STEP = 0.01, 0.1  # Of the mean squared distance.
 
 
 class _Prices(NamedTuple):
-  """Prices, how far each is moved at a time, and whether it went up (1), down (-1) or stayed (0) [K]."""
+  """Prices, how far each is moved at a time, and whether it went up (1), down (-1) or stayed (0) [K]; and the largest step."""
 
   now: jax.Array
   step: jax.Array
   way: jax.Array
+  largest: jax.Array
+
+
+def balanced(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids_KxF: jax.Array, tolerance: float,
+             block: int) -> tuple[jax.Array, jax.Array]:
+  """Centroids [K, F] and prices [K] of balanced clusters, from the centroids of clusters that are as they fall.
+
+  Prices first come near the tolerance, and then centroids move to the means, again and again: when both are moved at a time,
+  points go to and fro between clusters that have nothing to do with them.
+  """
+  prices_K = jnp.zeros(len(centroids_KxF))
+  for _ in range(_ROUNDS):
+    prices_K = settle(x_NxF, weight_N, size_N, centroids_KxF, prices_K, tolerance, _PASSES_A_ROUND, block)
+    centroids_KxF = _means(x_NxF, weight_N, centroids_KxF, prices_K, block)
+  return centroids_KxF, settle(x_NxF, weight_N, size_N, centroids_KxF, prices_K, tolerance, _PASSES, block)
 
 
 @functools.partial(jax.jit, static_argnames="block")
-def balanced_lloyd(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids_KxF: jax.Array, iterations: int,
-                   block: int) -> tuple[jax.Array, jax.Array]:
-  """Lloyd's iterations that move prices as well as centroids. Returns centroids [K, F] and prices [K]."""
-
-  def step(_, state):
-    centroids_KxF, prices = state
-    seen = look(x_NxF, weight_N, centroids_KxF, prices.now, block)
-    return moved(x_NxF, weight_N, centroids_KxF, seen), _adjusted(prices, _sizes(seen, size_N), 0.0)
-
-  start = centroids_KxF, _first(x_NxF, weight_N, centroids_KxF, jnp.zeros(len(centroids_KxF)), block)
-  centroids_KxF, prices = jax.lax.fori_loop(0, iterations, step, start)
-  return centroids_KxF, prices.now
+def _means(x_NxF: jax.Array, weight_N: jax.Array, centroids_KxF: jax.Array, prices_K: jax.Array, block: int) -> jax.Array:
+  seen = look(x_NxF, weight_N, centroids_KxF, prices_K, block)
+  empty_K = seen.weights <= 0
+  return jnp.where(empty_K[:, None], centroids_KxF, seen.sums / jnp.where(empty_K, 1, seen.weights)[:, None])
 
 
 @functools.partial(jax.jit, static_argnames="block")
 def settle(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids_KxF: jax.Array, prices_K: jax.Array,
-           tolerance: float, block: int) -> jax.Array:
-  """The prices [K] at which no cluster's size is off the mean by more than `tolerance` times that, or the best found."""
+           tolerance: float, passes: int, block: int) -> jax.Array:
+  """The prices [K] at which no cluster's size is off the mean by more than `tolerance` times that, or the best of `passes`."""
 
   def step(state):
     i, prices, best_K, least = state
@@ -56,13 +64,13 @@ def settle(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids_K
     return i + 1, _adjusted(prices, sizes_K, tolerance), best_K, jnp.minimum(off, least)
 
   start = 0, _first(x_NxF, weight_N, centroids_KxF, prices_K, block), prices_K, jnp.inf
-  return jax.lax.while_loop(lambda s: (s[0] < _PASSES) & (s[3] > tolerance), step, start)[2]
+  return jax.lax.while_loop(lambda s: (s[0] < passes) & (s[3] > tolerance), step, start)[2]
 
 
 def _first(x_NxF, weight_N, centroids_KxF, prices_K, block) -> _Prices:
   seen = look(x_NxF, weight_N, centroids_KxF, prices_K, block)
-  step = _FIRST_STEP * (weight_N @ seen.squared) / weight_N.sum()
-  return _Prices(prices_K, jnp.full(len(prices_K), step), jnp.zeros(len(prices_K)))
+  mean = (weight_N @ seen.squared) / weight_N.sum()
+  return _Prices(prices_K, jnp.full(len(prices_K), _FIRST_STEP * mean), jnp.zeros(len(prices_K)), _LARGEST_STEP * mean)
 
 
 def _sizes(seen: Pass, size_N: jax.Array) -> jax.Array:
@@ -74,6 +82,6 @@ def _adjusted(prices: _Prices, sizes_K: jax.Array, tolerance: float) -> _Prices:
   excess_K = sizes_K / sizes_K.mean() - 1
   way_K = jnp.where(jnp.abs(excess_K) > tolerance / 2, jnp.sign(excess_K), 0)
   same_K = way_K * prices.way
-  step_K = prices.step * jnp.where(same_K > 0, 1.2, jnp.where(same_K < 0, 0.5, 1))
+  step_K = jnp.minimum(prices.step * jnp.where(same_K > 0, 1.2, jnp.where(same_K < 0, 0.5, 1)), prices.largest)
   moved_K = prices.now + way_K * step_K
-  return _Prices(moved_K - moved_K.mean(), step_K, way_K)
+  return _Prices(moved_K - moved_K.mean(), step_K, way_K, prices.largest)

@@ -9,8 +9,8 @@ import io
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,10 +19,11 @@ from jaxsplit.clustering.features import FeatureMap, Features, cut, document_vec
 from jaxsplit.clustering.fitting import find_clusters
 from jaxsplit.clustering.kmeans import squared_distances
 from jaxsplit.clustering.settings import Clustering
-from jaxsplit.clustering.tfidf import Tfidf
+from jaxsplit.clustering.tfidf import Tfidf, TfidfMap
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_atomic, write_json
 
+T = TypeVar("T")
 VERSION = 1
 RECORD, _ARRAYS, _FEATURES = "clusters.json", "clusters.npz", "features"
 _BATCH = 1024  # Documents whose distances from all centroids are computed at a time.
@@ -90,10 +91,18 @@ class Clusters:
         out[first:first + _BATCH, cluster] = squared_BxM[:, union == cluster].min(1)
     return Assignment(out.argmin(1).astype(np.int32), out)
 
-  def assign_stream(self, documents: Iterable[str], level: int | None = None) -> Iterator[tuple[str, int]]:
-    """Yields each document and its cluster, with some hundreds of documents in memory."""
+  def assign_stream(self, documents: Iterable[T], level: int | None = None,
+                    text: Callable[[T], str] = str) -> Iterator[tuple[T, int]]:
+    """Yields each document and its cluster, with some hundreds of documents in memory; `text` says what each one's text is."""
     for batch in _batches(documents):
-      yield from zip(batch, self.assign(batch, level).cluster.tolist(), strict=True)
+      yield from zip(batch, self.assign([text(document) for document in batch], level).cluster.tolist(), strict=True)
+
+  def top_terms(self, cluster: int, count: int, level: int | None = None) -> list[str]:
+    """The words that tell a cluster best; none where features are no words."""
+    if not isinstance(self.features, TfidfMap):
+      return []
+    member_M = self.unions[self._level(level)] == cluster
+    return self.features.top_terms(self.sizes[member_M] @ self.centroids[member_M], count)
 
   def shares(self, level: int | None = None) -> np.ndarray:
     """The share of the sample's tokens in each cluster [K]."""
@@ -230,8 +239,8 @@ def _sample(documents: Iterable[str], sizes: Iterable[float] | None, settings: C
   return [entry[2] for entry in taken], np.array([entry[3] for entry in taken], np.float64)
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-  batch: list[str] = []
+def _batches(documents: Iterable[T]) -> Iterator[list[T]]:
+  batch: list[T] = []
   for text in documents:
     batch.append(text)
     if len(batch) == _BATCH // 4:

@@ -23,7 +23,8 @@ def find_clusters(x_NxF: np.ndarray, weight_N: np.ndarray | None, k: int, seed: 
     seed: of the first centroids and of minibatches.
     iterations: at most.
     batch: points of a minibatch; 0: all points in each iteration.
-    tolerance: how far the size of a cluster may be from the mean over clusters, as a share of it; None: as it falls.
+    tolerance: how far the size of a cluster may be from the mean over clusters, as a share of it, where prices exist that do it;
+      None: as it falls.
     size_N: what sizes are sums of; the weights where None.
     least: the fewest clusters that will do where fewer than `k` points differ; `k` where None.
     block: points whose distances are computed at a time; the result is the same but for rounding.
@@ -46,12 +47,11 @@ def find_clusters(x_NxF: np.ndarray, weight_N: np.ndarray | None, k: int, seed: 
   took: int | jax.Array = iterations
   if batch:
     centroids_KxF = kmeans.minibatch(x_NxF, weight_N, start, jax.random.fold_in(key, 1), iterations, min(batch, len(x)))
-  elif tolerance is None:
+  else:
     stands = _CENTROIDS_STAND * float(np.average((x**2).sum(1), weights=weight))
     centroids_KxF, took = kmeans.lloyd(x_NxF, weight_N, start, iterations, stands, block)
-  else:
-    centroids_KxF, prices_K = balance.balanced_lloyd(x_NxF, weight_N, size_N, start, iterations, block)
-    prices_K = balance.settle(x_NxF, weight_N, size_N, centroids_KxF, prices_K, tolerance, block)
+  if tolerance is not None:
+    centroids_KxF, prices_K = balance.balanced(x_NxF, weight_N, size_N, centroids_KxF, tolerance, block)
   seen = kmeans.look_once(x_NxF, weight_N, centroids_KxF, prices_K, block)
   weights_K, sizes_K = (np.bincount(seen.cluster, of, minlength=k) for of in (weight, size))
   held_K = weights_K > 0

@@ -22,7 +22,8 @@ class Corpus:
       (gs://bucket/folder); tfds:NAME:VERSION for a data set of TensorFlow Datasets; or "bundled" for the five public-domain
       domains that ship with the package.
     data_dir: where data sets of TensorFlow Datasets lie; empty for TFDS_DATA_DIR, or ~/tensorflow_datasets without it.
-    domains_from: "folder" for domains by the names of folders and files, or "column:NAME" for a field of each document.
+    domains_from: "folder" for domains by the names of folders and files, "column:NAME" for a field of each document, or "cluster"
+      for domains that are found in the texts (`Clustering`); folders are labels then, to compare with.
     domains: the domains to use; empty for all.
     text_key: the field of a document's text; a dot leads into a field of fields, as in meta.text.
     text_separator: what stands between the documents of a .txt file; empty where each file is one.
@@ -55,11 +56,8 @@ class Corpus:
   def __post_init__(self):
     if not self.path.strip():
       raise InputError("Corpus.path is empty; name the corpus folder, or 'bundled' for the texts that ship with the package")
-    if self.domains_from == "cluster":
-      raise InputError("Corpus.domains_from = 'cluster': finding domains is not part of preparing a corpus yet; give 'folder' or "
-                       "'column:NAME'")
-    if self.domains_from != "folder" and not (self.domains_from.startswith(COLUMN) and self.domains_from != COLUMN):
-      raise InputError(f"Corpus.domains_from = {self.domains_from!r}: must be folder or column:NAME")
+    if not self.by_folder and not (self.domains_from.startswith(COLUMN) and self.domains_from != COLUMN):
+      raise InputError(f"Corpus.domains_from = {self.domains_from!r}: must be folder, cluster or column:NAME")
     for name, known in (("on_bad_document", ("fail", "skip")), ("duplicates", ("keep", "drop"))):
       if getattr(self, name) not in known:
         raise InputError(f"Corpus.{name} = {getattr(self, name)!r}: must be {' or '.join(known)}")
@@ -75,9 +73,14 @@ class Corpus:
         raise InputError(f"Corpus.{name} = {getattr(self, name)}: must be {least} or more")
 
   @property
+  def by_folder(self) -> bool:
+    """Whether a document's label is its folder's or file's, and not in a field."""
+    return self.domains_from in ("folder", "cluster")
+
+  @property
   def fields(self) -> Fields:
     """Where its documents lie in records."""
-    label = self.domains_from.removeprefix(COLUMN) if self.domains_from != "folder" else None
+    label = None if self.by_folder else self.domains_from.removeprefix(COLUMN)
     return Fields(self.text_key, label, self.text_separator)
 
 

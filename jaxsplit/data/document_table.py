@@ -3,7 +3,7 @@
     source    the file, as a path within the corpus
     position  of the document in it, from 0: its line, row, element or place between separators
     label     what the source calls its domain: the value of its field, or the folder; null where that cannot be read
-    domain    the domain that it belongs to
+    domain    the domain that it belongs to; null where that is a cluster and the document was left out
     split     train, valid or test; null where it was left out
     pieces    how many documents of the store it is: more than 1 for passages of a long one
     bytes     of its text as UTF-8
@@ -11,7 +11,7 @@
     sha256    of its text, in hexadecimal; null where that cannot be read
     reason    why it was left out; null where it was not
 
-A document whose passages were divided has a row for each split, and for each reason; their bytes and tokens add up to its own.
+A document whose passages were divided has a row for each split, cluster and reason; their bytes and tokens add up to its own.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def write_document_table(path: pathlib.Path, corpus: ReadCorpus) -> dict[str, in
   index, left_out = corpus.index, collections.Counter()
   names = {domain.number: domain.name for domain in corpus.domains}
   sources = [printable(path) for path in corpus.files]
-  domains = [names.get(k, label) for k, label in enumerate(corpus.labels)]
+  domains = [names.get(k, label) for k, label in enumerate(corpus.labels)] if corpus.clusters is None else list(names.values())
   with naming_the_file(path), parquet.ParquetWriter(path, schema) as writer:
     for rows, pieces in _merged(index.rows):
       kept, there = rows["reason"] == KEPT, rows["sha256"] != np.void(bytes(32))
-      placed = rows["domain"] != NO_DOMAIN
+      labelled, placed = (rows[name] != NO_DOMAIN for name in ("label", "domain"))
       of = lambda numbers, values, valid: pa.DictionaryArray.from_arrays(
           pa.array(np.where(valid, numbers, 0).astype(np.int32), mask=~valid), pa.array(values, text))
       everywhere = np.ones(len(rows), bool)
@@ -57,7 +57,7 @@ def write_document_table(path: pathlib.Path, corpus: ReadCorpus) -> dict[str, in
       sha256 = pa.array([digests[64 * i:64 * i + 64] for i in range(len(rows))], text, mask=~there)
       writer.write_batch(pa.record_batch([
           of(rows["file"], sources, everywhere), pa.array(rows["position"].astype(np.int64)),
-          of(rows["domain"], list(corpus.labels), placed), of(rows["domain"], domains, placed), of(rows["split"], SPLITS, kept),
+          of(rows["label"], list(corpus.labels), labelled), of(rows["domain"], domains, placed), of(rows["split"], SPLITS, kept),
           pa.array(pieces.astype(np.int32)), pa.array(rows["bytes"].astype(np.int64)),
           pa.array(rows["tokens"].astype(np.int64), mask=~kept), sha256, of(rows["reason"], index.reasons, ~kept)],
           schema=schema))
@@ -79,18 +79,19 @@ def check_document_table(path: pathlib.Path) -> None:
 
 
 def _merged(rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Rows of whole documents, some at a time: the passages of one that have the same split and reason as one row, with their sums;
-  and how many they are."""
+  """Rows of whole documents, some at a time: the passages of one that have the same split, domain and reason as one row, with
+  their sums; and how many they are."""
   first = 0
   while first < len(rows):
     part = _whole_documents(rows, first)
     first += len(part)
     part = part[part["reason"] != PART]
     documents = np.cumsum(_begins(part))
-    order = np.lexsort((part["reason"], part["split"], documents))
+    order = np.lexsort((part["reason"], part["domain"], part["split"], documents))
     part, documents = part[order], documents[order]
     new = np.ones(len(part), bool)
-    new[1:] = np.any([column[1:] != column[:-1] for column in (documents, part["split"], part["reason"])], axis=0)
+    new[1:] = np.any([column[1:] != column[:-1] for column in (
+        documents, part["split"], part["domain"], part["reason"])], axis=0)
     starts = np.flatnonzero(new)
     merged = part[starts]
     for name in ("bytes", "tokens"):

@@ -13,7 +13,7 @@ import hashlib
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from jaxsplit.data.listing import check_cases, check_domain_name
 from jaxsplit.data.paths import SPLITS
 from jaxsplit.data.token_files import Ids
 from jaxsplit.errors import InputError, nearest
+
+if TYPE_CHECKING:  # It imports scikit-learn, which takes a second that only those who cluster have to wait.
+  from jaxsplit.clustering.clusters import Clusters
 
 _DOMAINS_MAX = 10_000  # Different labels; a field with more is none of domains.
 _LABELS_TOLD = 50
@@ -91,12 +94,14 @@ class ReadCorpus:
     files: what each file holds, by its path in the corpus, in the order of reading; `Index.rows` has their numbers.
     index: its documents.
     labels: what the documents of each domain are called in the source, by their number.
+    clusters: what the domains were found by; None where they are those of the labels.
   """
 
   domains: tuple[Domain, ...]
   files: Mapping[str, FileRead]
   index: Index
   labels: tuple[str, ...]
+  clusters: Clusters | None = None
 
   def __iter__(self) -> Iterator[Domain]:
     return iter(self.domains)

@@ -10,7 +10,7 @@ import itertools
 import mmap
 import pathlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +20,8 @@ from jaxsplit.data.paths import SPLITS
 from jaxsplit.files import naming_the_file
 
 ROW = np.dtype([
-    *KEY_FIELDS, ("bytes", "<u8"), ("position", "<u8"), ("tokens", "<u8"), ("file", "<u4"), ("domain", "<u4"), ("reason", "<u2"),
-    ("split", "u1"), ("sha256", "V32")])
+    *KEY_FIELDS, ("bytes", "<u8"), ("position", "<u8"), ("tokens", "<u8"), ("file", "<u4"), ("label", "<u4"),
+    ("domain", "<u4"), ("reason", "<u2"), ("split", "u1"), ("sha256", "V32")])
 TRAIN, VALID, TEST = range(len(SPLITS))
 NO_DOMAIN = (1 << 32) - 1
 
@@ -30,7 +30,7 @@ KEPT, PART, EMPTY, SHORT, HELD_OUT, REPEATED, NOT_WANTED, OTHER = range(8)
 REASONS = ("", "a passage of a document held out", "empty", "shorter than Corpus.min_characters", "held out of training",
            "a repeated document", "not in Corpus.domains", "bad for one of many reasons")
 
-_ROW = struct.Struct("<16sQQQIIHB32s")
+_ROW = struct.Struct("<16sQQQIIIHB32s")
 _HEAD = struct.Struct("<16sQQ")  # A document's key, row and bytes, before its text.
 _RELEASED = 1 << 16  # Documents after which the memory of their rows is given back.
 _BUFFERED = 1 << 20  # Bytes of text that a file's buffer may hold, and
@@ -73,14 +73,9 @@ class Index:
   def add(self, data: bytes, file: int, position: int, domain: int, split: int, sha256: bytes, reason: int = KEPT) -> None:
     """Adds a document or passage; only one that is kept has its text kept."""
     key = text_key(data) if reason in (KEPT, PART) else bytes(16)
-    self._added += _ROW.pack(key, len(data), position, 0, file, domain, reason, split, sha256)
+    self._added += _ROW.pack(key, len(data), position, 0, file, domain, domain, reason, split, sha256)
     if reason == KEPT:
-      buffer = self._buffers.setdefault((domain, split), bytearray())
-      buffer += _HEAD.pack(key, self._count, len(data))
-      buffer += data
-      self._buffered += _HEAD.size + len(data)
-      if len(buffer) > _BUFFERED or self._buffered > _BUFFERED_ALL:
-        self._flush()
+      self._keep(Spilled(key, data, self._count), domain, split)
     if len(self._added) > _BUFFERED:
       self._flush_rows()
     self._count += 1
@@ -102,6 +97,21 @@ class Index:
       with open(self._path, "r+b") as file:
         self._map = mmap.mmap(file.fileno(), 0)
       self.rows = np.frombuffer(self._map, ROW)
+
+  def regrouped(self, folder: pathlib.Path, names: Sequence[str], documents: Iterable[tuple[Spilled, int, int]]) -> Index:
+    """The same rows with other texts: documents, each with its domain among `names` and its split, in an empty folder.
+
+    Rows that are none of these have no domain; labels stay.
+    """
+    index = Index(folder, names)
+    index.close()
+    index.rows, index.reasons, index._map = self.rows, self.reasons, self._map
+    index.rows["domain"] = NO_DOMAIN
+    for document, domain, split in documents:
+      index._keep(document, domain, split)
+      index.rows["domain"][document.row] = domain
+    index._flush()
+    return index
 
   def texts(self, domain: int, split: int) -> Iterator[Spilled]:
     """What was added of a domain for a split, in the order of adding."""
@@ -138,6 +148,14 @@ class Index:
     with naming_the_file(self._path):
       self._file.write(self._added)
     self._added.clear()
+
+  def _keep(self, document: Spilled, domain: int, split: int) -> None:
+    buffer = self._buffers.setdefault((domain, split), bytearray())
+    buffer += _HEAD.pack(document.key, document.row, len(document.data))
+    buffer += document.data
+    self._buffered += _HEAD.size + len(document.data)
+    if len(buffer) > _BUFFERED or self._buffered > _BUFFERED_ALL:
+      self._flush()
 
   def _flush(self) -> None:
     for of, buffer in self._buffers.items():

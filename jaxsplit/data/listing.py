@@ -49,7 +49,7 @@ def list_files(corpus: Corpus) -> FileTable:
         raise InputError(f"Corpus.{name}: no file in {corpus.path} matches {pattern!r}; patterns are compared with paths within "
                          f"the corpus, such as {printable(found[0].path) if found else 'law/a.jsonl'}")
   names = {file.path: _names(location.names.get(file.path, file.path)) for file in found if not file.ignored}
-  by_folder = corpus.domains_from == "folder"
+  by_folder = corpus.by_folder
   places = place(names.values()) if by_folder else place_splits(names.values())
   files = [file if file.ignored else _placed(file, places[names[file.path]], corpus if by_folder else Corpus()) for file in found]
   if by_folder:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.documents import PASSAGE_CHARACTERS, passages
 from jaxsplit.data.document_table import DOCUMENT_TABLE, check_document_table, write_document_table
@@ -34,6 +35,7 @@ from jaxsplit.files import file_hash, from_home
 _BPE_TRAINING_CHARACTERS = 32 << 20
 _BATCH_CHARACTERS = 1 << 22
 _SECONDS_BETWEEN_LINES = 3.0
+CLUSTERS = "clusters"  # In a store: what its domains were found by (clustering.clusters).
 # Settings of a corpus that decide a store's tokens where they are not their defaults.
 _DECIDING = ("domains_from", "text_key", "text_separator", "on_bad_document", "min_characters", "duplicates", "test_fraction")
 
@@ -45,6 +47,7 @@ def prepare_store(
     progress: Callable[[str], None] = lambda line: None,
     replace: bool = True,
     check: Callable[[Store], None] = lambda store: None,
+    clustering: Clustering = Clustering(),
 ) -> Store:
   """Opens the token store of a corpus in `directory`, reading and tokenizing first unless it is there already.
 
@@ -60,6 +63,7 @@ def prepare_store(
     replace: whether a store there that cannot be opened, or is of another corpus or other settings, may be replaced. One that
       is of this corpus and damaged is made anew in any case. `progress` is told.
     check: raises where a new store must not take the place of the one in `directory`.
+    clustering: how domains are found, where `corpus.domains_from` says that they are.
 
   Raises:
     InputError: a store that may not be replaced; what `list_files`, `read_corpus`, `make_tokenizer` and `replacing` say, a split
@@ -67,21 +71,22 @@ def prepare_store(
       `corpus.valid_tokens_min` tokens.
     OSError: no room, for one; it names the file.
   """
+  _check_clustering(corpus, tokenization, clustering)
   table = list_files(corpus)
-  settings = _settings(corpus, tokenization)
+  settings = _settings(corpus, tokenization, clustering)
   store = _reusable(pathlib.Path(directory), table, settings, progress, replace)
   if store:
     return store
   found_at = times(table)
   with replacing(directory) as build:
-    _write(corpus, tokenization, table, settings, build, _Throttled(progress))
+    _write(corpus, tokenization, clustering, table, settings, build, _Throttled(progress))
     note_times(build, "source", found_at)
     check(open_store(build))
   return open_store(directory)
 
 
-def _write(corpus: Corpus, tokenization: Tokenization, table: FileTable, settings: dict[str, Any], build: pathlib.Path,
-           say: _Throttled) -> None:
+def _write(corpus: Corpus, tokenization: Tokenization, clustering: Clustering, table: FileTable, settings: dict[str, Any],
+           build: pathlib.Path, say: _Throttled) -> None:
   """Reads the corpus and writes the files of its store into the folder `build`."""
   scratch = build / "documents"
   scratch.mkdir()
@@ -90,6 +95,11 @@ def _write(corpus: Corpus, tokenization: Tokenization, table: FileTable, setting
   of_ids = tokenization.kind == "tokens"
   ids = Ids(tokenizer.vocab_size, tokenizer.end_of_document, tokenization.dtype) if of_ids else None
   read = read_corpus(corpus, table, scratch, say, ids)
+  if corpus.domains_from == "cluster":
+    from jaxsplit.data.found_domains import find_domains  # Imports scikit-learn, which takes a second.
+
+    read = find_domains(read, clustering, scratch / "clusters", say.now)
+    read.clusters.save(build / CLUSTERS)
   if learned:
     say.now(f"training a byte-level BPE of {tokenization.vocab_size:,} ids")
     tokenizer = make_tokenizer(tokenization, _training_sample(read.domains))
@@ -107,7 +117,22 @@ def _write(corpus: Corpus, tokenization: Tokenization, table: FileTable, setting
   writer.finish({**settings, "files": identified(table, {path: file.content for path, file in read.files.items()})}, left_out)
 
 
-def check_store(directory: str | os.PathLike, corpus: Corpus | None = None, tokenization: Tokenization | None = None) -> Store:
+def _check_clustering(corpus: Corpus, tokenization: Tokenization, clustering: Clustering) -> None:
+  """Refuses settings of clusters where none are to be found, or can be."""
+  if corpus.domains_from != "cluster":
+    if clustering != Clustering():
+      name = next(field.name for field in dataclasses.fields(clustering) if getattr(clustering, field.name) != field.default)
+      raise InputError(f"Clustering.{name} = {getattr(clustering, name)!r} is given, but domains are not found in the texts; "
+                       "give Corpus.domains_from = 'cluster' too, or leave it out")
+  elif tokenization.kind == "tokens":
+    raise InputError("Corpus.domains_from = 'cluster' finds domains in text, but documents are ids (Tokenization.kind = "
+                     "'tokens'); give 'folder', or text")
+  elif clustering.features != "tfidf" and clustering.by == "kmeans":
+    raise InputError(f"Clustering.features = {clustering.features!r}: a corpus is clustered by its texts; give tfidf")
+
+
+def check_store(directory: str | os.PathLike, corpus: Corpus | None = None, tokenization: Tokenization | None = None,
+                clustering: Clustering = Clustering()) -> Store:
   """Opens the token store in `directory`, hashing all of its token files, and all files of the corpus where that is given.
 
   Writes nothing.
@@ -118,7 +143,7 @@ def check_store(directory: str | os.PathLike, corpus: Corpus | None = None, toke
   store = open_store(directory)
   check_tokens(store, thorough=True)
   table = list_files(corpus) if corpus else None
-  if found := differences(store, _settings(corpus, tokenization), table, thorough=True):
+  if found := differences(store, _settings(corpus, tokenization, clustering), table, thorough=True):
     raise InputError(f"{directory}: its tokens are whole, those of {corpus_of(store)}, but not what is given: {'; '.join(found)};"
                      " prepare it again with --replace, or leave out what differs")
   return store
@@ -157,14 +182,16 @@ def _reusable(directory: pathlib.Path, table: FileTable, settings: dict[str, Any
   return store
 
 
-def _settings(corpus: Corpus | None, tokenization: Tokenization | None) -> dict[str, dict[str, Any]]:
+def _settings(corpus: Corpus | None, tokenization: Tokenization | None, clustering: Clustering) -> dict[str, dict[str, Any]]:
   """What decides a store's tokens, but for the files of the corpus; as JSON gives it back. Parts that are None are left out."""
   settings = {}
   if corpus:
     others = {field.name: getattr(corpus, field.name) for field in dataclasses.fields(Corpus)
               if field.name in _DECIDING and getattr(corpus, field.name) != field.default}
-    if corpus.domains_from != "folder" and corpus.domains:  # Else files tell.
+    if not corpus.by_folder and corpus.domains:  # Else files tell.
       others["domains"] = list(corpus.domains)
+    if corpus.domains_from == "cluster":
+      others["clustering"] = {**dataclasses.asdict(clustering), "levels": list(clustering.levels)}
     settings["corpus"] = {"valid_fraction": corpus.valid_fraction, "valid_tokens_min": corpus.valid_tokens_min, **others}
     settings["rules"] = {"passage_characters": PASSAGE_CHARACTERS, "bpe_training_characters": _BPE_TRAINING_CHARACTERS,
                          "held_out_of": "all domains", **({"readers": dict(READERS.origins)} if READERS.origins else {})}

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.phonebook import Phonebook
 from jaxsplit.data.tokenizer import Tokenization
@@ -103,6 +104,7 @@ class Settings:
     experiment: what is asked.
     corpus, tokenization, phonebook: the text, and how it becomes tokens; or, by experiment.data, what is to be memorised.
     probe, architecture, optimizer, training, layout, fit: how it is measured and fitted.
+    clustering: how domains are found in the text, where corpus.domains_from says that they are.
     store: a folder with the tokens of a corpus that `prepare` has tokenized, in place of the corpus.
   """
 
@@ -116,6 +118,7 @@ class Settings:
   training: Training = Training()
   layout: Layout = Layout()
   fit: FitSettings = FitSettings()
+  clustering: Clustering = Clustering()
   store: str | None = None
 
   def __post_init__(self):

@@ -26,7 +26,7 @@ def check_data(settings: Settings, workdir: pathlib.Path) -> None:
   that cannot have a law."""
   store = settings.store
   if store:
-    changed = [*_changed(settings.corpus), *_changed(settings.tokenization)]
+    changed = [*_changed(settings.corpus), *_changed(settings.clustering), *_changed(settings.tokenization)]
     if settings.experiment.data == "phonebook":
       changed.append("Experiment.data = 'phonebook'")
     if changed:
@@ -53,7 +53,7 @@ def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Stor
       check_tokens(open_store(folder))
     else:
       progress.stage("reading the corpus")
-      prepare_store(settings.corpus, settings.tokenization, folder, progress.say, check=same)
+      prepare_store(settings.corpus, settings.tokenization, folder, progress.say, check=same, clustering=settings.clustering)
     for line in describe_files(open_store(folder)):
       progress.say(f"  {line}")
 

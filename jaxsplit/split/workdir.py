@@ -22,7 +22,7 @@ from jaxsplit.training.telemetry import Telemetry
 GROWS = ("Experiment.sizes", "Experiment.seed_fractions", "Experiment.expert_fractions", "Experiment.target",
          "Experiment.compare")
 # Settings that say what is in the token store. Its manifest's hash, which cells and snapshots record, says that better.
-DATA = ("Corpus", "Tokenization", "Store")
+DATA = ("Corpus", "Clustering", "Tokenization", "Store")
 # Settings that say where something lies. The same corpus elsewhere, or by another spelling, is the same experiment.
 WHERE = ("Corpus.path", "Tokenization.path", "Store.path")
 # Settings that say how to train, not what, or what to make of what was measured: an experiment may go on with others, on other

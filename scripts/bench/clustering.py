@@ -5,8 +5,8 @@
 
 TF-IDF and a truncated SVD of passages of the corpus, kept in FILE where one is named. KMeans and Lloyd's iterations: as many of
 them, none ended early. MiniBatchKMeans and minibatches: as many of one size. Sides take turns; times are medians over rounds and
-hold everything from the array to centroids, labels and objective; programs are compiled before. Objectives are computed in one way
-for both.
+hold everything from the array to centroids, labels and objective; programs are compiled before. Objectives are computed in one
+way for both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jaxsplit.clustering import kmeans
 from jaxsplit.clustering.tfidf import Tfidf
 from jaxsplit.data.documents import read_documents
 
-ITERATIONS, BATCH, EPOCHS = 20, 4096, 2
+BATCH, EPOCHS = 4096, 2
 
 
 def main() -> None:
@@ -36,6 +36,7 @@ def main() -> None:
   parser.add_argument("--dimensions", type=int, default=384)
   parser.add_argument("--clusters", type=int, nargs="+", default=[16, 1024])
   parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--iterations", type=int, default=20)
   flags = parser.parse_args()
   x = features(flags)
   print(f"{os.cpu_count()} cores, jax {jax.__version__} on {jax.default_backend()}, scikit-learn {sklearn.__version__}; "
@@ -43,8 +44,8 @@ def main() -> None:
   print("| | K | ours, s | scikit-learn, s | ours / theirs, time | objective, ours / theirs - 1 |\n|---|---|---|---|---|---|")
   for k in flags.clusters:
     start = np.asarray(kmeans.plus_plus(*kmeans.seeding_points(x, np.ones(len(x), np.float32), k, 0), k, jax.random.key(0)))
-    compare(f"Lloyd, {ITERATIONS} iterations", x, k, flags.rounds, lambda: lloyd(x, start),
-            lambda: KMeans(k, init=start, n_init=1, max_iter=ITERATIONS, tol=0).fit(x).cluster_centers_)
+    compare(f"Lloyd, {flags.iterations} iterations", x, k, flags.rounds, lambda: lloyd(x, start, flags.iterations),
+            lambda: KMeans(k, init=start, n_init=1, max_iter=flags.iterations, tol=0).fit(x).cluster_centers_)
     batches = EPOCHS * len(x) // BATCH
     theirs = MiniBatchKMeans(k, init=start, n_init=1, max_iter=EPOCHS, batch_size=BATCH, tol=0, max_no_improvement=None,
                              reassignment_ratio=0, random_state=0)
@@ -62,10 +63,10 @@ def compare(what: str, x: np.ndarray, k: int, rounds: int, ours, theirs) -> None
         f"| {np.median(seconds[:, 0] / seconds[:, 1]):.2f} | {objective[0] / objective[1] - 1:+.3%} |", flush=True)
 
 
-def lloyd(x: np.ndarray, start: np.ndarray) -> np.ndarray:
+def lloyd(x: np.ndarray, start: np.ndarray, iterations: int) -> np.ndarray:
   """Centroids, after as many iterations; labels and objective too, as scikit-learn's have them."""
   weight, block = np.ones(len(x), np.float32), kmeans.block_size(len(x), len(start))
-  centroids, _ = kmeans.lloyd(x, weight, start, ITERATIONS, 0.0, block)
+  centroids, _ = kmeans.lloyd(x, weight, start, iterations, 0.0, block)
   return finished(x, weight, centroids, block)
 
 

@@ -214,7 +214,8 @@ def test_damaged_folders(fitted, tmp_path):
 
 @pytest.mark.parametrize("settings, says", [
     ({"k": 0}, "Clustering.k = 0"), ({"levels": (0,)}, "Clustering.levels"), ({"by": "magic"}, "Clustering.by"),
-    ({"features": "map.py"}, "Clustering.features"), *(({"balance": value}, "Clustering.balance") for value in (0.0, 1.5, np.nan)),
+    ({"features": "map.py"}, "Clustering.features"), ({"balance": 0.0}, "Clustering.balance"),
+    ({"balance": 1.5}, "Clustering.balance"), ({"balance": np.nan}, "Clustering.balance"),
     ({"balance": 0.1, "batch": 9}, "Clustering.batch"), ({"balance": 0.1, "levels": (3,)}, "do not make 3"),
     ({"k": 9, "sample": 8}, "Clustering.sample"), ({"seed": -1}, "Clustering.seed")])
 def test_settings_that_are_refused(settings, says):

@@ -1,0 +1,76 @@
+"""Domains that are found: the documents of a corpus that was read, divided anew between clusters of their texts.
+
+What is held out was decided before, by the hashes of documents; so it is the same for every number of clusters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from sklearn.metrics import adjusted_mutual_info_score
+
+from jaxsplit.clustering.clusters import Clusters, fit_clusters
+from jaxsplit.clustering.settings import Clustering
+from jaxsplit.data.domains import Domain, ReadCorpus
+from jaxsplit.data.index import NO_DOMAIN, Spilled
+from jaxsplit.data.paths import SPLITS
+from jaxsplit.errors import InputError
+
+_TERMS = 4  # Of a cluster, in what is said of it.
+
+
+def find_domains(read: ReadCorpus, clustering: Clustering, folder: pathlib.Path, say: Callable[[str], None]) -> ReadCorpus:
+  """The same corpus with the clusters of its texts as domains: fitted on what is trained on, assigned to all documents.
+
+  Args:
+    read: the corpus; its texts are forgotten.
+    clustering: how many clusters, of which kind.
+    folder: a new folder for the texts.
+    say: told what was found.
+
+  Raises:
+    InputError: what `fit_clusters` says, or a cluster without documents to train on or to hold out.
+  """
+  say("finding domains")
+  clusters = fit_clusters((d.text for domain in read.domains for d in domain.documents("train")), clustering)
+  folder.mkdir()
+  names = [f"cluster_{k:0{len(str(clustering.k - 1))}}" for k in range(clustering.k)]
+  index = read.index.regrouped(folder, names, _assigned(read, clusters))
+  splits = {split: tuple(file for domain in read.domains for file in domain.files.get(split, ())) for split in SPLITS}
+  files = {split: found for split, found in splits.items() if found}
+  wanted = [split for split in SPLITS if any(split in domain.splits for domain in read.domains)]
+  for k, name in enumerate(names):
+    for split in wanted:
+      if not index.has_texts(k, SPLITS.index(split)):
+        raise InputError(f"domain {name}: none of the documents of its cluster are in {split}; take fewer clusters than "
+                         f"Clustering.k = {clustering.k}, or balanced ones (Clustering.balance)")
+  drawn = any(domain.drawn for domain in read.domains)
+  domains = tuple(Domain(name, files, tuple(wanted), drawn, k, index, False) for k, name in enumerate(names))
+  for line in _found(clusters, index.rows, names):
+    say(line)
+  return dataclasses.replace(read, domains=domains, index=index, clusters=clusters)
+
+
+def _assigned(read: ReadCorpus, clusters: Clusters) -> Iterator[tuple[Spilled, int, int]]:
+  """Every document that is kept, its cluster and its split. A domain's are forgotten behind the last."""
+  for domain in read.domains:
+    for split in domain.splits:
+      for document, cluster in clusters.assign_stream(domain.documents(split), text=lambda document: document.text):
+        yield Spilled(document.key, document.text.encode(), document.row), cluster, SPLITS.index(split)
+    domain.forget()
+
+
+def _found(clusters: Clusters, rows: np.ndarray, names: list[str]) -> Iterator[str]:
+  """What was found, in words: a line for each cluster, and how the clusters agree with the labels."""
+  placed = rows["domain"] != NO_DOMAIN
+  sizes = np.bincount(rows["domain"][placed], rows["bytes"][placed], minlength=len(names))
+  for k, name in enumerate(names):
+    terms = clusters.top_terms(k, _TERMS)
+    yield f"{name}: {sizes[k] / sizes.sum():.1%} of the bytes{': ' if terms else ''}{', '.join(terms)}"
+  labels = rows["label"][placed]
+  if (labels != labels[0]).any():
+    agreement = adjusted_mutual_info_score(labels, rows["domain"][placed])
+    yield f"adjusted mutual information of clusters and labels: {agreement:.2f} (1: the same, 0: by chance)"

@@ -1,0 +1,91 @@
+"""Domains that are found in texts: from the prepare entry point to the store."""
+
+import json
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+from sklearn.metrics import adjusted_mutual_info_score
+
+from jaxsplit import prepare
+from jaxsplit.clustering.clusters import load_clusters
+from jaxsplit.data.preparation import CLUSTERS
+from jaxsplit.data.store import open_store
+from jaxsplit.errors import InputError
+
+_SUBJECTS = {
+    "sea": "ship sail wave harbour captain anchor storm deck tide rope",
+    "law": "court section statute appeal clause judge party contract claim tort",
+    "food": "flour butter oven sugar salt boil onion pepper stir dish"}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+  """A folder with texts on three subjects, of which `law` has far fewer."""
+  folder, random = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
+  for name, words in _SUBJECTS.items():
+    lines = [{"text": " ".join(random.choice(words.split(), 60))} for _ in range(12 if name == "law" else 60)]
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  return folder
+
+
+def prepared(corpus, store, *flags):
+  prepare.main([f"--gin.Corpus.path={corpus}", f"--store={store}", "--gin.Corpus.valid_tokens_min=5", *flags])
+  return open_store(store), parquet.read_table(store / "documents.parquet").to_pylist()
+
+
+CLUSTER = ("--gin.Corpus.domains_from=cluster", "--gin.Clustering.dimensions=8")
+
+
+def test_domains_are_the_subjects_and_the_store_knows_how_they_were_found(corpus, tmp_path, capsys):
+  store, rows = prepared(corpus, tmp_path / "store", *CLUSTER, "--gin.Clustering.k=3")
+  said = capsys.readouterr().out
+  assert store.domains == ("cluster_0", "cluster_1", "cluster_2")
+  kept = [row for row in rows if row["reason"] is None]
+  assert len(kept) == 132
+  assert adjusted_mutual_info_score([row["label"] for row in kept], [row["domain"] for row in kept]) == 1
+  assert {row["label"] for row in rows} == set(_SUBJECTS)
+  assert "clusters and labels: 1.00" in said
+  assert any(set(line.partition(": ")[2].rpartition(": ")[2].split(", ")) <= set(_SUBJECTS["law"].split())
+             for line in said.splitlines() if "of the bytes" in line)
+  clusters = load_clusters(store.directory / CLUSTERS)
+  for name in store.domains:
+    text = store.tokenizer.decode(store.tokens(name, "train")[:200])
+    assert f"cluster_{clusters.assign([text]).cluster[0]}" == name
+  for split in ("train", "valid"):
+    assert sum(store.count(name, split) for name in store.domains) == sum(r["tokens"] for r in kept if r["split"] == split)
+
+
+def test_what_is_held_out_is_the_same_for_every_number_of_clusters(corpus, tmp_path):
+  tables = [prepared(corpus, tmp_path / str(i), *flags)[1] for i, flags in enumerate((
+      (), (*CLUSTER, "--gin.Clustering.k=2"), (*CLUSTER, "--gin.Clustering.k=4", "--gin.Clustering.by=random")))]
+  held_out = [{row["sha256"] for row in rows if row["split"] == "valid"} for rows in tables]
+  assert held_out[0] and held_out[0] == held_out[1] == held_out[2]
+
+
+def test_a_store_is_of_its_clustering(corpus, tmp_path):
+  flags = (*CLUSTER, "--gin.Clustering.k=2")
+  store, _ = prepared(corpus, tmp_path / "store", *flags)
+  assert prepared(corpus, tmp_path / "store", *flags)[0].manifest_hash == store.manifest_hash
+  with pytest.raises(InputError, match="clustering"):
+    prepared(corpus, tmp_path / "store", *CLUSTER, "--gin.Clustering.k=3")
+  again, _ = prepared(corpus, tmp_path / "again", *flags)
+  assert again.manifest_hash == store.manifest_hash
+
+
+def test_balanced_clusters(corpus, tmp_path):
+  store, _ = prepared(corpus, tmp_path / "store", *CLUSTER, "--gin.Clustering.k=2", "--gin.Clustering.balance=0.1")
+  tokens = [store.count(name, "train") for name in store.domains]
+  assert max(tokens) / np.mean(tokens) <= 1.1
+
+
+@pytest.mark.parametrize("flags, says", [
+    (("--gin.Clustering.k=3",), "Clustering.k = 3 is given, but domains are not found"),
+    ((*CLUSTER, "--gin.Clustering.k=1000"), "1000 clusters of"),
+    ((*CLUSTER, "--gin.Clustering.features=x.npy"), "a corpus is clustered by its texts"),
+    ((*CLUSTER, "--gin.Clustering.k=60"), "take fewer clusters"),
+    (("--gin.Corpus.domains_from=magic",), "must be folder, cluster or column:NAME")])
+def test_clusters_that_cannot_be_domains(corpus, tmp_path, flags, says):
+  with pytest.raises(InputError, match=says) as error:
+    prepared(corpus, tmp_path / "store", *flags)
+  assert "\n" not in str(error.value) and not (tmp_path / "store").exists()
