@@ -39,9 +39,9 @@ def balanced(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids
   """
   prices_K = jnp.zeros(len(centroids_KxF))
   for _ in range(_ROUNDS):
-    prices_K = settle(x_NxF, weight_N, size_N, centroids_KxF, prices_K, tolerance, _PASSES_A_ROUND, block)
+    prices_K, _ = settle(x_NxF, weight_N, size_N, centroids_KxF, prices_K, tolerance, _PASSES_A_ROUND, block)
     centroids_KxF = _means(x_NxF, weight_N, centroids_KxF, prices_K, block)
-  return centroids_KxF, settle(x_NxF, weight_N, size_N, centroids_KxF, prices_K, tolerance, _PASSES, block)
+  return centroids_KxF, settle(x_NxF, weight_N, size_N, centroids_KxF, prices_K, tolerance, _PASSES, block)[1]
 
 
 @functools.partial(jax.jit, static_argnames="block")
@@ -53,8 +53,12 @@ def _means(x_NxF: jax.Array, weight_N: jax.Array, centroids_KxF: jax.Array, pric
 
 @functools.partial(jax.jit, static_argnames="block")
 def settle(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids_KxF: jax.Array, prices_K: jax.Array,
-           tolerance: float, passes: int, block: int) -> jax.Array:
-  """The prices [K] at which no cluster's size is off the mean by more than `tolerance` times that, or the best of `passes`."""
+           tolerance: float, passes: int, block: int) -> tuple[jax.Array, jax.Array]:
+  """Looks for prices at which no cluster's size is off the mean by more than `tolerance` times that.
+
+  Returns:
+    The prices that were come to [K], and the best ones on the way there [K].
+  """
 
   def step(state):
     i, prices, best_K, least = state
@@ -64,7 +68,8 @@ def settle(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids_K
     return i + 1, _adjusted(prices, sizes_K, tolerance), best_K, jnp.minimum(off, least)
 
   start = 0, _first(x_NxF, weight_N, centroids_KxF, prices_K, block), prices_K, jnp.inf
-  return jax.lax.while_loop(lambda s: (s[0] < passes) & (s[3] > tolerance), step, start)[2]
+  _, prices, best_K, least = jax.lax.while_loop(lambda s: (s[0] < passes) & (s[3] > tolerance), step, start)
+  return jnp.where(least <= tolerance, best_K, prices.now), best_K
 
 
 def _first(x_NxF, weight_N, centroids_KxF, prices_K, block) -> _Prices:
