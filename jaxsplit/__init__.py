@@ -9,7 +9,8 @@ import importlib
 __version__ = "0.1.0"
 _PUBLIC = {
     "run": "running", "load_model": "training.trained", "Settings": "split.settings", "Experiment": "split.settings",
-    "Corpus": "data.corpus", "Clustering": "clustering.settings", "Tokenization": "data.tokenizer", "Phonebook": "data.phonebook", "Probe": "split.probe",
+    "Corpus": "data.corpus", "Clustering": "clustering.settings", "Tokenization": "data.tokenizer",
+    "Phonebook": "data.phonebook", "Probe": "split.probe",
     "Architecture": "models.config", "Optimizer": "training.optimizer", "Training": "training.loop", "Layout": "training.sharding",
     "FitSettings": "law"}
 __all__ = [*_PUBLIC]

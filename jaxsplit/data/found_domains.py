@@ -70,6 +70,9 @@ def _found(clusters: Clusters, rows: np.ndarray, names: list[str]) -> Iterator[s
   for k, name in enumerate(names):
     terms = clusters.top_terms(k, _TERMS)
     yield f"{name}: {sizes[k] / sizes.sum():.1%} of the bytes{': ' if terms else ''}{', '.join(terms)}"
+  balance, off = clusters.settings.balance, np.abs(sizes / sizes.mean() - 1).max()
+  if balance is not None and off > balance:
+    yield f"clusters are within {off:.1%} of one size, not {balance:.1%} (Clustering.balance): a document cannot be divided"
   labels = rows["label"][placed]
   if (labels != labels[0]).any():
     agreement = adjusted_mutual_info_score(labels, rows["domain"][placed])
