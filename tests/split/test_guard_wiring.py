@@ -62,7 +62,7 @@ def store(tmp_path_factory):
 def opened(path, say=lambda line: None):
   with Workdir(path, say) as workdir, Interruption() as interruption, Progress(TRAINING.batch_tokens) as progress:
     progress.say = say
-    workdir.claim({"Experiment": {}}, "")
+    workdir.claim({"Experiment": {}})
     yield workdir, progress, interruption
 
 

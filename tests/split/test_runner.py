@@ -51,7 +51,7 @@ def run(store, path, devices=1, save_every_steps=16, **training):
   shape = Shape("s", Architecture(head_dim=8).at(8, 1, 256, 8), DOMAINS, 1, 5e-3, 1, lambda seed, expert: expert // 2, True, False)
   planned = tree.build(shape, [Point(40, 40, "grid")])
   with Workdir(path, lambda line: None) as workdir, Interruption() as interruption, Progress(training.batch_tokens) as progress:
-    workdir.claim({"Experiment": {}}, "")
+    workdir.claim({"Experiment": {}})
     table = CellTable(path / "cells.csv")
     with Runner(store, rules, workdir, progress, interruption) as runner:
       runner.run(planned, table)
@@ -212,7 +212,7 @@ def test_each_seed_of_a_domain_has_a_cell_of_its_own(store, tmp_path):
   shape = Shape("s", Architecture(head_dim=8).at(8, 1, 256, 8), DOMAINS, 1, 5e-3, 3, lambda seed, expert: (expert or seed) // 2, True, False)
   legs = tree.build(shape, [Point(16, expert, "grid") for expert in (0, 8)])
   with Workdir(tmp_path / "w", lambda line: None) as workdir, Interruption() as interruption, Progress(16) as progress:
-    workdir.claim({"Experiment": {}}, "")
+    workdir.claim({"Experiment": {}})
     table = CellTable(tmp_path / "w" / "cells.csv")
     with Runner(store, rules, workdir, progress, interruption) as runner:
       runner.run(legs, table)
@@ -243,7 +243,7 @@ def test_each_stack_shape_is_compiled_once(store, tmp_path):
   jax.monitoring.register_event_duration_secs_listener(listener)
   try:
     with Workdir(tmp_path / "w", lambda line: None) as workdir, Interruption() as interruption, Progress(32) as progress:
-      workdir.claim({"Experiment": {}}, "")
+      workdir.claim({"Experiment": {}})
       with Runner(store, rules, workdir, progress, interruption) as runner:
         runner.run(probes, CellTable(tmp_path / "w" / "probe.csv"), later=grid)
         runner.run(grid, CellTable(tmp_path / "w" / "cells.csv"), later=proof)

@@ -259,7 +259,7 @@ def look(folder):
       try:
         with Workdir(path, said.append) as workdir, Interruption() as interruption, Progress(training.batch_tokens) as progress:
           progress.say = said.append
-          workdir.claim({"Experiment": {}}, "")
+          workdir.claim({"Experiment": {}})
           with Runner(store, rules, workdir, progress, interruption) as runner:
             runner.run([*grid(), *more], CellTable(path / "cells.csv"))
       except Killed:
