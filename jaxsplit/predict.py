@@ -36,6 +36,8 @@ FLAGS = {
     "figure": cli.Path("draw --compute_optimal to this .svg, .png or .pdf file; compute_optimal.svg by default, none with --json"),
 }
 _FIGURE = "compute_optimal.svg"
+_KINDS = "svg", "png", "pdf"
+_ALIKE = 0.05  # A count of tokens that is this near to another is the same level.
 SWITCHES = {"compute_optimal": "for each of --budget_flops, the best N, tokens and split", "json": "print JSON"}
 
 
@@ -64,7 +66,8 @@ def predictions(law: Law, params: Sequence[float], seed_tokens: Sequence[float],
                 domain: str | None = None) -> list[dict]:
   """A record for every combination: N, D, D', domain, loss, and 95 % intervals of the mean and of a new run, if the law has any.
 
-  The loss is None, without intervals, where D or D' is 0 and no cell has that.
+  The loss is None, without intervals, where nothing was measured of what is asked: D or D' is 0 and no cell has that, or it is
+  not the only one that the cells have.
 
   Args:
     law: the fitted law.
@@ -80,7 +83,7 @@ def predictions(law: Law, params: Sequence[float], seed_tokens: Sequence[float],
     if d == x == 0:
       raise InputError(f"--seed_tokens=0 and --expert_tokens=0: a model (N = {n:g}) that sees no tokens has no law; give one "
                        "of them")
-    known = all(value > 0 or law.data["ranges"][axis][0] == 0 for axis, value in (("seed_tokens", d), ("expert_tokens", x)))
+    known = _measured(law, "seed_tokens", d) and _measured(law, "expert_tokens", x)
     loss = float(law.mean_of_forms(n, d, x, name))
     row = {"params": n, "seed_tokens": d, "expert_tokens": x, "domain": name, "loss": loss if known else None}
     for kind in ("mean", "prediction") if known and law.members[0].samples.size else ():
@@ -89,8 +92,16 @@ def predictions(law: Law, params: Sequence[float], seed_tokens: Sequence[float],
   return rows
 
 
+def _measured(law: Law, axis: str, tokens: float) -> bool:
+  """Whether a law's cells tell anything of so many tokens."""
+  low, high = law.data["ranges"][axis]
+  return abs(tokens - low) <= _ALIKE * low if low == high else tokens > 0 or low == 0
+
+
 def _check_together(flags: dict) -> None:
-  """Refuses flags of one use with the other."""
+  """Refuses flags of one use with the other, and a figure of a kind that cannot be drawn."""
+  if flags["figure"] and _kind(flags["figure"]) not in _KINDS:
+    raise InputError(f"--figure={flags['figure']}: name a .{', .'.join(_KINDS[:-1])} or .{_KINDS[-1]} file")
   mine, others = ("budget_flops",), ("params", "seed_tokens", "expert_tokens", "domain")
   if not flags["compute_optimal"]:
     mine, others = ("params",), ("budget_flops", "num_domains", "accounting", "figure")
@@ -169,16 +180,18 @@ def _optimal_text(optima: Sequence[Optimum], law: Law) -> str:
   return "\n".join([*lines, *(f"warning: {text}" for text in (*told, *law.warnings))])
 
 
+def _kind(path: str) -> str:
+  """A figure's format, by its file's name."""
+  return pathlib.Path(path).suffix.lower().removeprefix(".")
+
+
 def _draw(path: str, optima: Sequence[Optimum]) -> None:
   # Imported here: figures are not needed to predict.
   from jaxsplit.report import law_figures, style
   target = pathlib.Path(path)
-  kind = target.suffix.lower().removeprefix(".")
-  if kind not in ("svg", "png", "pdf"):
-    raise InputError(f"--figure={path}: name a .svg, .png or .pdf file")
   try:
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, style.to_bytes(law_figures.compute_optimal(optima), kind))
+    write_atomic(target, style.to_bytes(law_figures.compute_optimal(optima), _kind(path)))
   except OSError as error:
     raise InputError(f"--figure={path}: cannot be written ({error.strerror}); name a file that can be") from None
 

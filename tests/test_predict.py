@@ -58,6 +58,11 @@ def test_losses_with_intervals(split_law, capsys):
   assert "- " in capsys.readouterr().out.splitlines()[1], "no cell has D = 0, so there is no number"
 
 
+def test_tokens_of_which_one_count_was_measured(dense_law):
+  rows = predict.predictions(load_law(dense_law), [1e8], [1e10], [0.0, 1e9])
+  assert rows[0]["loss"] > 0 and rows[1]["loss"] is None, "no cell of the law has experts"
+
+
 def test_compute_optimal_sizes_are_the_laws_own(dense_law, tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
   argv = [f"--law={dense_law}", "--compute_optimal", "--budget_flops=1e19,1e21,2e25"]

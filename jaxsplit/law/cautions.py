@@ -58,6 +58,9 @@ def plan_warnings(law: Law, split: Split, fraction: float, num_domains: int, giv
       found.append(f"{label} = {value:.3g} is {value / high:.1f} times the largest measured ({high:.3g}): the law extrapolates")
     elif value < low * 0.999:
       found.append(f"{label} = {value:.3g} is below the smallest measured ({low:.3g}): the law extrapolates")
+  if split.beyond(np.linspace(0.005, 0.995, 199)).all():
+    found.append("no split of this budget has as many seed and expert tokens as were measured: taken is the lowest point of the "
+                 "valley that lies nearest to the cells")
   largest = ranges["seed_tokens"][1]
   if split.budget.seeds > 1 and fraction < 1 and split.budget.amount > largest > 0:
     found.append(f"one dense model of the whole budget has {split.budget.amount / largest:.1f} times the most seed tokens measured "

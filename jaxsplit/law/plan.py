@@ -76,7 +76,8 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   losses = split.loss(fractions)
   at, dense, fixed = (int(np.abs(fractions - f).argmin()) for f in (fraction, 1.0, _FIXED))
   (draws, weights), (anew, _) = split.draws(fractions), split.draws(fractions, new_run=True)
-  own = lowest(draws, split.measured(fractions), _without_one_kind(fractions))
+  beyond = split.beyond(fractions)
+  own = lowest(draws, beyond, _without_one_kind(fractions))
   interval = lambda values: tuple(float(weighted_quantile(values, weights, q)) for q in (0.025, 0.975))
   low, high = (weighted_quantile(anew, weights, q) for q in (0.025, 0.975))
   seed, expert = split.tokens(np.array([fraction]))
@@ -96,7 +97,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
       split_point=float(split.tokens(np.array([split_point]))[0][0]),
       regret=float(weights @ (draws[:, at] - draws[np.arange(len(own)), own])),
-      curve=SplitCurve(*(tuple(values.tolist()) for values in (fractions, losses, low, high, split.measured(fractions)))),
+      curve=SplitCurve(*(tuple(values.tolist()) for values in (fractions, losses, low, high, beyond == 0))),
       warnings=(*([told] if told else []), *plan_warnings(law, split, fraction, settings.num_domains,
                                                           settings.unique_tokens is not None)))
 
@@ -120,7 +121,7 @@ def _without_one_kind(fractions: np.ndarray) -> np.ndarray:
 
 def _refine(split: Split, fractions: np.ndarray, losses: np.ndarray) -> float:
   """The minimiser between the neighbours of the best grid point, or an end where that is best."""
-  best = int(lowest(losses[None], split.measured(fractions), _without_one_kind(fractions))[0])
+  best = int(lowest(losses[None], split.beyond(fractions), _without_one_kind(fractions))[0])
   if best in (0, len(fractions) - 1):
     return float(fractions[best])
   inner = np.linspace(fractions[best - 1], fractions[best + 1], 256).round(_DIGITS)

@@ -182,7 +182,8 @@ class _Reading:
         try:
           out.append(convert(mapping.number(value, commas, name in _COUNTS)))
         except (TypeError, ValueError, OverflowError):
-          raise InputError(f"{self._path}:{line}: {name} is {repr(value)[:40]}, not a number") from None
+          raise InputError(f"{self._path}:{line}: {name} is {repr(value)[:40]}, not a number (column {source.name}); mend or remove "
+                           f"the row, or leave such rows out, as with --where=\"{source.name}!={str(value)[:40]}\"") from None
     return out
 
 

@@ -28,31 +28,34 @@ class Split:
     """Expected loss at each fraction; the mean over domains where none is named."""
     return self.law.expect(self.params, *self.tokens(fraction), domain)
 
-  def measured(self, fraction: np.ndarray) -> np.ndarray:
-    """[n] whether some size was measured at no fewer and no more seed and expert tokens than each fraction takes."""
-    within = [(low <= v * _ROUNDING) & (v <= high * _ROUNDING) for v, (low, high) in zip(
-        self.tokens(fraction), (self.law.data["ranges"][name] for name in ("seed_tokens", "expert_tokens")))]
-    return within[0] & within[1]
+  def beyond(self, fraction: np.ndarray) -> np.ndarray:
+    """[n] how far what each fraction takes lies beyond all seed and expert tokens that were measured, as the sum of both
+    logarithms: 0 where some size was measured at no fewer and no more of either."""
+    total = np.zeros(len(fraction))
+    for name, tokens in zip(("seed_tokens", "expert_tokens"), self.tokens(fraction)):
+      low, high = self.law.data["ranges"][name]
+      least, most = tokens * _ROUNDING, tokens / _ROUNDING
+      with np.errstate(divide="ignore", invalid="ignore"):  # Of no tokens.
+        total += np.where(least < low, np.log(low / least), 0) + np.where(most > high, np.log(most / high), 0)
+    return total
 
   def draws(self, fraction: np.ndarray, domain: str | None = None, new_run: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """What the losses may be, [S, n], and the weights of these possibilities [S]; see `Law.draws`."""
     return self.law.draws(self.params, *self.tokens(fraction), domain, new_run)
 
 
-def lowest(losses: np.ndarray, measured: np.ndarray, ends: np.ndarray) -> np.ndarray:
-  """[S] which fraction is best on each curve: the foot of the valley that starts where fractions were measured.
+def lowest(losses: np.ndarray, beyond: np.ndarray, ends: np.ndarray) -> np.ndarray:
+  """[S] which fraction is best on each curve: the foot of the valley that starts where fractions were measured, or the nearest one.
 
   Along a budget a form's loss falls to one lowest point and rises again. Where a curve rises towards the end of what was measured,
   a lower point beyond it is only what nothing there speaks against, so it is not taken; where a curve falls there, it is followed on.
 
   Args:
     losses: [S, n] over increasing fractions.
-    measured: [n] as `Split.measured`; where none is, the lowest of all is taken.
+    beyond: [n] as `Split.beyond`.
     ends: [n] fractions of another kind, no experts or no seed, which are measured by themselves and may be best wherever they lie.
   """
-  at = np.flatnonzero(measured)
-  if not len(at):
-    return losses.argmin(1)
+  at = np.flatnonzero(beyond == beyond[~ends].min())
   best = at[losses[:, at].argmin(1)]
   rows = np.arange(len(losses))
   for end, step in ((at[0], -1), (at[-1], 1)):

@@ -222,6 +222,15 @@ def test_distinct_tokens_are_a_setting():
   assert not any("distinct tokens" in text for text in plenty.warnings)
 
 
+def test_a_budget_far_beyond_all_cells_stays_in_their_valley(law):
+  fractions = np.linspace(0.01, 0.99, 197)
+  truth = effective_loss(N, fractions * 8 * C, (1 - fractions) * 8 * C / K, e=1.2, k=3.0)
+  beyond = plan_split(law, params=N, budget_tokens=8 * C, num_domains=K)
+  assert not any(beyond.curve.measured)
+  assert abs(beyond.fraction - fractions[truth.argmin()]) < 0.1
+  assert any("no split of this budget" in text for text in beyond.warnings)
+
+
 def test_a_plan_comes_back_from_its_file(plan, tmp_path):
   plan.save(tmp_path / "plan.json")
   assert load_plan(tmp_path / "plan.json") == plan
@@ -262,7 +271,8 @@ def test_the_best_split_lies_in_the_valley_that_was_measured():
   down = (fractions - 0.1) ** 2  # Falls on beyond what was measured.
   up = (fractions - 0.9) ** 2
   dense = np.where(fractions == 1, -1, inside)  # Of another kind: it may be best, whatever lies between.
-  best = lambda *curves, measured=measured: fractions[lowest(np.array(curves), measured, ends)].round(2).tolist()
+  best = lambda *curves, measured=measured: fractions[lowest(np.array(curves), 1.0 - measured, ends)].round(2).tolist()
   assert best(inside, lost, down, up, dense) == [0.4, 0.4, 0.1, 0.9, 1.0]
-  assert best(lost, measured=np.zeros(11, bool)) == [0.1]
+  nearest = np.abs(fractions - 0.7) + 0.1  # Nothing was measured: the valley nearest to it.
+  assert fractions[lowest(np.array([lost, down]), nearest, ends)].round(2).tolist() == [0.4, 0.1]
   assert best(inside, down, up, measured=fractions == 0.7) == [0.4, 0.1, 0.9]  # One was measured: both ways are open.
