@@ -25,6 +25,7 @@ import numpy as np
 from jaxsplit.data.tokenizer import Tokenizer, load_tokenizer
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import content_hash, file_hash, read_json, write_json
+from jaxsplit.results.record import parsed
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -182,8 +183,9 @@ def open_store(directory: str | os.PathLike) -> Store:
   directory = pathlib.Path(directory)
   path, manifest = directory / MANIFEST, _manifest(directory)
   try:
-    counts = {_name(d): {_name(s): _counts(c) for s, c in splits.items()} for d, splits in manifest["domains"].items()}
-    record = Record(**manifest["record"]) if manifest["record"] else None
+    counts = {_name(d): {_name(s): parsed(Counts, {"unknown": 0.0, **c}) for s, c in splits.items()}
+              for d, splits in manifest["domains"].items()}
+    record = parsed(Record | None, manifest["record"])
     source = dict(manifest["source"])
     overlaps = [(_name(a), _name(b), int(documents)) for a, b, documents in manifest.get("overlaps", [])]
     left_out = {str(reason): int(documents) for reason, documents in manifest.get("left_out", {}).items()}
@@ -276,16 +278,6 @@ def note_times(directory: pathlib.Path, part: str, times: Mapping[str, Any]) -> 
 def token_times(store: Store) -> dict[str, list[int]]:
   files = [token_file(store.directory, domain, split) for domain in store.domains for split in store.splits(domain)]
   return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-
-
-def _counts(fields: dict[str, Any]) -> Counts:
-  """A manifest's entry for one split; TypeError for fields that are missing, unknown or of the wrong kind."""
-  counts = Counts(**fields)
-  for field in dataclasses.fields(Counts):
-    value = getattr(counts, field.name)
-    if type(value).__name__ != field.type:  # Annotations are kept as text in this file.
-      raise TypeError(f"{field.name} is {value!r}")
-  return counts
 
 
 def _name(text: str) -> str:

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_json
+from jaxsplit.results.record import parsed
 from jaxsplit.split.tree import Leg, Run
 
 PATIENCE = 8
@@ -90,8 +90,8 @@ class Divergences:
     self._found: dict[tuple, Divergence] = {}
     try:
       records = read_json(path) if path.exists() else []
-      self._found = {(d.leg, d.run, d.attempt): d for d in (Divergence(**record) for record in records)}
-    except (InputError, TypeError):
+      self._found = {(d.leg, d.run, d.attempt): d for d in parsed(tuple[Divergence, ...], records)}
+    except ValueError:
       pass  # It is written anew with the next leg that is trained; no number depends on it.
 
   def __iter__(self):

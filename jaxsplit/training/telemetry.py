@@ -18,6 +18,7 @@ import time
 import jax
 import jax.numpy as jnp
 
+from jaxsplit.results.record import parsed
 from jaxsplit.training.chips import peak_bf16_flops
 from jaxsplit.training.stack import StackSpec
 
@@ -132,8 +133,8 @@ def read_telemetry(path: pathlib.Path) -> list[Stretch]:
   stretches = []
   for line in path.read_bytes().splitlines() if path.exists() else ():
     try:
-      stretches.append(Stretch(**json.loads(line)))
-    except (ValueError, TypeError, RecursionError):
+      stretches.append(parsed(Stretch, json.loads(line)))
+    except (ValueError, RecursionError):
       pass
   return stretches
 

@@ -64,6 +64,8 @@ def test_a_torn_line_costs_itself_alone(tmp_path):
   with (tmp_path / "t.jsonl").open("ab") as f:
     f.write(b'{"leg":"torn')
   record("b")
+  lines = (tmp_path / "t.jsonl").read_text().splitlines()
+  (tmp_path / "t.jsonl").write_text("\n".join([*lines, lines[-1].replace('"steps":1', '"steps":"1"'), ""]))
   record("c")
   assert [line.leg for line in read_telemetry(tmp_path / "t.jsonl")] == ["a", "b", "c"]
   assert read_telemetry(tmp_path / "none.jsonl") == []
