@@ -38,7 +38,7 @@ def _unimportable(kind: type[BaseException], error: BaseException, trace: Traceb
   """What ended the imports: of JAX's own configuration, a line."""
   *_, (frame, _) = traceback.walk_tb(trace)
   if issubclass(kind, ValueError) and frame.f_globals.get("__name__") == "jax._src.config":
-    _end(InputError(f"{error}: unset that environment variable (JAX_...), or give it a value that JAX knows"))
+    _end(InputError(f"{error}; unset that environment variable (JAX_...), or give it a value that JAX knows"))
   sys.__excepthook__(kind, error, trace)
 
 
