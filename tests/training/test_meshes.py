@@ -64,8 +64,7 @@ def test_another_family_and_optimizer_are_shared_out_as_well(seen):
   found = seen["gpt2 by muon"]
   assert found["shape"] == {"expert": 2, "data": 2, "tensor": 2}
   assert found["losses"] < 1e-5 and found["restored"]
-  # Muon makes small singular values of a gradient, which rounding moves most, as large as the others: five times by 3.4.
-  assert found["learned"] > 1e-3 and max(found["parameters"], found["goes on"]) < 0.05 * found["learned"]
+  assert found["learned"] > 1e-3 and max(found["parameters"], found["goes on"]) < 1e-5
   assert found["weights"] == found["moments"] == ["expert", None, "data", None, "tensor", None]
 
 
