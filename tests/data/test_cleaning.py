@@ -208,8 +208,8 @@ def test_labels_that_are_no_domains_are_one_line(tmp_path, labels, message):
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"domains_from": "cluster"}, "Corpus.domains_from = 'cluster': finding domains is not part of preparing a corpus yet"),
-    ({"domains_from": "column:"}, "must be folder or column:NAME"), ({"domains_from": "label"}, "must be folder or column:NAME"),
+    ({"domains_from": "column:"}, "must be folder, cluster or column:NAME"),
+    ({"domains_from": "label"}, "must be folder, cluster or column:NAME"),
     ({"on_bad_document": "ignore"}, "must be fail or skip"), ({"duplicates": "no"}, "must be keep or drop"), ({"text_key": " "}, "Corpus.text_key is empty"),
     ({"min_characters": -1}, "must be 0 or more"), ({"test_fraction": 0.9}, "leave something to train on")])
 def test_bad_settings_are_refused(settings, message):
