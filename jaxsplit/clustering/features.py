@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxsplit.data.documents import passages
 from jaxsplit.errors import InputError
 from jaxsplit.files import file_hash
+from jaxsplit.passages import passages
 
 _BATCH = 4096  # Passages that are turned into vectors at a time.
 

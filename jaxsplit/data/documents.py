@@ -22,10 +22,7 @@ from jaxsplit.data.remote import AnyPath
 from jaxsplit.data.token_files import Ids, passages_of, token_documents
 from jaxsplit.data.unpacking import BrokenFile, check_no_pointer, unpacked
 from jaxsplit.errors import InputError
-
-# A document longer than this is cut before a hash split (see `passages`). Some three pages: longer than the contexts that small
-# models are trained on, short enough that a tenth of a single book is several passages from different places in it.
-PASSAGE_CHARACTERS = 8 * 1024
+from jaxsplit.passages import passages
 
 _TEXT_REMEDY = "name it as Corpus.text_key, or leave such documents out with Corpus.on_bad_document='skip'"
 _LABEL_REMEDY = ("name a field that every document has as Corpus.domains_from, or leave the others out with "
@@ -132,22 +129,6 @@ def read_records(path: AnyPath, digest: Any = None, fields: Fields = Fields()) -
     chunks = unpacked(path, "", digest)  # Its parts do not lie in order, so it is read once more for its hash.
   with contextlib.suppress(BrokenFile):
     collections.deque(chunks, maxlen=0)
-
-
-def passages(document: str) -> Iterator[str]:
-  """Cuts a long document at paragraph breaks into pieces of at most PASSAGE_CHARACTERS; joined, they are the document."""
-  start = 0
-  while len(document) - start > PASSAGE_CHARACTERS:
-    end = start + PASSAGE_CHARACTERS
-    # The last paragraph break of the second half; without one the last line, then the last word, then anywhere.
-    for mark in ("\n\n", "\n", " "):
-      found = document.rfind(mark, start + PASSAGE_CHARACTERS // 2, end)
-      if found >= 0:
-        end = found + len(mark)
-        break
-    yield document[start:end]
-    start = end
-  yield document[start:]
 
 
 def _examples(path: AnyPath, chunks: Iterator[bytes]) -> Iterator[Located]:

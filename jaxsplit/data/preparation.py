@@ -15,7 +15,6 @@ import numpy as np
 
 from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.corpus import Corpus
-from jaxsplit.data.documents import PASSAGE_CHARACTERS, passages
 from jaxsplit.data.document_table import DOCUMENT_TABLE, check_document_table, write_document_table
 from jaxsplit.data.domains import Document as CorpusDocument
 from jaxsplit.data.domains import Domain, document_hash, read_corpus
@@ -29,6 +28,7 @@ from jaxsplit.data.token_files import Ids
 from jaxsplit.data.tokenizer import IdTokenizer, Tokenization, Tokenizer, make_tokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.files import file_hash, from_home
+from jaxsplit.passages import PASSAGE_CHARACTERS, passages
 
 # Counting the words of 100 MB takes a minute and 0.7 GB. Merges learned from a quarter of it need 0.2 % more tokens on average
 # over ten domains, and 0.7 % at worst.

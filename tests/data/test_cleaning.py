@@ -13,12 +13,12 @@ from pyarrow import parquet
 from jaxsplit.data import keys
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.document_table import DOCUMENT_TABLE
-from jaxsplit.data.documents import passages
 from jaxsplit.data.domains import document_hash
 from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.store import open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
+from jaxsplit.passages import passages
 from jaxsplit.prepare import main
 
 

@@ -12,8 +12,9 @@ import zstandard
 from hypothesis import given, settings, strategies
 from pyarrow import parquet
 
-from jaxsplit.data.documents import PASSAGE_CHARACTERS, passages, read_documents
+from jaxsplit.data.documents import read_documents
 from jaxsplit.errors import InputError
+from jaxsplit.passages import PASSAGE_CHARACTERS, passages
 
 TEXTS = ["First, with ünïcödé.\n\nTwo paragraphs.", "second\u2028with a line separator", "\U0001f600 third"]
 
