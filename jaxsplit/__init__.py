@@ -8,10 +8,10 @@ import importlib
 
 __version__ = "0.1.0"
 _PUBLIC = {
-    "run": "running", "load_model": "training.trained", "Settings": "split.settings", "Experiment": "split.settings",
+    "run": "running", "load_model": "training.trained", "Settings": "experiment.settings", "Experiment": "experiment.settings",
     "Corpus": "data.corpus", "Clustering": "clustering.settings", "Tokenization": "data.tokenizer",
-    "Phonebook": "data.phonebook", "Probe": "split.probe",
-    "Architecture": "models.config", "Optimizer": "training.optimizer", "Training": "training.loop", "Layout": "training.sharding",
+    "Phonebook": "data.phonebook", "Probe": "experiment.probe",
+    "Architecture": "models.config", "Optimizer": "training.optimizer", "Training": "training.loop", "Layout": "parallel.sharding",
     "FitSettings": "law"}
 __all__ = [*_PUBLIC]
 

@@ -10,20 +10,20 @@ from typing import Any
 from jaxsplit import devices
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import Interrupted
+from jaxsplit.experiment import experiment
+from jaxsplit.experiment.experiment import Findings
+from jaxsplit.experiment.progress import Progress
+from jaxsplit.experiment.settings import Settings, check
+from jaxsplit.experiment.tokens import check_data, read_store, same_tokens
+from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.files import from_home
 from jaxsplit.models.family import FAMILIES
+from jaxsplit.parallel import hosts
+from jaxsplit.parallel.sharding import present_devices
 from jaxsplit.report.page import try_report
-from jaxsplit.split import experiment
-from jaxsplit.split.experiment import Findings
-from jaxsplit.split.progress import Progress
-from jaxsplit.split.settings import Settings, check
-from jaxsplit.split.tokens import check_data, read_store, same_tokens
-from jaxsplit.split.workdir import Workdir
-from jaxsplit.training import hosts
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.optimizer import OPTIMIZERS
 from jaxsplit.training.program_cache import keep_programs
-from jaxsplit.training.sharding import present_devices
 
 
 def run(settings: Settings, workdir: str | os.PathLike) -> Findings:

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 from jaxsplit import cli
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError, Interrupted
+from jaxsplit.experiment.settings import Settings
+from jaxsplit.parallel import cluster, hosts
 from jaxsplit.running import run
-from jaxsplit.split.settings import Settings
-from jaxsplit.training import cluster, hosts
 
 SETTINGS = tuple(map(type, Settings().parts))
 

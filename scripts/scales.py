@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from jaxsplit import cli
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
+from jaxsplit.experiment.settings import Experiment
 from jaxsplit.models.config import Architecture
-from jaxsplit.split.settings import Experiment
+from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.train import SETTINGS
 from jaxsplit.training import capacity, memory, stack
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"

@@ -5,8 +5,8 @@ import pathlib
 import pytest
 
 from jaxsplit import cli
+from jaxsplit.experiment.settings import Experiment
 from jaxsplit.models.config import Architecture
-from jaxsplit.split.settings import Experiment
 from jaxsplit.train import SETTINGS
 from jaxsplit.training.loop import Training
 

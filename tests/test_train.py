@@ -22,10 +22,10 @@ from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.store import open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
+from jaxsplit.experiment import guards
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.results.cells import read_cells
 from jaxsplit.results.stages import read_stages
-from jaxsplit.split import guards
 from jaxsplit.training.metrics import read_metrics
 
 

@@ -19,7 +19,8 @@ from jax.sharding import PartitionSpec as P
 from jaxsplit.errors import InputError
 from jaxsplit.models.family import Params
 from jaxsplit.models.loss import most_likely, token_losses
-from jaxsplit.training import placement, sharding, stack
+from jaxsplit.parallel import placement, sharding
+from jaxsplit.training import stack
 from jaxsplit.training.stack import StackSpec
 
 Measure = Literal["targets", "windows", "greedy", "total"]

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxsplit.experiment.closing import closing_rows
+from jaxsplit.experiment.curve import curve_text
 from jaxsplit.law import Cells
 from jaxsplit.report import figures, html, law_figures, style, training_figures
 from jaxsplit.report.album import Album
@@ -16,8 +18,6 @@ from jaxsplit.report.comparison import comparison, predictions
 from jaxsplit.report.evidence import Evidence, means
 from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts
 from jaxsplit.results.stages import totals
-from jaxsplit.split.closing import closing_rows
-from jaxsplit.split.curve import curve_text
 from jaxsplit.training.metrics import read_metrics
 from jaxsplit.training.telemetry import Stretch, read_telemetry
 

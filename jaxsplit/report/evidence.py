@@ -7,16 +7,16 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from jaxsplit.experiment.closing import Line, closing_lines
+from jaxsplit.experiment.curve import Curve, measured_curve
+from jaxsplit.experiment.sizes import FILE as SIZES
+from jaxsplit.experiment.sizes import read_params_total
 from jaxsplit.files import read_json
 from jaxsplit.law import Law, Plan, load_law, load_plan
 from jaxsplit.results.budget import Budget, accounting_of
 from jaxsplit.results.cells import Cell, read_cells
 from jaxsplit.results.plan import PlannedPoint
 from jaxsplit.results.stages import Stage, read_stages
-from jaxsplit.split.closing import Line, closing_lines
-from jaxsplit.split.curve import Curve, measured_curve
-from jaxsplit.split.sizes import FILE as SIZES
-from jaxsplit.split.sizes import read_params_total
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxsplit.experiment.closing import Line
 from jaxsplit.law import Law, Plan
 from jaxsplit.report import style
 from jaxsplit.report.evidence import Evidence, means
 from jaxsplit.report.law_figures import SHARE, draw_split
 from jaxsplit.report.style import BLUE, GREEN, INK, MARKERS, MUTED, ORANGE, PAPER, SKY
-from jaxsplit.split.closing import Line
 
 
 @style.styled

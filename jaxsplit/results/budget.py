@@ -1,5 +1,5 @@
 """A budget and what it pays for: how many seeds and experts, and the tokens of each for a share of it. In whole steps:
-split.budget."""
+experiment.budget."""
 
 from __future__ import annotations
 

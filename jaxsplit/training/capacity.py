@@ -11,8 +11,9 @@ import itertools
 from collections.abc import Iterator
 
 from jaxsplit.errors import InputError
-from jaxsplit.training import memory, sharding
-from jaxsplit.training.sharding import Layout
+from jaxsplit.parallel import sharding
+from jaxsplit.parallel.sharding import Layout
+from jaxsplit.training import memory
 from jaxsplit.training.stack import StackSpec
 
 # What a device could compute, in FLOPs, while it reads or writes a byte of its memory, and while it sends one to another device.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsplit.training import placement
+from jaxsplit.parallel import placement
 from jaxsplit.training.stack import State, StackSpec
 
 

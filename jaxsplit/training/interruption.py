@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from jaxsplit import signals
 from jaxsplit.errors import Interrupted
-from jaxsplit.training import hosts
+from jaxsplit.parallel import hosts
 
 
 class Interruption:

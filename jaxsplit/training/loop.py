@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxsplit.data.stream import Batches
 from jaxsplit.errors import InputError
-from jaxsplit.training import placement, sharding, stack
+from jaxsplit.parallel import placement, sharding
+from jaxsplit.training import stack
 from jaxsplit.training.fingerprint import copy_with_fingerprint, fingerprints
 from jaxsplit.training.interruption import Interrupted, Interruption
 from jaxsplit.training.optimizer import Schedule

@@ -20,8 +20,8 @@ import jax
 from jaxsplit.models.family import ModelConfig
 from jaxsplit.models.kernels import attention, cudnn
 from jaxsplit.models.loss import logits_at_once
+from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 FILLED = 0.85  # Of a device's memory at most: an estimate may be short of the truth, and XLA fragments some.

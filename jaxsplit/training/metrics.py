@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsplit.files import write_atomic
-from jaxsplit.training import hosts
+from jaxsplit.parallel import hosts
 
 _CHECK = ',"check":"'
 

@@ -9,7 +9,7 @@ import platform
 import jax
 
 from jaxsplit.files import content_hash
-from jaxsplit.training.sharding import cores
+from jaxsplit.parallel.sharding import cores
 
 
 def keep_programs() -> None:

@@ -22,9 +22,9 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec as P
 from jaxsplit.data.stream import Windows
 from jaxsplit.models.family import ModelConfig, Params
 from jaxsplit.models.loss import token_losses
-from jaxsplit.training import placement, sharding
+from jaxsplit.parallel import placement, sharding
 from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
-from jaxsplit.training.sharding import Layout, Machine
+from jaxsplit.parallel.sharding import Layout, Machine
 
 State = dict[str, Any]
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsplit.checkpoint.checkpoints import newest_snapshot, read_arrays
 from jaxsplit.data.store import read_tokenizer
 from jaxsplit.data.tokenizer import Tokenizer
 from jaxsplit.errors import InputError, nearest
@@ -22,7 +23,6 @@ from jaxsplit.models.family import ModelConfig, Params
 from jaxsplit.models.kernels.projection import project
 from jaxsplit.results.plan import load_plan
 from jaxsplit.results.stages import Point, Stage, StageRun, read_stages
-from jaxsplit.training.checkpoint import newest_snapshot, read_arrays
 
 DENSE = "dense"
 

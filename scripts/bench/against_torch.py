@@ -30,9 +30,9 @@ import jax
 import numpy as np
 from stacks import SIZES, Size, in_turns
 
+from jaxsplit.parallel.sharding import Layout, present_devices
 from jaxsplit.training import stack
 from jaxsplit.training.optimizer import Schedule
-from jaxsplit.training.sharding import Layout, present_devices
 from jaxsplit.training.stack import StackSpec
 
 COMPARED_STEPS, WARMUP_STEPS, RATE = 50, 20, 3e-3

@@ -20,13 +20,13 @@ import jax
 import numpy as np
 from stacks import SIZES, Size, chosen_size, constant_rate, size_flags
 
+from jaxsplit.checkpoint.checkpoints import Checkpoints
 from jaxsplit.data.stream import Windows
+from jaxsplit.parallel.sharding import Layout, present_devices
 from jaxsplit.training import stack
-from jaxsplit.training.checkpoint import Checkpoints
 from jaxsplit.training.fingerprint import as_text
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import Training, train
-from jaxsplit.training.sharding import Layout, present_devices
 from jaxsplit.training.telemetry import Clock
 
 SIZES["quickstart"] = Size(64, 4, 4096, 128, 8, head_dim=16)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from stacks import Stack, chosen_size, in_turns, size_flags
 
-from jaxsplit.training.sharding import Layout, present_devices
+from jaxsplit.parallel.sharding import Layout, present_devices
 
 
 def main() -> None:

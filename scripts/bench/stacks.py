@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from jaxsplit.models.config import Architecture
-from jaxsplit.training import sharding, stack
+from jaxsplit.parallel import sharding
+from jaxsplit.parallel.sharding import Layout
+from jaxsplit.training import stack
 from jaxsplit.training.optimizer import Optimizer, Schedule
-from jaxsplit.training.sharding import Layout
 from jaxsplit.training.stack import StackSpec
 
 

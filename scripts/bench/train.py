@@ -20,9 +20,9 @@ import numpy as np
 from stacks import Stack, chosen_size, in_turns, size_flags
 
 from jaxsplit.models.kernels import attention
+from jaxsplit.parallel.sharding import Layout, present_devices
 from jaxsplit.training.chips import peak_bf16_flops
 from jaxsplit.training.memory import estimate
-from jaxsplit.training.sharding import Layout, present_devices
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ from jaxsplit.errors import InputError
 from jaxsplit.evaluation.likelihood import log_probabilities
 from jaxsplit.evaluation.perplexity import held_out
 from jaxsplit.models.config import Architecture
+from jaxsplit.parallel.sharding import Layout
 from jaxsplit.training import stack
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout
 from jaxsplit.training.stack import StackSpec
 from jaxsplit.training.telemetry import compilations
 

@@ -2,8 +2,8 @@ import pytest
 
 from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer, train_bpe
+from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.results.cells import Cell
-from jaxsplit.split.cell_table import CellTable
 
 
 @pytest.fixture(scope="module")

@@ -20,20 +20,20 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from jaxsplit import cli, train
+from jaxsplit.checkpoint.checkpoints import SEAL, Checkpoints
 from jaxsplit.data.documents import read_documents
 from jaxsplit.data.store import open_store
 from jaxsplit.data.tokenizer import load_tokenizer
+from jaxsplit.experiment import ledger
+from jaxsplit.experiment.cell_table import CellTable
+from jaxsplit.experiment.sizes import Sizes
+from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.law import load_law, load_plan
 from jaxsplit.law import read_cells as read_law_cells
 from jaxsplit.law.mapping import parse_columns
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.results.cells import read_cells
 from jaxsplit.results.stages import Point, totals
-from jaxsplit.split import ledger
-from jaxsplit.split.cell_table import CellTable
-from jaxsplit.split.sizes import Sizes
-from jaxsplit.split.workdir import Workdir
-from jaxsplit.training.checkpoint import SEAL, Checkpoints
 from jaxsplit.training.metrics import read_metrics
 
 SIZES = json.dumps({"config": "x", "sizes": [{"size": [8, 1], "params": 1064, "params_total": 9000, "rate": 0.005, "requests": [

@@ -10,13 +10,13 @@ import shutil
 import numpy as np
 import pytest
 
+from jaxsplit.experiment.budget import Steps
+from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.files import write_json
 from jaxsplit.law import Plan, fit_law, plan_split, read_cells
 from jaxsplit.results.cells import Cell
 from jaxsplit.results.plan import PlannedPoint
 from jaxsplit.results.stages import Stage, StageRun, write_stages
-from jaxsplit.split.budget import Steps
-from jaxsplit.split.cell_table import CellTable
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Stretch
 

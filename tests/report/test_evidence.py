@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.files import write_json
 from jaxsplit.law import load_plan
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.results.cells import read_cells
-from jaxsplit.split.cell_table import CellTable
 from tests.report.conftest import DOMAINS, TARGET, cell, config
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from jaxsplit.experiment.closing import Line
 from jaxsplit.report import figures
 from jaxsplit.report.evidence import read_evidence
-from jaxsplit.split.closing import Line
 from tests.report.conftest import DOMAINS, loss
 
 

@@ -8,10 +8,10 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.report.page import write_report
 from jaxsplit.results.cells import read_cells
-from jaxsplit.split.cell_table import CellTable
 from tests.report.conftest import DOMAINS, TARGET, cell, rewrite, save_planned, stretch
 
 _VOID = {"meta", "br", "hr", "img", "link"}

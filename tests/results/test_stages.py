@@ -6,7 +6,7 @@ import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.results.stages import Point, Stage, StageRun, read_stages, totals, write_stages
-from jaxsplit.split import ledger
+from jaxsplit.experiment import ledger
 
 
 def stage(purpose="grid", name="a", phase="trunk", tokens=10, flops=1e9):

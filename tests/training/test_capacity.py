@@ -15,7 +15,7 @@ from jaxsplit.errors import InputError
 from jaxsplit.models.config import Architecture
 from jaxsplit.training import capacity, memory
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout, Machine
+from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -204,12 +204,12 @@ def decide(port, index, folder):
 
   from jaxsplit.data.store_writer import Document, write_store
   from jaxsplit.data.tokenizer import ByteTokenizer
-  from jaxsplit.split import waves
-  from jaxsplit.split.course import Course, Rules
+  from jaxsplit.experiment import waves
+  from jaxsplit.experiment.recipe import Course, Rules
   from jaxsplit.results.stages import Point
-  from jaxsplit.split.tree import Shape, build
-  from jaxsplit.training import hosts
-  from jaxsplit.training.cluster import Address
+  from jaxsplit.experiment.tree import Shape, build
+  from jaxsplit.parallel import hosts
+  from jaxsplit.parallel.cluster import Address
   from jaxsplit.training.loop import Training
 
   texts = [Document(ByteTokenizer().encode(text), len(text), text.encode()) for text in ("some words", "and more")]

@@ -9,9 +9,9 @@ import pytest
 from jaxsplit.evaluation import likelihood
 from jaxsplit.models.config import Architecture
 from jaxsplit.models.kernels import cudnn, splash
+from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.training import fingerprint, stack
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 MODELS = {

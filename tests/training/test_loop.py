@@ -7,11 +7,11 @@ import pytest
 
 from jaxsplit.data.stream import Batches, Stream
 from jaxsplit.models.config import Architecture
+from jaxsplit.parallel.sharding import Layout
 from jaxsplit.training import fingerprint, stack
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import Training, train
 from jaxsplit.training.optimizer import Optimizer, Schedule
-from jaxsplit.training.sharding import Layout
 from jaxsplit.training.stack import StackSpec
 from jaxsplit.training.telemetry import Clock, compilations
 

@@ -9,9 +9,9 @@ import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.models.config import Architecture
+from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.training import memory, stack
 from jaxsplit.training.optimizer import Optimizer, Schedule
-from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 

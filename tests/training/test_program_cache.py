@@ -10,13 +10,14 @@ import pytest
 
 _PROCESS = """
 import hashlib, json, jax, numpy as np
-from jaxsplit.training.sharding import Layout, present_devices
+from jaxsplit.parallel.sharding import Layout, present_devices
 from jaxsplit.training.program_cache import keep_programs
 present_devices(Layout(devices=2))
 keep_programs()
 from jaxsplit.models.config import Architecture
-from jaxsplit.training import sharding, stack
-from jaxsplit.training.ahead import Ahead
+from jaxsplit.parallel import sharding
+from jaxsplit.training import stack
+from jaxsplit.training.compiler import Ahead
 from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.telemetry import compilations
 compilations()

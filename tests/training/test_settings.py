@@ -3,9 +3,9 @@
 import pytest
 
 from jaxsplit.errors import InputError
+from jaxsplit.parallel.sharding import Layout
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout
 
 
 @pytest.mark.parametrize("cls, name, value, must", [

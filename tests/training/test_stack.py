@@ -14,10 +14,11 @@ from jaxsplit.data.stream import Windows
 from jaxsplit.evaluation.perplexity import compile_held_out, held_out
 from jaxsplit.models.config import Architecture
 from jaxsplit.models.loss import token_losses
-from jaxsplit.training import sharding, stack
-from jaxsplit.training.ahead import Ahead
+from jaxsplit.parallel import sharding
+from jaxsplit.parallel.sharding import Layout, Machine
+from jaxsplit.training import stack
+from jaxsplit.training.compiler import Ahead
 from jaxsplit.training.optimizer import Optimizer, Schedule
-from jaxsplit.training.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 ONE_DEVICE, TWO_DEVICES = Layout(devices=1), Layout(devices=2)

@@ -12,7 +12,7 @@ from jaxsplit.models.config import Architecture
 from jaxsplit.training import chips, telemetry
 from jaxsplit.training.chips import peak_bf16_flops
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout
+from jaxsplit.parallel.sharding import Layout
 from jaxsplit.training.stack import StackSpec
 from jaxsplit.training.telemetry import Clock, Telemetry, compilations, peak_flops, read_telemetry
 

@@ -10,12 +10,12 @@ from small import arguments
 
 import jaxsplit
 from jaxsplit import prepare, train
+from jaxsplit.checkpoint.checkpoints import newest_snapshot
 from jaxsplit.data.store import open_store
 from jaxsplit.data.stream import validation
 from jaxsplit.errors import InputError
 from jaxsplit.law import load_plan
 from jaxsplit.results.cells import read_cells
-from jaxsplit.training.checkpoint import newest_snapshot
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from jax._src.cudnn import fused_attention_stablehlo
 from jaxsplit.errors import InputError
 from jaxsplit.models.config import Architecture
 from jaxsplit.models.kernels import attention, cudnn, reference
+from jaxsplit.parallel.sharding import Layout
 from jaxsplit.training import stack
 from jaxsplit.training.optimizer import Optimizer, Schedule
-from jaxsplit.training.sharding import Layout
 from jaxsplit.training.stack import StackSpec
 
 CUDNN = {"attention": "cudnn", "compute_dtype": "bfloat16"}

@@ -13,7 +13,7 @@ from jaxsplit.models.config import Architecture
 from jaxsplit.models.kernels import attention, reference, splash
 from jaxsplit.training import stack
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout, Machine
+from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 B, T, G, Q, D = 2, 128, 2, 2, 128

@@ -1,0 +1,1 @@
+"""Snapshots of run stacks on disk: written, checked, read."""

@@ -1,0 +1,50 @@
+"""The cells measured so far, kept in a cells.csv."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+
+from jaxsplit.parallel import hosts
+from jaxsplit.results.cells import Cell, as_read, read_whole_rows, write_cells
+
+
+class CellTable:
+  """The cells measured so far, kept in their file in the order of their keys, so that no history shows in it.
+
+  Of several processes, the lead's holds them all and is asked; the others' begin empty and write nothing.
+
+  Args:
+    path: the file.
+    say: told of damaged rows; they are measured again.
+  """
+
+  def __init__(self, path: pathlib.Path, say: Callable[[str], None] = print):
+    self.path = path
+    self._cells: dict[tuple, Cell] = {}
+    hosts.share(lambda: self._load(say))
+
+  def _load(self, say: Callable[[str], None]) -> None:
+    cells, damaged = read_whole_rows(self.path) if self.path.exists() else ([], [])
+    self._cells = {cell.key: cell for cell in cells}
+    if damaged:
+      if not cells:
+        raise damaged[0]
+      say(f"{damaged[0]}: {len(damaged)} damaged rows are measured again")
+      write_cells(self.path, self)
+
+  def __contains__(self, key: tuple) -> bool:
+    return key in self._cells
+
+  def __iter__(self) -> Iterator[Cell]:
+    return iter(self._cells[key] for key in sorted(self._cells))
+
+  def __len__(self) -> int:
+    return len(self._cells)
+
+  def add(self, cells: Iterable[Cell]) -> None:
+    """Records cells and writes the file."""
+    # As they will be read from the file: a process that goes on must see the same numbers as one that never stopped.
+    self._cells |= {cell.key: cell for cell in map(as_read, cells)}
+    if hosts.is_lead():
+      write_cells(self.path, self)

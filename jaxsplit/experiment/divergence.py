@@ -1,0 +1,103 @@
+"""Divergence: which runs of a leg went wrong, and what became of it.
+
+A run has diverged where its losses say so: `PATIENCE` updates in a row that were not finite (each was left out of the run's
+parameters), or a mean loss over `WINDOW` steps that rose `Training.spike` nats above the lowest that the leg had before, or above
+that of guessing, and had not come back by the leg's end. It is trained again from the leg's first state, its last good one,
+reading its windows in another order, up to `Training.retries` times. The other runs of the stack are not touched. A run that
+diverges to the end stays as it is, and its cells, and those of all that descends from it, are marked.
+
+All of this follows from the losses in metrics.jsonl, so a process that was killed finds the same again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from jaxsplit.experiment.tree import Leg, Run
+from jaxsplit.files import read_json, write_json
+from jaxsplit.results.record import parsed
+
+PATIENCE = 8
+WINDOW = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+  """One run of a leg that diverged, in one attempt.
+
+  Attributes:
+    leg: the leg's name, without the attempt.
+    run: its row.
+    attempt: 0 is the first.
+    step: of the leg, at which it was noticed.
+    what: not finite, or a spike.
+  """
+
+  leg: str
+  run: int
+  attempt: int
+  step: int
+  what: str
+
+
+def first_divergence(losses_SxR: np.ndarray, spike: float, guessing: float) -> dict[int, tuple[int, str]]:
+  """Which runs diverged.
+
+  Args:
+    losses_SxR: NaN where a step was not finite.
+    spike: nats.
+    guessing: the loss of a model that knows nothing, ln of the vocabulary's size.
+
+  Returns:
+    row -> (step, what).
+  """
+  found = {}
+  for r, losses in enumerate(losses_SxR.T):
+    bad = ~np.isfinite(losses)
+    patience = min(PATIENCE, len(losses))
+    in_a_row = np.convolve(bad, np.ones(patience, int), "valid") == patience
+    if in_a_row.any():
+      found[r] = int(np.argmax(in_a_row)), f"{patience} steps that were not finite"
+      continue
+    good = np.flatnonzero(~bad)
+    # The first means are of fewer steps: a run that is lost from its second step on must have been somewhere.
+    ends = np.arange(1, len(good) + 1)
+    starts = np.maximum(ends - WINDOW, 0)
+    sums = np.concatenate([[0], np.cumsum(losses[good])])
+    means = (sums[ends] - sums[starts]) / (ends - starts)
+    rise = means - np.minimum(np.minimum.accumulate(means), guessing)
+    if len(rise) and rise[-1] > spike:
+      within = np.flatnonzero(rise <= spike)  # After the last of them it never came back.
+      found[r] = int(good[ends[within[-1] + 1] - 1 if len(within) else 0]), f"a rise of {rise[-1]:.3g} nats that stayed"
+  return found
+
+
+def again(leg: Leg, rows: Sequence[int], attempt: int) -> Leg:
+  """The leg that trains these runs of `leg` once more."""
+  runs: tuple[Run, ...] = tuple(leg.runs[r] for r in rows)
+  return dataclasses.replace(leg, name=f"{leg.name}~{attempt}", runs=runs, keep=False, wave=None)
+
+
+class Divergences:
+  """What diverged in an experiment, kept in a file. One that is not there, or damaged, is empty."""
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+    self._found: dict[tuple, Divergence] = {}
+    try:
+      records = read_json(path) if path.exists() else []
+      self._found = {(d.leg, d.run, d.attempt): d for d in parsed(tuple[Divergence, ...], records)}
+    except ValueError:
+      pass  # It is written anew with the next leg that is trained; no number depends on it.
+
+  def __iter__(self):
+    return iter(self._found[key] for key in sorted(self._found))
+
+  def add(self, found: Iterable[Divergence]) -> None:
+    """Records what was found, and writes the file."""
+    self._found |= {(d.leg, d.run, d.attempt): d for d in found}
+    write_json(self._path, [dataclasses.asdict(d) for d in self])

@@ -1,0 +1,273 @@
+"""The experiment: from a token store and a budget to a measured, fitted, planned and proven split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from jaxsplit.data.store import Store
+from jaxsplit.errors import InputError, Interrupted
+from jaxsplit.experiment import guards, ledger, tree
+from jaxsplit.experiment.cell_table import CellTable
+from jaxsplit.experiment.closing import closing_lines, closing_text
+from jaxsplit.experiment.curve import curve_text, measured_curve
+from jaxsplit.experiment.probe import RateRule, fit_rates, probe_legs
+from jaxsplit.experiment.progress import Progress
+from jaxsplit.experiment.recipe import Rules
+from jaxsplit.experiment.runner import Runner
+from jaxsplit.experiment.settings import Settings, check_grid, steps_of
+from jaxsplit.experiment.sizes import FILE as SIZES
+from jaxsplit.experiment.sizes import Sizes
+from jaxsplit.experiment.tokens import same_tokens
+from jaxsplit.experiment.tree import Leg, Shape
+from jaxsplit.experiment.workdir import Workdir
+from jaxsplit.files import content_hash
+from jaxsplit.law import Cells, Law, Plan, fit_law, load_law, load_plan, plan_split
+from jaxsplit.law.forms import FORMS
+from jaxsplit.models.family import ModelConfig
+from jaxsplit.parallel import hosts
+from jaxsplit.results.cells import Cell
+from jaxsplit.results.stages import Point, Purpose, write_stages
+from jaxsplit.training.interruption import Interruption
+
+_ANY_RATE = 1.0  # For legs of which only the shapes and lengths matter yet.
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+  """What came out.
+
+  Attributes:
+    cells: all that were measured, as in cells.csv; on several hosts, those of process 0 are all.
+    law, plan: fitted and read off it; None where no law was asked for.
+    summary: the closing table, as text.
+  """
+
+  cells: tuple[Cell, ...]
+  law: Law | None
+  plan: Plan | None
+  summary: str
+
+
+def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption) -> Findings:
+  """Probes, trains the grid, fits, plans, and trains the plan and its rivals. Finishes what an earlier call began."""
+  check = same_tokens(workdir)
+  hosts.share(lambda: check(store))
+  workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
+  with Runner(store, _rules(settings, store), workdir, progress, interruption) as runner:
+    story = _Story(settings, store, workdir, progress, runner)
+    story.probe()
+    if not settings.experiment.sizes:
+      story.prove(None)
+      return story.findings(None, None, story.compared())
+    story.measure_grid()
+    law = story.fit()
+    plan = story.plan(law)
+    story.prove(plan)
+    return story.findings(law, plan, story.close(law, plan))
+
+
+def _rules(settings: Settings, store: Store) -> Rules:
+  experiment = settings.experiment
+  tokens = lambda domain: store.counts(domain, "train").tokens
+  weights = {domain: 1.0 if experiment.mixture == "uniform" else float(tokens(domain)) for domain in store.domains}
+  return Rules(settings.training, settings.optimizer, settings.layout, weights, experiment.seed, experiment.keep_moments,
+               experiment.validation_tokens, exact_match=experiment.data == "phonebook")
+
+
+class _Story:
+  """The chapters of `run`, and the numbers that they share."""
+
+  def __init__(self, settings: Settings, store: Store, workdir: Workdir, progress: Progress, runner: Runner):
+    self._settings, self._store, self._workdir, self._progress = settings, store, workdir, progress
+    self._runner = runner
+    experiment = settings.experiment
+    self._cells = CellTable(workdir.path / "cells.csv", workdir.say)
+    self._sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.say)
+    self._own_seeds = 1 if experiment.trunk == "shared" else len(store.domains)
+    self._budget = steps_of(settings, len(store.domains))
+    if experiment.sizes:
+      for name in ("seed_fractions", "expert_fractions"):
+        self._budget.check_shares(name, getattr(experiment, name))
+    self._budget.check_splits(experiment.compare)
+    self._grid = self._budget.grid(experiment.seed_fractions, experiment.expert_fractions)
+    self._models = {size: self._model(size) for size in (*experiment.sizes, experiment.target)}
+    sizes = {model.params_total: size for size, model in self._models.items()}
+    for size, model in self._models.items():
+      if sizes[model.params_total] != size:
+        raise InputError(f"Experiment.sizes and target: {size} and {sizes[model.params_total]} have {model.params_total:,} "
+                         "parameters each, and cells are told apart by that; change one")
+    hosts.share(self._check_sizes)
+    unique_tokens = {domain: store.counts(domain, "train").unique_tokens for domain in store.domains}
+    hosts.share(lambda: check_grid(settings, unique_tokens, self._cells))
+
+  def _check_sizes(self) -> None:
+    """Refuses sizes that cells which are there say something else of."""
+    target = self._settings.experiment.target
+    totals = {cell.params_total for cell in self._cells if cell.role == "grid"}
+    if self._models[target].params_total in totals:
+      raise InputError(f"Experiment.target = {target}: the law's cells in {self._workdir.path} were measured at that size too; take "
+                       "one that the law has not seen, or another --workdir")
+    measured = {cell.params_total for cell in self._cells}
+    for size, model in self._models.items():
+      other = self._sizes.other_of(size, model.params_total)
+      if other and model.params_total in measured:
+        raise InputError(f"Experiment.sizes and target: {size} has as many parameters as {other}, {model.params_total:,}, of which "
+                         f"{self._workdir.path} holds cells, and cells are told apart by that; take another size")
+
+  def probe(self) -> None:
+    """Finds the learning rates of the sizes that have none yet."""
+    probe = self._settings.probe
+    table = CellTable(self._workdir.path / "probe.csv", self._workdir.say)
+    if len(probe.rates) > 1:
+      self._run("probe", f"probing {len(probe.rates)} learning rates at each size", self._probe_legs(), table,
+                later=[*self._likely_grid_legs(), *self._likely_proof_legs()])
+    rule = RateRule(**hosts.share(lambda: dataclasses.asdict(fit_rates(probe, list(table)))))
+    trained_at = hosts.share(lambda: {str(cell.params_total): cell.learning_rate for cell in self._cells})
+    self._sizes.decide(self._models, lambda model: trained_at.get(str(model.params_total), rule.rate(model.params)))
+    for size, model in self._models.items():
+      self._progress.say(f"  {_name(size)}: N = {model.params:,}, learning rate {self._sizes.rate(size):g}")
+
+  def measure_grid(self) -> None:
+    """Measures the law's cells."""
+    experiment = self._settings.experiment
+    count = lambda part, noun: f"{len(part)} {noun}{'s' * (len(part) != 1)}"
+    for size in experiment.sizes:
+      self._sizes.ask(size, self._own_seeds, self._grid)
+    legs = [leg for size in experiment.sizes for leg in tree.needed(self._legs(size), self._grid)]
+    self._run("grid", f"training {count(experiment.sizes, 'size')}, each with {count(experiment.seed_fractions, 'snapshot')}, "
+              f"{count(self._store.domains, 'domain')}, {count(experiment.expert_fractions, 'expert length')}",
+              legs, self._cells, later=self._likely_proof_legs())
+
+  def fit(self) -> Law:
+    """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells, in the same way, before."""
+    hosts.share(self._fit)
+    # As it is in the file, so that a plan read off it later is the same to the last bit.
+    return load_law(self._workdir.path / "law.json")
+
+  def _fit(self) -> None:
+    path, grid = self._workdir.path / "law.json", [cell for cell in self._cells if cell.role == "grid"]
+    fitted_to = {"cells": content_hash(*map(repr, grid)), "settings": content_hash(repr(self._settings.fit), *map(repr, FORMS.origins.items()))}
+    diverged = [cell for cell in grid if cell.status != "ok"]
+    if diverged:
+      self._progress.say(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")
+    if not self._workdir.is_sealed(path.name, fitted_to):
+      self._progress.stage("fitting the split law")
+      fit_law(Cells.of_experiment(self._cells.path), self._settings.fit).save(path)
+      self._workdir.seal(path.name, fitted_to)
+
+  def plan(self, law: Law) -> Plan:
+    """Reads the best split of the budget at the target size off the law, and what is trained for it."""
+    experiment, path = self._settings.experiment, self._workdir.path / "plan.json"
+    model = self._models[experiment.target]
+
+    def write() -> None:
+      plan = plan_split(law, params=float(model.params), budget_tokens=float(experiment.budget_tokens),
+                        num_domains=len(self._store.domains), accounting=self._budget.accounting)
+      point = self._budget.planned(plan.fraction, model.params_total, self._settings.training.batch_tokens)
+      dataclasses.replace(plan, point=point).save(path)
+
+    hosts.share(write)
+    return load_plan(path)
+
+  def prove(self, plan: Plan | None) -> None:
+    """Trains the planned split and the fractions to compare it with, at the target size."""
+    target = self._settings.experiment.target
+    points = self._proof_points(self._budget.point(plan.fraction) if plan else None)
+    splits = ", ".join(f"{self._budget.share(point):.0%} seed" if point.expert_steps else "dense" for point in points)
+    for seeds, some in self._by_seeds(points):
+      self._sizes.ask(target, seeds, some)
+    self._run("proof", f"training at the target size: {splits}", tree.needed(self._legs(target), points), self._cells)
+
+  def close(self, law: Law, plan: Plan) -> str:
+    """The closing table."""
+    table = hosts.share(lambda: closing_text(closing_lines(self._cells, law, plan.point), plan))
+    return f"{table}\n{self.compared(plan, law.scatter)}"
+
+  def compared(self, plan: Plan | None = None, scatter: float = 0.0) -> str:
+    """What was measured at the target size, split by split."""
+    target = self._models[self._settings.experiment.target]
+
+    def told() -> str:
+      cells = [cell for cell in self._cells if cell.params_total == target.params_total and cell.role in ("split", "dense")]
+      whole = [cell for cell in cells if cell.status == "ok"]
+      lost = (f"{len(cells) - len(whole)} of {len(cells)} cells of splits are of runs that diverged, and left out; see "
+              "divergence.json" if len(whole) < len(cells) else "")
+      text = curve_text(measured_curve(whole, self._store.domains, self._budget), plan, scatter)
+      return "\n".join(filter(None, (text, lost)))
+
+    return hosts.share(told)
+
+  def findings(self, law: Law | None, plan: Plan | None, summary: str) -> Findings:
+    """What came out, with the cells."""
+    return Findings(tuple(self._cells), law, plan, summary)
+
+  def _probe_legs(self) -> list[Leg]:
+    experiment, probe = self._settings.experiment, self._settings.probe
+    models = [(_name(size), self._models[size]) for size in experiment.sizes or (experiment.target,)]
+    return probe_legs(probe, models, [self._budget.seed_steps(fraction) for fraction in probe.fractions], self._cooldown)
+
+  def _legs(self, size: tuple[int, int]) -> list[Leg]:
+    """The legs of all that was asked of a size: each request's, starting from the trunks of those before it."""
+    legs: list[Leg] = []
+    for number, request in enumerate(self._sizes.requests(size)):
+      shape = self._shape(size, request.seeds, keep=any(point.role != "grid" for point in request.points))
+      trunk = tree.trunk_of(legs, rows=shape.replicas * shape.seeds)
+      legs += tree.build(shape, request.points, trunk, f"+{number}" if number else "")
+    return legs
+
+  def _likely_grid_legs(self) -> list[Leg]:
+    """The grid's legs in kind, before their rates are known."""
+    return [leg for size in self._settings.experiment.sizes
+            for leg in tree.build(self._shape(size, self._own_seeds, keep=False), self._grid)]
+
+  def _likely_proof_legs(self) -> list[Leg]:
+    """The proof's legs in kind, before there is a plan."""
+    points = self._proof_points(self._budget.point(0.5) if self._settings.experiment.sizes else None)
+    return [leg for seeds, some in self._by_seeds(points)
+            for leg in tree.build(self._shape(self._settings.experiment.target, seeds, keep=True), some)]
+
+  def _by_seeds(self, points: Iterable[Point]) -> list[tuple[int, list[Point]]]:
+    """The proof's points by the number of their seeds: the dense model is one, however many seeds a split has."""
+    groups: dict[int, list[Point]] = {}
+    for point in points:
+      groups.setdefault(1 if point.role == "dense" else self._own_seeds, []).append(point)
+    return list(groups.items())
+
+  def _proof_points(self, planned: Point | None) -> list[Point]:
+    compared = {self._budget.point(fraction) for fraction in self._settings.experiment.compare}
+    return sorted(compared | ({planned} if planned else set()))
+
+  def _run(self, purpose: Purpose, what: str, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
+    try:
+      self._runner.run(legs, table, later, what)
+    except Interrupted:  # What is asked next may be something else.
+      hosts.share(lambda: self._account(purpose))
+      raise
+    hosts.share(lambda: self._account(purpose))
+
+  def _account(self, purpose: Purpose) -> None:
+    """Adds what was trained now, or is found to have been, to what the ledger has."""
+    path, training = self._workdir.path / "ledger.json", self._settings.training
+    found = {stage.name: stage for stage in ledger.recorded(path, self._workdir.say)}
+    for part, trained in ((purpose, self._runner.trained), ("retry", self._runner.repairs(self._runner.trained))):
+      found |= {stage.name: stage for stage in ledger.stages(part, trained, training.batch_tokens)}
+    write_stages(path, found.values())
+
+  def _shape(self, size: tuple[int, int], seeds: int, keep: bool) -> Shape:
+    experiment, model = self._settings.experiment, self._models[size]
+    return Shape(_name(size), model, self._store.domains, experiment.replicas, self._sizes.rate(size) or _ANY_RATE, seeds,
+                 self._cooldown, experiment.keep_moments, keep)
+
+  def _model(self, size: tuple[int, int]) -> ModelConfig:
+    return self._settings.architecture.at(*size, self._store.vocab_size, self._settings.training.sequence_length)
+
+  def _cooldown(self, seed_steps: int, expert_steps: int) -> int:
+    experiment = self._settings.experiment
+    branch = expert_steps or seed_steps
+    of = branch if experiment.cooldown_of == "branch" else seed_steps + expert_steps
+    return min(round(experiment.cooldown * of), branch)
+
+
+def _name(size: tuple[int, int]) -> str:
+  return f"d{size[0]}-l{size[1]}"

@@ -1,0 +1,158 @@
+"""The learning-rate probe: short runs at several rates at every size, and the rule in N that is read off them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxsplit.errors import InputError
+from jaxsplit.experiment.tree import Leg, Run
+from jaxsplit.models.family import ModelConfig
+from jaxsplit.results.cells import Cell
+from jaxsplit.results.stages import Point
+
+_NEAR = 0.1  # Nats.
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+  """A stack of short runs on the mixture at every size N, at several learning rates.
+
+  Attributes:
+    rates: the learning rates tried, of at most nine digits. A single one is taken as it is, without a probe.
+    fractions: lengths of the probe runs, as fractions of the budget; more than one shows how the best rate moves with D.
+    replicas: repetitions, with other weights and data.
+    exponent: bounds on the power of N by which the best rate may fall: between N^-high and N^-low.
+  """
+
+  rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
+  fractions: tuple[float, ...] = (0.2,)
+  replicas: int = 1
+  exponent: tuple[float, float] = (0.0, 0.67)
+
+  def __post_init__(self):
+    for name, most in (("rates", math.inf), ("fractions", 1)):
+      values = getattr(self, name)
+      if not values:
+        raise InputError(f"Probe.{name} = (): give at least one")
+      for value in values:
+        if not 0 < value <= most or math.isinf(value):
+          raise InputError(f"Probe.{name} = {values}: {value} must be positive" + (" and at most 1" if most == 1 else ""))
+      if len(set(values)) < len(values):
+        raise InputError(f"Probe.{name} = {values}: one is there twice; give each once")
+    for rate in self.rates:
+      kept = float(f"{rate:.9g}")
+      if rate != kept:
+        raise InputError(f"Probe.rates = {self.rates}: {rate} has more digits than the nine that cells keep; use {kept}")
+    if self.replicas < 1:
+      raise InputError(f"Probe.replicas = {self.replicas}: must be 1 or more")
+    low, high = self.exponent
+    if not -math.inf < low <= high < math.inf:
+      raise InputError(f"Probe.exponent = {self.exponent}: must be two numbers, the lower first")
+
+
+@dataclasses.dataclass(frozen=True)
+class RateRule:
+  """The learning rate for any N: rate = reference_rate * (N / reference_params)^-exponent.
+
+  Attributes:
+    reference_rate, reference_params, exponent: the rule.
+    best: what was read off each size and probe length alone: rows (params, tokens, best rate, whether inside the rates tried);
+      none where the rate was given.
+  """
+
+  reference_rate: float
+  reference_params: float
+  exponent: float
+  best: tuple[tuple[int, int, float, bool], ...] = ()
+
+  def rate(self, params: int) -> float:
+    """The learning rate for N = `params`: the one given, or the one found to three significant digits."""
+    if not self.best:
+      return self.reference_rate
+    return float(f"{self.reference_rate * (params / self.reference_params) ** -self.exponent:.3g}")
+
+
+def probe_legs(
+    probe: Probe, models: Sequence[tuple[str, ModelConfig]], lengths: Sequence[int], cooldown) -> list[Leg]:
+  """One stack per size and length: all rates and replicas, trained with the cooldown of a full pretraining."""
+  legs = []
+  for name, model in models:
+    for steps in lengths:
+      runs = tuple(
+          Run(i, replica, 0, None, rate, 0, 0, (steps - cooldown(steps, 0), steps), 0, Point(steps, 0, "probe"))
+          for i, (rate, replica) in enumerate((rate, replica) for rate in probe.rates for replica in range(probe.replicas)))
+      legs.append(Leg(f"{name}/probe/{steps}", name, "probe", model, (), runs, steps))
+  return legs
+
+
+def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
+  """Reads the rule off the probe's cells.
+
+  Near its minimum, the mean loss of one size and length is a parabola in the log of the rate: c + k (x - a - b z)^2 with
+  z = log N. Multiplied out it is linear in c', k, ka and kb, and one k, a and b are fitted to all sizes together by least
+  squares, so that one noisy size cannot pick a bad rate. Rates more than `_NEAR` nats above their size's best are left out:
+  the parabola does not reach so far. No rate outside those tried is ever the reference.
+  """
+  if len(probe.rates) == 1:
+    return RateRule(probe.rates[0], 1.0, 0.0)
+  series = _series(cells)
+  for (params, tokens), (rates, _) in series.items():
+    if not len(rates):
+      raise InputError(f"Probe.rates = {probe.rates}: each of them diverged at N = {params:,} after {tokens:,} tokens or less; "
+                       "give lower ones, and a new --workdir")
+  best = tuple((params, tokens, *_best_rate(*curve)) for (params, tokens), curve in series.items())
+  center = float(np.mean([math.log(params) for params, *_ in best]))
+  peaks = np.log([rate for *_, rate, _ in best])
+  rows, losses, number = [], [], len(series)
+  for index, ((params, _), (rates, means)) in enumerate(series.items()):
+    for rate, mean in zip(rates, means):
+      if mean <= means.min() + _NEAR:
+        x, z = math.log(rate), math.log(params) - center
+        rows.append([*(index == np.arange(number)), x * x, -2 * x, -2 * x * z])
+        losses.append(mean)
+  design, losses = np.array(rows, float), np.array(losses)
+
+  def solve(exponent: float | None) -> tuple[float, float, float]:
+    """k, a and b; with b given where the data would take it out of bounds."""
+    if exponent is None:
+      k, ka, kb = np.linalg.lstsq(design, losses)[0][number:]
+      return k, ka / k, kb / k
+    # With b known, k multiplies x^2 - 2 b x z.
+    tilted = np.column_stack([design[:, :number], design[:, number] + exponent * design[:, -1], design[:, number + 1]])
+    k, ka = np.linalg.lstsq(tilted, losses)[0][number:]
+    return k, ka / k, exponent
+
+  bounds = -probe.exponent[1], -probe.exponent[0]
+  k, a, b = solve(None) if len({params for params, *_ in best}) > 1 else solve(0.0)
+  if not bounds[0] <= b <= bounds[1]:
+    k, a, b = solve(float(np.clip(b, *bounds)))
+  if not (k > 0 and math.isfinite(a)):  # No valley in the rates tried: each size's own best is all that there is.
+    a, b = float(peaks.mean()), bounds[1]
+  reference = float(np.clip(a, math.log(min(probe.rates)), math.log(max(probe.rates))))
+  return RateRule(math.exp(reference), math.exp(center), -b, best)
+
+
+def _series(cells: Sequence[Cell]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+  """(N, tokens) -> rates and mean losses, in the order of the rates; a rate that diverged anywhere is left out."""
+  groups: dict[tuple[int, int], dict[float, list[float]]] = {}
+  for cell in cells:
+    groups.setdefault((cell.params, cell.seed_tokens), {}).setdefault(cell.learning_rate, []).append(cell.loss)
+  series = {}
+  for key, losses in sorted(groups.items()):
+    means = sorted((rate, float(np.mean(values))) for rate, values in losses.items() if np.all(np.isfinite(values)))
+    series[key] = (np.array([r for r, _ in means]), np.array([m for _, m in means]))
+  return series
+
+
+def _best_rate(rates: np.ndarray, losses: np.ndarray) -> tuple[float, bool]:
+  """The minimum of the parabola in log rate through the best point and its neighbours; whether it lies inside the rates."""
+  least = int(np.argmin(losses))
+  if least in (0, len(rates) - 1):
+    return float(rates[least]), False
+  x, y = np.log(rates[least - 1:least + 2]), losses[least - 1:least + 2]
+  curvature, slope, _ = np.polyfit(x - x[1], y, 2)
+  return float(np.exp(x[1] + np.clip(-slope / (2 * curvature), x[0] - x[1], x[2] - x[1]))), True

@@ -1,0 +1,115 @@
+"""One display of a whole experiment: what is done, how fast, the loss, and how long it will take still."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from jaxsplit.experiment.tree import Leg
+from jaxsplit.parallel import hosts
+
+_LINE_EVERY = 10.0  # Seconds between plain lines.
+
+
+class Progress:
+  """A live table on a terminal, a plain line now and then elsewhere. Work is counted in FLOPs, so that the estimate holds
+  across model sizes."""
+
+  def __init__(self, batch_tokens: int):
+    self._batch_tokens = batch_tokens
+    self._console = Console(file=sys.stdout, quiet=not hosts.is_lead())
+    self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
+    self._stage, self._leg, self._loss, self._rate = "", "", float("nan"), 0.0
+    self._peak: float | None = None
+    self._mfu = 0.0
+    self._planned = self._work_done = self._trained = self._ahead = 0.0
+    self._cells = self._cells_done = 0
+    self._began = self._printed = time.monotonic()
+    self._busy_since: float | None = None
+    self._busy = 0.0
+
+  def __enter__(self) -> Progress:
+    if self._live:
+      self._live.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._live:
+      self._live.stop()
+
+  def say(self, text: str) -> None:
+    """A line that stays."""
+    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+  def stage(self, name: str) -> None:
+    """A new part of the experiment begins."""
+    self._stage = name
+    self.say(f"[{_clock(time.monotonic() - self._began)}] {name}")
+
+  def plan(self, missing: Iterable[Leg], later: Iterable[Leg], cells: int, cells_done: int) -> None:
+    """Adds to the work: legs to train, cells to measure, and how many of them are there already. Legs like `later` will come."""
+    whole = lambda legs: sum(self._work(leg, leg.steps) for leg in legs)
+    self._planned += whole(missing)
+    self._ahead = whole(later)
+    self._cells += cells
+    self._cells_done += cells_done
+
+  def start(self, leg: Leg, done: int, peak: float | None) -> None:
+    """A leg begins, or goes on from a snapshot, on devices that do at best `peak` FLOP/s, where that is known."""
+    self._leg, self._busy_since, self._peak = leg.name, time.monotonic(), peak
+    self._work_done += self._work(leg, done)
+
+  def advance(self, leg: Leg, steps: int, loss: float) -> None:
+    """Steps of a leg are trained."""
+    work = self._work(leg, steps)
+    self._work_done += work
+    self._trained += work
+    self._loss = loss
+    now = time.monotonic()
+    self._busy += now - (self._busy_since or now)
+    elapsed, self._busy_since = max(now - (self._busy_since or now), 1e-6), now
+    self._rate = _smooth(self._rate, steps * self._batch_tokens * len(leg.runs) / elapsed)
+    if self._peak:
+      self._mfu = _smooth(self._mfu, work / elapsed / self._peak)
+    self._show(now)
+
+  def finish(self, cells: int) -> None:
+    """A leg's cells are measured."""
+    self._cells_done += cells
+    now = time.monotonic()
+    self._busy += now - (self._busy_since or now)
+    self._show(now)
+
+  def _planned_left(self) -> float:
+    return max(self._planned + self._ahead - self._work_done, 0.0)
+
+  def _work(self, leg: Leg, steps: int) -> float:
+    return leg.model.flops_per_token * steps * self._batch_tokens * len(leg.runs)
+
+  def _show(self, now: float) -> None:
+    left = "?" if not self._trained else _clock(self._planned_left() * self._busy / self._trained)
+    mfu = {"MFU": f"{self._mfu:.1%}"} if self._peak else {}
+    fields = {"cells": f"{self._cells_done}/{self._cells}", "leg": self._leg, "tokens/s": f"{self._rate:,.0f}", **mfu,
+              "loss": f"{self._loss:.3f}", "time": _clock(now - self._began), "left": left}
+    if self._live:
+      table = Table(*fields, title=self._stage)
+      table.add_row(*fields.values())
+      self._live.update(table)
+    elif now - self._printed >= _LINE_EVERY:
+      self._printed = now
+      self.say("  " + "  ".join(f"{name} {value}" for name, value in fields.items()))
+
+
+def _smooth(before: float, now: float) -> float:
+  return 0.8 * before + 0.2 * now if before else now
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

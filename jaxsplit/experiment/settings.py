@@ -1,0 +1,202 @@
+"""What an experiment is asked, and how it is to be done: its settings, and what can be refused by them alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from jaxsplit.clustering.settings import Clustering
+from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.phonebook import Phonebook
+from jaxsplit.data.tokenizer import Tokenization
+from jaxsplit.errors import InputError
+from jaxsplit.experiment.budget import Steps
+from jaxsplit.experiment.probe import Probe
+from jaxsplit.law import Cells, FitSettings, check_fit, check_plan
+from jaxsplit.models.config import Architecture
+from jaxsplit.models.kernels import attention
+from jaxsplit.parallel import hosts, sharding
+from jaxsplit.parallel.sharding import Layout
+from jaxsplit.results.budget import accounting_of
+from jaxsplit.results.cells import Cell
+from jaxsplit.training.loop import Training
+from jaxsplit.training.optimizer import Optimizer
+
+_LEAST_STEPS = 100  # Of a budget: its fractions are whole steps.
+_ANY_VOCABULARY = 256  # Where it decides nothing.
+_ANY_DOMAINS = "abcdefgh"  # Before the corpus is read: so many that they share all that a law lets them share.
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What is asked, and which cells answer it. Tokens D and D' of every cell follow from the budget and the domains' number K.
+
+  A work directory may be asked again with other `sizes`, fractions, `target` and `compare`: it grows, and keeps what it has.
+
+  Attributes:
+    data: text (a `Corpus`) or phonebook (a `Phonebook`).
+    budget_tokens: C, the tokens that the recommended split and the dense baseline may each train on.
+    accounting: total: C = D + K D' (K seeds: K D + K D'); per_model: C = D + D'. The dense baseline is one model of C tokens.
+    target: (width, depth) of the models that are wanted; their N is not in the law's data.
+    sizes: (width, depth) of the models that the law is fitted on; none: no law, only `compare` is measured.
+    seed_fractions: shares of C at which the trunk is snapshotted and forked: the D of the law's cells. D' = 0 is measured at
+      each of them too.
+    expert_fractions: shares of C that all experts of a fork train on together: the D' of the law's cells, times K or not,
+      as accounting has it. They get at most what their seed leaves of C, so with a share of 1 every seed is measured in a split
+      of the whole budget: on the line that a plan chooses from.
+    compare: split fractions measured at the target, besides the recommended one; 1 is the dense baseline. Experts have the whole
+      number of steps that is nearest, seeds the rest: a split trains on as many tokens as the dense baseline.
+    replicas: repetitions of everything, with other weights and data order.
+    trunk: shared by all domains, or one independent seed per_domain.
+    mixture: domains in the mixture weigh the same (uniform), or as the tokens that they have (tokens).
+    cooldown: share of training over which the learning rate falls to 0 at the end of a cell.
+    cooldown_of: what it is a share of: the model's D + D' (at most all of D'), or the branch's D' alone (of D where D' = 0).
+    keep_moments: experts start with their seed's moments; else from zero, warming up again.
+    validation_tokens: held-out tokens per domain that losses are measured on.
+    seed: of all randomness.
+  """
+
+  data: Literal["text", "phonebook"] = "text"
+  budget_tokens: int = 2_000_000
+  accounting: Literal["total", "per_model"] = "total"
+  target: tuple[int, int] = (64, 4)
+  sizes: tuple[tuple[int, int], ...] = ((16, 2), (32, 2), (48, 3))
+  seed_fractions: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)
+  expert_fractions: tuple[float, ...] = (0.2, 1.0)
+  compare: tuple[float, ...] = (1.0,)
+  replicas: int = 1
+  trunk: Literal["shared", "per_domain"] = "shared"
+  mixture: Literal["uniform", "tokens"] = "uniform"
+  cooldown: float = 0.2
+  cooldown_of: Literal["total", "branch"] = "total"
+  keep_moments: bool = True
+  validation_tokens: int = 32_768
+  seed: int = 0
+
+  def __post_init__(self):
+    for name in ("budget_tokens", "replicas", "validation_tokens"):
+      if getattr(self, name) < 1:
+        raise InputError(f"Experiment.{name} = {getattr(self, name)}: must be 1 or more")
+    if not (self.sizes or self.compare):
+      raise InputError("Experiment.sizes and Experiment.compare are both empty, so there is nothing to train: give sizes for a law "
+                       "and a plan, or compare for splits to measure")
+    for name, low_open in (("seed_fractions", True), ("expert_fractions", True), ("compare", False)):
+      for value in getattr(self, name):
+        if not (0 <= value <= 1) or (low_open and value == 0):
+          raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a share of the budget")
+    if self.sizes and (len(self.seed_fractions) < 1 or len(self.expert_fractions) < 1):
+      raise InputError("Experiment.seed_fractions and expert_fractions: a law needs at least one of each")
+    for size in self.sizes:
+      if self.sizes.count(size) > 1:
+        raise InputError(f"Experiment.sizes = {self.sizes}: {size} is there twice; give each once")
+    if not 0 <= self.cooldown <= 1:
+      raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a share between 0 and 1")
+    if self.target in self.sizes:
+      raise InputError(f"Experiment.target = {self.target} is one of Experiment.sizes; take a size that the law has not seen")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """All that an experiment is told.
+
+  Attributes:
+    experiment: what is asked.
+    corpus, tokenization, phonebook: the text, and how it becomes tokens; or, by experiment.data, what is to be memorised.
+    probe, architecture, optimizer, training, layout, fit: how it is measured and fitted.
+    clustering: how domains are found in the text, where corpus.domains_from says that they are.
+    store: a folder with the tokens of a corpus that `prepare` has tokenized, in place of the corpus.
+  """
+
+  experiment: Experiment = Experiment()
+  corpus: Corpus = Corpus()
+  tokenization: Tokenization = Tokenization()
+  phonebook: Phonebook = Phonebook()
+  probe: Probe = Probe()
+  architecture: Architecture = Architecture()
+  optimizer: Optimizer = Optimizer()
+  training: Training = Training()
+  layout: Layout = Layout()
+  fit: FitSettings = FitSettings()
+  clustering: Clustering = Clustering()
+  store: str | None = None
+
+  def __post_init__(self):
+    for part in self.parts:
+      for name, value in vars(part).items():
+        try:
+          hash(value)
+        except TypeError:
+          raise InputError(f"{type(part).__name__}.{name} = {value!r}: give tuples, not lists") from None
+    if not isinstance(self.fit.form, str):
+      raise InputError("FitSettings.form: an experiment's law is of a form that has a name; fit one of your own to its cells.csv")
+
+  @property
+  def parts(self) -> tuple[Any, ...]:
+    """The settings, one dataclass each."""
+    return tuple(part for part in vars(self).values() if dataclasses.is_dataclass(part))
+
+
+def check(settings: Settings) -> None:
+  """Refuses what cannot work here whatever the data: a budget of next to no steps, sizes of which there is no model, a kernel or
+  a mesh that these devices do not have.
+
+  Raises:
+    InputError: it names the setting.
+  """
+  experiment, training = settings.experiment, settings.training
+  steps = experiment.budget_tokens // training.batch_tokens
+  if steps < _LEAST_STEPS:
+    raise InputError(f"Experiment.budget_tokens = {experiment.budget_tokens} is {steps} steps of {training.batch_tokens} tokens; give "
+                     f"at least {_LEAST_STEPS} steps, which are {_LEAST_STEPS * training.batch_tokens} tokens, or a smaller "
+                     "Training.batch_sequences")
+  if experiment.validation_tokens < training.sequence_length:
+    raise InputError(f"Experiment.validation_tokens = {experiment.validation_tokens} is less than one window of "
+                     f"Training.sequence_length = {training.sequence_length}; give some thousands, so that losses can be told apart")
+  for size in (*experiment.sizes, experiment.target):
+    attention.check_here(settings.architecture.at(*size, _ANY_VOCABULARY, training.sequence_length))
+  if hosts.count() == 1:  # Of several processes, the number of runs decides too.
+    sharding.make_mesh(settings.layout, settings.layout.expert or 1, training.batch_sequences // (training.accumulation or 1))
+
+
+def steps_of(settings: Settings, num_domains: int) -> Steps:
+  """An experiment's budget, in steps."""
+  experiment = settings.experiment
+  return Steps(experiment.budget_tokens // settings.training.batch_tokens, num_domains,
+               accounting_of(experiment.accounting, experiment.trunk == "shared"))
+
+
+def check_grid(settings: Settings, unique_tokens: Mapping[str, int], measured: Iterable[Cell] = ()) -> None:
+  """Refuses a grid that no law can be fitted to and no split planned from, once all of it is measured.
+
+  Args:
+    settings: what is asked.
+    unique_tokens: of each domain; empty before any is known.
+    measured: the cells that are there.
+
+  Raises:
+    InputError: it says what is missing.
+  """
+  experiment, batch_tokens = settings.experiment, settings.training.batch_tokens
+  if not experiment.sizes:
+    return
+  if unique_tokens:
+    points = [(point.seed_steps * batch_tokens, point.expert_steps * batch_tokens) for point in steps_of(
+        settings, len(unique_tokens)).grid(experiment.seed_fractions, experiment.expert_fractions)]
+  else:  # Shares stand for steps: how many a share is, K decides.
+    points = [(seed * experiment.budget_tokens, min(expert, 1 - seed) * experiment.budget_tokens)
+              for seed in experiment.seed_fractions for expert in (0, *experiment.expert_fractions)]
+  rows = {(cell.params, cell.seed_tokens, cell.expert_tokens, cell.domain, cell.replica, cell.unique_tokens)
+          for cell in measured if (cell.role, cell.status) == ("grid", "ok")}
+  for size in experiment.sizes:
+    params = settings.architecture.at(*size, _ANY_VOCABULARY, settings.training.sequence_length).params
+    rows |= {(params, *point, domain, replica, unique) for point in points for replica in range(experiment.replicas)
+             for domain, unique in (unique_tokens or dict.fromkeys(_ANY_DOMAINS, experiment.budget_tokens)).items()}
+  names = ("params", "seed_tokens", "expert_tokens", "domain", "replica", "unique_tokens")
+  columns = dict(zip(names, zip(*sorted(rows)))) | {"loss": [1.0] * len(rows)}
+  try:
+    cells = Cells.from_columns(columns, {"file": "Experiment.sizes, seed_fractions and expert_fractions"})
+    check_fit(cells, settings.fit)
+    check_plan(cells, settings.fit.form)
+  except InputError as error:
+    raise InputError(f"{error}. Nothing was trained: the law needs another grid, or another FitSettings") from None

@@ -1,0 +1,124 @@
+"""sizes.json: of every model size of an experiment, its learning rate, and the cells that were asked of it, one after the other.
+
+A work directory grows: more sizes, fractions, targets and splits to compare. What was decided for a size stays decided. Its rate
+does not move when another size is probed, and its training stays cut into the same legs: what is asked later is a request of its
+own, whose legs start from those that are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from jaxsplit.errors import InputError
+from jaxsplit.files import read_json, write_json
+from jaxsplit.models.family import ModelConfig
+from jaxsplit.parallel import hosts
+from jaxsplit.results.record import parsed
+from jaxsplit.results.stages import Point
+
+FILE = "sizes.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """Cells that were asked together.
+
+  Attributes:
+    seeds: independent seeds per replica that they are forked from, see `tree.Shape`.
+    points: which cells.
+  """
+
+  seeds: int
+  points: tuple[Point, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """What is decided for one size.
+
+  Attributes:
+    size: (width, depth).
+    params, params_total: N without and with embeddings.
+    rate: the learning rate.
+    requests: what was asked of it so far.
+  """
+
+  size: tuple[int, int]
+  params: int
+  params_total: int
+  rate: float
+  requests: tuple[Request, ...] = ()
+
+
+class Sizes:
+  """The sizes of an experiment, the same in all its processes; the lead keeps them in their file.
+
+  Args:
+    path: the file.
+    config: hash of the settings that it belongs to; a file of others is as if it were not there.
+    say: told if the file is damaged.
+  """
+
+  def __init__(self, path: pathlib.Path, config: str, say: Callable[[str], None] = print):
+    self._path, self._config = path, config
+    self._sizes = {size.size: size for size in _sizes(hosts.share(lambda: _read(path, config, say)))}
+
+  def rate(self, size: tuple[int, int]) -> float | None:
+    """The size's learning rate; None before it is decided."""
+    return self._sizes[size].rate if size in self._sizes else None
+
+  def other_of(self, size: tuple[int, int], params_total: int) -> tuple[int, int] | None:
+    """Another size that has as many parameters."""
+    return next((other for other, one in self._sizes.items() if other != size and one.params_total == params_total), None)
+
+  def requests(self, size: tuple[int, int]) -> tuple[Request, ...]:
+    """What was asked of the size, first things first."""
+    return self._sizes[size].requests if size in self._sizes else ()
+
+  def decide(self, models: Mapping[tuple[int, int], ModelConfig], rate: Callable[[ModelConfig], float]) -> None:
+    """Records the learning rates of the sizes that have none yet."""
+    new = {size: Size(size, model.params, model.params_total, rate(model)) for size, model in models.items()
+           if size not in self._sizes}
+    if new:
+      self._sizes |= new
+      self._save()
+
+  def ask(self, size: tuple[int, int], seeds: int, points: Iterable[Point]) -> None:
+    """Records those of the points that were not asked of a decided size before, as one request."""
+    asked = {point for request in self.requests(size) if request.seeds == seeds for point in request.points}
+    new = tuple(sorted(set(points) - asked))
+    if new:
+      known = self._sizes[size]
+      self._sizes[size] = dataclasses.replace(known, requests=(*known.requests, Request(seeds, new)))
+      self._save()
+
+  def _save(self) -> None:
+    content = {"config": self._config, "sizes": [dataclasses.asdict(size) for size in self._sizes.values()]}
+    hosts.share(lambda: write_json(self._path, content))
+
+
+def read_params_total(path: pathlib.Path, size: tuple[int, int]) -> int | None:
+  """The parameters, with embeddings, of a size in a work directory's file; None where nothing is decided for it."""
+  return next((one.params_total for one in _sizes(_read(path, None, lambda line: None)) if one.size == size), None)
+
+
+def _read(path: pathlib.Path, config: str | None, say: Callable[[str], None]) -> list[dict[str, Any]]:
+  """The records in a file, as JSON; none where it is not there, of other settings, or damaged."""
+  try:
+    content = read_json(path) if path.exists() else {"config": None, "sizes": []}
+    if any(size.rate <= 0 or min([0, *(steps for request in size.requests for point in request.points
+                                       for steps in (point.seed_steps, point.expert_steps))]) < 0
+           for size in _sizes(content["sizes"])):
+      raise ValueError("a rate or a number of steps that there cannot be")
+    return content["sizes"] if config in (None, content["config"]) else []
+  except (InputError, KeyError, TypeError, ValueError) as error:
+    say(f"{path}: damaged ({error}), and begun anew; sizes that have cells keep the rates of these")
+    return []
+
+
+def _sizes(records: list[dict[str, Any]]) -> tuple[Size, ...]:
+  """ValueError for anything that `Sizes` would not have written."""
+  return parsed(tuple[Size, ...], records)

@@ -1,0 +1,78 @@
+"""An experiment's tokens: what they are made of, what is refused before they are read, and whether they are still the same."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from jaxsplit.data.concerns import describe_files
+from jaxsplit.data.listing import check_apart
+from jaxsplit.data.phonebook import phonebook_store
+from jaxsplit.data.preparation import prepare_store
+from jaxsplit.data.store import Store, check_tokens, open_store
+from jaxsplit.errors import InputError
+from jaxsplit.experiment import guards
+from jaxsplit.experiment.cell_table import CellTable
+from jaxsplit.experiment.progress import Progress
+from jaxsplit.experiment.settings import Settings, check_grid
+from jaxsplit.experiment.workdir import Workdir
+from jaxsplit.parallel import hosts
+from jaxsplit.results.cells import read_whole_rows
+
+
+def check_data(settings: Settings, workdir: pathlib.Path) -> None:
+  """Refuses, before anything is read, written or trained, data that is given twice, a work directory within its corpus, or cells
+  that cannot have a law."""
+  store = settings.store
+  if store:
+    changed = [*_changed(settings.corpus), *_changed(settings.clustering), *_changed(settings.tokenization)]
+    if settings.experiment.data == "phonebook":
+      changed.append("Experiment.data = 'phonebook'")
+    if changed:
+      raise InputError(f"--store={store}: has its corpus and tokenizer already, but {changed[0]} is given too; leave one of them "
+                       "out")
+    if open_store(store).record:
+      raise InputError(f"--store={store}: is a phonebook's; give Experiment.data='phonebook' and no store")
+  elif settings.experiment.data == "text":
+    check_apart(settings.corpus, "--workdir", workdir, workdir / "store")
+  cells = read_whole_rows(workdir / "cells.csv")[0] if (workdir / "cells.csv").exists() else []
+  check_grid(settings, {cell.domain: cell.unique_tokens for cell in cells}, cells)
+
+
+def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Store:
+  """The experiment's tokens: of the store that is given, or of the corpus, tokenized once, or of the phonebook."""
+  folder = pathlib.Path(settings.store or workdir.path / "store")
+  same = same_tokens(workdir)
+
+  def prepare() -> None:
+    if settings.experiment.data == "phonebook":
+      phonebook_store(settings.phonebook, folder)
+      return
+    if settings.store:
+      check_tokens(open_store(folder))
+    else:
+      progress.stage("reading the corpus")
+      prepare_store(settings.corpus, settings.tokenization, folder, progress.say, check=same, clustering=settings.clustering)
+    for line in describe_files(open_store(folder)):
+      progress.say(f"  {line}")
+
+  hosts.share(prepare)
+  return open_store(folder)
+
+
+def same_tokens(workdir: Workdir) -> Callable[[Store], None]:
+  """A check, for the lead alone, that refuses a store other than that of the cells that are there."""
+  tables = [CellTable(workdir.path / name, workdir.say) for name in ("cells.csv", "probe.csv")]
+
+  def check(store: Store) -> None:
+    for table in tables:
+      guards.check_same_corpus(table, workdir.path, store)
+
+  return check
+
+
+def _changed(settings: Any) -> list[str]:
+  """Settings that are not their defaults, as `Corpus.path = 'x'`."""
+  plain = vars(type(settings)())
+  return [f"{type(settings).__name__}.{name} = {value!r}" for name, value in vars(settings).items() if value != plain[name]]

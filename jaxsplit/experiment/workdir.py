@@ -1,0 +1,197 @@
+"""The work directory: where everything that an experiment makes lies, and whose experiment it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxsplit.checkpoint.checkpoints import SEAL, Checkpoints
+from jaxsplit.errors import InputError, Interrupted
+from jaxsplit.experiment.lock import Lock
+from jaxsplit.files import (
+  TEMPORARY,
+  content_hash,
+  file_hash,
+  read_json,
+  write_atomic,
+  write_json,
+)
+from jaxsplit.parallel import hosts
+from jaxsplit.training.metrics import Metrics
+from jaxsplit.training.telemetry import Telemetry
+
+# Settings that say which cells are wanted: an experiment may grow. Those that are there stay, and are what they were.
+GROWS = ("Experiment.sizes", "Experiment.seed_fractions", "Experiment.expert_fractions", "Experiment.target",
+         "Experiment.compare")
+# Settings that say what is in the token store. Its manifest's hash, which cells and snapshots record, says that better.
+DATA = ("Corpus", "Clustering", "Tokenization", "Store")
+# Settings that say where something lies. The same corpus elsewhere, or by another spelling, is the same experiment.
+WHERE = ("Corpus.path", "Tokenization.path", "Store.path")
+# Settings that say how to train, not what, or what to make of what was measured: an experiment may go on with others, on other
+# devices for one, or with another law of the same cells.
+HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps",
+       "Training.retention", "Training.trace", "Architecture.remat", "Architecture.attention", "FitSettings", *GROWS, *WHERE)
+_PATTERN = "[]*?\\"  # Orbax and TensorStore write under a path with one of these, but take it for a pattern when they read.
+
+_NOTES = ("made_with", "files", "checked")  # The parts of provenance.json.
+
+
+class Workdir:
+  """One experiment's files. A context manager: it is locked by the process that has entered it, and left durable.
+
+  Several processes share one, and its lead (see parallel.hosts) locks and writes it; checkpoints are written by all.
+
+      config.gin     the settings, for --gin_file      cells.csv     the measured cells
+      config.json    every setting, resolved           probe.csv     the learning-rate probe's cells
+      metrics.jsonl  every training step               ledger.json   who spent which tokens and FLOPs
+      checkpoints/   snapshots                         law.json, plan.json, report.html, figures/
+      store/         the tokens                        provenance.json, divergence.json, sizes.json
+      telemetry.jsonl  speed and memory                trace/  profiles
+
+  Args:
+    path: the folder; made if it is not there.
+    say: told of what was found damaged, and of what that means.
+  """
+
+  def __init__(self, path: str | os.PathLike, say: Callable[[str], None] = print):
+    self.path = pathlib.Path(path)
+    self.config_hash = ""
+    self.say = say
+    odd = next((character for character in os.path.abspath(path) if character in _PATTERN), None)
+    if odd:
+      raise InputError(f"--workdir={path}: has a {odd} in its path, {os.path.abspath(path)}, from where snapshots cannot be read "
+                       f"back; name a folder without any of {' '.join(_PATTERN)}")
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise InputError(f"--workdir={path}: cannot be made ({error.strerror}); name a folder that can be written") from None
+    if not os.access(self.path, os.W_OK):
+      raise InputError(f"--workdir={path}: cannot be written; name a folder that can be")
+    self._lock: Lock | None = None
+    self._made_with = ""
+    self.checkpoints = Checkpoints(self.path / "checkpoints", say)
+    self.metrics = Metrics(self.path / "metrics.jsonl", say)
+    self.telemetry = Telemetry(self.path / "telemetry.jsonl")
+
+  def __enter__(self) -> Workdir:
+    hosts.share(self._take)
+    return self
+
+  def _take(self) -> None:
+    self._lock = Lock(self.path / "lock", self.say)
+    for left in (*self.path.glob(f".*{TEMPORARY}"), *self.path.glob(".store.*")):  # By a process that was killed.
+      shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+  def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    if hosts.count() > 1 and kind is not None and kind is not Interrupted:
+      return  # A snapshot under way needs all processes, but this one is about to end. So does its lock.
+    try:
+      self.metrics.close()
+    finally:
+      try:
+        self.checkpoints.close()
+      finally:
+        if self._lock:
+          self._lock.release()
+
+  def claim(self, config: dict[str, dict[str, Any]]) -> None:
+    """Makes this the work directory of one experiment, or makes sure that it is.
+
+    Args:
+      config: every setting, by dataclass and field.
+
+    Raises:
+      InputError: it holds the results of other settings, which are named, or the lead has others.
+    """
+    text = "\n".join("".join(f"{part}.{name} = {value!r}\n" for name, value in fields.items())
+                     for part, fields in config.items() if part not in ("Store", "Extension"))
+    config = json.loads(json.dumps(config))
+    for name, value in hosts.share(lambda: _flat(config)).items():
+      if _flat(config).get(name) != value:
+        raise InputError(f"processes of one experiment need the same settings ({name} = {value!r} in process 0, "
+                         f"{_flat(config).get(name)!r} on {socket.gethostname()}); start all with the same command")
+    decisive = {name: value for name, value in _flat(config).items() if not name.startswith(HOW)}
+    self.config_hash = content_hash(json.dumps({k: v for k, v in decisive.items() if not k.startswith(DATA)}, sort_keys=True))
+    hosts.share(lambda: self._claim(config, decisive, text))
+    if not (self.path / "config.json").exists():
+      raise InputError(f"--workdir={self.path}: what process 0 writes is not seen on {socket.gethostname()}; name a folder on a "
+                       "file system that all hosts share")
+
+  def _claim(self, config: dict[str, Any], decisive: dict[str, Any], text: str) -> None:
+    file = self.path / "config.json"
+    if self._has_results():
+      if not file.exists():
+        raise InputError(f"--workdir={self.path}: holds results but no config.json to tell whose; name another folder")
+      held = _flat(read_json(file))
+      new = next((name for name in decisive if name not in held and not name.startswith((*DATA, "Extension"))), None)
+      if new:
+        raise InputError(f"--workdir={self.path}: was made by another version of jaxsplit, which has no setting {new}; go on with "
+                         "that version, or name another folder")
+      # A corpus in place of its store, or the other way round: their tokens are compared.
+      other = [name for name, value in decisive.items() if held.get(name) != value and (name in held or not name.startswith(DATA))]
+      if other:
+        differ = "; ".join(f"{name} = {held.get(name)!r} there, {decisive[name]!r} here" for name in other)
+        as_there = "the --store that it was made with" if other[0].startswith("Store.") else f"{' and '.join(other)} as there"
+        raise InputError(f"--workdir={self.path}: holds another experiment's results ({differ}); to go on with it, give "
+                         f"{as_there}; otherwise name another folder")
+      if held == _flat(config):
+        return
+    write_atomic(self.path / "config.gin", text)
+    write_json(file, config)
+
+  def _has_results(self) -> bool:
+    """Whether anything was trained or measured here. An experiment that was refused before that has no claim to the folder."""
+    return (any(self.path.glob("*.csv")) or (self.path / "metrics.jsonl").exists()
+            or any((self.path / "checkpoints").rglob(SEAL)))
+
+  def record_provenance(self, facts: Mapping[str, Any]) -> str:
+    """Keeps what cells are made with in provenance.json. Returns the name they have for it."""
+    name = content_hash(json.dumps(facts, sort_keys=True))
+    hosts.share(lambda: self._note("made_with", name, dict(facts)))
+    self._made_with = name
+    return name
+
+  def seal(self, name: str, made_from: Mapping[str, str]) -> None:
+    """Records that the file `name` is whole, what it was made from, such as other files' hashes, and what with."""
+    self._note("files", name, {"sha256": file_hash(self.path / name), **made_from, "made_with": self._made_with})
+
+  def is_sealed(self, name: str, made_from: Mapping[str, str]) -> bool:
+    """Whether the file `name` is as it was sealed, from the same things."""
+    path = self.path / name
+    noted = self._notes()["files"].get(name)
+    return path.exists() and isinstance(noted, dict) and {**noted, "sha256": file_hash(path), **made_from} == noted
+
+  def once(self, name: str, check: Callable[[], None]) -> None:
+    """Runs a check that stays passed, unless it has passed before."""
+    hosts.share(lambda: self._once(name, check))
+
+  def _once(self, name: str, check: Callable[[], None]) -> None:
+    if name not in self._notes()["checked"]:
+      check()
+      self._note("checked", name, True)
+
+  def _notes(self) -> dict[str, dict[str, Any]]:
+    path = self.path / "provenance.json"
+    try:
+      notes = read_json(path) if path.exists() else {}
+      return {part: dict(notes.get(part, {})) for part in _NOTES}
+    except (InputError, AttributeError, TypeError, ValueError) as error:
+      self.say(f"{path}: damaged ({error}), and begun anew; what it said of earlier processes is lost")
+      return {part: {} for part in _NOTES}
+
+  def _note(self, part: str, name: str, value: Any) -> None:
+    notes = self._notes()
+    if notes[part].get(name) != value:
+      notes[part][name] = value
+      write_json(self.path / "provenance.json", notes)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+  if isinstance(value, dict):
+    return {name: leaf for key, item in value.items() for name, leaf in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+  return {prefix: value}

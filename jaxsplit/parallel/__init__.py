@@ -1,0 +1,1 @@
+"""Devices and processes: meshes, sharding, placement, and the hosts that train together."""

@@ -1,0 +1,67 @@
+import math
+
+import numpy as np
+import pytest
+
+from jaxsplit.errors import InputError
+from jaxsplit.experiment.probe import Probe, fit_rates
+from jaxsplit.results.cells import Cell
+
+
+def cells(loss, sizes=(10_000, 40_000, 160_000), rates=(1e-3, 2e-3, 4e-3, 8e-3, 16e-3)):
+  return [Cell(n, n, "a", 1000, 0, 1, 1.0, loss(n, rate), 1.0, 1.0, 0, "probe", rate, 10, None, "ok") for n in sizes for rate in rates]
+
+
+def test_a_known_valley_is_found():
+  best = lambda n: 5e-3 * (n / 40_000) ** -0.3
+  rule = fit_rates(Probe(rates=(1e-3, 16e-3)), cells(lambda n, r: 2 + 0.02 * math.log(r / best(n)) ** 2 + 1e4 / n))
+  for n in (10_000, 40_000, 160_000, 500_000):
+    assert rule.rate(n) == pytest.approx(best(n), rel=0.01)
+
+
+def test_a_slope_out_of_bounds_is_held_at_the_bound():
+  best = lambda n: 4e-3 * (n / 40_000) ** 0.4  # Rising with N, which bounds forbid.
+  rule = fit_rates(Probe(rates=(1e-3, 16e-3)), cells(lambda n, r: 2 + 0.02 * math.log(r / best(n)) ** 2))
+  assert rule.exponent == 0
+  assert rule.rate(40_000) == pytest.approx(4e-3, rel=0.15)
+
+
+def test_one_noisy_size_does_not_take_the_rule_with_it():
+  best = lambda n: 4e-3
+  noisy = lambda n, r: 2 + 0.02 * math.log(r / best(n)) ** 2 - (0.02 if (n, r) == (40_000, 16e-3) else 0)
+  assert fit_rates(Probe(rates=(1e-3, 16e-3)), cells(noisy)).rate(40_000) == pytest.approx(4e-3, rel=0.5)
+
+
+def test_no_valley_takes_the_rates_own_best_and_diverged_rates_are_left_out():
+  falling = lambda n, r: math.nan if r > 1e-2 else 3 - 0.1 * math.log(r)
+  rule = fit_rates(Probe(rates=(1e-3, 8e-3)), cells(falling))
+  assert rule.rate(40_000) <= 8e-3
+  assert all(rate == 8e-3 and not inside for *_, rate, inside in rule.best)
+
+
+def test_a_single_rate_is_taken_as_it_is():
+  for rate in (3e-3, 1.23456e-3):
+    rule = fit_rates(Probe(rates=(rate,)), [])
+    assert rule.rate(123) == rule.rate(10**9) == rate
+
+
+def test_a_size_at_which_every_rate_diverges_is_named():
+  with pytest.raises(InputError, match=r"Probe.rates = \(0.001, 0.016\): each of them diverged at N = 40,000 .* give lower ones"):
+    fit_rates(Probe(rates=(1e-3, 16e-3)), cells(lambda n, r: math.nan if n == 40_000 else 2.0))
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"rates": ()}, r"Probe.rates = \(\): give at least one"),
+    ({"rates": (1e-3, 0.0)}, r"Probe.rates = \(0.001, 0.0\): 0.0 must be positive"),
+    ({"rates": (math.inf,)}, "inf must be positive"),
+    ({"rates": (1e-3, 1e-3)}, "one is there twice"),
+    ({"rates": (0.0012345678912, 1e-3)}, "0.0012345678912 has more digits than the nine that cells keep; use 0.00123456789"),
+    ({"fractions": ()}, r"Probe.fractions = \(\)"),
+    ({"fractions": (0.1, 1.5)}, "1.5 must be positive and at most 1"),
+    ({"fractions": (-0.1,)}, "-0.1 must be positive"),
+    ({"replicas": 0}, "Probe.replicas = 0: must be 1 or more"),
+    ({"exponent": (0.5, 0.1)}, "the lower first"),
+])
+def test_probes_that_cannot_be(settings, message):
+  with pytest.raises(InputError, match=message):
+    Probe(**settings)
