@@ -19,7 +19,7 @@ class InputError(ValueError):
   """Something the user gave cannot work.
 
   The message is one line: what is wrong, where (file and line, flag, config name), and what to do.
-  Every door prints it without a traceback and exits with code 2.
+  Every entry point prints it without a traceback and exits with code 2.
   """
 
   def __init__(self, message: str):
@@ -29,7 +29,7 @@ class InputError(ValueError):
 
 
 def ending(error: BaseException) -> tuple[int, str] | None:
-  """The exit code and the one line that an expected error ends a door with; None where it needs a traceback."""
+  """The exit code and the one line that an expected error ends a entry point with; None where it needs a traceback."""
   if isinstance(error, InputError):
     return 2, str(error)
   if isinstance(error, Interrupted):

@@ -1,4 +1,4 @@
-"""The fit door: a table of measured models in, a law out.
+"""The fit entry point: a table of measured models in, a law out.
 
     python -m jaxsplit.fit --cells=FILE --columns=params=N,seed_tokens=D,loss=L --out=law.json
 """

@@ -1,4 +1,4 @@
-"""The plan door: a law and a budget in, a recommended split out.
+"""The plan entry point: a law and a budget in, a recommended split out.
 
     python -m jaxsplit.plan --law=law.json --params=3e6 --budget_tokens=2e8 --num_domains=5 --accounting=total [--json]
 """
@@ -52,7 +52,7 @@ def _summary(plan: Plan) -> str:
   lines = [
       f"N = {plan.params:.4g}, C = {plan.budget_tokens:.4g} tokens = {plan.budget_flops:.4g} FLOPs ({plan.accounting})",
       f"split: {plan.fraction:.1%} seed ({between(plan.fraction_interval, '.1%')}): {counted}",
-      f"read off: {', '.join(f'{form} {say:.0%}' for form, say in plan.forms.items())}",
+      f"read off: {', '.join(f'{form} {weight:.0%}' for form, weight in plan.forms.items())}",
       f"loss: {plan.loss:.4f} ({between(plan.loss_interval, '.4f')}), expected regret {plan.regret:.4f}",
       "full pretraining: never measured (no cell has D' = 0)" if plan.dense_loss is None else
       f"full pretraining: {plan.dense_loss:.4f}, so the split gains {plan.gain_over_dense:.4f} "

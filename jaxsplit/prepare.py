@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       switches={"list": "say what each file is taken for, and count its documents; tokenizes nothing",
                 "check": "hash every file of the store, and of the corpus where one is given, and compare them; writes nothing",
                 "replace": "replace a store of another corpus or other settings"})
-  say = lambda line: print(line, flush=True)
+  log = lambda line: print(line, flush=True)
   corpus, tokenization, directory = settings[Corpus], settings[Tokenization], settings.flags["store"]
   ways = [f"--{name}" for name in ("list", "check", "replace") if settings.flags[name]]
   if len(ways) > 1:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if directory:
       raise InputError(f"--list looks at a corpus, not at --store={directory}; leave that out (what a store was made from is in its "
                        "files.csv)")
-    table = count_documents(corpus, list_files(corpus), say)
+    table = count_documents(corpus, list_files(corpus), log)
     print("\n".join((*table.lines(), "", *table.each())), flush=True)
     check_domains(table)
     return
@@ -55,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> None:
   if settings.flags["check"]:
     given = corpus if corpus != Corpus() else None
     store = check_store(directory, given, tokenization if tokenization != Tokenization() else None, settings[Clustering])
-    say(f"every token file is what was written{', every file of the corpus what it was made from' if given else ''}")
+    log(f"every token file is what was written{', every file of the corpus what it was made from' if given else ''}")
   else:
     check_apart(corpus, "--store", directory, directory)
     workdir = real(directory).parent
     if settings.flags["replace"] and real(directory).name == "store" and (workdir / "cells.csv").exists():
       raise InputError(f"--store={directory}: its tokens are those of the cells in {workdir}, which could not be gone on with if they "
                        "were replaced; name another --store (a damaged one is made anew without --replace)")
-    store = prepare_store(corpus, tokenization, directory, say, settings.flags["replace"], clustering=settings[Clustering])
+    store = prepare_store(corpus, tokenization, directory, log, settings.flags["replace"], clustering=settings[Clustering])
   print("\n".join(describe_files(store)))
   print("\n" + "\n".join(_table(store)))
   print(f"{store.directory}: {store.tokenizer.kind}, {store.vocab_size:,} ids, store {store.manifest_hash}")

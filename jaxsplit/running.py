@@ -48,28 +48,28 @@ def run(settings: Settings, workdir: str | os.PathLike) -> Findings:
   path = pathlib.Path(from_home(os.fspath(workdir), "--workdir"))
   used = present_devices(settings.layout)
   check(settings)
-  hosts.share(lambda: check_data(settings, path))
+  hosts.broadcast(lambda: check_data(settings, path))
   keep_programs()
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
     try:
-      with Workdir(path, progress.say) as opened:
-        progress.say(f"on {devices.described(used)}")
+      with Workdir(path, progress.log) as opened:
+        progress.log(f"on {devices.described(used)}")
         if settings.store:  # Before the claim: a store that is refused leaves no trace.
           same = same_tokens(opened)
-          hosts.share(lambda: same(open_store(settings.store)))
+          hosts.broadcast(lambda: same(open_store(settings.store)))
         opened.claim(_claimed(settings))
         store = read_store(settings, opened, progress)
         findings = experiment.run(settings, store, opened, progress, interruption)
-        progress.stage("writing the report")
+        progress.begin("writing the report")
         try:
-          report = hosts.share(lambda: try_report(path, progress.say))
+          report = hosts.broadcast(lambda: try_report(path, progress.log))
         finally:
           if findings.summary:
-            progress.say(f"\n{findings.summary}\n")
+            progress.log(f"\n{findings.summary}\n")
     except Interrupted:
-      progress.say("stopped and saved; the same command goes on from here")
+      progress.log("stopped and saved; the same command goes on from here")
       raise
-  progress.say(report)
+  progress.log(report)
   return findings
 
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not given.flags["workdir"]:
     raise InputError("--workdir is missing; name a folder, as in --workdir=runs/mine")
   settings = Settings(*(given[cls] for cls in SETTINGS), given.flags["store"])
-  with hosts.together(cluster.find(*(given.flags[name] for name in cluster.FLAGS))):
+  with hosts.joined(cluster.find(*(given.flags[name] for name in cluster.FLAGS))):
     try:
       run(settings, given.flags["workdir"])
     except Interrupted:

@@ -24,7 +24,7 @@ def write_corpus(folder: pathlib.Path) -> None:
 
 
 def arguments(corpus: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
-  """Flags of the train door."""
+  """Flags of the train entry point."""
   return [f"--workdir={workdir}", f"--gin.Corpus.path={corpus}", "--gin.Experiment.budget_tokens=12_000",
           "--gin.Experiment.sizes=((8, 1), (16, 1), (16, 2))", "--gin.Experiment.target=(24, 1)", "--gin.Experiment.validation_tokens=2048",
           "--gin.Experiment.seed_fractions=(0.25, 0.5, 0.9)", "--gin.Experiment.expert_fractions=(0.2, 0.5)", "--gin.Probe.rates=(5e-3,)", "--gin.Architecture.head_dim=8",

@@ -239,26 +239,26 @@ def test_a_door_exits_with_2_and_one_line():
 
 
 def test_a_full_disk_is_one_line_and_a_code_of_its_own(capsys, monkeypatch):
-  def door(argv):
+  def entry_point(argv):
     raise OSError(errno.ENOSPC, "No space left on device", "disk/cells.csv")
 
   codes = []
   monkeypatch.setattr(cli.os, "_exit", codes.append)
   with pytest.raises(SystemExit):
-    cli.run(door)
+    cli.run(entry_point)
   assert codes == [cli.FAULT_EXIT_CODE] == [74]
   assert capsys.readouterr().err.startswith("jaxsplit: disk/cells.csv: No space left on device; when that is mended")
 
 
 @pytest.mark.parametrize("error, what", [(RuntimeError("can't start new thread"), "threads"), (MemoryError(), "memory")])
 def test_a_machine_without_room_is_one_line_and_a_code_of_its_own(capsys, monkeypatch, error, what):
-  def door(argv):
+  def entry_point(argv):
     raise error
 
   codes = []
   monkeypatch.setattr(cli.os, "_exit", codes.append)
   with pytest.raises(SystemExit):
-    cli.run(door)
+    cli.run(entry_point)
   assert codes == [cli.SHORTAGE_EXIT_CODE] == [71]
   assert capsys.readouterr().err.startswith(f"jaxsplit: this machine has no more {what} for this process; raise its limit")
 

@@ -1,4 +1,4 @@
-"""The fit door."""
+"""The fit entry point."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_same_cells_elsewhere_give_the_same_law(table, tmp_path):
     ([COLUMNS, "--holdout=parms:1"], "did you mean params"),
     ([COLUMNS, "--holdout=params:0"], "AXIS:k such as params:1"),
     ([COLUMNS, "--holdout=params:\u00b2"], "AXIS:k such as params:1"),
-    ([COLUMNS, "--bootstrap=-5"], "FitSettings.bootstrap = -5 (--bootstrap of the fit door): must be from 0"),
+    ([COLUMNS, "--bootstrap=-5"], "FitSettings.bootstrap = -5 (--bootstrap of the fit entry point): must be from 0"),
 ])
 def test_bad_input_is_one_line(table, argv, message):
   given = [] if "missing" in message else [f"--cells={table}"]

@@ -21,14 +21,14 @@ def workdir(finished, tmp_path):
 
 
 def grow(corpus, workdir, *more):
-  """Gives the command again with more settings. Returns leg -> steps of what was trained, having checked all that must hold."""
+  """Gives the command again with more settings. Returns stage -> steps of what was trained, having checked all that must hold."""
   before, steps, cells = _trunks(workdir), _steps(workdir), set(read_cells(workdir / "cells.csv"))
   seen = len(read_telemetry(workdir / "telemetry.jsonl"))
   assert train.main(arguments(corpus, workdir, *more)) == 0
   assert cells <= set(read_cells(workdir / "cells.csv"))
   now = _trunks(workdir)
   assert {name: now.get(name) for name in before} == before  # No trunk's snapshot is dropped, or made again.
-  trained = {stretch.leg: stretch.steps for stretch in read_telemetry(workdir / "telemetry.jsonl")[seen:]}
+  trained = {stretch.stage: stretch.steps for stretch in read_telemetry(workdir / "telemetry.jsonl")[seen:]}
   assert _steps(workdir) == steps | trained and not steps.keys() & trained
   stages = read_stages(workdir / "ledger.json")
   assert {stage.name: stage.steps for stage in stages} == _steps(workdir)
@@ -43,7 +43,7 @@ def _trunks(workdir):
 def _steps(workdir):
   steps = {}
   for line in read_metrics(workdir / "metrics.jsonl"):
-    steps[line["leg"]] = steps.get(line["leg"], 0) + line["steps"]
+    steps[line["stage"]] = steps.get(line["stage"], 0) + line["steps"]
   return steps
 
 
@@ -58,7 +58,7 @@ def test_more_splits_to_compare_start_from_the_trunk_that_is_there(corpus, workd
 
 def test_a_new_snapshot_is_forked_and_nothing_else_is_trained(corpus, workdir):
   trained = grow(corpus, workdir, "--gin.Experiment.sizes=((8, 1),)", "--gin.Experiment.seed_fractions=(0.25, 0.5, 0.6, 0.9)")
-  assert {leg: steps for leg, steps in trained.items() if not leg.startswith("d24")} == {
+  assert {stage: steps for stage, steps in trained.items() if not stage.startswith("d24")} == {
       "d8-l1/trunk/180": 30, "d8-l1/trunk/225": 37, "d8-l1/full/225+1": 45, "d8-l1/experts-225+1/cooldown-37": 37,
       "d8-l1/experts-225+1/cooldown-75": 75}  # What the seed leaves, less than half of the budget.
   assert read_evidence(workdir).law.num_points == 3 * 8 * 2 + 3 * 2

@@ -1,4 +1,4 @@
-"""The plan door."""
+"""The plan entry point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prepare door: a table of what it made, and one line with exit code 2 for what it cannot do."""
+"""The prepare entry_point: a table of what it made, and one line with exit code 2 for what it cannot do."""
 
 import json
 import os

@@ -48,6 +48,6 @@ def test_an_output_that_nobody_can_read(prepare, redirection, reason):
 def test_the_progress_of_a_training():
   code = ("from jaxsplit import streams; streams.never_fail()\n"
           "from jaxsplit.experiment.progress import Progress\n"
-          "with Progress(1) as progress: progress.say('数字'); progress.stage('français')")
+          "with Progress(1) as progress: progress.log('数字'); progress.begin('français')")
   done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONIOENCODING": "ascii:strict"}, capture_output=True)
   assert done.returncode == 0 and rb"\u6570\u5b57" in done.stdout and rb"fran\xe7ais" in done.stdout

@@ -1,4 +1,4 @@
-"""The train door: a whole small experiment, again, interrupted, and refused."""
+"""The train entry point: a whole small experiment, again, interrupted, and refused."""
 
 import csv
 import json
@@ -60,8 +60,8 @@ def test_cells_are_the_grid_and_the_proof(finished):
 def test_every_step_is_in_the_metrics_once(finished):
   steps = {}
   for line in read_metrics(finished / "metrics.jsonl"):
-    steps.setdefault(line["leg"], []).extend(range(line["first_step"], line["first_step"] + line["steps"]))
-  assert {stage.name: stage.steps for stage in read_stages(finished / "ledger.json")} == {leg: len(s) for leg, s in steps.items()}
+    steps.setdefault(line["stage"], []).extend(range(line["first_step"], line["first_step"] + line["steps"]))
+  assert {stage.name: stage.steps for stage in read_stages(finished / "ledger.json")} == {stage: len(s) for stage, s in steps.items()}
   assert all(sorted(s) == list(range(len(s))) for s in steps.values())
 
 
@@ -118,7 +118,7 @@ def test_interrupted_and_started_again_equals_uninterrupted(corpus, tmp_path):
     stops += code == RETRY_EXIT_CODE
   assert stops >= 1 and code == 0
   assert (cut / "cells.csv").read_bytes() == (tmp_path / "whole" / "cells.csv").read_bytes()
-  record = lambda path: sorted((l["leg"], l["first_step"] + i, tuple(v)) for l in read_metrics(path / "metrics.jsonl") for i, v in enumerate(l["loss"]))
+  record = lambda path: sorted((l["stage"], l["first_step"] + i, tuple(v)) for l in read_metrics(path / "metrics.jsonl") for i, v in enumerate(l["loss"]))
   assert record(cut) == record(tmp_path / "whole")
 
 

@@ -64,7 +64,7 @@ class Settings:
 
 
 def parse(
-    door: str,
+    entry_point: str,
     description: str,
     settings: Sequence[type],
     argv: Sequence[str] | None,
@@ -76,11 +76,11 @@ def parse(
   """Reads the command line of an entry point.
 
   Args:
-    door: the module's name, as in `python -m jaxsplit.<door>`.
+    entry_point: the module's name, as in `python -m jaxsplit.<entry_point>`.
     description: the first lines of `--help`.
     settings: frozen dataclasses that gin may bind, by class name.
     argv: arguments without the program's name; None takes sys.argv.
-    flags: the entry point's own flags that are no settings (paths, say): name -> help, a `Path` for those that take one.
+    flags: the entry point's own flags that are no settings (paths, log): name -> help, a `Path` for those that take one.
     switches: those of them that are true or false, false by default: name -> help. As every boolean, they are given as --name,
       or with a value: true, yes, on, 1, false, no, off or 0.
     fields_as_flags: also accept every field of `settings` as `--field=value`, but those that the entry point reads itself.
@@ -92,7 +92,7 @@ def parse(
   bound, rest = _take_gin_flags(list(sys.argv[1:] if argv is None else argv), settings)
   fields = [(field.name, cls) for cls in settings for field in dataclasses.fields(cls)]
   as_flags = {name: cls for name, cls in fields if fields_as_flags and name not in flags}
-  args = vars(_parser(door, description, settings, flags, switches, as_flags).parse_args(rest))
+  args = vars(_parser(entry_point, description, settings, flags, switches, as_flags).parse_args(rest))
   for path in args["extension"]:
     run_extension(from_home(path, "--extension"))
   bindings = Bindings(settings)
@@ -115,10 +115,10 @@ def parse(
   return Settings(values, own)
 
 
-def _parser(door: str, description: str, settings: Sequence[type], flags: dict[str, str], switches: dict[str, str],
+def _parser(entry_point: str, description: str, settings: Sequence[type], flags: dict[str, str], switches: dict[str, str],
             as_flags: dict[str, type]) -> argparse.ArgumentParser:
   parser = _OneLineParser(
-      prog=f"python -m jaxsplit.{door}", description=description, allow_abbrev=False,
+      prog=f"python -m jaxsplit.{entry_point}", description=description, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter, epilog=bindings_help(settings))
   parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="a gin config; repeatable, later ones win")
   parser.add_argument("--gin_search_paths", action="append", default=[], metavar="DIR",
@@ -139,12 +139,12 @@ def _parser(door: str, description: str, settings: Sequence[type], flags: dict[s
   return parser
 
 
-def run(door: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
+def run(entry_point: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
   """Runs an entry point's main to its exit code, by errors.ending; what is expected there is one line on stderr."""
   streams.never_fail()
   try:
     with signals.handled(_interrupt):
-      code = door(None) or 0
+      code = entry_point(None) or 0
   except BaseException as error:
     if ending(error) is None:
       raise

@@ -112,8 +112,8 @@ def document_hash(document: str) -> bytes:
   return text_key(document.encode())
 
 
-def count_documents(corpus: Corpus, table: FileTable, say: Callable[[str], None] = lambda line: None) -> FileTable:
-  """Reads every file once, and returns the table with the numbers of their documents. `say` is told of documents that are bad, and
+def count_documents(corpus: Corpus, table: FileTable, log: Callable[[str], None] = lambda line: None) -> FileTable:
+  """Reads every file once, and returns the table with the numbers of their documents. `log` is told of documents that are bad, and
   how many have each label, where that is their domain."""
   documents, labels = {}, collections.Counter()
   for splits in table.domains.values():
@@ -128,12 +128,12 @@ def count_documents(corpus: Corpus, table: FileTable, say: Callable[[str], None]
           documents[file.path] += 1
           labels[record.label] += 1
       if bad:
-        say(f"{printable(file.path)}: {bad:,} documents are bad, the first: {first}")
+        log(f"{printable(file.path)}: {bad:,} documents are bad, the first: {first}")
   if corpus.fields.label is not None:
     for label, count in labels.most_common(_LABELS_TOLD):
-      say(f"{corpus.domains_from} {label!r}: {count:,} documents")
+      log(f"{corpus.domains_from} {label!r}: {count:,} documents")
     if len(labels) > _LABELS_TOLD:
-      say(f"{corpus.domains_from}: {len(labels) - _LABELS_TOLD:,} more labels")
+      log(f"{corpus.domains_from}: {len(labels) - _LABELS_TOLD:,} more labels")
   return table.counted(documents)
 
 
@@ -146,7 +146,7 @@ def check_domains(table: FileTable) -> None:
         _check_text(name, split, files, sum(file.documents for file in files))
 
 
-def read_corpus(corpus: Corpus, table: FileTable, scratch: pathlib.Path, say: Callable[[str], None] = lambda line: None,
+def read_corpus(corpus: Corpus, table: FileTable, scratch: pathlib.Path, log: Callable[[str], None] = lambda line: None,
                 ids: Ids | None = None) -> ReadCorpus:
   """Reads all documents of a corpus and divides them between domains and splits.
 
@@ -154,7 +154,7 @@ def read_corpus(corpus: Corpus, table: FileTable, scratch: pathlib.Path, say: Ca
     corpus: how to read and to divide.
     table: its files.
     scratch: an empty folder, with room for the unpacked text of all domains that are not forgotten (`Domain.forget`).
-    say: told of every file that was read.
+    log: told of every file that was read.
     ids: what the ids are, where documents are tokens already.
 
   Raises:
@@ -162,7 +162,7 @@ def read_corpus(corpus: Corpus, table: FileTable, scratch: pathlib.Path, say: Ca
       divided.
     OSError: the documents cannot be written; it names the file.
   """
-  reading = _Reading(corpus, table, dataclasses.replace(corpus.fields, ids=ids), scratch, say)
+  reading = _Reading(corpus, table, dataclasses.replace(corpus.fields, ids=ids), scratch, log)
   for name, files in table.domains.items():
     _check_trained(name, files)
     for split in ("valid", "test", "train"):
@@ -199,8 +199,8 @@ def _called(name: str) -> str:
 class _Reading:
   """Reads files into an index."""
 
-  def __init__(self, corpus: Corpus, table: FileTable, fields: Fields, scratch: pathlib.Path, say: Callable[[str], None]):
-    self._corpus, self._table, self._fields, self._say = corpus, table, fields, say
+  def __init__(self, corpus: Corpus, table: FileTable, fields: Fields, scratch: pathlib.Path, log: Callable[[str], None]):
+    self._corpus, self._table, self._fields, self._log = corpus, table, fields, log
     self._by_label = fields.label is not None
     self._files: dict[str, FileRead] = {}
     self._numbers: dict[str, int] = {}  # Of domains, by their label.
@@ -233,7 +233,7 @@ class _Reading:
         for piece in pieces:
           add(piece, PART)
     self._files[file.path] = FileRead(documents, digest.hexdigest()[:16])
-    self._say(f"reading {file.path}: {documents:,} documents{f', and {bad:,} that are bad' if bad else ''}")
+    self._log(f"reading {file.path}: {documents:,} documents{f', and {bad:,} that are bad' if bad else ''}")
 
   def _left_out(self, record: Record, domain: int) -> int:
     if record.empty:

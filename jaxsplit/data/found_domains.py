@@ -22,19 +22,19 @@ from jaxsplit.errors import InputError
 _TERMS = 4  # Of a cluster, in what is said of it.
 
 
-def find_domains(read: ReadCorpus, clustering: Clustering, folder: pathlib.Path, say: Callable[[str], None]) -> ReadCorpus:
+def find_domains(read: ReadCorpus, clustering: Clustering, folder: pathlib.Path, log: Callable[[str], None]) -> ReadCorpus:
   """The same corpus with the clusters of its texts as domains: fitted on what is trained on, assigned to all documents.
 
   Args:
     read: the corpus; its texts are forgotten.
     clustering: how many clusters, of which kind.
     folder: a new folder for the texts.
-    say: told what was found.
+    log: told what was found.
 
   Raises:
     InputError: what `fit_clusters` says, or a cluster without documents to train on or to hold out.
   """
-  say("finding domains")
+  log("finding domains")
   clusters = fit_clusters((d.text for domain in read.domains for d in domain.documents("train")), clustering)
   folder.mkdir()
   names = [f"cluster_{k:0{len(str(clustering.k - 1))}}" for k in range(clustering.k)]
@@ -50,7 +50,7 @@ def find_domains(read: ReadCorpus, clustering: Clustering, folder: pathlib.Path,
   drawn = any(domain.drawn for domain in read.domains)
   domains = tuple(Domain(name, files, tuple(wanted), drawn, k, index, False) for k, name in enumerate(names))
   for line in _found(clusters, index.rows, names):
-    say(line)
+    log(line)
   return dataclasses.replace(read, domains=domains, index=index, clusters=clusters)
 
 

@@ -86,7 +86,7 @@ def prepare_store(
 
 
 def _write(corpus: Corpus, tokenization: Tokenization, clustering: Clustering, table: FileTable, settings: dict[str, Any],
-           build: pathlib.Path, say: _Throttled) -> None:
+           build: pathlib.Path, log: _Throttled) -> None:
   """Reads the corpus and writes the files of its store into the folder `build`."""
   scratch = build / "documents"
   scratch.mkdir()
@@ -94,20 +94,20 @@ def _write(corpus: Corpus, tokenization: Tokenization, clustering: Clustering, t
   tokenizer = None if learned else make_tokenizer(tokenization, ())
   of_ids = tokenization.kind == "tokens"
   ids = Ids(tokenizer.vocab_size, tokenizer.end_of_document, tokenization.dtype) if of_ids else None
-  read = read_corpus(corpus, table, scratch, say, ids)
+  read = read_corpus(corpus, table, scratch, log, ids)
   if corpus.domains_from == "cluster":
     from jaxsplit.data.found_domains import find_domains  # Imports scikit-learn, which takes a second.
 
-    read = find_domains(read, clustering, scratch / "clusters", say.now)
+    read = find_domains(read, clustering, scratch / "clusters", log.now)
     read.clusters.save(build / CLUSTERS)
   if learned:
-    say.now(f"training a byte-level BPE of {tokenization.vocab_size:,} ids")
+    log.now(f"training a byte-level BPE of {tokenization.vocab_size:,} ids")
     tokenizer = make_tokenizer(tokenization, _training_sample(read.domains))
   writer = StoreWriter(build, tokenizer)
   tokens = read.index.rows["tokens"]
   for domain in read.domains:
     for split in domain.splits:
-      documents = _of_ids(domain, split, tokenizer, tokens) if of_ids else _encoded(domain, split, tokenizer, say, tokens)
+      documents = _of_ids(domain, split, tokenizer, tokens) if of_ids else _encoded(domain, split, tokenizer, log, tokens)
       counts = writer.add(domain.name, split, documents)
       _check(domain, split, counts, corpus, tokenization)
     domain.forget()
@@ -149,7 +149,7 @@ def check_store(directory: str | os.PathLike, corpus: Corpus | None = None, toke
   return store
 
 
-def _reusable(directory: pathlib.Path, table: FileTable, settings: dict[str, Any], say: Callable[[str], None],
+def _reusable(directory: pathlib.Path, table: FileTable, settings: dict[str, Any], log: Callable[[str], None],
               replace: bool) -> Store | None:
   """The store in `directory` where it is whole and made from what would be read now; None where it is to be written."""
   if not (directory / MANIFEST).is_file():
@@ -160,19 +160,19 @@ def _reusable(directory: pathlib.Path, table: FileTable, settings: dict[str, Any
   except InputError as error:
     if not replace:
       raise InputError(f"{directory}: a token store lies there that cannot be opened ({error}); {other}") from None
-    say(f"the corpus is read again, as its token store is damaged: {error}")
+    log(f"the corpus is read again, as its token store is damaged: {error}")
     return None
   if found := differences(store, settings, table):
     if not replace:
       raise InputError(f"{directory}: the token store of {corpus_of(store)} lies there, and differs: {'; '.join(found)}; {other}")
-    say(f"the corpus is read again, as its token store is of another: {'; '.join(found)}")
+    log(f"the corpus is read again, as its token store is of another: {'; '.join(found)}")
     return None
   try:
     check_tokens(store)
     before = load_file_table(directory / FILE_TABLE, table.root)
     check_document_table(directory / DOCUMENT_TABLE)
   except InputError as error:
-    say(f"the corpus is read again, as its token store is damaged: {error}")
+    log(f"the corpus is read again, as its token store is damaged: {error}")
     return None
   note_times(directory, "source", times(table))
   now = table.counted({file.path: file.documents for file in before.files})
@@ -223,7 +223,7 @@ def _training_sample(domains: Sequence[Domain]) -> Iterator[str]:
       yield from (p for p in passages(text) if int.from_bytes(document_hash(p)) < limit)
 
 
-def _encoded(domain: Domain, split: str, tokenizer: Tokenizer, say: Callable[[str], None],
+def _encoded(domain: Domain, split: str, tokenizer: Tokenizer, log: Callable[[str], None],
              noted: np.ndarray) -> Iterator[Document]:
   """The documents of a split as ids; the number of their tokens is noted in their rows."""
   tokens = 0
@@ -236,7 +236,7 @@ def _encoded(domain: Domain, split: str, tokenizer: Tokenizer, say: Callable[[st
       tokens += len(ids) + 1
       noted[row] = len(ids) + 1
       yield Document(ids, len(text.encode()), key, unknown, dropped)
-    say(f"tokenizing {domain.name} {split}: {tokens:,} tokens")
+    log(f"tokenizing {domain.name} {split}: {tokens:,} tokens")
 
 
 def _of_ids(domain: Domain, split: str, tokenizer: Tokenizer, noted: np.ndarray) -> Iterator[Document]:

@@ -222,10 +222,10 @@ def _tokenizer(directory: pathlib.Path, manifest: dict[str, Any]) -> Tokenizer:
   return tokenizer
 
 
-def intact_store(directory: str | os.PathLike, say: Callable[[str], None] = print) -> Store | None:
+def intact_store(directory: str | os.PathLike, log: Callable[[str], None] = print) -> Store | None:
   """The store in `directory` where its tokens are those that were written; else None.
 
-  A token file of the size and time that the manifest has is taken to be what was written; others are read and hashed. `say` is
+  A token file of the size and time that the manifest has is taken to be what was written; others are read and hashed. `log` is
   told of damage.
   """
   if not (pathlib.Path(directory) / MANIFEST).is_file():
@@ -234,7 +234,7 @@ def intact_store(directory: str | os.PathLike, say: Callable[[str], None] = prin
     store = open_store(directory)
     check_tokens(store)
   except InputError as error:
-    say(f"the token store is made anew: {error}")
+    log(f"the token store is made anew: {error}")
     return None
   return store
 

@@ -16,21 +16,21 @@ class CellTable:
 
   Args:
     path: the file.
-    say: told of damaged rows; they are measured again.
+    log: told of damaged rows; they are measured again.
   """
 
-  def __init__(self, path: pathlib.Path, say: Callable[[str], None] = print):
+  def __init__(self, path: pathlib.Path, log: Callable[[str], None] = print):
     self.path = path
     self._cells: dict[tuple, Cell] = {}
-    hosts.share(lambda: self._load(say))
+    hosts.broadcast(lambda: self._load(log))
 
-  def _load(self, say: Callable[[str], None]) -> None:
+  def _load(self, log: Callable[[str], None]) -> None:
     cells, damaged = read_whole_rows(self.path) if self.path.exists() else ([], [])
     self._cells = {cell.key: cell for cell in cells}
     if damaged:
       if not cells:
         raise damaged[0]
-      say(f"{damaged[0]}: {len(damaged)} damaged rows are measured again")
+      log(f"{damaged[0]}: {len(damaged)} damaged rows are measured again")
       write_cells(self.path, self)
 
   def __contains__(self, key: tuple) -> bool:

@@ -1,8 +1,8 @@
-"""Divergence: which runs of a leg went wrong, and what became of it.
+"""Divergence: which runs of a stage went wrong, and what became of it.
 
 A run has diverged where its losses say so: `PATIENCE` updates in a row that were not finite (each was left out of the run's
-parameters), or a mean loss over `WINDOW` steps that rose `Training.spike` nats above the lowest that the leg had before, or above
-that of guessing, and had not come back by the leg's end. It is trained again from the leg's first state, its last good one,
+parameters), or a mean loss over `WINDOW` steps that rose `Training.spike` nats above the lowest that the stage had before, or above
+that of guessing, and had not come back by the stage's end. It is trained again from the stage's first state, its last good one,
 reading its windows in another order, up to `Training.retries` times. The other runs of the stack are not touched. A run that
 diverges to the end stays as it is, and its cells, and those of all that descends from it, are marked.
 
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxsplit.experiment.tree import Leg, Run
+from jaxsplit.experiment.tree import Run, Stage
 from jaxsplit.files import read_json, write_json
 from jaxsplit.results.record import parsed
 
@@ -27,17 +27,17 @@ WINDOW = 16
 
 @dataclasses.dataclass(frozen=True)
 class Divergence:
-  """One run of a leg that diverged, in one attempt.
+  """One run of a stage that diverged, in one attempt.
 
   Attributes:
-    leg: the leg's name, without the attempt.
+    stage: the stage's name, without the attempt.
     run: its row.
     attempt: 0 is the first.
-    step: of the leg, at which it was noticed.
+    step: of the stage, at which it was noticed.
     what: not finite, or a spike.
   """
 
-  leg: str
+  stage: str
   run: int
   attempt: int
   step: int
@@ -76,10 +76,10 @@ def first_divergence(losses_SxR: np.ndarray, spike: float, guessing: float) -> d
   return found
 
 
-def again(leg: Leg, rows: Sequence[int], attempt: int) -> Leg:
-  """The leg that trains these runs of `leg` once more."""
-  runs: tuple[Run, ...] = tuple(leg.runs[r] for r in rows)
-  return dataclasses.replace(leg, name=f"{leg.name}~{attempt}", runs=runs, keep=False, wave=None)
+def again(stage: Stage, rows: Sequence[int], attempt: int) -> Stage:
+  """The stage that trains these runs of `stage` once more."""
+  runs: tuple[Run, ...] = tuple(stage.runs[r] for r in rows)
+  return dataclasses.replace(stage, name=f"{stage.name}~{attempt}", runs=runs, keep=False, wave=None)
 
 
 class Divergences:
@@ -90,14 +90,14 @@ class Divergences:
     self._found: dict[tuple, Divergence] = {}
     try:
       records = read_json(path) if path.exists() else []
-      self._found = {(d.leg, d.run, d.attempt): d for d in parsed(tuple[Divergence, ...], records)}
+      self._found = {(d.stage, d.run, d.attempt): d for d in parsed(tuple[Divergence, ...], records)}
     except ValueError:
-      pass  # It is written anew with the next leg that is trained; no number depends on it.
+      pass  # It is written anew with the next stage that is trained; no number depends on it.
 
   def __iter__(self):
     return iter(self._found[key] for key in sorted(self._found))
 
   def add(self, found: Iterable[Divergence]) -> None:
     """Records what was found, and writes the file."""
-    self._found |= {(d.leg, d.run, d.attempt): d for d in found}
+    self._found |= {(d.stage, d.run, d.attempt): d for d in found}
     write_json(self._path, [dataclasses.asdict(d) for d in self])

@@ -11,15 +11,15 @@ from jaxsplit.experiment import guards, ledger, tree
 from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.experiment.closing import closing_lines, closing_text
 from jaxsplit.experiment.curve import curve_text, measured_curve
-from jaxsplit.experiment.probe import RateRule, fit_rates, probe_legs
+from jaxsplit.experiment.probe import RateRule, fit_rates, probe_stages
 from jaxsplit.experiment.progress import Progress
-from jaxsplit.experiment.recipe import Rules
+from jaxsplit.experiment.recipe import Recipe
 from jaxsplit.experiment.runner import Runner
 from jaxsplit.experiment.settings import Settings, check_grid, steps_of
 from jaxsplit.experiment.sizes import FILE as SIZES
 from jaxsplit.experiment.sizes import Sizes
 from jaxsplit.experiment.tokens import same_tokens
-from jaxsplit.experiment.tree import Leg, Shape
+from jaxsplit.experiment.tree import Shape, Stage
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.files import content_hash
 from jaxsplit.law import Cells, Law, Plan, fit_law, load_law, load_plan, plan_split
@@ -30,7 +30,7 @@ from jaxsplit.results.cells import Cell
 from jaxsplit.results.stages import Point, Purpose, write_stages
 from jaxsplit.training.interruption import Interruption
 
-_ANY_RATE = 1.0  # For legs of which only the shapes and lengths matter yet.
+_ANY_RATE = 1.0  # For stages of which only the shapes and lengths matter yet.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Findings:
 def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption) -> Findings:
   """Probes, trains the grid, fits, plans, and trains the plan and its rivals. Finishes what an earlier call began."""
   check = same_tokens(workdir)
-  hosts.share(lambda: check(store))
+  hosts.broadcast(lambda: check(store))
   workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
-  with Runner(store, _rules(settings, store), workdir, progress, interruption) as runner:
+  with Runner(store, _recipe(settings, store), workdir, progress, interruption) as runner:
     story = _Story(settings, store, workdir, progress, runner)
     story.probe()
     if not settings.experiment.sizes:
@@ -67,11 +67,11 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
     return story.findings(law, plan, story.close(law, plan))
 
 
-def _rules(settings: Settings, store: Store) -> Rules:
+def _recipe(settings: Settings, store: Store) -> Recipe:
   experiment = settings.experiment
   tokens = lambda domain: store.counts(domain, "train").tokens
   weights = {domain: 1.0 if experiment.mixture == "uniform" else float(tokens(domain)) for domain in store.domains}
-  return Rules(settings.training, settings.optimizer, settings.layout, weights, experiment.seed, experiment.keep_moments,
+  return Recipe(settings.training, settings.optimizer, settings.layout, weights, experiment.seed, experiment.keep_moments,
                experiment.validation_tokens, exact_match=experiment.data == "phonebook")
 
 
@@ -82,8 +82,8 @@ class _Story:
     self._settings, self._store, self._workdir, self._progress = settings, store, workdir, progress
     self._runner = runner
     experiment = settings.experiment
-    self._cells = CellTable(workdir.path / "cells.csv", workdir.say)
-    self._sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.say)
+    self._cells = CellTable(workdir.path / "cells.csv", workdir.log)
+    self._sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.log)
     self._own_seeds = 1 if experiment.trunk == "shared" else len(store.domains)
     self._budget = steps_of(settings, len(store.domains))
     if experiment.sizes:
@@ -97,9 +97,9 @@ class _Story:
       if sizes[model.params_total] != size:
         raise InputError(f"Experiment.sizes and target: {size} and {sizes[model.params_total]} have {model.params_total:,} "
                          "parameters each, and cells are told apart by that; change one")
-    hosts.share(self._check_sizes)
+    hosts.broadcast(self._check_sizes)
     unique_tokens = {domain: store.counts(domain, "train").unique_tokens for domain in store.domains}
-    hosts.share(lambda: check_grid(settings, unique_tokens, self._cells))
+    hosts.broadcast(lambda: check_grid(settings, unique_tokens, self._cells))
 
   def _check_sizes(self) -> None:
     """Refuses sizes that cells which are there say something else of."""
@@ -118,15 +118,15 @@ class _Story:
   def probe(self) -> None:
     """Finds the learning rates of the sizes that have none yet."""
     probe = self._settings.probe
-    table = CellTable(self._workdir.path / "probe.csv", self._workdir.say)
+    table = CellTable(self._workdir.path / "probe.csv", self._workdir.log)
     if len(probe.rates) > 1:
-      self._run("probe", f"probing {len(probe.rates)} learning rates at each size", self._probe_legs(), table,
-                later=[*self._likely_grid_legs(), *self._likely_proof_legs()])
-    rule = RateRule(**hosts.share(lambda: dataclasses.asdict(fit_rates(probe, list(table)))))
-    trained_at = hosts.share(lambda: {str(cell.params_total): cell.learning_rate for cell in self._cells})
+      self._run("probe", f"probing {len(probe.rates)} learning rates at each size", self._probe_stages(), table,
+                later=[*self._likely_grid_stages(), *self._likely_proof_stages()])
+    rule = RateRule(**hosts.broadcast(lambda: dataclasses.asdict(fit_rates(probe, list(table)))))
+    trained_at = hosts.broadcast(lambda: {str(cell.params_total): cell.learning_rate for cell in self._cells})
     self._sizes.decide(self._models, lambda model: trained_at.get(str(model.params_total), rule.rate(model.params)))
     for size, model in self._models.items():
-      self._progress.say(f"  {_name(size)}: N = {model.params:,}, learning rate {self._sizes.rate(size):g}")
+      self._progress.log(f"  {_name(size)}: N = {model.params:,}, learning rate {self._sizes.rate(size):g}")
 
   def measure_grid(self) -> None:
     """Measures the law's cells."""
@@ -134,14 +134,14 @@ class _Story:
     count = lambda part, noun: f"{len(part)} {noun}{'s' * (len(part) != 1)}"
     for size in experiment.sizes:
       self._sizes.ask(size, self._own_seeds, self._grid)
-    legs = [leg for size in experiment.sizes for leg in tree.needed(self._legs(size), self._grid)]
+    stages = [stage for size in experiment.sizes for stage in tree.needed(self._stages(size), self._grid)]
     self._run("grid", f"training {count(experiment.sizes, 'size')}, each with {count(experiment.seed_fractions, 'snapshot')}, "
               f"{count(self._store.domains, 'domain')}, {count(experiment.expert_fractions, 'expert length')}",
-              legs, self._cells, later=self._likely_proof_legs())
+              stages, self._cells, later=self._likely_proof_stages())
 
   def fit(self) -> Law:
     """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells, in the same way, before."""
-    hosts.share(self._fit)
+    hosts.broadcast(self._fit)
     # As it is in the file, so that a plan read off it later is the same to the last bit.
     return load_law(self._workdir.path / "law.json")
 
@@ -150,11 +150,11 @@ class _Story:
     fitted_to = {"cells": content_hash(*map(repr, grid)), "settings": content_hash(repr(self._settings.fit), *map(repr, FORMS.origins.items()))}
     diverged = [cell for cell in grid if cell.status != "ok"]
     if diverged:
-      self._progress.say(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")
-    if not self._workdir.is_sealed(path.name, fitted_to):
-      self._progress.stage("fitting the split law")
+      self._progress.log(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")
+    if not self._workdir.is_committed(path.name, fitted_to):
+      self._progress.begin("fitting the split law")
       fit_law(Cells.of_experiment(self._cells.path), self._settings.fit).save(path)
-      self._workdir.seal(path.name, fitted_to)
+      self._workdir.commit(path.name, fitted_to)
 
   def plan(self, law: Law) -> Plan:
     """Reads the best split of the budget at the target size off the law, and what is trained for it."""
@@ -167,7 +167,7 @@ class _Story:
       point = self._budget.planned(plan.fraction, model.params_total, self._settings.training.batch_tokens)
       dataclasses.replace(plan, point=point).save(path)
 
-    hosts.share(write)
+    hosts.broadcast(write)
     return load_plan(path)
 
   def prove(self, plan: Plan | None) -> None:
@@ -177,11 +177,11 @@ class _Story:
     splits = ", ".join(f"{self._budget.share(point):.0%} seed" if point.expert_steps else "dense" for point in points)
     for seeds, some in self._by_seeds(points):
       self._sizes.ask(target, seeds, some)
-    self._run("proof", f"training at the target size: {splits}", tree.needed(self._legs(target), points), self._cells)
+    self._run("proof", f"training at the target size: {splits}", tree.needed(self._stages(target), points), self._cells)
 
   def close(self, law: Law, plan: Plan) -> str:
     """The closing table."""
-    table = hosts.share(lambda: closing_text(closing_lines(self._cells, law, plan.point), plan))
+    table = hosts.broadcast(lambda: closing_text(closing_lines(self._cells, law, plan.point), plan))
     return f"{table}\n{self.compared(plan, law.scatter)}"
 
   def compared(self, plan: Plan | None = None, scatter: float = 0.0) -> str:
@@ -196,36 +196,36 @@ class _Story:
       text = curve_text(measured_curve(whole, self._store.domains, self._budget), plan, scatter)
       return "\n".join(filter(None, (text, lost)))
 
-    return hosts.share(told)
+    return hosts.broadcast(told)
 
   def findings(self, law: Law | None, plan: Plan | None, summary: str) -> Findings:
     """What came out, with the cells."""
     return Findings(tuple(self._cells), law, plan, summary)
 
-  def _probe_legs(self) -> list[Leg]:
+  def _probe_stages(self) -> list[Stage]:
     experiment, probe = self._settings.experiment, self._settings.probe
     models = [(_name(size), self._models[size]) for size in experiment.sizes or (experiment.target,)]
-    return probe_legs(probe, models, [self._budget.seed_steps(fraction) for fraction in probe.fractions], self._cooldown)
+    return probe_stages(probe, models, [self._budget.seed_steps(fraction) for fraction in probe.fractions], self._cooldown)
 
-  def _legs(self, size: tuple[int, int]) -> list[Leg]:
-    """The legs of all that was asked of a size: each request's, starting from the trunks of those before it."""
-    legs: list[Leg] = []
+  def _stages(self, size: tuple[int, int]) -> list[Stage]:
+    """The stages of all that was asked of a size: each request's, starting from the trunks of those before it."""
+    stages: list[Stage] = []
     for number, request in enumerate(self._sizes.requests(size)):
       shape = self._shape(size, request.seeds, keep=any(point.role != "grid" for point in request.points))
-      trunk = tree.trunk_of(legs, rows=shape.replicas * shape.seeds)
-      legs += tree.build(shape, request.points, trunk, f"+{number}" if number else "")
-    return legs
+      trunk = tree.trunk_of(stages, rows=shape.replicas * shape.seeds)
+      stages += tree.build(shape, request.points, trunk, f"+{number}" if number else "")
+    return stages
 
-  def _likely_grid_legs(self) -> list[Leg]:
-    """The grid's legs in kind, before their rates are known."""
-    return [leg for size in self._settings.experiment.sizes
-            for leg in tree.build(self._shape(size, self._own_seeds, keep=False), self._grid)]
+  def _likely_grid_stages(self) -> list[Stage]:
+    """The grid's stages in kind, before their rates are known."""
+    return [stage for size in self._settings.experiment.sizes
+            for stage in tree.build(self._shape(size, self._own_seeds, keep=False), self._grid)]
 
-  def _likely_proof_legs(self) -> list[Leg]:
-    """The proof's legs in kind, before there is a plan."""
+  def _likely_proof_stages(self) -> list[Stage]:
+    """The proof's stages in kind, before there is a plan."""
     points = self._proof_points(self._budget.point(0.5) if self._settings.experiment.sizes else None)
-    return [leg for seeds, some in self._by_seeds(points)
-            for leg in tree.build(self._shape(self._settings.experiment.target, seeds, keep=True), some)]
+    return [stage for seeds, some in self._by_seeds(points)
+            for stage in tree.build(self._shape(self._settings.experiment.target, seeds, keep=True), some)]
 
   def _by_seeds(self, points: Iterable[Point]) -> list[tuple[int, list[Point]]]:
     """The proof's points by the number of their seeds: the dense model is one, however many seeds a split has."""
@@ -238,20 +238,20 @@ class _Story:
     compared = {self._budget.point(fraction) for fraction in self._settings.experiment.compare}
     return sorted(compared | ({planned} if planned else set()))
 
-  def _run(self, purpose: Purpose, what: str, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = ()) -> None:
+  def _run(self, purpose: Purpose, what: str, stages: Sequence[Stage], table: CellTable, later: Sequence[Stage] = ()) -> None:
     try:
-      self._runner.run(legs, table, later, what)
+      self._runner.run(stages, table, later, what)
     except Interrupted:  # What is asked next may be something else.
-      hosts.share(lambda: self._account(purpose))
+      hosts.broadcast(lambda: self._account(purpose))
       raise
-    hosts.share(lambda: self._account(purpose))
+    hosts.broadcast(lambda: self._account(purpose))
 
   def _account(self, purpose: Purpose) -> None:
     """Adds what was trained now, or is found to have been, to what the ledger has."""
     path, training = self._workdir.path / "ledger.json", self._settings.training
-    found = {stage.name: stage for stage in ledger.recorded(path, self._workdir.say)}
+    found = {stage.name: stage for stage in ledger.recorded(path, self._workdir.log)}
     for part, trained in ((purpose, self._runner.trained), ("retry", self._runner.repairs(self._runner.trained))):
-      found |= {stage.name: stage for stage in ledger.stages(part, trained, training.batch_tokens)}
+      found |= {stage.name: stage for stage in ledger.records(part, trained, training.batch_tokens)}
     write_stages(path, found.values())
 
   def _shape(self, size: tuple[int, int], seeds: int, keep: bool) -> Shape:

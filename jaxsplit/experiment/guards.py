@@ -18,7 +18,7 @@ import numpy as np
 from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Stream
 from jaxsplit.errors import InputError
-from jaxsplit.experiment.tree import Leg, Run
+from jaxsplit.experiment.tree import Run, Stage
 from jaxsplit.experiment.workdir import HOW
 from jaxsplit.files import read_json
 from jaxsplit.results.cells import Cell
@@ -37,7 +37,7 @@ class GuardError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """What all legs of an experiment share.
+  """What all stages of an experiment share.
 
   Attributes:
     data: the token store's manifest hash.
@@ -55,7 +55,7 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True)
-class Health:
+class RunStatus:
   """What happened to a run up to a point of its life.
 
   Attributes:
@@ -67,52 +67,52 @@ class Health:
   diverged: bool = False
 
 
-def describe(leg: Leg, step: int, rows: int, identity: Identity, prints: Mapping[str, Sequence[str]], schedule: Schedule,
-             parents: Sequence[Mapping[str, Any]], keep_moments: bool, health: Sequence[Health]) -> dict[str, Any]:
-  """The facts of a leg's snapshot `step` steps into the leg, for its `about`.
+def describe(stage: Stage, step: int, rows: int, identity: Identity, prints: Mapping[str, Sequence[str]], schedule: Schedule,
+             parents: Sequence[Mapping[str, Any]], keep_moments: bool, run_status: Sequence[RunStatus]) -> dict[str, Any]:
+  """The facts of a stage's snapshot `step` steps into the stage, for its `about`.
 
   Args:
-    leg, step: which.
+    stage, step: which.
     rows: rows of the stack, idle ones included.
     identity: of the experiment.
     prints: the rows' fingerprints of `params` and `moments`.
     schedule: the rows' schedules.
-    parents: of each parent leg, name, step, the hash of its snapshot and its runs' fingerprints.
-    keep_moments: whether the leg began with its parents' moments.
-    health: of each run.
+    parents: of each parent stage, name, step, the hash of its snapshot and its runs' fingerprints.
+    keep_moments: whether the stage began with its parents' moments.
+    run_status: of each run.
   """
   runs = []
-  for r, run in enumerate(leg.runs):
+  for r, run in enumerate(stage.runs):
     tokens = (run.born + step) * identity.batch_tokens
     runs.append({
         "domain": run.domain, "replica": run.replica, "steps": run.born + step, "tokens": tokens,
-        "flops": tokens * leg.model.flops_per_token, "schedule": [float(schedule.peak[r]), *(int(s[r]) for s in schedule[1:])],
+        "flops": tokens * stage.model.flops_per_token, "schedule": [float(schedule.peak[r]), *(int(s[r]) for s in schedule[1:])],
         "params": prints["params"][r], "moments": prints["moments"][r],
-        **dataclasses.asdict(health[r])})
+        **dataclasses.asdict(run_status[r])})
   return {
-      "leg": leg.name, "phase": leg.phase, "step": step, "rows": rows, "model": dataclasses.asdict(leg.model),
+      "stage": stage.name, "phase": stage.phase, "step": step, "rows": rows, "model": dataclasses.asdict(stage.model),
       "data": identity.data, "tokenizer": identity.tokenizer, "config": identity.config, "batch_tokens": identity.batch_tokens,
       "keep_moments": keep_moments, "parents": list(parents), "runs": runs, "provenance": dict(identity.provenance)}
 
 
-def health(about: About) -> tuple[Health, ...]:
-  """The runs' health, as a snapshot has it."""
-  return tuple(Health(run["retries"], run["diverged"]) for run in about["runs"])
+def run_status(about: About) -> tuple[RunStatus, ...]:
+  """The runs' run_status, as a snapshot has it."""
+  return tuple(RunStatus(run["retries"], run["diverged"]) for run in about["runs"])
 
 
-def inherited_health(leg: Leg, parents: Sequence[About]) -> tuple[Health, ...]:
-  """The health that the leg's runs have from their parents."""
-  return tuple(Health(parent["retries"], parent["diverged"]) for parent in _parents(leg, parents))
+def inherited_status(stage: Stage, parents: Sequence[About]) -> tuple[RunStatus, ...]:
+  """The run_status that the stage's runs have from their parents."""
+  return tuple(RunStatus(parent["retries"], parent["diverged"]) for parent in _parents(stage, parents))
 
 
-def check_same_inputs(leg: Leg, about: About, identity: Identity) -> None:
-  """same data, same tokenizer, same model, same settings: of a snapshot that `leg` starts from or goes on from."""
+def check_same_inputs(stage: Stage, about: About, identity: Identity) -> None:
+  """same data, same tokenizer, same model, same settings: of a snapshot that `stage` starts from or goes on from."""
   for guard, there, here in (
       ("same data", about["data"], identity.data), ("same tokenizer", about["tokenizer"], identity.tokenizer),
-      ("same model", _decisive(about["model"]), _decisive(_plain(dataclasses.asdict(leg.model)))),
+      ("same model", _decisive(about["model"]), _decisive(_plain(dataclasses.asdict(stage.model)))),
       ("same settings", about["config"], identity.config)):
     if there != here:
-      raise GuardError(guard, leg.name, f"the snapshot of {about['leg']} was made with {there}, not {here}")
+      raise GuardError(guard, stage.name, f"the snapshot of {about['stage']} was made with {there}, not {here}")
 
 
 def _decisive(model: Mapping) -> dict:
@@ -120,59 +120,59 @@ def _decisive(model: Mapping) -> dict:
   return {name: value for name, value in model.items() if f"Architecture.{name}" not in HOW}
 
 
-def check_fork_point(leg: Leg, parents: Sequence[About], identity: Identity) -> None:
+def check_fork_point(stage: Stage, parents: Sequence[About], identity: Identity) -> None:
   """fork point: every run starts from a state of exactly as many steps and tokens as planned."""
-  for run, parent in zip(leg.runs, _parents(leg, parents)):
+  for run, parent in zip(stage.runs, _parents(stage, parents)):
     steps, tokens = run.born, run.born * identity.batch_tokens
     if (parent["steps"], parent["tokens"]) != (steps, tokens):
-      raise GuardError("fork point", leg.name, f"its parent has {parent['steps']} steps and {parent['tokens']:,} tokens behind "
+      raise GuardError("fork point", stage.name, f"its parent has {parent['steps']} steps and {parent['tokens']:,} tokens behind "
                                                f"it, planned were {steps} and {tokens:,}")
 
 
-def check_before_decay(leg: Leg, parents: Sequence[About]) -> None:
+def check_before_decay(stage: Stage, parents: Sequence[About]) -> None:
   """before decay: no parent's learning rate has begun to fall."""
-  for parent in _parents(leg, parents):
+  for parent in _parents(stage, parents):
     _, _, _, decay_start, decay_end = parent["schedule"]
     if decay_end > decay_start and parent["steps"] > decay_start:
-      raise GuardError("before decay", leg.name, f"its parent's learning rate has been falling since step {decay_start}")
+      raise GuardError("before decay", stage.name, f"its parent's learning rate has been falling since step {decay_start}")
 
 
-def check_schedule(leg: Leg, parents: Sequence[About], schedule: Schedule) -> None:
+def check_schedule(stage: Stage, parents: Sequence[About], schedule: Schedule) -> None:
   """schedule: the first learning rate is the one that the parent would have had next, or the first of a new warm-up."""
-  count = len(leg.runs)
+  count = len(stage.runs)
   planned = Schedule(*(np.asarray(values)[:count] for values in schedule))
-  before = Schedule(*(np.array(values) for values in zip(*(parent["schedule"] for parent in _parents(leg, parents)))))
-  born = np.array([run.born for run in leg.runs], np.int32)
-  rewarms = leg.forks & np.array([run.rewarm == run.born > 0 for run in leg.runs])
+  before = Schedule(*(np.array(values) for values in zip(*(parent["schedule"] for parent in _parents(stage, parents)))))
+  born = np.array([run.born for run in stage.runs], np.int32)
+  rewarms = stage.forks & np.array([run.rewarm == run.born > 0 for run in stage.runs])
   start = np.where(rewarms, born, before.warmup_start)
   end = np.where(rewarms, born + planned.warmup_end - planned.warmup_start, before.warmup_end)
   expected = _rates(before._replace(warmup_start=start, warmup_end=end), born)
   for r, (rate, other) in enumerate(zip(_rates(planned, born), expected)):
     if abs(rate - other) > 1e-6 * other:
-      raise GuardError("schedule", leg.name, f"run {r} would begin at a learning rate of {rate:g}, not {other:g}")
+      raise GuardError("schedule", stage.name, f"run {r} would begin at a learning rate of {rate:g}, not {other:g}")
 
 
 def _rates(schedule: Schedule, steps: np.ndarray) -> np.ndarray:
   return jax.device_get(jax.jit(Schedule.rate)(*jax.device_put((schedule, steps))))
 
 
-def check_moments(leg: Leg, parents: Sequence[About], keep_moments: bool, prints: Mapping[str, Sequence[str]]) -> None:
+def check_moments(stage: Stage, parents: Sequence[About], keep_moments: bool, prints: Mapping[str, Sequence[str]]) -> None:
   """parameters, moments: the runs' are exactly their parents'; moments are all zero where they are to be reset."""
-  for r, parent in enumerate(_parents(leg, parents)):
+  for r, parent in enumerate(_parents(stage, parents)):
     if prints["params"][r] != parent["params"]:
-      raise GuardError("parameters", leg.name, f"run {r} did not get its parent's parameters")
+      raise GuardError("parameters", stage.name, f"run {r} did not get its parent's parameters")
     if prints["moments"][r] != (parent["moments"] if keep_moments else "00000000"):
-      raise GuardError("moments", leg.name, f"run {r}'s moments were {'not kept' if keep_moments else 'not reset'}")
+      raise GuardError("moments", stage.name, f"run {r}'s moments were {'not kept' if keep_moments else 'not reset'}")
 
 
-def check_parents(leg: Leg, about: About, parents: Sequence[Mapping[str, Any]]) -> None:
-  """parent: a leg that goes on does so from the parents that it recorded."""
-  names = [(parent["leg"], parent["step"]) for parent in about["parents"]]
-  if names != [(parent["leg"], parent["step"]) for parent in parents]:
-    raise GuardError("parent", leg.name, f"its snapshot descends from {names}, not from what is planned")
+def check_parents(stage: Stage, about: About, parents: Sequence[Mapping[str, Any]]) -> None:
+  """parent: a stage that goes on does so from the parents that it recorded."""
+  names = [(parent["stage"], parent["step"]) for parent in about["parents"]]
+  if names != [(parent["stage"], parent["step"]) for parent in parents]:
+    raise GuardError("parent", stage.name, f"its snapshot descends from {names}, not from what is planned")
   for recorded, planned in zip(about["parents"], parents):
     if recorded["runs"] != planned["runs"]:
-      raise GuardError("parent", leg.name, f"its snapshot descends from another state of {planned['leg']} than the one there")
+      raise GuardError("parent", stage.name, f"its snapshot descends from another state of {planned['stage']} than the one there")
 
 
 def check_restored(where: str, about: About, prints: Mapping[str, Sequence[str]]) -> None:
@@ -195,15 +195,15 @@ def check_same_corpus(cells: Iterable[Cell], workdir: pathlib.Path, store: Store
                      "another folder, restore the corpus, or give the --store that they were made with")
 
 
-def check_streams(leg: Leg, runs: Sequence[Run], streams: Sequence[Stream], store: Store, batch: int) -> None:
+def check_streams(stage: Stage, runs: Sequence[Run], streams: Sequence[Stream], store: Store, batch: int) -> None:
   """domain: the first batch of expert k is of domain k, and that of the mixture of the mixture's domains."""
   for run, stream in zip(runs, streams, strict=True):
     indices = run.first_batch * batch + np.arange(batch)
     for window, (domain, number) in zip(stream.rows(indices), stream.origins(indices)):
       if run.domain not in (None, domain):
-        raise GuardError("domain", leg.name, f"an expert on {run.domain} would read {domain}")
+        raise GuardError("domain", stage.name, f"an expert on {run.domain} would read {domain}")
       if not np.array_equal(window, store.windows(domain, "train", stream.window_length - 1)[number]):
-        raise GuardError("domain", leg.name, f"window {number} of {domain} is not what the store holds there")
+        raise GuardError("domain", stage.name, f"window {number} of {domain} is not what the store holds there")
 
 
 def check_disjoint(store: Store) -> None:
@@ -229,10 +229,10 @@ def _documents(store: Store, domain: str, split: str):
       yield hashlib.blake2b(tokens[start:end], digest_size=16).digest()
 
 
-def _parents(leg: Leg, parents: Sequence[About]) -> list[Mapping[str, Any]]:
-  """The parent of each run, among the runs of all parent legs one after the other."""
+def _parents(stage: Stage, parents: Sequence[About]) -> list[Mapping[str, Any]]:
+  """The parent of each run, among the runs of all parent stages one after the other."""
   runs = [run for about in parents for run in about["runs"]]
-  return [runs[run.parent] for run in leg.runs]
+  return [runs[run.parent] for run in stage.runs]
 
 
 def _plain(value: Any) -> Any:

@@ -21,13 +21,13 @@ class Lock:
 
   Args:
     path: the file; it stays.
-    say: told if the file system has no locks.
+    log: told if the file system has no locks.
 
   Raises:
     InputError: another process has it.
   """
 
-  def __init__(self, path: pathlib.Path, say: Callable[[str], None]):
+  def __init__(self, path: pathlib.Path, log: Callable[[str], None]):
     self._file = path.open("a+")
     try:
       fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,7 +37,7 @@ class Lock:
         owner = self._file.read(200).strip() or "another process"
         self._file.close()
         raise InputError(f"--workdir={path.parent}: in use by {owner}; wait for it, or name another folder") from None
-      say(f"{path}: this file system has no locks ({error.strerror}); take care that no other process uses the folder")
+      log(f"{path}: this file system has no locks ({error.strerror}); take care that no other process uses the folder")
     self._file.truncate(0)
     self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     self._file.flush()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxsplit.errors import InputError
-from jaxsplit.experiment.tree import Leg, Run
+from jaxsplit.experiment.tree import Run, Stage
 from jaxsplit.models.family import ModelConfig
 from jaxsplit.results.cells import Cell
 from jaxsplit.results.stages import Point
@@ -76,17 +76,17 @@ class RateRule:
     return float(f"{self.reference_rate * (params / self.reference_params) ** -self.exponent:.3g}")
 
 
-def probe_legs(
-    probe: Probe, models: Sequence[tuple[str, ModelConfig]], lengths: Sequence[int], cooldown) -> list[Leg]:
+def probe_stages(
+    probe: Probe, models: Sequence[tuple[str, ModelConfig]], lengths: Sequence[int], cooldown) -> list[Stage]:
   """One stack per size and length: all rates and replicas, trained with the cooldown of a full pretraining."""
-  legs = []
+  stages = []
   for name, model in models:
     for steps in lengths:
       runs = tuple(
           Run(i, replica, 0, None, rate, 0, 0, (steps - cooldown(steps, 0), steps), 0, Point(steps, 0, "probe"))
           for i, (rate, replica) in enumerate((rate, replica) for rate in probe.rates for replica in range(probe.replicas)))
-      legs.append(Leg(f"{name}/probe/{steps}", name, "probe", model, (), runs, steps))
-  return legs
+      stages.append(Stage(f"{name}/probe/{steps}", name, "probe", model, (), runs, steps))
+  return stages
 
 
 def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:

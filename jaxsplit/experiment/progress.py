@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from jaxsplit.experiment.tree import Leg
+from jaxsplit.experiment.tree import Stage
 from jaxsplit.parallel import hosts
 
 _LINE_EVERY = 10.0  # Seconds between plain lines.
@@ -24,10 +24,10 @@ class Progress:
     self._batch_tokens = batch_tokens
     self._console = Console(file=sys.stdout, quiet=not hosts.is_lead())
     self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
-    self._stage, self._leg, self._loss, self._rate = "", "", float("nan"), 0.0
+    self._title, self._stage, self._loss, self._rate = "", "", float("nan"), 0.0
     self._peak: float | None = None
     self._mfu = 0.0
-    self._planned = self._work_done = self._trained = self._ahead = 0.0
+    self._planned = self._work_done = self._trained = self._later = 0.0
     self._cells = self._cells_done = 0
     self._began = self._printed = time.monotonic()
     self._busy_since: float | None = None
@@ -42,67 +42,67 @@ class Progress:
     if self._live:
       self._live.stop()
 
-  def say(self, text: str) -> None:
+  def log(self, text: str) -> None:
     """A line that stays."""
     self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-  def stage(self, name: str) -> None:
+  def begin(self, name: str) -> None:
     """A new part of the experiment begins."""
-    self._stage = name
-    self.say(f"[{_clock(time.monotonic() - self._began)}] {name}")
+    self._title = name
+    self.log(f"[{_clock(time.monotonic() - self._began)}] {name}")
 
-  def plan(self, missing: Iterable[Leg], later: Iterable[Leg], cells: int, cells_done: int) -> None:
-    """Adds to the work: legs to train, cells to measure, and how many of them are there already. Legs like `later` will come."""
-    whole = lambda legs: sum(self._work(leg, leg.steps) for leg in legs)
+  def plan(self, missing: Iterable[Stage], later: Iterable[Stage], cells: int, cells_done: int) -> None:
+    """Adds to the work: stages to train, cells to measure, and how many of them are there already. Stages like `later` will come."""
+    whole = lambda stages: sum(self._work(stage, stage.steps) for stage in stages)
     self._planned += whole(missing)
-    self._ahead = whole(later)
+    self._later = whole(later)
     self._cells += cells
     self._cells_done += cells_done
 
-  def start(self, leg: Leg, done: int, peak: float | None) -> None:
-    """A leg begins, or goes on from a snapshot, on devices that do at best `peak` FLOP/s, where that is known."""
-    self._leg, self._busy_since, self._peak = leg.name, time.monotonic(), peak
-    self._work_done += self._work(leg, done)
+  def start(self, stage: Stage, done: int, peak: float | None) -> None:
+    """A stage begins, or goes on from a snapshot, on devices that do at best `peak` FLOP/s, where that is known."""
+    self._stage, self._busy_since, self._peak = stage.name, time.monotonic(), peak
+    self._work_done += self._work(stage, done)
 
-  def advance(self, leg: Leg, steps: int, loss: float) -> None:
-    """Steps of a leg are trained."""
-    work = self._work(leg, steps)
+  def advance(self, stage: Stage, steps: int, loss: float) -> None:
+    """Steps of a stage are trained."""
+    work = self._work(stage, steps)
     self._work_done += work
     self._trained += work
     self._loss = loss
     now = time.monotonic()
     self._busy += now - (self._busy_since or now)
     elapsed, self._busy_since = max(now - (self._busy_since or now), 1e-6), now
-    self._rate = _smooth(self._rate, steps * self._batch_tokens * len(leg.runs) / elapsed)
+    self._rate = _smooth(self._rate, steps * self._batch_tokens * len(stage.runs) / elapsed)
     if self._peak:
       self._mfu = _smooth(self._mfu, work / elapsed / self._peak)
     self._show(now)
 
   def finish(self, cells: int) -> None:
-    """A leg's cells are measured."""
+    """A stage's cells are measured."""
     self._cells_done += cells
     now = time.monotonic()
     self._busy += now - (self._busy_since or now)
     self._show(now)
 
   def _planned_left(self) -> float:
-    return max(self._planned + self._ahead - self._work_done, 0.0)
+    return max(self._planned + self._later - self._work_done, 0.0)
 
-  def _work(self, leg: Leg, steps: int) -> float:
-    return leg.model.flops_per_token * steps * self._batch_tokens * len(leg.runs)
+  def _work(self, stage: Stage, steps: int) -> float:
+    return stage.model.flops_per_token * steps * self._batch_tokens * len(stage.runs)
 
   def _show(self, now: float) -> None:
     left = "?" if not self._trained else _clock(self._planned_left() * self._busy / self._trained)
     mfu = {"MFU": f"{self._mfu:.1%}"} if self._peak else {}
-    fields = {"cells": f"{self._cells_done}/{self._cells}", "leg": self._leg, "tokens/s": f"{self._rate:,.0f}", **mfu,
+    fields = {"cells": f"{self._cells_done}/{self._cells}", "stage": self._stage, "tokens/s": f"{self._rate:,.0f}", **mfu,
               "loss": f"{self._loss:.3f}", "time": _clock(now - self._began), "left": left}
     if self._live:
-      table = Table(*fields, title=self._stage)
+      table = Table(*fields, title=self._title)
       table.add_row(*fields.values())
       self._live.update(table)
     elif now - self._printed >= _LINE_EVERY:
       self._printed = now
-      self.say("  " + "  ".join(f"{name} {value}" for name, value in fields.items()))
+      self.log("  " + "  ".join(f"{name} {value}" for name, value in fields.items()))
 
 
 def _smooth(before: float, now: float) -> float:

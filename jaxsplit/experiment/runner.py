@@ -1,4 +1,4 @@
-"""Trains the legs of a tree and measures their cells. Running it again does only what is missing."""
+"""Trains the stages of a tree and measures their cells. Running it again does only what is missing."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from jaxsplit.evaluation.perplexity import compile_held_out, held_out
 from jaxsplit.experiment import divergence, guards, waves
 from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.experiment.divergence import Divergence, Divergences
-from jaxsplit.experiment.guards import Health, Identity
+from jaxsplit.experiment.guards import Identity, RunStatus
 from jaxsplit.experiment.progress import Progress
-from jaxsplit.experiment.recipe import Course, Rules
-from jaxsplit.experiment.snapshots import Snapshots, Start
-from jaxsplit.experiment.tree import Leg, Run
+from jaxsplit.experiment.recipe import Recipe, StageSetup
+from jaxsplit.experiment.snapshots import ResumePoint, Snapshots
+from jaxsplit.experiment.tree import Run, Stage
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.parallel import hosts
 from jaxsplit.results.cells import Cell
 from jaxsplit.training import fingerprint, memory, stack
-from jaxsplit.training.compiler import Ahead
+from jaxsplit.training.compiler import BackgroundCompiler
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import train
 from jaxsplit.training.provenance import environment
@@ -34,261 +34,261 @@ from jaxsplit.training.trace import Trace
 
 
 class Runner:
-  """Runs legs against one store and one work directory."""
+  """Runs stages against one store and one work directory."""
 
-  def __init__(self, store: Store, rules: Rules, workdir: Workdir, progress: Progress, interruption: Interruption):
-    self._store, self._rules, self._workdir = store, rules, workdir
+  def __init__(self, store: Store, recipe: Recipe, workdir: Workdir, progress: Progress, interruption: Interruption):
+    self._store, self._recipe, self._workdir = store, recipe, workdir
     self._progress, self._interruption = progress, interruption
-    self._course = Course(store, rules)
-    self._ahead = Ahead()
-    self._trace = Trace(workdir.path / "trace", rules.training.trace, progress.say)
-    facts = hosts.share(lambda: {**environment(), "config": workdir.config_hash, "data": store.manifest_hash})
+    self._setup = StageSetup(store, recipe)
+    self._compiler = BackgroundCompiler()
+    self._trace = Trace(workdir.path / "trace", recipe.training.trace, progress.log)
+    facts = hosts.broadcast(lambda: {**environment(), "config": workdir.config_hash, "data": store.manifest_hash})
     self._made_with = workdir.record_provenance(facts)
-    identity = Identity(store.manifest_hash, store.tokenizer.fingerprint, workdir.config_hash, rules.training.batch_tokens, facts)
-    self._snapshots = Snapshots(workdir.checkpoints, workdir.metrics, self._course, identity, progress.say)
+    identity = Identity(store.manifest_hash, store.tokenizer.fingerprint, workdir.config_hash, recipe.training.batch_tokens, facts)
+    self._snapshots = Snapshots(workdir.checkpoints, workdir.metrics, self._setup, identity, progress.log)
     self._told: set[str] = set()
-    self._legs: dict[str, Leg] = {}
+    self._stages: dict[str, Stage] = {}
     self._missing: set[str] = set()
     self._divergences = Divergences(workdir.path / "divergence.json")
     self._windows = {
-        domain: validation(store, domain, rules.training.sequence_length, rules.validation_tokens) for domain in store.domains}
+        domain: validation(store, domain, recipe.training.sequence_length, recipe.validation_tokens) for domain in store.domains}
 
   def __enter__(self) -> Runner:
     return self
 
   def __exit__(self, raised: type[BaseException] | None, *_) -> None:
-    self._ahead.close(wait=raised is None)
+    self._compiler.close(wait=raised is None)
     if raised is None:
       self._trace.close()
 
-  def run(self, legs: Sequence[Leg], table: CellTable, later: Sequence[Leg] = (), what: str = "training") -> None:
-    """Trains what `table` and the snapshots lack of `legs`, parents before children, in waves where they do not fit at once.
+  def run(self, stages: Sequence[Stage], table: CellTable, later: Sequence[Stage] = (), what: str = "training") -> None:
+    """Trains what `table` and the snapshots lack of `stages`, parents before children, in waves where they do not fit at once.
 
-    `what` says so, in words, where anything is lacking. `later` are legs like those that will come in other calls: where anything
+    `what` says so, in words, where anything is lacking. `later` are stages like those that will come in other calls: where anything
     is trained now, they too have to fit into memory, and their programs are compiled meanwhile.
 
     Raises:
-      InputError: not even one run of a leg fits into its devices' memory; nothing has been trained.
+      InputError: not even one run of a stage fits into its devices' memory; nothing has been trained.
     """
-    self._legs, self._missing = {}, set()  # Until this call has some: it may be interrupted before.
-    planned, there = legs, hosts.share(lambda: waves.begun(legs, self._workdir.metrics.trained()))
-    legs = self._in_waves(legs, there, lambda legs: self.missing(legs, table))
-    missing = self._missing = set(hosts.share(lambda: sorted(self.missing(legs, table))))
-    self._progress.stage(what if missing else f"{what}: done before")
+    self._stages, self._missing = {}, set()  # Until this call has some: it may be interrupted before.
+    planned, there = stages, hosts.broadcast(lambda: waves.begun(stages, self._workdir.metrics.trained()))
+    stages = self._in_waves(stages, there, lambda stages: self.missing(stages, table))
+    missing = self._missing = set(hosts.broadcast(lambda: sorted(self.missing(stages, table))))
+    self._progress.begin(what if missing else f"{what}: done before")
     if missing:
-      later = self._in_waves(later, {}, lambda legs: {leg.name for leg in legs})
-      self._course.settle([*legs, *later])
-    self._legs = {leg.name: leg for leg in legs}
-    keys = {leg.name: self._keys(leg) for leg in legs}
-    to_train = [leg for leg in legs if leg.name in missing]
+      later = self._in_waves(later, {}, lambda stages: {stage.name for stage in stages})
+      self._setup.settle([*stages, *later])
+    self._stages = {stage.name: stage for stage in stages}
+    keys = {stage.name: self._keys(stage) for stage in stages}
+    to_train = [stage for stage in stages if stage.name in missing]
     self._progress.plan(to_train, later, sum(map(len, keys.values())),
-                        sum(key in table for leg in keys for key in keys[leg] if leg not in missing))
+                        sum(key in table for stage in keys for key in keys[stage] if stage not in missing))
     if missing:
       self._tell(planned, to_train)
       self._compile([*to_train, *later])
-    for leg in legs:
-      if leg.name in missing:
-        self._progress.finish(self._complete(leg, table, missing, there))
+    for stage in stages:
+      if stage.name in missing:
+        self._progress.finish(self._complete(stage, table, missing, there))
 
   @property
-  def trained(self) -> list[Leg]:
-    """The legs of the latest call of `run` that are trained and measured so far, in the waves that they are trained in."""
-    return [leg for name, leg in self._legs.items() if name not in self._missing]
+  def trained(self) -> list[Stage]:
+    """The stages of the latest call of `run` that are trained and measured so far, in the waves that they are trained in."""
+    return [stage for name, stage in self._stages.items() if name not in self._missing]
 
-  def _complete(self, leg: Leg, table: CellTable, missing: set[str], there: Mapping[str, Sequence[int]]) -> int:
-    """Trains a leg and measures its cells, of which it returns the number.
+  def _complete(self, stage: Stage, table: CellTable, missing: set[str], there: Mapping[str, Sequence[int]]) -> int:
+    """Trains a stage and measures its cells, of which it returns the number.
 
-    A call of its own, since nothing of a leg's state may be at hand while the next is trained: devices have room for one.
+    A call of its own, since nothing of a stage's state may be at hand while the next is trained: devices have room for one.
     """
-    start = self._start(leg)
+    resume = self._resume_point(stage)
     with self._interruption.deferred():
-      state, health = self._train(leg, start)
-      cells = self._measure(leg, state, health)
+      state, run_status = self._train(stage, resume)
+      cells = self._measure(stage, state, run_status)
       if cells:
         table.add(cells)
-      missing.discard(leg.name)
-      for attempt in range(1, self._rules.training.retries + 1):
-        self._workdir.checkpoints.discard(divergence.again(leg, (), attempt).name)
-      self._snapshots.tidy(leg, self._legs, missing)
-      self._drop_other_waves(leg, there, missing)
+      missing.discard(stage.name)
+      for attempt in range(1, self._recipe.training.retries + 1):
+        self._workdir.checkpoints.discard(divergence.again(stage, (), attempt).name)
+      self._snapshots.tidy(stage, self._stages, missing)
+      self._drop_other_waves(stage, there, missing)
     return len(cells)
 
-  def missing(self, legs: Sequence[Leg], table: CellTable) -> set[str]:
-    """Names of the legs that must be trained: for a cell, for a result to keep, or for a leg that starts from them."""
+  def missing(self, stages: Sequence[Stage], table: CellTable) -> set[str]:
+    """Names of the stages that must be trained: for a cell, for a result to keep, or for a stage that starts from them."""
     missing: set[str] = set()
     forked_from: set[str] = set()
-    for leg in reversed(legs):
-      lacks_cells = any(key not in table for key in self._keys(leg))
-      lacks_state = (leg.keep or leg.name in forked_from) and not self._snapshots.is_trained(leg)
+    for stage in reversed(stages):
+      lacks_cells = any(key not in table for key in self._keys(stage))
+      lacks_state = (stage.keep or stage.name in forked_from) and not self._snapshots.is_trained(stage)
       if lacks_cells or lacks_state:
-        missing.add(leg.name)
-        forked_from.update(leg.parents)
+        missing.add(stage.name)
+        forked_from.update(stage.parents)
     return missing
 
-  def repairs(self, legs: Sequence[Leg]) -> list[Leg]:
-    """The stretches of these legs that were trained again, so far."""
-    found = [d for d in self._divergences if d.attempt < self._rules.training.retries]
-    return [divergence.again(leg, rows, attempt + 1) for leg in legs for attempt in range(self._rules.training.retries)
-            if (rows := [d.run for d in found if (d.leg, d.attempt) == (leg.name, attempt)])]
+  def repairs(self, stages: Sequence[Stage]) -> list[Stage]:
+    """The stretches of these stages that were trained again, so far."""
+    found = [d for d in self._divergences if d.attempt < self._recipe.training.retries]
+    return [divergence.again(stage, rows, attempt + 1) for stage in stages for attempt in range(self._recipe.training.retries)
+            if (rows := [d.run for d in found if (d.stage, d.attempt) == (stage.name, attempt)])]
 
-  def _in_waves(self, legs: Sequence[Leg], there: Mapping[str, Sequence[int]],
-                missing: Callable[[Sequence[Leg]], set[str]]) -> list[Leg]:
-    """The legs in waves, as the lead's devices have room for them."""
-    return waves.in_waves(legs, hosts.share(lambda: waves.choose(legs, there, missing, self._course.fits, self._course.waves)))
+  def _in_waves(self, stages: Sequence[Stage], there: Mapping[str, Sequence[int]],
+                missing: Callable[[Sequence[Stage]], set[str]]) -> list[Stage]:
+    """The stages in waves, as the lead's devices have room for them."""
+    return waves.in_waves(stages, hosts.broadcast(lambda: waves.choose(stages, there, missing, self._setup.fits, self._setup.waves)))
 
-  def _tell(self, planned: Sequence[Leg], to_train: Sequence[Leg]) -> None:
+  def _tell(self, planned: Sequence[Stage], to_train: Sequence[Stage]) -> None:
     """Says which stacks are not trained as the settings have them, each once."""
-    runs = {leg.name: len(leg.runs) for leg in planned}
-    for leg in to_train:
-      text = waves.told(leg, runs[waves.whole(leg)[0]], self._rules.layout, self._course.spec(leg).layout)
+    runs = {stage.name: len(stage.runs) for stage in planned}
+    for stage in to_train:
+      text = waves.told(stage, runs[waves.whole(stage)[0]], self._recipe.layout, self._setup.spec(stage).layout)
       if text and text not in self._told:
         self._told.add(text)
-        self._progress.say(f"  {text}")
+        self._progress.log(f"  {text}")
 
-  def _drop_other_waves(self, leg: Leg, there: Mapping[str, Sequence[int]], missing: set[str]) -> None:
-    """Once all waves of a leg are there, removes the snapshots that it has of other waves, on devices with other memory."""
-    name, count = waves.whole(leg)
+  def _drop_other_waves(self, stage: Stage, there: Mapping[str, Sequence[int]], missing: set[str]) -> None:
+    """Once all waves of a stage are there, removes the snapshots that it has of other waves, on devices with other memory."""
+    name, count = waves.whole(stage)
     if missing.isdisjoint(waves.names(name, count)):
       for other in set(there.get(name, ())) - {count}:
         for wave in waves.names(name, other):
           self._workdir.checkpoints.discard(wave)
 
-  def _compile(self, legs: Sequence[Leg]) -> None:
-    parents = {name for leg in legs for name in leg.parents}
-    for leg in legs:
-      spec = self._course.spec(leg)
-      if not leg.parents:
-        self._ahead.ask(("initialize", spec), functools.partial(stack.compile_initialization, spec))
-      self._ahead.ask(("train", spec), functools.partial(
-          stack.compile_training, spec, self._rules.training.steps_per_dispatch))
-      if leg.parents or leg.keep or leg.name in parents:  # A probe's state is neither forked from nor to.
-        self._ahead.ask(("fingerprint", spec), functools.partial(fingerprint.compile_fingerprint, spec))
-      if any(run.point for run in leg.runs):
-        self._ahead.ask(("evaluate", spec), functools.partial(
-            compile_held_out, spec, max(len(windows.tokens) for windows in self._windows.values()), self._rules.exact_match))
+  def _compile(self, stages: Sequence[Stage]) -> None:
+    parents = {name for stage in stages for name in stage.parents}
+    for stage in stages:
+      spec = self._setup.spec(stage)
+      if not stage.parents:
+        self._compiler.ask(("initialize", spec), functools.partial(stack.compile_initialization, spec))
+      self._compiler.ask(("train", spec), functools.partial(
+          stack.compile_training, spec, self._recipe.training.steps_per_dispatch))
+      if stage.parents or stage.keep or stage.name in parents:  # A probe's state is neither forked from nor to.
+        self._compiler.ask(("fingerprint", spec), functools.partial(fingerprint.compile_fingerprint, spec))
+      if any(run.point for run in stage.runs):
+        self._compiler.ask(("evaluate", spec), functools.partial(
+            compile_held_out, spec, max(len(windows.tokens) for windows in self._windows.values()), self._recipe.exact_match))
 
-  def _start(self, leg: Leg, attempt: int = 0) -> Start:
-    """Where a leg's training begins, with everything at hand that it needs."""
-    spec = self._course.spec(leg)
-    hosts.share(lambda: guards.check_streams(
-        leg, self._course.rows(leg), self._course.streams(leg, attempt), self._store, spec.batch))
-    start = self._snapshots.start(leg, self._legs)
-    if start is None:
-      self._ahead.wait(("initialize", spec))
-      start = Start(stack.initialize(spec, self._course.weight_seeds(leg)), 0, (), (Health(),) * len(leg.runs))
-    self._workdir.metrics.rewind(leg.name, start.done)
-    return start
+  def _resume_point(self, stage: Stage, attempt: int = 0) -> ResumePoint:
+    """Where a stage's training begins, with everything at hand that it needs."""
+    spec = self._setup.spec(stage)
+    hosts.broadcast(lambda: guards.check_streams(
+        stage, self._setup.padded_runs(stage), self._setup.streams(stage, attempt), self._store, spec.batch))
+    resume = self._snapshots.resume_point(stage, self._stages)
+    if resume is None:
+      self._compiler.wait(("initialize", spec))
+      resume = ResumePoint(stack.initialize(spec, self._setup.weight_seeds(stage)), 0, (), (RunStatus(),) * len(stage.runs))
+    self._workdir.metrics.rewind(stage.name, resume.done)
+    return resume
 
-  def _train(self, leg: Leg, start: Start) -> tuple[State, tuple[Health, ...]]:
-    """Trains a leg to its end, with all repairs. Its last state is saved if anything starts from it."""
-    if start.done == leg.steps and self._snapshots.is_trained(leg):
-      return start.state, start.health
-    state = self._stretch(leg, start)
-    health = list(start.health)
-    if leg.steps and leg.phase != "probe":  # A rate that makes a probe diverge is an answer.
-      for attempt in range(self._rules.training.retries + 1):
-        trained = range(len(leg.runs)) if attempt == 0 else rows
-        rows = hosts.share(lambda: self._diverged(leg, attempt, trained))
+  def _train(self, stage: Stage, resume: ResumePoint) -> tuple[State, tuple[RunStatus, ...]]:
+    """Trains a stage to its end, with all repairs. Its last state is saved if anything starts from it."""
+    if resume.done == stage.steps and self._snapshots.is_trained(stage):
+      return resume.state, resume.run_status
+    state = self._stretch(stage, resume)
+    run_status = list(resume.run_status)
+    if stage.steps and stage.phase != "probe":  # A rate that makes a probe diverge is an answer.
+      for attempt in range(self._recipe.training.retries + 1):
+        trained = range(len(stage.runs)) if attempt == 0 else rows
+        rows = hosts.broadcast(lambda: self._diverged(stage, attempt, trained))
         if not rows:
           break
-        if attempt == self._rules.training.retries:
+        if attempt == self._recipe.training.retries:
           for r in rows:
-            health[r] = dataclasses.replace(health[r], diverged=True)
+            run_status[r] = dataclasses.replace(run_status[r], diverged=True)
           break
         for r in rows:
-          health[r] = dataclasses.replace(health[r], retries=health[r].retries + 1)
+          run_status[r] = dataclasses.replace(run_status[r], retries=run_status[r].retries + 1)
         # The runs that went well wait on disk: devices have room for one stack in training.
-        self._snapshots.save(leg, leg.steps, state, fingerprint.fingerprint(state), start, final=False)
+        self._snapshots.save(stage, stage.steps, state, fingerprint.fingerprint(state), resume, final=False)
         del state
-        repair = divergence.again(leg, rows, attempt + 1)
-        self._course.settle([repair])
-        repaired = self._stretch(repair, self._start(repair, attempt + 1), attempt + 1)
-        spec = self._course.spec(leg)
-        state = stack.replace(spec, self._snapshots.restore(leg, leg.steps), repaired, rows)
+        repair = divergence.again(stage, rows, attempt + 1)
+        self._setup.settle([repair])
+        repaired = self._stretch(repair, self._resume_point(repair, attempt + 1), attempt + 1)
+        spec = self._setup.spec(stage)
+        state = stack.replace(spec, self._snapshots.restore(stage, stage.steps), repaired, rows)
         del repaired
-    if leg.keep or any(leg.name in other.parents for other in self._legs.values()):
-      ended = dataclasses.replace(start, health=tuple(health))
-      self._snapshots.save(leg, leg.steps, state, fingerprint.fingerprint(state), ended, final=True)
+    if stage.keep or any(stage.name in other.parents for other in self._stages.values()):
+      ended = dataclasses.replace(resume, run_status=tuple(run_status))
+      self._snapshots.save(stage, stage.steps, state, fingerprint.fingerprint(state), ended, final=True)
     self._workdir.metrics.sync()
-    return state, tuple(health)
+    return state, tuple(run_status)
 
-  def _diverged(self, leg: Leg, attempt: int, rows: Sequence[int]) -> list[int]:
-    """Which of the leg's runs have diverged in an attempt that trained `rows`; recorded, and said."""
-    name = divergence.again(leg, rows, attempt).name if attempt else leg.name
-    found = divergence.first_divergence(self._workdir.metrics.losses(name, leg.steps), self._rules.training.spike,
-                                        math.log(leg.model.vocab_size))
+  def _diverged(self, stage: Stage, attempt: int, rows: Sequence[int]) -> list[int]:
+    """Which of the stage's runs have diverged in an attempt that trained `rows`; recorded, and said."""
+    name = divergence.again(stage, rows, attempt).name if attempt else stage.name
+    found = divergence.first_divergence(self._workdir.metrics.losses(name, stage.steps), self._recipe.training.spike,
+                                        math.log(stage.model.vocab_size))
     if found:
       self._divergences.add(
-          Divergence(leg.name, rows[i], attempt, step, what) for i, (step, what) in found.items())
-      left = self._rules.training.retries - attempt
-      then = "trained again from the start of this leg, in another order" if left else "marked, and no part of any fit"
+          Divergence(stage.name, rows[i], attempt, step, what) for i, (step, what) in found.items())
+      left = self._recipe.training.retries - attempt
+      then = "trained again from the start of this stage, in another order" if left else "marked, and no part of any fit"
       for i, (step, what) in found.items():
-        run = leg.runs[rows[i]]
-        self._progress.say(f"  {name}: run {rows[i]} ({run.domain or 'mixture'}) diverged at step {step}: {what}; it is {then}")
+        run = stage.runs[rows[i]]
+        self._progress.log(f"  {name}: run {rows[i]} ({run.domain or 'mixture'}) diverged at step {step}: {what}; it is {then}")
     return [rows[i] for i in sorted(found)]
 
-  def _stretch(self, leg: Leg, start: Start, attempt: int = 0) -> State:
-    """Trains a leg, once."""
-    spec, metrics, clock, trained = self._course.spec(leg), self._workdir.metrics, Clock(), 0
-    self._ahead.wait(("train", spec))
+  def _stretch(self, stage: Stage, resume: ResumePoint, attempt: int = 0) -> State:
+    """Trains a stage, once."""
+    spec, metrics, clock, trained = self._setup.spec(stage), self._workdir.metrics, Clock(), 0
+    self._compiler.wait(("train", spec))
     clock.lap("compiler")
-    self._progress.start(leg, start.done, peak_flops(spec))
-    self._trace.begin(leg.name)
+    self._progress.start(stage, resume.done, peak_flops(spec))
+    self._trace.begin(stage.name)
 
     def observe(first_step: int, values: dict[str, np.ndarray]) -> None:
       nonlocal trained
-      values = {name: value[:, :len(leg.runs)] for name, value in values.items()}
-      metrics.append(leg.name, first_step, values)
+      values = {name: value[:, :len(stage.runs)] for name, value in values.items()}
+      metrics.append(stage.name, first_step, values)
       trained += len(values["loss"])
-      self._progress.advance(leg, len(values["loss"]), float(np.mean(values["loss"][-1])))
+      self._progress.advance(stage, len(values["loss"]), float(np.mean(values["loss"][-1])))
       self._trace.block()
 
     def save(step: int, state: State, prints: dict) -> None:
-      self._snapshots.save(leg, step, state, fingerprint.as_text(prints), start, final=False)
+      self._snapshots.save(stage, step, state, fingerprint.as_text(prints), resume, final=False)
 
     try:
       return train(
-          spec, start.state, Batches(self._course.streams(leg, attempt), spec.batch), self._course.schedule(leg),
-          first_batch=[run.first_batch for run in self._course.rows(leg)], done=start.done, steps=leg.steps,
-          training=self._rules.training, observe=observe, save=save, saved=self._workdir.checkpoints.wait,
-          copies=hosts.share(lambda: memory.has_room_for_a_copy(spec)), interruption=self._interruption, clock=clock)
+          spec, resume.state, Batches(self._setup.streams(stage, attempt), spec.batch), self._setup.schedule(stage),
+          first_batch=[run.first_batch for run in self._setup.padded_runs(stage)], done=resume.done, steps=stage.steps,
+          training=self._recipe.training, observe=observe, save=save, saved=self._workdir.checkpoints.wait,
+          copies=hosts.broadcast(lambda: memory.has_room_for_a_copy(spec)), interruption=self._interruption, clock=clock)
     finally:
       self._trace.end()
       if trained and hosts.is_lead():
         self._workdir.telemetry.record(
-            leg.name, leg.size, spec, runs=len(leg.runs), first_step=start.done, steps=trained, clock=clock)
+            stage.name, stage.size, spec, runs=len(stage.runs), first_step=resume.done, steps=trained, clock=clock)
 
   def _domains(self, run: Run) -> tuple[str, ...]:
     """What the run's cell is measured on."""
     only = run.domain or run.serves
     return (only,) if only else self._store.domains
 
-  def _keys(self, leg: Leg) -> list[tuple]:
-    return [self._cell(leg, run, domain, math.nan, None, Health()).key
-            for run in leg.runs if run.point for domain in self._domains(run)]
+  def _keys(self, stage: Stage) -> list[tuple]:
+    return [self._cell(stage, run, domain, math.nan, None, RunStatus()).key
+            for run in stage.runs if run.point for domain in self._domains(run)]
 
-  def _measure(self, leg: Leg, state: State, health: Sequence[Health]) -> list[Cell]:
-    if not any(run.point for run in leg.runs):
+  def _measure(self, stage: Stage, state: State, run_status: Sequence[RunStatus]) -> list[Cell]:
+    if not any(run.point for run in stage.runs):
       return []
-    spec = self._course.spec(leg)
-    self._ahead.wait(("evaluate", spec))
-    values = held_out(spec, state, [[self._windows[d] for d in self._domains(run)] for run in self._course.rows(leg)],
-                      self._rules.exact_match)
+    spec = self._setup.spec(stage)
+    self._compiler.wait(("evaluate", spec))
+    values = held_out(spec, state, [[self._windows[d] for d in self._domains(run)] for run in self._setup.padded_runs(stage)],
+                      self._recipe.exact_match)
     return [
-        self._cell(leg, run, domain, values["loss"][r, m], values["exact"][r, m] if self._rules.exact_match else None,
-                   health[r])
-        for r, run in enumerate(leg.runs) for m, domain in enumerate(self._domains(run))]
+        self._cell(stage, run, domain, values["loss"][r, m], values["exact"][r, m] if self._recipe.exact_match else None,
+                   run_status[r])
+        for r, run in enumerate(stage.runs) for m, domain in enumerate(self._domains(run))]
 
-  def _cell(self, leg: Leg, run: Run, domain: str, loss: float, accuracy: float | None, health: Health) -> Cell:
-    batch_tokens = self._rules.training.batch_tokens
+  def _cell(self, stage: Stage, run: Run, domain: str, loss: float, accuracy: float | None, run_status: RunStatus) -> Cell:
+    batch_tokens = self._recipe.training.batch_tokens
     seed_tokens, expert_tokens = run.point.seed_steps * batch_tokens, run.point.expert_steps * batch_tokens
     unique = self._store.counts(domain, "train").unique_tokens
-    share = self._rules.weights[domain] / sum(self._rules.weights.values())
+    share = self._recipe.weights[domain] / sum(self._recipe.weights.values())
     return Cell(
-        params=leg.model.params, params_total=leg.model.params_total, domain=domain, seed_tokens=seed_tokens,
+        params=stage.model.params, params_total=stage.model.params_total, domain=domain, seed_tokens=seed_tokens,
         expert_tokens=expert_tokens, unique_tokens=unique, epochs=(seed_tokens * share + expert_tokens) / unique, loss=float(loss),
         bits_per_byte=float(loss) / math.log(2) / bytes_per_token(self._store, domain),
-        flops=leg.model.flops_per_token * (seed_tokens + expert_tokens), replica=run.replica, role=run.point.role,
+        flops=stage.model.flops_per_token * (seed_tokens + expert_tokens), replica=run.replica, role=run.point.role,
         learning_rate=run.learning_rate, batch_tokens=batch_tokens, accuracy=accuracy,
-        status="ok" if math.isfinite(loss) and not health.diverged else "diverged", retries=health.retries,
+        status="ok" if math.isfinite(loss) and not run_status.diverged else "diverged", retries=run_status.retries,
         provenance=self._made_with)

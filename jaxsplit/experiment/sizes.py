@@ -1,8 +1,8 @@
 """sizes.json: of every model size of an experiment, its learning rate, and the cells that were asked of it, one after the other.
 
 A work directory grows: more sizes, fractions, targets and splits to compare. What was decided for a size stays decided. Its rate
-does not move when another size is probed, and its training stays cut into the same legs: what is asked later is a request of its
-own, whose legs start from those that are there.
+does not move when another size is probed, and its training stays cut into the same stages: what is asked later is a request of its
+own, whose stages start from those that are there.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class Sizes:
   Args:
     path: the file.
     config: hash of the settings that it belongs to; a file of others is as if it were not there.
-    say: told if the file is damaged.
+    log: told if the file is damaged.
   """
 
-  def __init__(self, path: pathlib.Path, config: str, say: Callable[[str], None] = print):
+  def __init__(self, path: pathlib.Path, config: str, log: Callable[[str], None] = print):
     self._path, self._config = path, config
-    self._sizes = {size.size: size for size in _sizes(hosts.share(lambda: _read(path, config, say)))}
+    self._sizes = {size.size: size for size in _sizes(hosts.broadcast(lambda: _read(path, config, log)))}
 
   def rate(self, size: tuple[int, int]) -> float | None:
     """The size's learning rate; None before it is decided."""
@@ -97,7 +97,7 @@ class Sizes:
 
   def _save(self) -> None:
     content = {"config": self._config, "sizes": [dataclasses.asdict(size) for size in self._sizes.values()]}
-    hosts.share(lambda: write_json(self._path, content))
+    hosts.broadcast(lambda: write_json(self._path, content))
 
 
 def read_params_total(path: pathlib.Path, size: tuple[int, int]) -> int | None:
@@ -105,7 +105,7 @@ def read_params_total(path: pathlib.Path, size: tuple[int, int]) -> int | None:
   return next((one.params_total for one in _sizes(_read(path, None, lambda line: None)) if one.size == size), None)
 
 
-def _read(path: pathlib.Path, config: str | None, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def _read(path: pathlib.Path, config: str | None, log: Callable[[str], None]) -> list[dict[str, Any]]:
   """The records in a file, as JSON; none where it is not there, of other settings, or damaged."""
   try:
     content = read_json(path) if path.exists() else {"config": None, "sizes": []}
@@ -115,7 +115,7 @@ def _read(path: pathlib.Path, config: str | None, say: Callable[[str], None]) ->
       raise ValueError("a rate or a number of steps that there cannot be")
     return content["sizes"] if config in (None, content["config"]) else []
   except (InputError, KeyError, TypeError, ValueError) as error:
-    say(f"{path}: damaged ({error}), and begun anew; sizes that have cells keep the rates of these")
+    log(f"{path}: damaged ({error}), and begun anew; sizes that have cells keep the rates of these")
     return []
 
 

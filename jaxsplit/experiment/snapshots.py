@@ -1,4 +1,4 @@
-"""An experiment's snapshots: where each leg starts from and what it leaves behind, with every guard in between."""
+"""An experiment's snapshots: where each stage resumes from and what it leaves behind, with every guard in between."""
 
 from __future__ import annotations
 
@@ -9,115 +9,115 @@ import numpy as np
 
 from jaxsplit.checkpoint.checkpoints import Checkpoints
 from jaxsplit.experiment import guards
-from jaxsplit.experiment.guards import GuardError, Health, Identity
-from jaxsplit.experiment.recipe import Course
-from jaxsplit.experiment.tree import Leg
+from jaxsplit.experiment.guards import GuardError, Identity, RunStatus
+from jaxsplit.experiment.recipe import StageSetup
+from jaxsplit.experiment.tree import Stage
 from jaxsplit.training import fingerprint, stack
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.stack import StackSpec, State
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
-  """Where the training of a leg begins in this process: a state, the steps of the leg that it has behind it, and its past.
+class ResumePoint:
+  """Where the training of a stage begins in this process: a state, the steps of the stage that it has behind it, and its past.
 
   Attributes:
     state: of the stack.
-    done: steps of the leg.
+    done: steps of the stage.
     parents: what it descends from, as its snapshots record it.
-    health: of each run.
+    run_status: of each run.
   """
 
   state: State
   done: int
   parents: tuple[dict, ...]
-  health: tuple[Health, ...]
+  run_status: tuple[RunStatus, ...]
 
 
 class Snapshots:
-  """The snapshots of legs, by what they are for.
+  """The snapshots of stages, by what they are for.
 
   Args:
     checkpoints, metrics: of the work directory.
-    course: how legs are trained.
+    setup: how stages are trained.
     identity: of the experiment.
-    say: told when a leg starts anew.
+    log: told when a stage starts anew.
   """
 
-  def __init__(self, checkpoints: Checkpoints, metrics: Metrics, course: Course, identity: Identity, say: Callable[[str], None]):
-    self._checkpoints, self._metrics, self._course = checkpoints, metrics, course
-    self._identity, self._say = identity, say
+  def __init__(self, checkpoints: Checkpoints, metrics: Metrics, setup: StageSetup, identity: Identity, log: Callable[[str], None]):
+    self._checkpoints, self._metrics, self._setup = checkpoints, metrics, setup
+    self._identity, self._log = identity, log
 
-  def is_trained(self, leg: Leg) -> bool:
-    """Whether the leg's last state is there, whole and final, also if it was cut off its trunk elsewhere than is planned now."""
-    step = self._checkpoints.newest(leg.name)
-    about = self._checkpoints.about(leg.name, step) if step else None
+  def is_trained(self, stage: Stage) -> bool:
+    """Whether the stage's last state is there, whole and final, also if it was cut off its trunk elsewhere than is planned now."""
+    step = self._checkpoints.newest(stage.name)
+    about = self._checkpoints.about(stage.name, step) if step else None
     return about is not None and about["final"] and (
-        step == leg.steps or [run["steps"] for run in about["runs"]] == [run.born + leg.steps for run in leg.runs])
+        step == stage.steps or [run["steps"] for run in about["runs"]] == [run.born + stage.steps for run in stage.runs])
 
-  def start(self, leg: Leg, legs: Mapping[str, Leg]) -> Start | None:
-    """Where to go on with a leg: its newest snapshot that the metrics lead up to, or its parents' last; None: fresh weights.
+  def resume_point(self, stage: Stage, stages: Mapping[str, Stage]) -> ResumePoint | None:
+    """Where to go on with a stage: its newest snapshot that the metrics lead up to, or its parents' last; None: fresh weights.
 
     Raises:
       GuardError: a guard has tripped.
     """
-    checkpoints, parents = self._checkpoints, [legs[name] for name in leg.parents]
-    done = step = checkpoints.newest(leg.name, at_most=self._metrics.recorded(leg.name)) or 0
+    checkpoints, parents = self._checkpoints, [stages[name] for name in stage.parents]
+    done = step = checkpoints.newest(stage.name, at_most=self._metrics.recorded(stage.name)) or 0
     if done:
-      about = checkpoints.about(leg.name, step)
-      guards.check_same_inputs(leg, about, self._identity)
-      if self.is_trained(leg):
-        done = leg.steps
-      elif all(self.is_trained(parent) for parent in parents):  # Those of a finished leg may be gone.
+      about = checkpoints.about(stage.name, step)
+      guards.check_same_inputs(stage, about, self._identity)
+      if self.is_trained(stage):
+        done = stage.steps
+      elif all(self.is_trained(parent) for parent in parents):  # Those of a finished stage may be gone.
         try:
-          guards.check_parents(leg, about, [self._reference(parent) for parent in parents])
+          guards.check_parents(stage, about, [self._reference(parent) for parent in parents])
         except GuardError as error:
-          self._say(f"{error}; its snapshots are dropped, and it starts anew from the parent that is there")
-          checkpoints.discard(leg.name)
+          self._log(f"{error}; its snapshots are dropped, and it starts anew from the parent that is there")
+          checkpoints.discard(stage.name)
           done = 0
     if done:
-      return Start(self._restore(leg.name, step, self._course.spec(leg)), done, tuple(about["parents"]), guards.health(about))
+      return ResumePoint(self._restore(stage.name, step, self._setup.spec(stage)), done, tuple(about["parents"]), guards.run_status(about))
     if not parents:
       return None
     abouts = [checkpoints.about(parent.name, self._last(parent)) for parent in parents]
     for about, parent in zip(abouts, parents):
       guards.check_same_inputs(parent, about, self._identity)
-    guards.check_fork_point(leg, abouts, self._identity)
-    guards.check_before_decay(leg, abouts)
-    guards.check_schedule(leg, abouts, self._course.schedule(leg))
-    state = self._fork(leg, parents)
-    guards.check_moments(leg, abouts, self._course.keeps_moments(leg), fingerprint.fingerprint(state))
-    return Start(state, 0, tuple(self._reference(parent) for parent in parents), guards.inherited_health(leg, abouts))
+    guards.check_fork_point(stage, abouts, self._identity)
+    guards.check_before_decay(stage, abouts)
+    guards.check_schedule(stage, abouts, self._setup.schedule(stage))
+    state = self._fork(stage, parents)
+    guards.check_moments(stage, abouts, self._setup.keeps_moments(stage), fingerprint.fingerprint(state))
+    return ResumePoint(state, 0, tuple(self._reference(parent) for parent in parents), guards.inherited_status(stage, abouts))
 
-  def save(self, leg: Leg, step: int, state: State, prints: Mapping[str, Sequence[str]], start: Start, final: bool) -> None:
-    """Starts saving a leg's state, which must not be donated, after `step` steps.
+  def save(self, stage: Stage, step: int, state: State, prints: Mapping[str, Sequence[str]], resume: ResumePoint, final: bool) -> None:
+    """Starts saving a stage's state, which must not be donated, after `step` steps.
 
     Args:
-      leg, step, state: what.
-      prints: the rows' fingerprints.
-      start: where this stretch began; its health is the runs' health now.
-      final: the leg ends here, with all repairs.
+      stage, step, state: what.
+      prints: the runs' fingerprints.
+      resume: where this stretch began; its run_status is that of the runs now.
+      final: the stage ends here, with all repairs.
     """
     about = guards.describe(
-        leg, step, self._course.spec(leg).runs, self._identity, prints, self._course.schedule(leg), start.parents,
-        self._course.keeps_moments(leg), start.health)
-    self._checkpoints.save(leg.name, step, state, {**about, "final": final}, last=final, first=self._metrics.sync)
+        stage, step, self._setup.spec(stage).runs, self._identity, prints, self._setup.schedule(stage), resume.parents,
+        self._setup.keeps_moments(stage), resume.run_status)
+    self._checkpoints.save(stage.name, step, state, {**about, "final": final}, last=final, first=self._metrics.sync)
 
-  def restore(self, leg: Leg, step: int) -> State:
-    """The leg's state after `step` steps, which has been saved."""
-    return self._restore(leg.name, step, self._course.spec(leg))
+  def restore(self, stage: Stage, step: int) -> State:
+    """The stage's state after `step` steps, which has been saved."""
+    return self._restore(stage.name, step, self._setup.spec(stage))
 
-  def tidy(self, leg: Leg, legs: Mapping[str, Leg], missing: set[str]) -> None:
-    """Removes the snapshots that nothing will start from any more, once a leg and its cells are there."""
-    retention = self._course.rules.training.retention
-    for name in (leg.name, *leg.parents):
-      one, children = legs[name], [other.name for other in legs.values() if name in other.parents]
+  def tidy(self, stage: Stage, stages: Mapping[str, Stage], missing: set[str]) -> None:
+    """Removes the snapshots that nothing will start from any more, once a stage and its cells are there."""
+    retention = self._setup.recipe.training.retention
+    for name in (stage.name, *stage.parents):
+      one, children = stages[name], [other.name for other in stages.values() if name in other.parents]
       stays = one.keep or (children and (retention == "all" or (retention == "trunks" and one.phase == "trunk")))
       if not stays and not missing.intersection(children):
         self._checkpoints.discard(name)
 
   def _restore(self, name: str, step: int, spec: StackSpec) -> State:
-    """A snapshot as a stack of `spec`; it may have been saved with other idle rows, for other devices."""
+    """A snapshot as a stack of `spec`; it may have been saved with other idle runs, for other devices."""
     about = self._checkpoints.about(name, step)
     count, runs = about["rows"], len(about["runs"])
     if count == spec.runs:
@@ -128,24 +128,24 @@ class Snapshots:
     guards.check_restored(name, about, fingerprint.fingerprint(state))
     return state
 
-  def _reference(self, parent: Leg) -> dict:
+  def _reference(self, parent: Stage) -> dict:
     """What a child records of its parent."""
     name, step = parent.name, self._last(parent)
-    return {"leg": name, "step": step, "digest": self._checkpoints.digest(name, step),
+    return {"stage": name, "step": step, "digest": self._checkpoints.digest(name, step),
             "runs": [[run["params"], run["moments"]] for run in self._checkpoints.about(name, step)["runs"]]}
 
-  def _last(self, parent: Leg) -> int:
-    """The step of a trained leg's last snapshot."""
+  def _last(self, parent: Stage) -> int:
+    """The step of a trained stage's last snapshot."""
     return self._checkpoints.newest(parent.name) or parent.steps
 
-  def _fork(self, leg: Leg, parents: Sequence[Leg]) -> State:
-    """The leg's first state: rows of its parents' last states."""
-    spec, specs = self._course.spec(leg), [self._course.spec(parent) for parent in parents]
-    keep_moments = self._course.keeps_moments(leg)
+  def _fork(self, stage: Stage, parents: Sequence[Stage]) -> State:
+    """The stage's first state: rows of its parents' last states."""
+    spec, specs = self._setup.spec(stage), [self._setup.spec(parent) for parent in parents]
+    keep_moments = self._setup.keeps_moments(stage)
     states = [self._restore(parent.name, self._last(parent), one) for parent, one in zip(parents, specs)]
-    if specs == [spec] and [run.parent for run in leg.runs] == list(range(len(leg.runs))) and keep_moments:
+    if specs == [spec] and [run.parent for run in stage.runs] == list(range(len(stage.runs))) and keep_moments:
       return states[0]  # The parent's runs go on.
-    # Where in the parents' filled stacks, one after the other, each of their runs is.
+    # Where in the parents' padded stacks, one after the other, each of their runs is.
     first = np.cumsum([0, *(one.runs for one in specs)])
     rows = [start + i for parent, start in zip(parents, first) for i in range(len(parent.runs))]
-    return stack.fork(spec, states, [rows[run.parent] for run in self._course.rows(leg)], keep_moments)
+    return stack.fork(spec, states, [rows[run.parent] for run in self._setup.padded_runs(stage)], keep_moments)

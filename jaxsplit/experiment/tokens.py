@@ -52,18 +52,18 @@ def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Stor
     if settings.store:
       check_tokens(open_store(folder))
     else:
-      progress.stage("reading the corpus")
-      prepare_store(settings.corpus, settings.tokenization, folder, progress.say, check=same, clustering=settings.clustering)
+      progress.begin("reading the corpus")
+      prepare_store(settings.corpus, settings.tokenization, folder, progress.log, check=same, clustering=settings.clustering)
     for line in describe_files(open_store(folder)):
-      progress.say(f"  {line}")
+      progress.log(f"  {line}")
 
-  hosts.share(prepare)
+  hosts.broadcast(prepare)
   return open_store(folder)
 
 
 def same_tokens(workdir: Workdir) -> Callable[[Store], None]:
   """A check, for the lead alone, that refuses a store other than that of the cells that are there."""
-  tables = [CellTable(workdir.path / name, workdir.say) for name in ("cells.csv", "probe.csv")]
+  tables = [CellTable(workdir.path / name, workdir.log) for name in ("cells.csv", "probe.csv")]
 
   def check(store: Store) -> None:
     for table in tables:

@@ -1,6 +1,6 @@
-"""The tree of an experiment: trunk, snapshots, forks and cooldowns, as legs to be trained one after another.
+"""The tree of an experiment: trunk, snapshots, forks and cooldowns, as stages to be trained one after another.
 
-A leg is a stretch of training of one run stack, from the final states of its parents to its own. Which legs there are follows
+A stage is a stretch of training of one run stack, from the final states of its parents to its own. Which stages there are follows
 from the cells that are wanted: every trunk step and every constant-rate branch step that several cells need is trained once.
 Everything here is integers of steps; nothing here trains.
 """
@@ -16,19 +16,19 @@ from jaxsplit.results.stages import Phase, Point
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """One row of a leg's stack.
+  """One row of a stage's stack.
 
   Attributes:
-    parent: its row in the concatenation of the parents' stacks; unused where the leg has no parents.
+    parent: its row in the concatenation of the parents' stacks; unused where the stage has no parents.
     replica: which repetition it belongs to; decides initial weights and data order.
     seed_index: which of the independent seeds of that replica it descends from.
     domain: what it trains on; None is the mixture.
     learning_rate: the constant rate.
-    born: steps of the run's life before this leg; the mixture's part of them, for an expert, came before its fork.
-    first_batch: where in its stream the leg begins.
+    born: steps of the run's life before this stage; the mixture's part of them, for an expert, came before its fork.
+    first_batch: where in its stream the stage begins.
     decay: steps of the run's life between which the rate falls to 0; equal for none.
     rewarm: the step of its life at which the rate warms up: 0, or the fork if moments are reset there.
-    point: the cell measured at the end of the leg, or None.
+    point: the cell measured at the end of the stage, or None.
     serves: the one domain that a run on the mixture is measured on, where every domain has its own seed; None is all of them.
   """
 
@@ -47,32 +47,32 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Wave:
-  """A part of a leg whose stack is trained in waves (`experiment.waves`).
+  """A part of a stage whose stack is trained in waves (`experiment.waves`).
 
   Attributes:
-    leg: the whole leg's name.
+    stage: the whole stage's name.
     count: how many waves it has.
     runs: how many runs a wave's stack has room for; the last may have fewer.
   """
 
-  leg: str
+  stage: str
   count: int
   runs: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Leg:
+class Stage:
   """A stretch of training of one stack.
 
   Attributes:
     name: unique, and the folder of its snapshots.
     size: name of the model's shape.
-    phase: as of `results.stages.Stage`.
-    parents: legs whose final stacks are concatenated and gathered from; none is fresh weights.
+    phase: as of `results.stages.StageRecord`.
+    parents: stages whose final stacks are concatenated and gathered from; none is fresh weights.
     steps: how many.
     forks: whether the parents' runs become experts here (moments may be reset).
-    keep: the final state is a result, wanted even if no leg starts from it.
-    wave: which part of a larger leg it is, if it is one.
+    keep: the final state is a result, wanted even if no stage starts from it.
+    wave: which part of a larger stage it is, if it is one.
   """
 
   name: str
@@ -92,7 +92,7 @@ class Shape:
   """What a tree is built for, besides its points.
 
   Attributes:
-    name: of the model size; prefixes the legs' names.
+    name: of the model size; prefixes the stages' names.
     model, domains, replicas, learning_rate: of every run.
     seeds: independent seeds per replica: 1 is a trunk shared by all domains, K gives each domain its own.
     cooldown: (D, D') in steps -> length of the cooldown in steps.
@@ -111,34 +111,34 @@ class Shape:
   keep: bool
 
 
-def build(shape: Shape, points: Sequence[Point], trunk: Mapping[int, str] = {}, mark: str = "") -> list[Leg]:
-  """The legs that measure `points`, parents before children.
+def build(shape: Shape, points: Sequence[Point], trunk: Mapping[int, str] = {}, mark: str = "") -> list[Stage]:
+  """The stages that measure `points`, parents before children.
 
   Args:
     shape, points: what is wanted.
-    trunk: step -> name of the leg that ends there, of a trunk that was built before: new stretches start from it.
+    trunk: step -> name of the stage that ends there, of a trunk that was built before: new stretches start from it.
     mark: ends the names of stacks that such a trunk may have had before.
   """
   full = sorted(p for p in set(points) if p.expert_steps == 0)
   forks = sorted({p.seed_steps for p in points if p.expert_steps > 0})
-  legs, at = _trunk(shape, full, forks, trunk, mark)
+  stages, at = _trunk(shape, full, forks, trunk, mark)
   for seeds, branch_points in _groups(points):
-    legs += _experts(shape, seeds, branch_points, at, mark)
-  return legs
+    stages += _experts(shape, seeds, branch_points, at, mark)
+  return stages
 
 
-def trunk_of(legs: Sequence[Leg], rows: int) -> dict[int, str]:
-  """Step -> name of the leg that ends there, of the trunks with so many runs among some legs."""
-  return {leg.runs[0].born + leg.steps: leg.name for leg in legs if leg.phase == "trunk" and len(leg.runs) == rows}
+def trunk_of(stages: Sequence[Stage], rows: int) -> dict[int, str]:
+  """Step -> name of the stage that ends there, of the trunks with so many runs among some stages."""
+  return {stage.runs[0].born + stage.steps: stage.name for stage in stages if stage.phase == "trunk" and len(stage.runs) == rows}
 
 
-def needed(legs: Sequence[Leg], points: Sequence[Point]) -> list[Leg]:
-  """Those of the legs that measure any of the points, and what they descend from."""
+def needed(stages: Sequence[Stage], points: Sequence[Point]) -> list[Stage]:
+  """Those of the stages that measure any of the points, and what they descend from."""
   wanted, parents, out = set(points), set(), []
-  for leg in reversed(legs):
-    if leg.name in parents or any(run.point in wanted for run in leg.runs):
-      parents.update(leg.parents)
-      out.append(leg)
+  for stage in reversed(stages):
+    if stage.name in parents or any(run.point in wanted for run in stage.runs):
+      parents.update(stage.parents)
+      out.append(stage)
   return out[::-1]
 
 
@@ -156,39 +156,39 @@ def _groups(points: Sequence[Point]) -> list[tuple[list[int], dict[int, dict[int
 
 
 def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int], trunk: Mapping[int, str],
-           mark: str) -> tuple[list[Leg], dict[int, str]]:
-  """The trunk's legs and its cooldowns; also the name of the trunk leg that ends at each step."""
+           mark: str) -> tuple[list[Stage], dict[int, str]]:
+  """The trunk's stages and its cooldowns; also the name of the trunk stage that ends at each step."""
   runs = [(replica, seed) for replica in range(shape.replicas) for seed in range(shape.seeds)]
   starts = {p: p.seed_steps - shape.cooldown(p.seed_steps, 0) for p in full}
   stops = (set(forks) | set(starts.values())) - trunk.keys()
   last = max(full, default=None)
   if last and max(stops, default=0) == starts[last] not in forks and list(starts.values()).count(starts[last]) == 1:
-    stops.discard(starts[last])  # Nothing else needs that state: one leg goes through to the end of the cooldown.
-  legs, at = [], dict(trunk)
+    stops.discard(starts[last])  # Nothing else needs that state: one stage goes through to the end of the cooldown.
+  stages, at = [], dict(trunk)
   for stop in sorted(stops - {0}):
     here = max((step for step in at if step < stop), default=0)
     at[stop] = f"{shape.name}/trunk/{stop}"
-    legs.append(Leg(at[stop], shape.name, "trunk", shape.model, (at[here],) if here else (), tuple(
+    stages.append(Stage(at[stop], shape.name, "trunk", shape.model, (at[here],) if here else (), tuple(
         Run(i, r, s, None, shape.learning_rate, here, here, (0, 0), 0, None) for i, (r, s) in enumerate(runs)), stop - here))
   for point in full:
     begin = starts[point] if starts[point] in at else max((stop for stop in at if stop <= starts[point]), default=0)
     name, parents = f"{shape.name}/full/{point.seed_steps}{mark}", (at[begin],) if begin else ()
-    legs.append(Leg(name, shape.name, "full", shape.model, parents, tuple(
+    stages.append(Stage(name, shape.name, "full", shape.model, parents, tuple(
         Run(i, r, s, None, shape.learning_rate, begin, begin, (starts[point], point.seed_steps), 0, point,
             shape.domains[s] if shape.seeds > 1 else None)
         for i, (r, s) in enumerate(runs)), point.seed_steps - begin, keep=shape.keep))
-  return legs, at
+  return stages, at
 
 
 def _experts(shape: Shape, seeds: Sequence[int], points: dict[int, dict[int, Point]], at: Mapping[int, str],
-             mark: str) -> list[Leg]:
+             mark: str) -> list[Stage]:
   """One constant-rate branch for all experts of these forks, and a cooldown off it for each D'."""
   name = f"{shape.name}/experts-" + "-".join(map(str, seeds)) + mark
   rows = [(seed, replica, k) for seed in seeds for replica in range(shape.replicas) for k in range(len(shape.domains))]
   parents = tuple(at[seed] for seed in seeds if seed)
   trunk_rows = shape.replicas * shape.seeds
 
-  def leg(suffix, phase, parents, begin, end, decays, measured, forks):
+  def stage(suffix, phase, parents, begin, end, decays, measured, forks):
     runs = []
     for i, (seed, replica, k) in enumerate(rows):
       index = k % shape.seeds
@@ -197,17 +197,17 @@ def _experts(shape: Shape, seeds: Sequence[int], points: dict[int, dict[int, Poi
           replica=replica, seed_index=index, domain=shape.domains[k], learning_rate=shape.learning_rate, born=seed + begin,
           first_batch=begin, decay=(seed + decays[seed], seed + end) if decays else (0, 0),
           rewarm=0 if shape.keep_moments else seed, point=points[seed][end] if measured else None))
-    return Leg(f"{name}/{suffix}", shape.name, phase, shape.model, parents, tuple(runs), end - begin, forks and bool(parents),
+    return Stage(f"{name}/{suffix}", shape.name, phase, shape.model, parents, tuple(runs), end - begin, forks and bool(parents),
                measured and shape.keep)
 
   lengths = sorted(points[seeds[0]])
-  # A cooldown may start at other steps for other D: the leg begins at the earliest, each run decays at its own.
+  # A cooldown may start at other steps for other D: the stage begins at the earliest, each run decays at its own.
   decays = {length: {seed: length - shape.cooldown(seed, length) for seed in seeds} for length in lengths}
   begins = {length: min(decays[length].values()) for length in lengths}
-  legs, here, source = [], 0, parents
+  stages, here, source = [], 0, parents
   for length in sorted(lengths, key=lambda n: (begins[n], n)):
     if begins[length] > here and length != lengths[-1]:  # Nothing starts from the end of the last constant stretch but its cooldown.
-      legs.append(leg(f"branch-{begins[length]}", "branch", source, here, begins[length], None, False, forks=here == 0))
-      here, source = begins[length], (legs[-1].name,)
-    legs.append(leg(f"cooldown-{length}", "cooldown", source, here, length, decays[length], True, forks=here == 0))
-  return legs
+      stages.append(stage(f"branch-{begins[length]}", "branch", source, here, begins[length], None, False, forks=here == 0))
+      here, source = begins[length], (stages[-1].name,)
+    stages.append(stage(f"cooldown-{length}", "cooldown", source, here, length, decays[length], True, forks=here == 0))
+  return stages

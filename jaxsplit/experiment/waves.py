@@ -1,8 +1,8 @@
-"""Waves: a leg whose stack does not fit into the devices at once is several legs, of as many of its runs each as fit.
+"""Waves: a stage whose stack does not fit into the devices at once is several stages, of as many of its runs each as fit.
 
-Runs of a stack never see each other, so a wave's results are those of the whole stack. Waves are legs like any other: each has
-snapshots, metrics, cells and repairs of its own, and is trained once. A wave descends from those waves of the leg's parents that
-have its runs' parents. All waves of a leg have stacks of one shape, the last with idle rows where its runs are fewer.
+Runs of a stack never see each other, so a wave's results are those of the whole stack. Waves are stages like any other: each has
+snapshots, metrics, cells and repairs of its own, and is trained once. A wave descends from those waves of the stage's parents that
+have its runs' parents. All waves of a stage have stacks of one shape, the last with idle rows where its runs are fewer.
 """
 
 from __future__ import annotations
@@ -10,61 +10,61 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from jaxsplit.experiment.tree import Leg, Wave
+from jaxsplit.experiment.tree import Stage, Wave
 from jaxsplit.parallel.sharding import Layout
 
 
-def names(leg: str, count: int) -> list[str]:
-  """The names of a leg's waves, if it has so many."""
-  return [leg] if count == 1 else [f"{leg}.wave-{i + 1}-of-{count}" for i in range(count)]
+def names(stage: str, count: int) -> list[str]:
+  """The names of a stage's waves, if it has so many."""
+  return [stage] if count == 1 else [f"{stage}.wave-{i + 1}-of-{count}" for i in range(count)]
 
 
-def whole(wave: Leg) -> tuple[str, int]:
-  """The name of the leg that this is a wave of, or is, and how many waves that has."""
-  return (wave.wave.leg, wave.wave.count) if wave.wave else (wave.name, 1)
+def whole(wave: Stage) -> tuple[str, int]:
+  """The name of the stage that this is a wave of, or is, and how many waves that has."""
+  return (wave.wave.stage, wave.wave.count) if wave.wave else (wave.name, 1)
 
 
-def told(leg: Leg, runs: int, given: Layout, layout: Layout) -> str:
-  """In words, how a leg or a wave of it is trained where that is not as the settings have it; empty where it is.
+def told(stage: Stage, runs: int, given: Layout, layout: Layout) -> str:
+  """In words, how a stage or a wave of it is trained where that is not as the settings have it; empty where it is.
 
   Args:
-    leg: the leg, or a wave of it.
-    runs: how many the whole leg has.
+    stage: the stage, or a wave of it.
+    runs: how many the whole stage has.
     given, layout: as the settings have it, and its own.
   """
-  ways = [f"in {leg.wave.count} waves of {leg.wave.runs}"] if leg.wave else []
+  ways = [f"in {stage.wave.count} waves of {stage.wave.runs}"] if stage.wave else []
   changed = [f"Layout.{name} = {now}" for name, now in dataclasses.asdict(layout).items() if now != getattr(given, name)]
   if changed:
     ways.append(f"with {', '.join(changed)}")
-  kind = "expert" if leg.runs[0].domain else "run"
-  what = f"{runs} {kind}s of {leg.model.params_total:,} parameters train" if runs > 1 else (
-      f"a {kind} of {leg.model.params_total:,} parameters trains")
+  kind = "expert" if stage.runs[0].domain else "run"
+  what = f"{runs} {kind}s of {stage.model.params_total:,} parameters train" if runs > 1 else (
+      f"a {kind} of {stage.model.params_total:,} parameters trains")
   return f"to fit into memory, {what} {', '.join(ways)}" if ways else ""
 
 
-def in_waves(legs: Sequence[Leg], counts: Mapping[str, int]) -> list[Leg]:
-  """The legs, each in as many waves as `counts` says, parents before children."""
-  waves: list[Leg] = []
-  place: dict[str, list[tuple[str, int]]] = {}  # Leg -> of each of its runs, its wave and its row there.
-  for leg in legs:
-    place[leg.name] = []
-    any_wave = _any_wave(leg, counts[leg.name])
-    size = any_wave.wave.runs if any_wave.wave else len(leg.runs)
-    for i, name in enumerate(names(leg.name, counts[leg.name])):
-      runs = leg.runs[i * size:(i + 1) * size]
+def in_waves(stages: Sequence[Stage], counts: Mapping[str, int]) -> list[Stage]:
+  """The stages, each in as many waves as `counts` says, parents before children."""
+  waves: list[Stage] = []
+  place: dict[str, list[tuple[str, int]]] = {}  # Stage -> of each of its runs, its wave and its row there.
+  for stage in stages:
+    place[stage.name] = []
+    any_wave = _any_wave(stage, counts[stage.name])
+    size = any_wave.wave.runs if any_wave.wave else len(stage.runs)
+    for i, name in enumerate(names(stage.name, counts[stage.name])):
+      runs = stage.runs[i * size:(i + 1) * size]
       wave = dataclasses.replace(any_wave, name=name, runs=runs)
-      waves.append(_descending(wave, [where for parent in leg.parents for where in place[parent]],
+      waves.append(_descending(wave, [where for parent in stage.parents for where in place[parent]],
                                {wave.name: len(wave.runs) for wave in waves}))
-      place[leg.name] += [(name, row) for row in range(len(runs))]
+      place[stage.name] += [(name, row) for row in range(len(runs))]
   return waves
 
 
-def _any_wave(leg: Leg, count: int) -> Leg:
-  """The leg, with a stack as each of so many waves has it."""
-  return dataclasses.replace(leg, wave=Wave(leg.name, count, -(-len(leg.runs) // count)) if count > 1 else None)
+def _any_wave(stage: Stage, count: int) -> Stage:
+  """The stage, with a stack as each of so many waves has it."""
+  return dataclasses.replace(stage, wave=Wave(stage.name, count, -(-len(stage.runs) // count)) if count > 1 else None)
 
 
-def _descending(wave: Leg, parents: Sequence[tuple[str, int]], sizes: Mapping[str, int]) -> Leg:
+def _descending(wave: Stage, parents: Sequence[tuple[str, int]], sizes: Mapping[str, int]) -> Stage:
   """The wave with the waves that its runs descend from, and each run's row in their concatenation.
 
   Args:
@@ -80,48 +80,48 @@ def _descending(wave: Leg, parents: Sequence[tuple[str, int]], sizes: Mapping[st
   return dataclasses.replace(wave, parents=tuple(needed), runs=runs)
 
 
-def begun(legs: Sequence[Leg], trained: Mapping[str, int]) -> dict[str, list[int]]:
-  """Of each leg that was trained, wholly or in part, in how many waves: several numbers where it was begun again, furthest first.
+def begun(stages: Sequence[Stage], trained: Mapping[str, int]) -> dict[str, list[int]]:
+  """Of each stage that was trained, wholly or in part, in how many waves: several numbers where it was begun again, furthest first.
 
   Args:
-    legs: which.
-    trained: of a leg or wave, how many of its steps were trained.
+    stages: which.
+    trained: of a stage or wave, how many of its steps were trained.
   """
   found = {}
-  for leg in legs:
-    counts = {-(-len(leg.runs) // runs) for runs in range(1, len(leg.runs) + 1)}
-    share = {count: sum(trained.get(name, 0) for name in names(leg.name, count)) / count for count in counts}
-    found[leg.name] = sorted((count for count in counts if share[count]), key=share.get, reverse=True)
+  for stage in stages:
+    counts = {-(-len(stage.runs) // runs) for runs in range(1, len(stage.runs) + 1)}
+    share = {count: sum(trained.get(name, 0) for name in names(stage.name, count)) / count for count in counts}
+    found[stage.name] = sorted((count for count in counts if share[count]), key=share.get, reverse=True)
   return found
 
 
 def choose(
-    legs: Sequence[Leg], there: Mapping[str, Sequence[int]], missing: Callable[[Sequence[Leg]], set[str]],
-    fits: Callable[[Leg], bool], best: Callable[[Leg], int]) -> dict[str, int]:
-  """In how many waves each leg is trained.
+    stages: Sequence[Stage], there: Mapping[str, Sequence[int]], missing: Callable[[Sequence[Stage]], set[str]],
+    fits: Callable[[Stage], bool], best: Callable[[Stage], int]) -> dict[str, int]:
+  """In how many waves each stage is trained.
 
-  What is there stays as it is where nothing has to be trained. A leg that has to be, or that one starts from which has to be,
-  is in as many waves as it was begun in, or as the leg that it continues is in, if such waves fit here; otherwise in as many
+  What is there stays as it is where nothing has to be trained. A stage that has to be, or that one starts from which has to be,
+  is in as many waves as it was begun in, or as the stage that it continues is in, if such waves fit here; otherwise in as many
   as are best. So devices of other memory go on with what is there as long as they can.
 
   Args:
-    legs: parents before children.
+    stages: parents before children.
     there: as `begun` has it.
-    missing: the names of those among legs in waves that have to be trained.
-    fits: whether a leg's stack, of a wave or whole, fits into the devices.
-    best: in how many waves a leg is best trained.
+    missing: the names of those among stages in waves that have to be trained.
+    fits: whether a stage's stack, of a wave or whole, fits into the devices.
+    best: in how many waves a stage is best trained.
   """
-  counts = {leg.name: (*there.get(leg.name, ()), 1)[0] for leg in legs}
+  counts = {stage.name: (*there.get(stage.name, ()), 1)[0] for stage in stages}
   while True:
-    waves = in_waves(legs, counts)
+    waves = in_waves(stages, counts)
     train = missing(waves)
     of = {wave.name: whole(wave)[0] for wave in waves}
     needed = {of[name] for wave in waves if wave.name in train for name in (wave.name, *wave.parents)}
     chosen: dict[str, int] = {}
-    for leg in legs:
-      before = [*there.get(leg.name, ()), *(chosen[name] for name in leg.parents if not leg.forks)]
-      going_on = (count for count in before if fits(_any_wave(leg, count)))
-      chosen[leg.name] = counts[leg.name] if leg.name not in needed else next(going_on, None) or best(leg)
+    for stage in stages:
+      before = [*there.get(stage.name, ()), *(chosen[name] for name in stage.parents if not stage.forks)]
+      going_on = (count for count in before if fits(_any_wave(stage, count)))
+      chosen[stage.name] = counts[stage.name] if stage.name not in needed else next(going_on, None) or best(stage)
     if chosen == counts:
       return counts
     counts = chosen

@@ -10,21 +10,16 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxsplit.checkpoint.checkpoints import SEAL, Checkpoints
+from jaxsplit.checkpoint.checkpoints import Checkpoints
+from jaxsplit.checkpoint.manifest import MANIFEST
 from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.experiment.lock import Lock
-from jaxsplit.files import (
-  TEMPORARY,
-  content_hash,
-  file_hash,
-  read_json,
-  write_atomic,
-  write_json,
-)
+from jaxsplit.files import TEMPORARY, content_hash, file_hash, read_json, write_atomic, write_json
 from jaxsplit.parallel import hosts
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Telemetry
 
+FORMAT = 2  # Of the files of a work directory: what their records call things.
 # Settings that say which cells are wanted: an experiment may grow. Those that are there stay, and are what they were.
 GROWS = ("Experiment.sizes", "Experiment.seed_fractions", "Experiment.expert_fractions", "Experiment.target",
          "Experiment.compare")
@@ -55,13 +50,13 @@ class Workdir:
 
   Args:
     path: the folder; made if it is not there.
-    say: told of what was found damaged, and of what that means.
+    log: told of what was found damaged, and of what that means.
   """
 
-  def __init__(self, path: str | os.PathLike, say: Callable[[str], None] = print):
+  def __init__(self, path: str | os.PathLike, log: Callable[[str], None] = print):
     self.path = pathlib.Path(path)
     self.config_hash = ""
-    self.say = say
+    self.log = log
     odd = next((character for character in os.path.abspath(path) if character in _PATTERN), None)
     if odd:
       raise InputError(f"--workdir={path}: has a {odd} in its path, {os.path.abspath(path)}, from where snapshots cannot be read "
@@ -74,16 +69,16 @@ class Workdir:
       raise InputError(f"--workdir={path}: cannot be written; name a folder that can be")
     self._lock: Lock | None = None
     self._made_with = ""
-    self.checkpoints = Checkpoints(self.path / "checkpoints", say)
-    self.metrics = Metrics(self.path / "metrics.jsonl", say)
+    self.checkpoints = Checkpoints(self.path / "checkpoints", log)
+    self.metrics = Metrics(self.path / "metrics.jsonl", log)
     self.telemetry = Telemetry(self.path / "telemetry.jsonl")
 
   def __enter__(self) -> Workdir:
-    hosts.share(self._take)
+    hosts.broadcast(self._take)
     return self
 
   def _take(self) -> None:
-    self._lock = Lock(self.path / "lock", self.say)
+    self._lock = Lock(self.path / "lock", self.log)
     for left in (*self.path.glob(f".*{TEMPORARY}"), *self.path.glob(".store.*")):  # By a process that was killed.
       shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
@@ -110,14 +105,14 @@ class Workdir:
     """
     text = "\n".join("".join(f"{part}.{name} = {value!r}\n" for name, value in fields.items())
                      for part, fields in config.items() if part not in ("Store", "Extension"))
-    config = json.loads(json.dumps(config))
-    for name, value in hosts.share(lambda: _flat(config)).items():
+    config = json.loads(json.dumps({**config, "Workdir": {"format": FORMAT}}))
+    for name, value in hosts.broadcast(lambda: _flat(config)).items():
       if _flat(config).get(name) != value:
         raise InputError(f"processes of one experiment need the same settings ({name} = {value!r} in process 0, "
                          f"{_flat(config).get(name)!r} on {socket.gethostname()}); start all with the same command")
     decisive = {name: value for name, value in _flat(config).items() if not name.startswith(HOW)}
     self.config_hash = content_hash(json.dumps({k: v for k, v in decisive.items() if not k.startswith(DATA)}, sort_keys=True))
-    hosts.share(lambda: self._claim(config, decisive, text))
+    hosts.broadcast(lambda: self._claim(config, decisive, text))
     if not (self.path / "config.json").exists():
       raise InputError(f"--workdir={self.path}: what process 0 writes is not seen on {socket.gethostname()}; name a folder on a "
                        "file system that all hosts share")
@@ -147,28 +142,28 @@ class Workdir:
   def _has_results(self) -> bool:
     """Whether anything was trained or measured here. An experiment that was refused before that has no claim to the folder."""
     return (any(self.path.glob("*.csv")) or (self.path / "metrics.jsonl").exists()
-            or any((self.path / "checkpoints").rglob(SEAL)))
+            or any((self.path / "checkpoints").rglob(MANIFEST)))
 
   def record_provenance(self, facts: Mapping[str, Any]) -> str:
     """Keeps what cells are made with in provenance.json. Returns the name they have for it."""
     name = content_hash(json.dumps(facts, sort_keys=True))
-    hosts.share(lambda: self._note("made_with", name, dict(facts)))
+    hosts.broadcast(lambda: self._note("made_with", name, dict(facts)))
     self._made_with = name
     return name
 
-  def seal(self, name: str, made_from: Mapping[str, str]) -> None:
+  def commit(self, name: str, made_from: Mapping[str, str]) -> None:
     """Records that the file `name` is whole, what it was made from, such as other files' hashes, and what with."""
     self._note("files", name, {"sha256": file_hash(self.path / name), **made_from, "made_with": self._made_with})
 
-  def is_sealed(self, name: str, made_from: Mapping[str, str]) -> bool:
-    """Whether the file `name` is as it was sealed, from the same things."""
+  def is_committed(self, name: str, made_from: Mapping[str, str]) -> bool:
+    """Whether the file `name` is as it was committed, from the same things."""
     path = self.path / name
     noted = self._notes()["files"].get(name)
     return path.exists() and isinstance(noted, dict) and {**noted, "sha256": file_hash(path), **made_from} == noted
 
   def once(self, name: str, check: Callable[[], None]) -> None:
     """Runs a check that stays passed, unless it has passed before."""
-    hosts.share(lambda: self._once(name, check))
+    hosts.broadcast(lambda: self._once(name, check))
 
   def _once(self, name: str, check: Callable[[], None]) -> None:
     if name not in self._notes()["checked"]:
@@ -181,7 +176,7 @@ class Workdir:
       notes = read_json(path) if path.exists() else {}
       return {part: dict(notes.get(part, {})) for part in _NOTES}
     except (InputError, AttributeError, TypeError, ValueError) as error:
-      self.say(f"{path}: damaged ({error}), and begun anew; what it said of earlier processes is lost")
+      self.log(f"{path}: damaged ({error}), and begun anew; what it said of earlier processes is lost")
       return {part: {} for part in _NOTES}
 
   def _note(self, part: str, name: str, value: Any) -> None:

@@ -62,8 +62,8 @@ def plan_warnings(law: Law, split: Split, fraction: float, num_domains: int, giv
     found.append("no split of this budget has as many seed and expert tokens as were measured: taken is the lowest point of the "
                  "valley that lies nearest to the cells")
   largest = ranges["seed_tokens"][1]
-  if experiment.budget.seeds > 1 and fraction < 1 and experiment.budget.amount > largest > 0:
-    found.append(f"one dense model of the whole budget has {experiment.budget.amount / largest:.1f} times the most seed tokens measured "
+  if split.budget.seeds > 1 and fraction < 1 and split.budget.amount > largest > 0:
+    found.append(f"one dense model of the whole budget has {split.budget.amount / largest:.1f} times the most seed tokens measured "
                  f"({largest:.3g}): what it would reach is extrapolated")
   if ranges["expert_tokens"][0] > 0:
     found.append("no measured cell has D' = 0: what full pretraining would reach is not known")

@@ -97,7 +97,7 @@ class FitSettings:
         raise self._refusal(name, f"must be one of {', '.join(known)}")
 
   def _refusal(self, name: str, must: str) -> InputError:
-    return InputError(f"FitSettings.{name} = {getattr(self, name)!r} (--{name} of the fit door): {must}")
+    return InputError(f"FitSettings.{name} = {getattr(self, name)!r} (--{name} of the fit entry point): {must}")
 
 
 def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: Any) -> Law:

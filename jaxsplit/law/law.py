@@ -105,7 +105,7 @@ class Law:
     return (self.surface.expect(*counts) * self._ratio(counts, domain)).reshape(shape)
 
   def mean_of_forms(self, params: Any, seed_tokens: Any, expert_tokens: Any, domain: str | None = None) -> np.ndarray:
-    """`predict`, averaged over the forms in play by their say. The same where one form stands alone."""
+    """`predict`, averaged over the forms in play by their weights. The same where one form stands alone."""
     counts, shape = _counts(params, seed_tokens, expert_tokens)
     each = [self._predictions(member, counts, domain) for member in self.members]
     return np.average(each, axis=0, weights=[member.weight for member in self.members]).reshape(shape)

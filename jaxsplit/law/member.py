@@ -29,7 +29,7 @@ class Member:
     layout: domains and units.
     theta: [P] the fitted vector.
     samples: [B, P] refits of resampled cells, empty without bootstrap.
-    weight: its say in plans and intervals, relative to the others'.
+    weight: its weight in plans and intervals, relative to the others'.
   """
 
   model: Model

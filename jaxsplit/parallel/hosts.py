@@ -1,7 +1,7 @@
 """Processes that run one experiment together, one on every host: who they are, what they agree on, and how they end.
 
 All of them run the same program in the same order. What may differ between them (what lies in the work directory, signals,
-processors that round differently) is asked of process 0 alone, the lead: it decides and writes, and `share` tells the others.
+processors that round differently) is asked of process 0 alone, the lead: it decides and writes, and `broadcast` tells the others.
 That goes through the key-value store of JAX's coordination service, never through the devices, so that it waits for no
 computation and no computation for it. Where there is one process, everything here does nothing.
 """
@@ -21,20 +21,18 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import jax
-from jax._src import (
-  distributed,  # Its client is how Orbax and JAX itself reach the key-value store; there is no public way.
-)
+from jax._src import distributed  # Its client is how Orbax and JAX itself reach the key-value store; there is no public way.
 
-from jaxsplit.errors import RETRY_EXIT_CODE, InputError, Interrupted, ending
+from jaxsplit.errors import InputError, Interrupted, ending
+from jaxsplit.parallel import messages
 from jaxsplit.parallel.cluster import Address
 
 T = TypeVar("T")
 
-_POLL = 0.5  # Seconds between looks at what other processes have to say; signals are noticed as often.
 _SILENCE = 5.0  # Seconds in which processes may come before the others are told to be waited for.
 _GRACE = 3.0  # Seconds in which a process may end by itself, for a reason that another has given too.
 LONG = 24 * 3600  # Seconds: a barrier waits as long as it takes; processes that are gone are noticed elsewhere.
-_BATCH = 64  # Shared values that are forgotten together, so that they do not pile up.
+_BATCH = 64  # Broadcast values that are forgotten together, so that they do not pile up.
 
 
 @dataclasses.dataclass
@@ -44,7 +42,7 @@ class _Group:
   Attributes:
     index, count: who it is, of how many.
     client: of the coordination service.
-    shared, forgotten: how many values were shared so far, and how many batches of them are dropped.
+    broadcasts, forgotten: how many values were broadcast so far, and how many batches of them are dropped.
     deciding: it is the lead, and calls what the others will be told of.
     stop: a signal has reached some process.
     leaving: it is about to end.
@@ -53,7 +51,7 @@ class _Group:
   index: int
   count: int
   client: Any
-  shared: int = 0
+  broadcasts: int = 0
   forgotten: int = 0
   deciding: bool = False
   stop: bool = False
@@ -78,44 +76,44 @@ def acts_alone() -> bool:
   return _group is None or _group.deciding
 
 
-def share(make: Callable[[], T]) -> T:
+def broadcast(make: Callable[[], T]) -> T:
   """The lead's `make()`, in every process, which all call it at the same point of the program, on their main threads.
 
   What it returns must be JSON. What it raises as InputError, OSError or Interrupted is raised everywhere. Inside the lead's
-  `make`, `share` is a plain call.
+  `make`, `broadcast` is a plain call.
   """
   group = _group
   if group is None or group.deciding:
     return make()
-  group.shared += 1
-  batch, last = divmod(group.shared, _BATCH)
-  key = _key("shared", batch, last)
+  group.broadcasts += 1
+  batch, last = divmod(group.broadcasts, _BATCH)
+  key = messages.key("broadcast", batch, last)
   if group.index:
-    text = _read(group.client, key)
+    text = messages.read(group.client, key)
     if last == 0:
-      group.client.key_value_set(_key("read", group.index), str(batch), allow_overwrite=True)
-    return _unpacked(text)
+      group.client.key_value_set(messages.key("read", group.index), str(batch), allow_overwrite=True)
+    return messages.unpacked(text)
   error = None
   try:
     group.deciding = True
     message = {"value": make()}
   except (InputError, OSError, Interrupted) as raised:
-    error, message = raised, _packed(raised)
+    error, message = raised, messages.packed(raised)
   finally:
     group.deciding = False
   group.client.key_value_set(key, json.dumps(message))
   if last == 0:
     _forget(group)
   if error is not None:
-    error.shared = True
+    error.broadcast = True
     raise error
   return message["value"]
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
   """Returns when all processes have come here. For any thread; a name is used once."""
   if _group:
-    _group.client.wait_at_barrier(_key("met", name), 1000 * LONG)
+    _group.client.wait_at_barrier(messages.key("met", name), 1000 * LONG)
 
 
 def ask_to_stop() -> None:
@@ -130,7 +128,7 @@ def asked_to_stop() -> bool:
 
 
 @contextlib.contextmanager
-def together(address: Address | None) -> Iterator[None]:
+def joined(address: Address | None) -> Iterator[None]:
   """Joins the other processes, before JAX touches a backend. Ends with them: an error in one ends all, saying which and why.
 
   Args:
@@ -167,11 +165,11 @@ def _join(address: Address) -> None:
     until = time.strftime("%H:%M:%S", time.localtime(began + address.timeout))
     print(f"jaxsplit: waiting until {until} for {address.everyone} to meet at {where}", file=sys.stderr, flush=True)
   while meeting.is_alive():
-    meeting.join(_POLL)
+    meeting.join(messages.POLL)
     if time.time() > began + address.timeout:
       _give_up(alone)  # JAX's own ends in an abort, without a word on what to do.
   if failed:
-    raise InputError(f"{alone} ({_first_line(failed[0])})")
+    raise InputError(f"{alone} ({messages.first_line(failed[0])})")
   state = distributed.global_state
   _group = _Group(state.process_id, state.num_processes, state.client)
   threading.Thread(target=_watch, args=(_group,), name="hosts", daemon=True).start()
@@ -194,7 +192,7 @@ def _give_up(error: InputError) -> NoReturn:
 def _part() -> None:
   """Ends well: returns when all processes are here."""
   global _group
-  meet("end")
+  barrier("end")
   _group.leaving, _group = True, None
   jax.distributed.shutdown()
 
@@ -205,18 +203,18 @@ def _watch(group: _Group) -> None:
   while not group.leaving:
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       if group.stop and not told:
-        group.client.key_value_set(_key("notes", f"stop{group.index}"), "")
+        group.client.key_value_set(messages.key("notes", f"stop{group.index}"), "")
         told = True
-      notes = dict(group.client.key_value_dir_get(_key("notes")))
+      notes = dict(group.client.key_value_dir_get(messages.key("notes")))
       group.stop = group.stop or any("/stop" in key for key in notes)
       fault = _fault(notes)
       if fault and fault["index"] != group.index:
         time.sleep(_GRACE)
         if not group.leaving:
           group.leaving = True
-          _say(fault)
+          _log(fault)
           _go(group, fault["code"])
-    time.sleep(_POLL)
+    time.sleep(messages.POLL)
 
 
 def _leave(error: BaseException) -> NoReturn:
@@ -226,19 +224,19 @@ def _leave(error: BaseException) -> NoReturn:
   known = ending(error)
   if known is None:  # A peer that is gone shows as an odd error of a collective: that peer knows better.
     time.sleep(_GRACE)
-  code, line = known or (1, f"{type(error).__name__}: {_first_line(error)}")
+  code, line = known or (1, f"{type(error).__name__}: {messages.first_line(error)}")
   fault = {"index": group.index, "host": socket.gethostname(), "code": code, "line": line}
   with contextlib.suppress(jax.errors.JaxRuntimeError):
-    there = _fault(dict(group.client.key_value_dir_get(_key("notes"))))
+    there = _fault(dict(group.client.key_value_dir_get(messages.key("notes"))))
     if there is None:
-      group.client.key_value_set(_key("notes", "fault"), json.dumps(fault))
+      group.client.key_value_set(messages.key("notes", "fault"), json.dumps(fault))
     elif known is None:
       fault, error = there, None
   if fault["index"] != group.index:
-    _say(fault)
+    _log(fault)
   elif known is None:
     traceback.print_exception(error)
-  elif is_lead() or not getattr(error, "shared", False):  # What all raise, one says.
+  elif is_lead() or not getattr(error, "broadcast", False):  # What all raise, one says.
     print(f"jaxsplit: {line}", file=sys.stderr)
   _go(group, fault["code"])
 
@@ -247,16 +245,16 @@ def _go(group: _Group, code: int) -> NoReturn:
   """Ends this process at once: JAX would wait at its end for processes that will not come. The lead goes last, as it serves
   what the others read."""
   with contextlib.suppress(jax.errors.JaxRuntimeError):
-    group.client.key_value_set(_key("gone", group.index), "")
+    group.client.key_value_set(messages.key("gone", group.index), "")
     late = time.monotonic() + 2 * _GRACE
-    while group.index == 0 and time.monotonic() < late and len(group.client.key_value_dir_get(_key("gone"))) < group.count:
-      time.sleep(_POLL / 5)
+    while group.index == 0 and time.monotonic() < late and len(group.client.key_value_dir_get(messages.key("gone"))) < group.count:
+      time.sleep(messages.POLL / 5)
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(code)
 
 
-def _say(fault: dict[str, Any]) -> None:
+def _log(fault: dict[str, Any]) -> None:
   print(f"jaxsplit: process {fault['index']} on {fault['host']} stopped ({fault['line']}), and so does this one",
         file=sys.stderr)
 
@@ -265,49 +263,10 @@ def _fault(notes: dict[str, str]) -> dict[str, Any] | None:
   return next((json.loads(text) for key, text in notes.items() if key.endswith("/fault")), None)
 
 
-def _packed(error: BaseException) -> dict[str, Any]:
-  if isinstance(error, Interrupted):
-    return {"interrupted": True}
-  if isinstance(error, InputError):
-    return {"input_error": str(error)}
-  return {"os_error": [error.errno, error.strerror or str(error), error.filename and str(error.filename)]}
-
-
-def _unpacked(text: str) -> Any:
-  message = json.loads(text)
-  if "value" in message:
-    return message["value"]
-  if "interrupted" in message:
-    error = Interrupted()
-  elif "input_error" in message:
-    error = InputError(message["input_error"])
-  else:
-    error = OSError(*message["os_error"])
-  error.shared = True
-  raise error
-
-
-def _read(client: Any, key: str) -> str:
-  while True:
-    try:
-      return client.blocking_key_value_get(key, int(1000 * _POLL))  # Not longer, since meanwhile no signal is handled.
-    except jax.errors.JaxRuntimeError as error:
-      if "DEADLINE_EXCEEDED" not in str(error):
-        raise
-
-
 def _forget(group: _Group) -> None:
   """Drops the batches that all processes say they have read."""
-  read = [int(text) for _, text in group.client.key_value_dir_get(_key("read"))]
+  read = [int(text) for _, text in group.client.key_value_dir_get(messages.key("read"))]
   if len(read) == group.count - 1:
     for batch in range(group.forgotten, min(read)):
-      group.client.key_value_delete(_key("shared", batch))
+      group.client.key_value_delete(messages.key("broadcast", batch))
     group.forgotten = min(read)
-
-
-def _key(*parts: Any) -> str:
-  return "/".join(("jaxsplit", *map(str, parts)))
-
-
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

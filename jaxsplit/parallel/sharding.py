@@ -32,7 +32,7 @@ class Layout:
   """How devices are divided, where stacks fit so; `capacity` divides them otherwise for those that do not.
 
   Attributes:
-    expert: device groups that hold different runs; 0 takes as many as a stack can keep busy (see `filled`).
+    expert: device groups that hold different runs; 0 takes as many as a stack can keep busy (see `padded_runs`).
     data: devices that share one run's batch. 0 takes all that are left, but on a CPU one: its cores are quicker apart.
     tensor: devices that share one layer's heads and hidden units.
     fsdp: parameters and moments are sharded over `data` too, instead of replicated.
@@ -91,7 +91,7 @@ def cores() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def filled(layout: Layout, runs: int, elsewhere: Machine | None = None) -> int:
+def padded_runs(layout: Layout, runs: int, elsewhere: Machine | None = None) -> int:
   """How many rows a stack of `runs` runs has: as many, or a few idle ones more, so that device groups hold equal numbers.
 
   With Layout.expert = 0, the most device groups are taken that leave at most a quarter of the rows idle. Runs side by side
@@ -119,7 +119,7 @@ def divisions(layout: Layout, elsewhere: Machine | None = None) -> Iterator[Layo
 
 
 def make_mesh(layout: Layout, rows: int, batch: int, elsewhere: Machine | None = None) -> Mesh | AbstractMesh:
-  """The mesh for a stack of `rows` rows (as `filled` has them) with `batch` sequences per run at once, here or elsewhere.
+  """The mesh for a stack of `rows` rows (as `padded_runs` has them) with `batch` sequences per run at once, here or elsewhere.
 
   Raises:
     InputError: the layout's numbers do not divide the devices, the runs or the batch.

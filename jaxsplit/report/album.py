@@ -23,8 +23,8 @@ class Album:
     self._figures[name] = style.to_svg(figure)
     return html.figure(style.inline(self._figures[name]), caption)
 
-  def keep(self, folder: pathlib.Path, say: Callable[[str], None]) -> None:
-    """Writes all figures to FOLDER/NAME.svg. One that something is in the way of stands in the page alone, which `say` is told.
+  def keep(self, folder: pathlib.Path, log: Callable[[str], None]) -> None:
+    """Writes all figures to FOLDER/NAME.svg. One that something is in the way of stands in the page alone, which `log` is told.
 
     Raises:
       OSError: the disk is full or lost.
@@ -36,4 +36,4 @@ class Album:
     except OSError as error:
       if not in_the_way(error):
         raise
-      say(f"report: {error.filename} cannot be written ({error.strerror}); the figures are in the page alone")
+      log(f"report: {error.filename} cannot be written ({error.strerror}); the figures are in the page alone")

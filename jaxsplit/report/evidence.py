@@ -16,7 +16,7 @@ from jaxsplit.law import Law, Plan, load_law, load_plan
 from jaxsplit.results.budget import Budget, accounting_of
 from jaxsplit.results.cells import Cell, read_cells
 from jaxsplit.results.plan import PlannedPoint
-from jaxsplit.results.stages import Stage, read_stages
+from jaxsplit.results.stages import StageRecord, read_stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Evidence:
   proof: tuple[Cell, ...]
   probe: tuple[Cell, ...]
   diverged: int
-  stages: tuple[Stage, ...]
+  stages: tuple[StageRecord, ...]
   law: Law | None
   plan: Plan | None
 

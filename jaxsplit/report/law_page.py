@@ -19,10 +19,10 @@ from jaxsplit.report.comparison import comparison
 from jaxsplit.report.law_text import candidates_table, law_parts, rule_text
 
 
-def write_law_page(path: str | os.PathLike, law: Law, cells: Cells, say: Callable[[str], None] = print) -> pathlib.Path:
+def write_law_page(path: str | os.PathLike, law: Law, cells: Cells, log: Callable[[str], None] = print) -> pathlib.Path:
   """Writes the page to `path` and returns it. Figures whose axes the cells do not vary are left out.
 
-  A chapter that fails says so in its place, and to `say`.
+  A chapter that fails says so in its place, and to `log`.
 
   Raises:
     InputError: `path` cannot be written.
@@ -35,7 +35,7 @@ def write_law_page(path: str | os.PathLike, law: Law, cells: Cells, say: Callabl
     chapters.append(("split", "Splitting tokens", lambda: _splits(law, cells, album)))
   if len(np.unique(cells.params)) > 2:
     chapters.append(("isoflops", "Sizes at equal compute", lambda: [_isoflops(law, cells, album)]))
-  sections = [(name, title, resilient.chapter(title, write, say)) for name, title, write in chapters]
+  sections = [(name, title, resilient.chapter(title, write, log)) for name, title, write in chapters]
   source = cells.source.get("file", "cells")
   title = f"The split law of {pathlib.Path(source).name}"
   page = html.page(title, meta=f"jaxsplit {jaxsplit.__version__} · {source}", answer=_answer(law), sections=sections)

@@ -57,8 +57,8 @@ def candidates_table(law: Law) -> str:
 def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   """HTML on what a plan expects of its split, and of one split for each domain; `known` warnings are told elsewhere."""
   gain = lambda value, pair: f"{_nats(value)} nats per token (95% interval {_nats(pair[0])} to {_nats(pair[1])})"
-  say = ", ".join(f"{form} ({share:.0%})" for form, share in plan.forms.items())
-  words = (f"The split was read off the cells by several forms, each with a smooth correction, weighed by its evidence: {say}. "
+  weights = ", ".join(f"{form} ({weight:.0%})" for form, weight in plan.forms.items())
+  words = (f"The split was read off the cells by several forms, each with a smooth correction, weighed by its evidence: {weights}. "
            if len(plan.forms) > 1 else "")
   if plan.dense_loss is None:
     words += "What the dense model would reach is not known, as no cell has D′ = 0. The law expects a gain of "

@@ -18,24 +18,24 @@ from jaxsplit.report.chapters import Missing, chapters
 from jaxsplit.report.evidence import Evidence, read_evidence
 
 
-def try_report(workdir: str | os.PathLike, say: Callable[[str], None]) -> str:
+def try_report(workdir: str | os.PathLike, log: Callable[[str], None]) -> str:
   """`write_report`, and a line on where the page is, or why there is none: what was measured does not depend on it.
 
   Raises:
     OSError: the disk is full or lost.
   """
   try:
-    return f"report: {write_report(workdir, say)}"
+    return f"report: {write_report(workdir, log)}"
   except Exception as error:
     if isinstance(error, OSError) and not in_the_way(error):
       raise
     return f"report: not written ({resilient.why(error)}); nothing that was measured is lost, and the same command tries again"
 
 
-def write_report(workdir: str | os.PathLike, say: Callable[[str], None] = print) -> pathlib.Path:
+def write_report(workdir: str | os.PathLike, log: Callable[[str], None] = print) -> pathlib.Path:
   """Writes figures/*.svg and report.html into a work directory, as far as its experiment got, and returns the page's path.
 
-  A chapter that fails says so in its place, and to `say`.
+  A chapter that fails says so in its place, and to `log`.
 
   Raises:
     InputError: the directory holds no experiment, or a damaged file.
@@ -46,7 +46,7 @@ def write_report(workdir: str | os.PathLike, say: Callable[[str], None] = print)
   written, missing = [], []
   for name, title, write in chapters(evidence):
     try:
-      written.append((name, title, resilient.chapter(title, lambda: write(evidence, album), say, passes=Missing)))
+      written.append((name, title, resilient.chapter(title, lambda: write(evidence, album), log, passes=Missing)))
     except Missing as reason:
       missing.append(str(reason))
   notes = []
@@ -55,10 +55,10 @@ def write_report(workdir: str | os.PathLike, say: Callable[[str], None] = print)
   if evidence.diverged:
     notes.append(f"Left out of everything below: {evidence.diverged:,} cells of runs that diverged.")
   meta = f"jaxsplit {jaxsplit.__version__} · {path.resolve().name}"
-  found = resilient.sentence(lambda: answer(evidence), say)
+  found = resilient.sentence(lambda: answer(evidence), log)
   page = html.page(_title(evidence), meta=meta, answer=found, notes=notes, sections=written)
   write_atomic(path / "report.html", page)
-  album.keep(path / "figures", say)
+  album.keep(path / "figures", log)
   return path / "report.html"
 
 

@@ -14,14 +14,14 @@ _PACKAGE = pathlib.Path(jaxsplit.__file__).parent
 _LONGEST = 200  # Characters of a reason.
 
 
-def chapter(title: str, write: Callable[[], list[str]], say: Callable[[str], None],
+def chapter(title: str, write: Callable[[], list[str]], log: Callable[[str], None],
             passes: type[Exception] | tuple[type[Exception], ...] = ()) -> list[str]:
-  """A chapter's HTML parts; where writing it fails, a sentence that says so in its place, and to `say`.
+  """A chapter's HTML parts; where writing it fails, a sentence that says so in its place, and to `log`.
 
   Args:
     title: of the chapter.
     write: makes the parts.
-    say: told in one line.
+    log: told in one line.
     passes: exceptions that are no failures, and raised.
   """
   try:
@@ -30,17 +30,17 @@ def chapter(title: str, write: Callable[[], list[str]], say: Callable[[str], Non
     raise
   except Exception as error:
     reason = why(error)
-    say(f"report: the chapter {title!r} could not be written ({reason}); nothing that was measured is lost")
+    log(f"report: the chapter {title!r} could not be written ({reason}); nothing that was measured is lost")
     return [html.paragraph(f"This chapter could not be written ({reason}). Nothing that was measured is lost.")]
 
 
-def sentence(write: Callable[[], str], say: Callable[[str], None]) -> str:
-  """A sentence, or one on why there is none, which `say` is told too."""
+def sentence(write: Callable[[], str], log: Callable[[str], None]) -> str:
+  """A sentence, or one on why there is none, which `log` is told too."""
   try:
     return write()
   except Exception as error:
     reason = f"What was found could not be put in a sentence ({why(error)})."
-    say(f"report: {reason[0].lower()}{reason[1:-1]}; nothing that was measured is lost")
+    log(f"report: {reason[0].lower()}{reason[1:-1]}; nothing that was measured is lost")
     return reason
 
 

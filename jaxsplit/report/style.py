@@ -53,7 +53,7 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def panels(count: int = 1, *, height: float, share: Literal["none", "y", "both"] = "none") -> tuple[Figure, list[Axes]]:
-  """A figure of page width with `count` panels in rows of `height` inches; `share` names the scales that all have in common."""
+  """A figure of page width with `count` panels in rows of `height` inches; `broadcast` names the scales that all have in common."""
   columns = count if count <= 3 else 2 if count == 4 else 3
   rows = -(-count // columns)
   figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxsplit.report import style
 from jaxsplit.report.evidence import Evidence, means
 from jaxsplit.report.style import AMBER, BLUE, GREEN, MARKERS, MUTED, ORANGE, PAPER, PINK, SKY
-from jaxsplit.results.stages import Stage, Total
+from jaxsplit.results.stages import StageRecord, Total
 
 _PHASES = {"trunk": ("trunk", BLUE, 1.8), "full": ("trunk, cooling down", SKY, 1.3), "branch": ("experts", PINK, 1.2),
            "cooldown": ("experts, cooling down", ORANGE, 1.2)}
@@ -25,7 +25,7 @@ _STRETCHES = 100  # Points of a smoothed curve as long as the longest run.
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """Training loss along the trunk, or along one leg off it for one snapshot that the leg descends from.
+  """Training loss along the trunk, or along one stage off it for one snapshot that the stage descends from.
 
   Attributes:
     size: name of the model's shape.
@@ -40,24 +40,24 @@ class Curve:
   loss: np.ndarray
 
 
-def read_curves(metrics: Iterable[dict[str, Any]], stages: Iterable[Stage], batch_tokens: int) -> list[Curve]:
+def read_curves(metrics: Iterable[dict[str, Any]], stages: Iterable[StageRecord], batch_tokens: int) -> list[Curve]:
   """The loss curves of finished stages; probes have their own figure. Waves of one stage are one curve."""
   known = {stage.name: stage for stage in stages if stage.purpose not in ("probe", "retry")}
   losses: dict[str, list[np.ndarray]] = {}
   for line in metrics:
-    if line["leg"] in known:
-      losses.setdefault(line["leg"], []).append(np.array(line["loss"], float))
+    if line["stage"] in known:
+      losses.setdefault(line["stage"], []).append(np.array(line["loss"], float))
   waves: dict[tuple[str, str, str], list[str]] = {}
-  for leg in losses:
-    waves.setdefault((known[leg].size, known[leg].phase, known[leg].whole), []).append(leg)
+  for stage in losses:
+    waves.setdefault((known[stage].size, known[stage].phase, known[stage].whole), []).append(stage)
   stretches: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = {}
-  for (size, phase, whole), legs in waves.items():
-    begins = np.array([run.born for leg in legs for run in known[leg].runs])
-    of_waves = [np.concatenate(losses[leg]) for leg in legs]
+  for (size, phase, whole), stages in waves.items():
+    begins = np.array([run.born for stage in stages for run in known[stage].runs])
+    of_waves = [np.concatenate(losses[stage]) for stage in stages]
     loss_SxR = np.ma.masked_invalid(np.concatenate([loss[:min(map(len, of_waves))] for loss in of_waves], axis=1))
     for begin in np.unique(begins):  # Runs that descend from one snapshot.
       loss_S = loss_SxR[:, begins == begin].mean(axis=1).filled(np.nan)
-      # The trunk's legs follow one another: they are one curve.
+      # The trunk's stages follow one another: they are one curve.
       key = (size, phase) if phase == "trunk" else (size, phase, whole, begin)
       stretches.setdefault(key, []).append(((begin + 1 + np.arange(len(loss_S))) * batch_tokens, loss_S))
   curves = [Curve(size, phase, *map(np.concatenate, zip(*sorted(parts, key=lambda part: part[0][0]))))

@@ -61,12 +61,12 @@ def parsed(kind: type[Record], value: Any) -> Record:
   return made(kind, value)
 
 
-def read_record(path: str | os.PathLike, shape: dict[str, Any], version: int, what: str, door: str) -> dict[str, Any]:
+def read_record(path: str | os.PathLike, shape: dict[str, Any], version: int, what: str, entry_point: str) -> dict[str, Any]:
   """The record of that shape and version in a JSON file.
 
   Args:
     what: "a law" or "a plan", for messages.
-    door: the command that writes it.
+    entry_point: the command that writes it.
 
   Raises:
     InputError: one line: no such file, no such record, another version, or the field that is damaged.
@@ -76,19 +76,19 @@ def read_record(path: str | os.PathLike, shape: dict[str, Any], version: int, wh
     raise InputError(f"{path}: {path.stat().st_size >> 20} MiB is too large for {what} (limit {_MAX_BYTES >> 20} MiB)")
   record = read_json(path)
   if not isinstance(record, dict) or next(iter(shape)) not in record:
-    raise InputError(f"{path}: not {what}; write one with python -m jaxsplit.{door}")
+    raise InputError(f"{path}: not {what}; write one with python -m jaxsplit.{entry_point}")
   if record.get("version") != version:
     raise InputError(f"{path}: version {str(record.get('version'))[:20]} of {what} is not {version}; write it again with "
-                     f"python -m jaxsplit.{door}")
+                     f"python -m jaxsplit.{entry_point}")
   problem = _misfit(record, shape, "")
   if problem:
-    raise damaged(path, problem, door)
+    raise damaged(path, problem, entry_point)
   return record
 
 
-def damaged(path: str | os.PathLike, problem: str, door: str) -> InputError:
+def damaged(path: str | os.PathLike, problem: str, entry_point: str) -> InputError:
   """The error for a file that is not what was once written."""
-  return InputError(f"{path}: damaged ({problem}); write it again with python -m jaxsplit.{door}")
+  return InputError(f"{path}: damaged ({problem}); write it again with python -m jaxsplit.{entry_point}")
 
 
 def _misfit(value: Any, shape: Any, where: str) -> str:

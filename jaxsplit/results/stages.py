@@ -46,7 +46,7 @@ class StageRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class StageRecord:
   """A stretch of training of one stack of runs, or one wave of it.
 
   Attributes:
@@ -93,10 +93,10 @@ class Total:
 @dataclasses.dataclass(frozen=True)
 class _Ledger:
   totals: tuple[Total, ...]  # For people, and other programs.
-  stages: tuple[Stage, ...]
+  stages: tuple[StageRecord, ...]
 
 
-def totals(stages: Iterable[Stage]) -> list[Total]:
+def totals(stages: Iterable[StageRecord]) -> list[Total]:
   """What was spent, one record for each purpose and phase."""
   found: dict[tuple[str, str], Total] = {}
   for stage in stages:
@@ -106,13 +106,13 @@ def totals(stages: Iterable[Stage]) -> list[Total]:
   return list(found.values())
 
 
-def write_stages(path: str | os.PathLike, stages: Iterable[Stage]) -> None:
+def write_stages(path: str | os.PathLike, stages: Iterable[StageRecord]) -> None:
   """Writes ledger.json, by purpose, otherwise in the order of training."""
   ordered = sorted(stages, key=lambda stage: Purpose.__args__.index(stage.purpose))
   write_json(path, {"version": VERSION, **dataclasses.asdict(_Ledger(tuple(totals(ordered)), tuple(ordered)))})
 
 
-def read_stages(path: str | os.PathLike) -> tuple[Stage, ...]:
+def read_stages(path: str | os.PathLike) -> tuple[StageRecord, ...]:
   """The stages of a work directory's ledger.json.
 
   Raises:

@@ -43,7 +43,7 @@ def fitted(wanted: StackSpec, any_parts: bool) -> StackSpec | None:
 
 def as_given(wanted: StackSpec) -> StackSpec:
   """The stack with the idle runs that the layout of its settings needs. Its mesh raises InputError where that divides nothing."""
-  return dataclasses.replace(wanted, runs=sharding.filled(wanted.layout, wanted.runs, wanted.elsewhere))
+  return dataclasses.replace(wanted, runs=sharding.padded_runs(wanted.layout, wanted.runs, wanted.elsewhere))
 
 
 def wave(wanted: StackSpec, runs: int) -> StackSpec:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class Ahead:
+class BackgroundCompiler:
   """Compilations by key, each done once, in the order in which they were asked for. To be closed."""
 
   def __init__(self):

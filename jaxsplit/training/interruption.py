@@ -42,7 +42,7 @@ class Interruption:
 
   def agreed(self) -> bool:
     """Whether a signal has come to any process: the same answer in all of them, which all ask at the same point."""
-    return hosts.share(lambda: self.requested or hosts.asked_to_stop())
+    return hosts.broadcast(lambda: self.requested or hosts.asked_to_stop())
 
   def check(self) -> None:
     """Raises Interrupted if a signal has come, to any process."""

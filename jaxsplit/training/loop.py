@@ -86,13 +86,13 @@ def train(
     interruption: Interruption,
     clock: Clock,
 ) -> State:
-  """Trains a stack from its step `done` to `steps`, both counted from the start of this leg.
+  """Trains a stack from its step `done` to `steps`, both counted from the start of this stage.
 
   Args:
     spec, state: the stack; the state is donated.
     batches: each run's stream.
     schedule: [R] arrays, in steps since each run's birth.
-    first_batch: [R], where in its stream each run stood when the leg began.
+    first_batch: [R], where in its stream each run stood when the stage began.
     observe: called with (first step, metrics [n, R]) of every block, one block late, so that the device is never waited for.
     save: called with a step, the state after it, and its runs' fingerprints, every `training.save_every_steps` and before
       stopping on an interruption, when all metrics before that step have been observed.

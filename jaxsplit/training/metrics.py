@@ -18,59 +18,59 @@ _CHECK = ',"check":"'
 
 
 class Metrics:
-  """Appends blocks of steps and, on resuming a leg, drops what was written after its last snapshot.
+  """Appends blocks of steps and, on resuming a stage, drops what was written after its last snapshot.
 
-  A line: `leg`, `first_step`, `steps` (how many the block has), per-step lists, `loss` and the rest, each [steps][R], and a
-  check sum of all that. Every step of every leg is in exactly one line. Of several processes, the lead alone writes it, and
+  A line: `stage`, `first_step`, `steps` (how many the block has), per-step lists, `loss` and the rest, each [steps][R], and a
+  check sum of all that. Every step of every stage is in exactly one line. Of several processes, the lead alone writes it, and
   tells the others what is there. To be closed.
 
   Args:
     path: the file.
-    say: told of lines that were damaged, and dropped.
+    log: told of lines that were damaged, and dropped.
   """
 
-  def __init__(self, path: pathlib.Path, say: Callable[[str], None] = print):
+  def __init__(self, path: pathlib.Path, log: Callable[[str], None] = print):
     self._path = path
-    self._say = say
+    self._log = log
     self._file = None
-    self._blocks: dict[str, dict[int, int]] | None = None  # Leg -> first step -> steps, of every line in the file.
-    self._latest: tuple[str, dict[int, list]] = ("", {})  # The leg that is being trained: first step -> losses.
+    self._blocks: dict[str, dict[int, int]] | None = None  # Stage -> first step -> steps, of every line in the file.
+    self._latest: tuple[str, dict[int, list]] = ("", {})  # The stage that is being trained: first step -> losses.
 
-  def recorded(self, leg: str) -> int:
-    """How many steps of the leg are in the file without a gap, from its first."""
-    return hosts.share(lambda: self._recorded(leg))
+  def recorded(self, stage: str) -> int:
+    """How many steps of the stage are in the file without a gap, from its first."""
+    return hosts.broadcast(lambda: self._recorded(stage))
 
-  def rewind(self, leg: str, step: int) -> None:
-    """Drops the leg's steps from `step` on: they are about to be trained again."""
-    hosts.share(lambda: self._rewind(leg, step))
+  def rewind(self, stage: str, step: int) -> None:
+    """Drops the stage's steps from `step` on: they are about to be trained again."""
+    hosts.broadcast(lambda: self._rewind(stage, step))
 
   def trained(self) -> dict[str, int]:
-    """Of each leg, how many steps are in the file without a gap, from its first. For the lead."""
-    return {leg: self._recorded(leg) for leg in self._known()}
+    """Of each stage, how many steps are in the file without a gap, from its first. For the lead."""
+    return {stage: self._recorded(stage) for stage in self._known()}
 
-  def _recorded(self, leg: str) -> int:
-    blocks, step = self._known().get(leg, {}), 0
+  def _recorded(self, stage: str) -> int:
+    blocks, step = self._known().get(stage, {}), 0
     while step in blocks:
       step += blocks[step]
     return step
 
-  def _rewind(self, leg: str, step: int) -> None:
-    if all(first + steps <= step for first, steps in self._known().get(leg, {}).items()):
+  def _rewind(self, stage: str, step: int) -> None:
+    if all(first + steps <= step for first, steps in self._known().get(stage, {}).items()):
       return
     self.close()
     kept = [line for line, record in _whole_lines(self._path)
-            if record["leg"] != leg or record["first_step"] + record["steps"] <= step]
+            if record["stage"] != stage or record["first_step"] + record["steps"] <= step]
     write_atomic(self._path, "".join(kept))
     self._blocks, self._latest = None, ("", {})
 
-  def losses(self, leg: str, steps: int) -> np.ndarray:
-    """The losses of the leg's first steps as they are in the file, [steps, R]; NaN where they were not finite. For the lead."""
+  def losses(self, stage: str, steps: int) -> np.ndarray:
+    """The losses of the stage's first steps as they are in the file, [steps, R]; NaN where they were not finite. For the lead."""
     name, blocks = self._latest
-    if name != leg or 0 not in blocks:
-      blocks = {r["first_step"]: r["loss"] for _, r in _whole_lines(self._path) if r["leg"] == leg}
+    if name != stage or 0 not in blocks:
+      blocks = {r["first_step"]: r["loss"] for _, r in _whole_lines(self._path) if r["stage"] == stage}
     return np.concatenate([np.array(blocks[first], float) for first in sorted(blocks)])[:steps]
 
-  def append(self, leg: str, first_step: int, values: Mapping[str, np.ndarray]) -> None:
+  def append(self, stage: str, first_step: int, values: Mapping[str, np.ndarray]) -> None:
     """Writes one block; `values` are arrays [steps, R]."""
     if not hosts.is_lead():
       return
@@ -78,14 +78,14 @@ class Metrics:
     if self._file is None:
       self._file = self._path.open("a", buffering=1)
     steps = len(next(iter(values.values())))
-    line = {"leg": leg, "first_step": first_step, "steps": steps, **{name: _rounded(v) for name, v in values.items()}}
+    line = {"stage": stage, "first_step": first_step, "steps": steps, **{name: _rounded(v) for name, v in values.items()}}
     try:
       self._file.write(_checked(json.dumps(line, separators=(",", ":"))) + "\n")
     except OSError as error:
       raise OSError(error.errno, error.strerror, str(self._path)) from None
-    blocks.setdefault(leg, {})[first_step] = steps
-    if self._latest[0] != leg:
-      self._latest = (leg, {})
+    blocks.setdefault(stage, {})[first_step] = steps
+    if self._latest[0] != stage:
+      self._latest = (stage, {})
     self._latest[1][first_step] = line["loss"]
 
   def sync(self) -> None:
@@ -113,12 +113,12 @@ class Metrics:
         # The one that a crash cuts short is no loss worth a word: its steps come after the last snapshot.
         lost = sum(line.endswith(b"\n") for line in self._path.open("rb")) - len(lines)
         if lost:
-          self._say(f"{self._path}: {lost} damaged or repeated lines are dropped; legs that need them are trained again, "
+          self._log(f"{self._path}: {lost} damaged or repeated lines are dropped; stages that need them are trained again, "
                     "finished ones stay without them")
         write_atomic(self._path, kept)
       self._blocks = {}
       for _, record in lines:
-        self._blocks.setdefault(record["leg"], {})[record["first_step"]] = record["steps"]
+        self._blocks.setdefault(record["stage"], {})[record["first_step"]] = record["steps"]
     return self._blocks
 
 
@@ -136,8 +136,8 @@ def _whole_lines(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
   with path.open("rb") as f:
     for line in f:
       record = _read(line)
-      if record is not None and (record["leg"], record["first_step"]) not in seen:
-        seen.add((record["leg"], record["first_step"]))
+      if record is not None and (record["stage"], record["first_step"]) not in seen:
+        seen.add((record["stage"], record["first_step"]))
         lines.append((line.decode(), record))
   return lines
 
@@ -153,7 +153,7 @@ def _read(line: bytes) -> dict[str, Any] | None:
     return None
   try:
     record = json.loads(body + b"}" if mark else line)
-    return record if {"leg", "first_step", "steps", "loss"} <= record.keys() and line.endswith(b"\n") else None
+    return record if {"stage", "first_step", "steps", "loss"} <= record.keys() and line.endswith(b"\n") else None
   except (ValueError, AttributeError, RecursionError):
     return None
 

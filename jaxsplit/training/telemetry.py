@@ -1,4 +1,4 @@
-"""telemetry.jsonl: how fast legs are trained, where their time goes, what is compiled and how much memory is used.
+"""telemetry.jsonl: how fast stages are trained, where their time goes, what is compiled and how much memory is used.
 
 What is here differs from run to run: no result depends on it, and nothing reads it but the report.
 """
@@ -25,10 +25,10 @@ from jaxsplit.training.stack import StackSpec
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-  """A leg's training, or the part of it that one process did.
+  """A stage's training, or the part of it that one process did.
 
   Attributes:
-    leg, first_step, steps: which steps of which leg.
+    stage, first_step, steps: which steps of which stage.
     size, runs, params: of its stack: the name of the model's shape, R without idle rows, and N.
     tokens: of all its runs.
     tokens_per_second, flops_per_second: tokens and model FLOPs (`ModelConfig.flops_per_token`) over the next four times together.
@@ -45,7 +45,7 @@ class Stretch:
     host_peak_bytes: the most memory that this process has had so far.
   """
 
-  leg: str
+  stage: str
   size: str
   first_step: int
   steps: int
@@ -88,7 +88,7 @@ class Clock:
 
 
 class Telemetry:
-  """Appends a line for every stretch of training. A process that goes on with a leg appends another.
+  """Appends a line for every stretch of training. A process that goes on with a stage appends another.
 
   Args:
     path: the file.
@@ -98,8 +98,8 @@ class Telemetry:
     self._path = path
     self._seen = compilations()
 
-  def record(self, leg: str, size: str, spec: StackSpec, *, runs: int, first_step: int, steps: int, clock: Clock) -> None:
-    """Records that `steps` steps of a leg of that size were trained from `first_step` on.
+  def record(self, stage: str, size: str, spec: StackSpec, *, runs: int, first_step: int, steps: int, clock: Clock) -> None:
+    """Records that `steps` steps of a stage of that size were trained from `first_step` on.
 
     `clock` has the laps of `loop.train`, and `compiler`.
     """
@@ -111,7 +111,7 @@ class Telemetry:
     flops, peak = tokens * spec.model.flops_per_token / seconds, peak_flops(spec)
     devices = list(spec.mesh.local_devices)
     self._append(Stretch(
-        leg, size, first_step, steps, runs, spec.model.params, tokens, tokens / seconds, flops, peak and flops / peak,
+        stage, size, first_step, steps, runs, spec.model.params, tokens, tokens / seconds, flops, peak and flops / peak,
         devices[0].device_kind, spec.mesh.size, *spent.values(), clock.seconds.get("compiler", 0.0),
         now.compiled - seen.compiled, now.loaded - seen.loaded, now.seconds - seen.seconds, _device_peak_bytes(devices),
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)))

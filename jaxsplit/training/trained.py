@@ -22,7 +22,7 @@ from jaxsplit.models.config import model_of
 from jaxsplit.models.family import ModelConfig, Params
 from jaxsplit.models.kernels.projection import project
 from jaxsplit.results.plan import load_plan
-from jaxsplit.results.stages import Point, Stage, StageRun, read_stages
+from jaxsplit.results.stages import Point, StageRecord, StageRun, read_stages
 
 DENSE = "dense"
 
@@ -141,7 +141,7 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   raise InputError(f"{found[0][0]}: the model was trained, but its snapshot is not there; {remedy}")
 
 
-def _matching(path: pathlib.Path, experiment: dict[str, Any], domain: str | None) -> Callable[[Stage, StageRun], bool]:
+def _matching(path: pathlib.Path, experiment: dict[str, Any], domain: str | None) -> Callable[[StageRecord, StageRun], bool]:
   """Whether a run of a stage ends as what was asked for."""
   dense = lambda stage, run: run.point is not None and run.point.role == "dense"
   if domain == DENSE:

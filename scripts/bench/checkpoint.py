@@ -62,7 +62,7 @@ def main() -> None:
     def save(step, state, prints):
       began = time.perf_counter()
       about = {"step": step, "prints": as_text(prints)}
-      snapshots.save("leg", step, state, about, first=lambda: durable.append(time.perf_counter() - began))
+      snapshots.save("stage", step, state, about, first=lambda: durable.append(time.perf_counter() - began))
       held_up.append(time.perf_counter() - began)
 
     state = jax.block_until_ready(stack.initialize(spec, range(args.runs)))
@@ -83,7 +83,7 @@ def main() -> None:
     # In turns, so that what else the machine does falls on both.
     pairs = [(seconds(folder / f"{i}-without", args.steps), seconds(folder / f"{i}-with", args.every))
              for i in range(args.repeats)]
-    last = max((folder / "0-with" / "leg").iterdir(), key=lambda path: int(path.name))
+    last = max((folder / "0-with" / "stage").iterdir(), key=lambda path: int(path.name))
     size = sum(f.stat().st_size for f in last.rglob("*") if f.is_file())
   without, with_ = (statistics.median(side) / args.steps for side in zip(*pairs))
   one = statistics.median(b - a for a, b in pairs) / max(1, (args.steps - 1) // args.every)

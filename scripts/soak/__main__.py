@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from doors import corpus_that_moves, growth, store_by_path
+from entry_points import corpus_that_moves, growth, store_by_path
 from faults import damage, full_disk, second_process
 from runs import ROOT, Soak, cells, kills
 

@@ -39,7 +39,7 @@ def damage(soak: Soak, clean: pathlib.Path, half: pathlib.Path) -> None:
       path = find(workdir)
       how(path, soak.rng)
       code = soak.finish(soak.start(workdir, 1, "damage.log"))
-      # A damaged line of metrics belongs to a leg that is finished, maybe: then it stays out, saying so.
+      # A damaged line of metrics belongs to a stage that is finished, maybe: then it stays out, saying so.
       lost = difference(clean, workdir, exact=True) if code == 0 else f"exit code {code}: {soak.last_line('damage.log')}"
       good = not lost or (what == "metrics.jsonl" and lost.startswith("metrics.jsonl"))
       soak.note(f"{'bit flipped in' if how is flip else 'truncated:'} {what}", path.relative_to(workdir).as_posix(), good,

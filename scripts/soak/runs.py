@@ -83,11 +83,11 @@ def cells(path: pathlib.Path) -> dict[tuple, float]:
 
 
 def steps(path: pathlib.Path) -> list[tuple]:
-  """(leg, step, losses) of every step in the file."""
+  """(stage, step, losses) of every step in the file."""
   out = []
   with path.open() as f:
     for line in map(json.loads, f):
-      out += [(line["leg"], line["first_step"] + i, tuple(losses)) for i, losses in enumerate(line["loss"])]
+      out += [(line["stage"], line["first_step"] + i, tuple(losses)) for i, losses in enumerate(line["loss"])]
   return sorted(out)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from jaxsplit.checkpoint import checkpoints
-from jaxsplit.checkpoint.checkpoints import SEAL, Checkpoints
+from jaxsplit.checkpoint.checkpoints import Checkpoints
+from jaxsplit.checkpoint.manifest import MANIFEST
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_json
 from jaxsplit.training.fingerprint import fingerprint
@@ -29,10 +30,10 @@ def abstract():
 
 @pytest.fixture
 def two(tmp_path):
-  """A leg with snapshots at steps 10 and 20."""
+  """A stage with snapshots at steps 10 and 20."""
   snapshots = Checkpoints(tmp_path)
   for step in (10, 20):
-    snapshots.save("leg", step, state(float(step)), {"step": step})
+    snapshots.save("stage", step, state(float(step)), {"step": step})
   snapshots.close()
   return tmp_path
 
@@ -43,12 +44,12 @@ def opened(path):
 
 
 def value(snapshots, step):
-  return float(snapshots.restore("leg", step, abstract())["params"]["w"][0, 0])
+  return float(snapshots.restore("stage", step, abstract())["params"]["w"][0, 0])
 
 
 def test_the_newest_whole_snapshot_is_restored(two):
   snapshots, said = opened(two)
-  assert snapshots.newest("leg") == 20 and value(snapshots, 20) == 20 and snapshots.about("leg", 20) == {"step": 20}
+  assert snapshots.newest("stage") == 20 and value(snapshots, 20) == 20 and snapshots.about("stage", 20) == {"step": 20}
   assert snapshots.newest("other") is None and not said
 
 
@@ -65,57 +66,57 @@ def flip(path):
 DAMAGE = {
     "a flipped bit in the arrays": (lambda folder: flip(largest(folder)), "has other bytes than were written"),
     "a flipped bit in the metadata": (lambda folder: flip(folder / "state" / "_METADATA"), "has other bytes than were written"),
-    "a flipped bit in the seal": (lambda folder: flip(folder / SEAL), SEAL),
-    "a changed fact": (lambda folder: write_json(folder / SEAL, read_json(folder / SEAL) | {"about": {"step": 30}}), "its own hash"),
+    "a flipped bit in the manifest": (lambda folder: flip(folder / MANIFEST), MANIFEST),
+    "a changed fact": (lambda folder: write_json(folder / MANIFEST, read_json(folder / MANIFEST) | {"about": {"step": 30}}), "its own hash"),
     "a truncated file": (lambda folder: largest(folder).write_bytes(largest(folder).read_bytes()[:-9]), "bytes instead of"),
     "a file that is missing": (lambda folder: largest(folder).unlink(), "is missing"),
     "a file of another snapshot": (lambda folder: (folder / "state" / "d" / "more").write_bytes(b"x"), "is not of it"),
-    "an empty seal": (lambda folder: (folder / SEAL).write_text(""), "not JSON"),
+    "an empty manifest": (lambda folder: (folder / MANIFEST).write_text(""), "not JSON"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_snapshot_is_named_and_the_one_before_is_used(two, damage):
   spoil, reason = DAMAGE[damage]
-  spoil(two / "leg" / "20")
+  spoil(two / "stage" / "20")
   snapshots, said = opened(two)
-  assert snapshots.newest("leg") == 10 and value(snapshots, 10) == 10
-  assert len(said) == 1 and str(two / "leg" / "20") in said[0] and reason in said[0]
-  snapshots.save("leg", 20, state(20.0), {})  # Trained again.
-  assert snapshots.newest("leg") == 20
+  assert snapshots.newest("stage") == 10 and value(snapshots, 10) == 10
+  assert len(said) == 1 and str(two / "stage" / "20") in said[0] and reason in said[0]
+  snapshots.save("stage", 20, state(20.0), {})  # Trained again.
+  assert snapshots.newest("stage") == 20
 
 
 def test_what_was_not_sealed_does_not_exist(two):
-  (two / "leg" / "20" / SEAL).unlink()
+  (two / "stage" / "20" / MANIFEST).unlink()
   snapshots, said = opened(two)
-  assert snapshots.newest("leg") == 10 and not (two / "leg" / "20").exists() and not said
+  assert snapshots.newest("stage") == 10 and not (two / "stage" / "20").exists() and not said
 
 
-def test_a_leg_keeps_its_last_two_and_at_its_end_one(two):
+def test_a_stage_keeps_its_last_two_and_at_its_end_one(two):
   snapshots, _ = opened(two)
-  steps = lambda: sorted(int(p.name) for p in (two / "leg").iterdir())
-  snapshots.save("leg", 30, state(30.0), {})
+  steps = lambda: sorted(int(p.name) for p in (two / "stage").iterdir())
+  snapshots.save("stage", 30, state(30.0), {})
   snapshots.wait()
   assert steps() == [20, 30]
-  snapshots.save("leg", 40, state(40.0), {}, last=True)
+  snapshots.save("stage", 40, state(40.0), {}, last=True)
   snapshots.wait()
   assert steps() == [40]
-  snapshots.discard("leg")
+  snapshots.discard("stage")
   snapshots.close()
-  assert not (two / "leg").exists()
+  assert not (two / "stage").exists()
 
 
 def test_snapshots_that_metrics_do_not_lead_up_to_are_left(two):
   snapshots, _ = opened(two)
-  assert snapshots.newest("leg", at_most=15) == 10 and not (two / "leg" / "20").exists()
+  assert snapshots.newest("stage", at_most=15) == 10 and not (two / "stage" / "20").exists()
 
 
 def test_metrics_are_durable_before_the_snapshot_is(two):
   snapshots, _ = opened(two)
-  sealed = []
-  snapshots.save("leg", 30, state(1.0), {}, first=lambda: sealed.append((two / "leg" / "30" / SEAL).exists()))
+  committed = []
+  snapshots.save("stage", 30, state(1.0), {}, first=lambda: committed.append((two / "stage" / "30" / MANIFEST).exists()))
   snapshots.close()
-  assert sealed == [False]
+  assert committed == [False]
 
 
 def test_a_full_disk_is_an_os_error_that_names_the_snapshot(two, monkeypatch):
@@ -124,11 +125,11 @@ def test_a_full_disk_is_an_os_error_that_names_the_snapshot(two, monkeypatch):
 
   monkeypatch.setattr(checkpoints.ocp.AsyncCheckpointer, "save", full)
   snapshots, _ = opened(two)
-  snapshots.save("leg", 30, state(1.0), {})
+  snapshots.save("stage", 30, state(1.0), {})
   with pytest.raises(OSError, match="No space left on device") as caught:
     snapshots.wait()
-  assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(two / "leg" / "30")
-  assert not (two / "leg" / "30").exists() and snapshots.newest("leg") == 20
+  assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(two / "stage" / "30")
+  assert not (two / "stage" / "30").exists() and snapshots.newest("stage") == 20
   snapshots.close()
 
 
@@ -141,8 +142,8 @@ def test_a_machine_without_room_is_no_fault_of_the_disk_nor_of_a_snapshot(two, m
   monkeypatch.setattr(checkpoints.ocp.AsyncCheckpointer, "restore", fail)
   monkeypatch.setattr(checkpoints.ocp.AsyncCheckpointer, "save", fail)
   with pytest.raises(type(shortage)):
-    snapshots.restore("leg", 20, abstract())
-  snapshots.save("leg", 30, state(0.0), {"step": 30})
+    snapshots.restore("stage", 20, abstract())
+  snapshots.save("stage", 30, state(0.0), {"step": 30})
   with pytest.raises(type(shortage)):
     snapshots.wait()
 
@@ -151,7 +152,7 @@ def test_arrays_are_written_as_they_are(tmp_path):
   """Compressing them would take copies, of which a fork into many experts has no room."""
   zeros = {"params": {"w": jnp.zeros((1 << 20,))}}
   snapshots, _ = opened(tmp_path)
-  snapshots.save("leg", 1, zeros, {})
+  snapshots.save("stage", 1, zeros, {})
   snapshots.close()
   assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) >= zeros["params"]["w"].nbytes
 
@@ -160,15 +161,15 @@ def test_another_shape_is_refused_in_one_line(two):
   snapshots, _ = opened(two)
   wrong = jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape[1:]), x.dtype, sharding=x.sharding), abstract())
   with pytest.raises(InputError, match="cannot be restored") as caught:
-    snapshots.restore("leg", 20, wrong)
+    snapshots.restore("stage", 20, wrong)
   assert "\n" not in str(caught.value)
 
 
 def test_no_pickle_and_no_code_in_a_snapshot(two):
-  for file in (two / "leg" / "20").rglob("*"):
+  for file in (two / "stage" / "20").rglob("*"):
     if file.is_file():
       assert not file.read_bytes().startswith((b"\x80\x04", b"\x80\x05", b"PK")), file
-  json.loads((two / "leg" / "20" / SEAL).read_text())
+  json.loads((two / "stage" / "20" / MANIFEST).read_text())
 
 
 def test_a_fingerprint_sees_every_bit_and_no_idle_row():
@@ -203,9 +204,9 @@ def test_a_signal_while_a_snapshot_is_read_is_no_damage_of_its(two, monkeypatch)
   monkeypatch.setattr(checkpoints.ocp.AsyncCheckpointer, "restore", restore)
   snapshots, said = opened(two)
   with pytest.raises(Interrupted), Interruption():
-    snapshots.restore("leg", 20, abstract())
+    snapshots.restore("stage", 20, abstract())
   snapshots.close()
   monkeypatch.undo()
   snapshots, said = opened(two)
-  assert snapshots.newest("leg") == 20 and not said
-  jax.tree.map(np.testing.assert_array_equal, snapshots.restore("leg", 20, abstract()), state(20.0))
+  assert snapshots.newest("stage") == 20 and not said
+  jax.tree.map(np.testing.assert_array_equal, snapshots.restore("stage", 20, abstract()), state(20.0))

@@ -45,7 +45,7 @@ def test_updates_that_are_not_finite(bad):
   assert found(losses)[1][0] == 60
 
 
-def test_a_leg_of_a_few_steps():
+def test_a_stage_of_a_few_steps():
   assert not found(curve()[:3])
   assert found(np.full(3, np.nan)) == {1: (0, "3 steps that were not finite")}
 
@@ -57,6 +57,6 @@ def test_what_diverged_is_kept_in_a_file(tmp_path):
   again = Divergences(path)
   again.add([two, one])
   assert list(Divergences(path)) == [two, one]
-  for text in ('[{"leg": 3}]', path.read_text().replace('"run": 1', '"run": "1"')):
+  for text in ('[{"stage": 3}]', path.read_text().replace('"run": 1', '"run": "1"')):
     path.write_text(text)
     assert not list(Divergences(path))

@@ -57,9 +57,9 @@ def test_what_is_planned_is_what_is_trained(store, law, tmp_path, accounting, tr
   told._sizes.decide(told._models, lambda model: 1e-3)
   for number, some in told._by_seeds(points):
     told._sizes.ask(target, number, some)
-  legs = tree.needed(told._legs(target), points)
-  assert len({leg.name for leg in legs}) == len(legs)
-  dense = [run for leg in legs for run in leg.runs if run.point and run.point.role == "dense"]
+  stages = tree.needed(told._stages(target), points)
+  assert len({stage.name for stage in stages}) == len(stages)
+  dense = [run for stage in stages for run in stage.runs if run.point and run.point.role == "dense"]
   assert [(run.point.seed_steps, run.serves) for run in dense] == [(STEPS, None)], "one dense model of all tokens, for all domains"
   assert law.expect(plan.params, STEPS * BATCH, 0) == pytest.approx(plan.dense_loss)
 

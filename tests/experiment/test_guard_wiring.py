@@ -11,18 +11,18 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxsplit.checkpoint import checkpoints
-from jaxsplit.checkpoint.checkpoints import SEAL
+from jaxsplit.checkpoint import manifest as manifests
+from jaxsplit.checkpoint.manifest import MANIFEST
 from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.stream import windows
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
-from jaxsplit.experiment import course, experiment, guards, tree
+from jaxsplit.experiment import experiment, guards, recipe, tree
 from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.experiment.guards import GuardError
 from jaxsplit.experiment.probe import Probe
 from jaxsplit.experiment.progress import Progress
-from jaxsplit.experiment.recipe import Rules
+from jaxsplit.experiment.recipe import Recipe
 from jaxsplit.experiment.runner import Runner
 from jaxsplit.experiment.settings import Experiment, Settings
 from jaxsplit.experiment.tree import Shape
@@ -60,24 +60,24 @@ def store(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def opened(path, say=lambda line: None):
-  with Workdir(path, say) as workdir, Interruption() as interruption, Progress(TRAINING.batch_tokens) as progress:
-    progress.say = say
+def opened(path, log=lambda line: None):
+  with Workdir(path, log) as workdir, Interruption() as interruption, Progress(TRAINING.batch_tokens) as progress:
+    progress.log = log
     workdir.claim({"Experiment": {}})
     yield workdir, progress, interruption
 
 
-def run(store, path, devices=1, keep_moments=True, plan=lambda leg: leg, say=lambda line: None):
+def run(store, path, devices=1, keep_moments=True, plan=lambda stage: stage, log=lambda line: None):
   """A trunk of 40 steps, and three experts forked off it, of 40 more. Returns the cells by domain."""
   weights = dict.fromkeys(DOMAINS, 1.0)
-  rules = Rules(TRAINING, Optimizer(warmup_tokens=64), Layout(devices=devices), weights, 0, keep_moments, 128, False)
+  recipe = Recipe(TRAINING, Optimizer(warmup_tokens=64), Layout(devices=devices), weights, 0, keep_moments, 128, False)
   model = Architecture(head_dim=8).at(8, 1, 256, 8)
   shape = Shape("s", model, DOMAINS, 1, 5e-3, 1, lambda seed, expert: expert // 2, keep_moments, False)
-  legs = [plan(leg) for leg in tree.build(shape, [Point(40, 40, "grid")])]
-  with opened(path, say) as (workdir, progress, interruption):
+  stages = [plan(stage) for stage in tree.build(shape, [Point(40, 40, "grid")])]
+  with opened(path, log) as (workdir, progress, interruption):
     table = CellTable(path / "cells.csv")
-    with Runner(store, rules, workdir, progress, interruption) as runner:
-      runner.run(legs, table)
+    with Runner(store, recipe, workdir, progress, interruption) as runner:
+      runner.run(stages, table)
       return {cell.domain: cell for cell in table}
 
 
@@ -88,46 +88,46 @@ def begun(store, tmp_path_factory):
 
   def ends(self, *arguments):
     blocks.append(arguments)
-    if len(blocks) == 9:  # 5 are of the trunk; snapshots follow the second and the fourth of a leg.
+    if len(blocks) == 9:  # 5 are of the trunk; snapshots follow the second and the fourth of a stage.
       raise Ended
     append(self, *arguments)
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(Ended):
     patch.setattr(Metrics, "append", ends)
-    patch.setattr(Runner, "_compile", lambda self, legs: None)  # Ahead of time: some of it would not be used.
+    patch.setattr(Runner, "_compile", lambda self, stages: None)  # BackgroundCompiler of time: some of it would not be used.
     run(store, path)
-  assert sorted(str(p.parent.relative_to(path / "checkpoints")) for p in path.rglob(SEAL)) == [f"{EXPERTS}/16", f"{TRUNK}/40"]
+  assert sorted(str(p.parent.relative_to(path / "checkpoints")) for p in path.rglob(MANIFEST)) == [f"{EXPERTS}/16", f"{TRUNK}/40"]
   return path
 
 
-def reseal(leg, change):
-  """A fact of a leg's snapshots is another, and the seal's hash is of that."""
+def reseal(stage, change):
+  """A fact of a stage's snapshots is another, and the manifest's hash is of that."""
   def tamper(path, monkeypatch):
-    for file in (path / "checkpoints" / leg).rglob(SEAL):
-      seal = read_json(file)
-      change(seal["about"])
-      del seal["check"]
-      write_json(file, {**seal, "check": checkpoints._check(seal)})
+    for file in (path / "checkpoints" / stage).rglob(MANIFEST):
+      manifest = read_json(file)
+      change(manifest["about"])
+      del manifest["check"]
+      write_json(file, {**manifest, "check": manifests._check(manifest)})
     return {}
   return tamper
 
 
-def fact(leg, **facts):
-  return reseal(leg, lambda about: about.update(facts))
+def fact(stage, **facts):
+  return reseal(stage, lambda about: about.update(facts))
 
 
-def fact_of_a_run(leg, **facts):
-  return reseal(leg, lambda about: about["runs"][0].update(facts))
+def fact_of_a_run(stage, **facts):
+  return reseal(stage, lambda about: about["runs"][0].update(facts))
 
 
-def other_model(leg):
-  return reseal(leg, lambda about: about["model"].update(rope_theta=5.0))
+def other_model(stage):
+  return reseal(stage, lambda about: about["model"].update(rope_theta=5.0))
 
 
 def planned(**changes):
   """The experts are planned otherwise."""
-  replaced = lambda leg: dataclasses.replace(leg, runs=tuple(dataclasses.replace(run, **changes) for run in leg.runs))
-  return lambda path, monkeypatch: {"plan": lambda leg: replaced(leg) if leg.forks else leg}
+  replaced = lambda stage: dataclasses.replace(stage, runs=tuple(dataclasses.replace(run, **changes) for run in stage.runs))
+  return lambda path, monkeypatch: {"plan": lambda stage: replaced(stage) if stage.forks else stage}
 
 
 def forked(make, **settings):
@@ -147,12 +147,12 @@ def other_parameters(fork, spec, parents, rows, keep_moments):
 
 
 def neighbours_domain(path, monkeypatch):
-  monkeypatch.setattr(course, "windows", lambda store, domain, *rest: windows(store, DOMAINS[DOMAINS.index(domain) - 1], *rest))
+  monkeypatch.setattr(recipe, "windows", lambda store, domain, *rest: windows(store, DOMAINS[DOMAINS.index(domain) - 1], *rest))
   return {}
 
 
 def other_tokens(path, monkeypatch):
-  made = course.windows
+  made = recipe.windows
 
   def changed(*arguments):
     stream = made(*arguments)
@@ -160,7 +160,7 @@ def other_tokens(path, monkeypatch):
     stream.rows = lambda indices: rows(indices) ^ 1
     return stream
 
-  monkeypatch.setattr(course, "windows", changed)
+  monkeypatch.setattr(recipe, "windows", changed)
   return {}
 
 
@@ -210,7 +210,7 @@ def outcome(start):
   """The name of the guard that ended it, or that something was about to be trained."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(Runner, "_stretch", trains)
-    patch.setattr(Runner, "_compile", lambda self, legs: None)
+    patch.setattr(Runner, "_compile", lambda self, stages: None)
     try:
       start()
     except GuardError as error:
@@ -221,8 +221,8 @@ def outcome(start):
   return "nothing to do"
 
 
-def trains(self, leg, start, attempt=0):
-  raise Ended(f"trains {leg.name} from {start.done}")
+def trains(self, stage, start, attempt=0):
+  raise Ended(f"trains {stage.name} from {start.done}")
 
 
 def left_by(begun, path, goes_on):
@@ -274,7 +274,7 @@ def test_experts_of_another_parent_start_anew_and_say_so(store, begun, tmp_path,
     with monkeypatch.context() as patch:
       if not guarded:
         patch.setattr(guards, "check_parents", lambda *_: None)
-      assert outcome(lambda: run(store, path, say=said.append)) == f"trains {EXPERTS} from {from_step}"
+      assert outcome(lambda: run(store, path, log=said.append)) == f"trains {EXPERTS} from {from_step}"
     assert [bool(re.search(r"guard 'parent' has tripped: .* starts anew", line)) for line in said[1:]] == [True] * guarded  # After the stage's name.
     assert (path / "checkpoints" / EXPERTS / "16").exists() != guarded
 

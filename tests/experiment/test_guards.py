@@ -9,7 +9,7 @@ from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.stream import mixture, windows
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.experiment import guards, tree
-from jaxsplit.experiment.guards import GuardError, Health, Identity
+from jaxsplit.experiment.guards import GuardError, Identity, RunStatus
 from jaxsplit.experiment.tree import Shape
 from jaxsplit.models.config import Architecture
 from jaxsplit.results.stages import Point
@@ -20,23 +20,23 @@ IDENTITY = Identity("data", "tokenizer", "config", 32, {"jax": "x"})
 PRINTS = {"params": ["aa"], "moments": ["bb"]}
 
 
-def legs(keep_moments=True):
+def stages(keep_moments=True):
   """A trunk to step 100, forked into two experts; a cooldown of the trunk itself from 80 to 100 too."""
   shape = Shape("s", MODEL, ("d", "e"), 1, 1e-3, 1, lambda seed, expert: (expert or seed) // 5, keep_moments, False)
-  by_phase = {leg.phase: leg for leg in tree.build(shape, [Point(100, 0, "grid"), Point(100, 50, "grid")])}
-  trunk = next(leg for leg in tree.build(shape, [Point(100, 50, "grid")]) if leg.phase == "trunk")
-  return trunk, next(leg for leg in tree.build(shape, [Point(100, 50, "grid")]) if leg.forks), by_phase["full"]
+  by_phase = {stage.phase: stage for stage in tree.build(shape, [Point(100, 0, "grid"), Point(100, 50, "grid")])}
+  trunk = next(stage for stage in tree.build(shape, [Point(100, 50, "grid")]) if stage.phase == "trunk")
+  return trunk, next(stage for stage in tree.build(shape, [Point(100, 50, "grid")]) if stage.forks), by_phase["full"]
 
 
-def schedule(leg):
-  runs = leg.runs
+def schedule(stage):
+  runs = stage.runs
   column = lambda values: np.array(values, np.int32)
   return Schedule(np.array([r.learning_rate for r in runs], np.float32), column([r.rewarm for r in runs]), column([r.rewarm + 10 for r in runs]),
                   column([r.decay[0] for r in runs]), column([r.decay[1] for r in runs]))
 
 
-def about(leg, step=None, **changes):
-  facts = guards.describe(leg, leg.steps if step is None else step, len(leg.runs), IDENTITY, PRINTS, schedule(leg), [], True, [Health()])
+def about(stage, step=None, **changes):
+  facts = guards.describe(stage, stage.steps if step is None else step, len(stage.runs), IDENTITY, PRINTS, schedule(stage), [], True, [RunStatus()])
   return facts | changes
 
 
@@ -49,7 +49,7 @@ def tripped(check, *arguments):
 
 @pytest.mark.parametrize("keep_moments", [True, False])
 def test_a_planned_fork_passes_all(keep_moments):
-  trunk, expert, _ = legs(keep_moments)
+  trunk, expert, _ = stages(keep_moments)
   parents = [about(trunk)]
   guards.check_same_inputs(trunk, parents[0], IDENTITY)
   guards.check_fork_point(expert, parents, IDENTITY)
@@ -60,13 +60,13 @@ def test_a_planned_fork_passes_all(keep_moments):
 
 
 def test_a_snapshot_of_another_step_or_token_count():
-  trunk, expert, _ = legs()
+  trunk, expert, _ = stages()
   assert tripped(guards.check_fork_point, expert, [about(trunk, step=99)], IDENTITY) == "fork point"
   assert tripped(guards.check_fork_point, expert, [about(trunk)], dataclasses.replace(IDENTITY, batch_tokens=64)) == "fork point"
 
 
 def test_a_snapshot_whose_rate_has_fallen():
-  _, expert, full = legs()
+  _, expert, full = stages()
   parent = about(full)
   assert parent["runs"][0]["steps"] == 100
   assert tripped(guards.check_before_decay, expert, [parent]) == "before decay"
@@ -76,24 +76,24 @@ def test_a_snapshot_whose_rate_has_fallen():
     lambda s: s._replace(peak=s.peak * 2), lambda s: s._replace(decay_start=s.decay_start * 0, decay_end=s.decay_end),
     lambda s: s._replace(warmup_start=s.warmup_start + 100, warmup_end=s.warmup_end + 100)])
 def test_a_schedule_that_jumps_at_the_fork(change):
-  trunk, expert, _ = legs()
+  trunk, expert, _ = stages()
   assert tripped(guards.check_schedule, expert, [about(trunk)], change(schedule(expert))) == "schedule"
 
 
 def test_moments_reset_must_warm_up_again():
-  trunk, expert, _ = legs(keep_moments=False)
+  trunk, expert, _ = stages(keep_moments=False)
   wrong = schedule(expert)._replace(warmup_start=np.zeros(2, np.int32), warmup_end=np.full(2, 10, np.int32))
   assert tripped(guards.check_schedule, expert, [about(trunk)], wrong) == "schedule"
 
 
 @pytest.mark.parametrize("field, guard", [("data", "same data"), ("tokenizer", "same tokenizer"), ("config", "same settings")])
 def test_a_snapshot_of_other_inputs(field, guard):
-  trunk, _, _ = legs()
+  trunk, _, _ = stages()
   assert tripped(guards.check_same_inputs, trunk, about(trunk, **{field: "other"}), IDENTITY) == guard
 
 
 def test_a_snapshot_of_another_model():
-  trunk, _, _ = legs()
+  trunk, _, _ = stages()
   other = dataclasses.asdict(dataclasses.replace(MODEL, rope_theta=5.0))
   assert tripped(guards.check_same_inputs, trunk, about(trunk, model=other), IDENTITY) == "same model"
   computed_otherwise = dataclasses.asdict(dataclasses.replace(MODEL, remat="dots", attention="dense"))
@@ -103,13 +103,13 @@ def test_a_snapshot_of_another_model():
 @pytest.mark.parametrize("keep, params, moments, guard", [
     (True, "aa", "00000000", "moments"), (False, "aa", "bb", "moments"), (True, "ab", "bb", "parameters")])
 def test_a_fork_that_is_not_its_parent(keep, params, moments, guard):
-  trunk, expert, _ = legs()
+  trunk, expert, _ = stages()
   assert tripped(guards.check_moments, expert, [about(trunk)], keep, {"params": ["aa", params], "moments": [moments] * 2}) == guard
 
 
 def test_a_child_of_another_parent():
-  trunk, expert, _ = legs()
-  here = {"leg": trunk.name, "step": 100, "digest": "x", "runs": [["aa", "bb"]]}
+  trunk, expert, _ = stages()
+  here = {"stage": trunk.name, "step": 100, "digest": "x", "runs": [["aa", "bb"]]}
   child = {"parents": [here]}
   guards.check_parents(expert, child, [here | {"digest": "written again"}])
   assert tripped(guards.check_parents, expert, child, [here | {"runs": [["aa", "cc"]]}]) == "parent"
@@ -117,7 +117,7 @@ def test_a_child_of_another_parent():
 
 
 def test_a_snapshot_read_back_as_something_else():
-  trunk, _, _ = legs()
+  trunk, _, _ = stages()
   guards.check_restored("x", about(trunk), {"params": ["aa", "idle"], "moments": ["bb", "idle"]})
   assert tripped(guards.check_restored, "x", about(trunk), {"params": ["ab"], "moments": ["bb"]}) == "restored"
 
@@ -134,18 +134,18 @@ def store(tmp_path):
 
 
 def test_expert_k_reads_domain_k(store):
-  _, expert, _ = legs()
+  _, expert, _ = stages()
   good = [windows(store, run.domain, 1, 8) for run in expert.runs]
   guards.check_streams(expert, expert.runs, good, store, 4)
   assert tripped(guards.check_streams, expert, expert.runs, good[::-1], store, 4) == "domain"
   blend = mixture(store, {"d": 1.0, "e": 1.0}, 1, 8)
   assert tripped(guards.check_streams, expert, expert.runs, [blend, good[1]], store, 4) == "domain"
-  trunk, _, _ = legs()
+  trunk, _, _ = stages()
   guards.check_streams(trunk, trunk.runs, [blend], store, 4)
 
 
 def test_a_stream_of_other_tokens_than_the_store(store, monkeypatch):
-  _, expert, _ = legs()
+  _, expert, _ = stages()
   streams = [windows(store, run.domain, 1, 8) for run in expert.runs]
   monkeypatch.setattr(type(streams[0]), "origins", lambda self, indices: [(self._domain, 0)] * len(indices))
   assert tripped(guards.check_streams, expert, expert.runs, streams, store, 4) == "domain"

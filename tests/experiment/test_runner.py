@@ -12,9 +12,9 @@ from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import tree
 from jaxsplit.experiment.cell_table import CellTable
-from jaxsplit.experiment.probe import Probe, probe_legs
+from jaxsplit.experiment.probe import Probe, probe_stages
 from jaxsplit.experiment.progress import Progress
-from jaxsplit.experiment.recipe import Course, Rules
+from jaxsplit.experiment.recipe import Recipe, StageSetup
 from jaxsplit.experiment.runner import Runner
 from jaxsplit.experiment.tree import Shape
 from jaxsplit.experiment.workdir import Workdir
@@ -47,19 +47,19 @@ def store(tmp_path_factory):
 def run(store, path, devices=1, save_every_steps=16, **training):
   """A trunk of 40 steps, and three experts forked off it, of 40 more. Returns the cells by domain."""
   training = Training(sequence_length=8, batch_sequences=2, steps_per_dispatch=8, save_every_steps=save_every_steps, **training)
-  rules = Rules(training, Optimizer(warmup_tokens=64), Layout(devices=devices), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
+  recipe = Recipe(training, Optimizer(warmup_tokens=64), Layout(devices=devices), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
   shape = Shape("s", Architecture(head_dim=8).at(8, 1, 256, 8), DOMAINS, 1, 5e-3, 1, lambda seed, expert: expert // 2, True, False)
   planned = tree.build(shape, [Point(40, 40, "grid")])
   with Workdir(path, lambda line: None) as workdir, Interruption() as interruption, Progress(training.batch_tokens) as progress:
     workdir.claim({"Experiment": {}})
     table = CellTable(path / "cells.csv")
-    with Runner(store, rules, workdir, progress, interruption) as runner:
+    with Runner(store, recipe, workdir, progress, interruption) as runner:
       runner.run(planned, table)
       return {cell.domain: cell for cell in table}, runner.repairs(planned)
 
 
-def losses(path, leg):
-  blocks = sorted((line["first_step"], line["loss"]) for line in read_metrics(path / "metrics.jsonl") if line["leg"] == leg)
+def losses(path, stage):
+  blocks = sorted((line["first_step"], line["loss"]) for line in read_metrics(path / "metrics.jsonl") if line["stage"] == stage)
   assert [first for first, _ in blocks] == list(np.cumsum([0, *(len(loss) for _, loss in blocks)])[:-1])
   return np.concatenate([np.array(loss, float) for _, loss in blocks])
 
@@ -71,16 +71,16 @@ def whole(store, tmp_path_factory):
 
 
 def poison(monkeypatch, attempts):
-  """Expert e gets an absurd learning rate in its leg, in the first so many attempts."""
-  schedule = Course.schedule
+  """Expert e gets an absurd learning rate in its stage, in the first so many attempts."""
+  schedule = StageSetup.schedule
 
-  def poisoned(self, leg):
-    plan = schedule(self, leg)
-    if leg.forks and leg.name.count("~") * int(leg.name[-1]) < attempts:
-      plan = plan._replace(peak=np.where([run.domain == "e" for run in self.rows(leg)], np.float32(3e3), plan.peak))
+  def poisoned(self, stage):
+    plan = schedule(self, stage)
+    if stage.forks and stage.name.count("~") * int(stage.name[-1]) < attempts:
+      plan = plan._replace(peak=np.where([run.domain == "e" for run in self.padded_runs(stage)], np.float32(3e3), plan.peak))
     return plan
 
-  monkeypatch.setattr(Course, "schedule", poisoned)
+  monkeypatch.setattr(StageSetup, "schedule", poisoned)
   monkeypatch.setattr("jaxsplit.experiment.guards.check_schedule", lambda *_: None)  # Which would have caught it.
 
 
@@ -92,8 +92,8 @@ def test_a_run_that_diverges_is_trained_again_and_the_others_are_as_ever(store, 
   assert (cells["e"].status, cells["e"].retries) == ("ok", 1)
   assert abs(cells["e"].loss - whole[1]["e"].loss) < 0.5
   branch = "s/experts-40/cooldown-40"
-  assert [d["leg"] for d in read_json(tmp_path / "w" / "divergence.json")] == [branch]
-  assert [(leg.name, len(leg.runs), leg.steps) for leg in repairs] == [(f"{branch}~1", 1, 40)]
+  assert [d["stage"] for d in read_json(tmp_path / "w" / "divergence.json")] == [branch]
+  assert [(stage.name, len(stage.runs), stage.steps) for stage in repairs] == [(f"{branch}~1", 1, 40)]
   assert losses(tmp_path / "w", f"{branch}~1").shape == (40, 1)
   assert not list((tmp_path / "w" / "checkpoints").rglob("*~1*"))
 
@@ -113,18 +113,18 @@ def test_one_stack_is_alive_while_it_trains(store, tmp_path, monkeypatch, diverg
   alive = lambda: sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())
   append, seen = Metrics.append, []
 
-  def looking(self, leg, *arguments):
-    seen.append((leg, alive() - before))
-    append(self, leg, *arguments)
+  def looking(self, stage, *arguments):
+    seen.append((stage, alive() - before))
+    append(self, stage, *arguments)
 
   monkeypatch.setattr(Metrics, "append", looking)
   gc.collect()
   before = alive()
   run(store, tmp_path / "w", save_every_steps=1000)
   runs = {"s/trunk/40": 1, "s/experts-40/cooldown-40": 3, "s/experts-40/cooldown-40~1": 1}
-  assert {leg for leg, _ in seen} == set(list(runs)[:2 + diverges])
+  assert {stage for stage, _ in seen} == set(list(runs)[:2 + diverges])
   state = 12 * Architecture(head_dim=8).at(8, 1, 256, 8).params_total
-  there = [size / (state * runs[leg]) for leg, size in seen]
+  there = [size / (state * runs[stage]) for stage, size in seen]
   assert 0.95 < min(there) and max(there) < 1.1, there
 
 
@@ -153,8 +153,8 @@ def test_killed_in_any_block_and_started_again(store, whole, tmp_path, monkeypat
   cells, _ = run(store, tmp_path / "w")
   assert cells == whole[1]
   assert (tmp_path / "w" / "cells.csv").read_bytes() == (whole[0] / "cells.csv").read_bytes()
-  for leg in {line["leg"] for line in read_metrics(whole[0] / "metrics.jsonl")}:
-    np.testing.assert_array_equal(losses(tmp_path / "w", leg), losses(whole[0], leg))
+  for stage in {line["stage"] for line in read_metrics(whole[0] / "metrics.jsonl")}:
+    np.testing.assert_array_equal(losses(tmp_path / "w", stage), losses(whole[0], stage))
 
 
 def test_other_devices_go_on_to_the_same_cells(store, whole, tmp_path, monkeypatch):
@@ -183,21 +183,21 @@ def test_branches_go_once_measured_and_trunks_stay(whole):
 
 
 def test_a_snapshot_says_where_it_comes_from(whole):
-  seal = read_json(whole[0] / "checkpoints" / "s" / "trunk" / "40" / "40" / "snapshot.json")["about"]
-  assert seal["final"] and seal["provenance"]["jax"] == jax.__version__ and seal["provenance"]["code"]
-  assert seal["runs"][0]["tokens"] == 40 * 16 and seal["runs"][0]["flops"] > 0
+  manifest = read_json(whole[0] / "checkpoints" / "s" / "trunk" / "40" / "40" / "snapshot.json")["about"]
+  assert manifest["final"] and manifest["provenance"]["jax"] == jax.__version__ and manifest["provenance"]["code"]
+  assert manifest["runs"][0]["tokens"] == 40 * 16 and manifest["runs"][0]["flops"] > 0
   made_with = read_json(whole[0] / "provenance.json")["made_with"]
   assert {cell.provenance for cell in whole[1].values()} == set(made_with)
 
 
-def test_a_trace_is_of_the_leg_that_is_asked_for(store, whole, tmp_path):
+def test_a_trace_is_of_the_stage_that_is_asked_for(store, whole, tmp_path):
   cells, _ = run(store, tmp_path / "w", trace="experts")
   assert cells == whole[1]
   assert [p.stat().st_size > 1000 for p in (tmp_path / "w" / "trace").rglob("*.trace.json.gz")] == [True]
 
 
 def test_telemetry_has_every_step_of_every_process(store, whole, tmp_path, monkeypatch):
-  steps = lambda path: [(line.leg, line.first_step, line.steps) for line in read_telemetry(path / "telemetry.jsonl")]
+  steps = lambda path: [(line.stage, line.first_step, line.steps) for line in read_telemetry(path / "telemetry.jsonl")]
   assert steps(whole[0]) == [("s/trunk/40", 0, 40), ("s/experts-40/cooldown-40", 0, 40)]
   run_until(store, tmp_path / "w", monkeypatch, 9)
   run(store, tmp_path / "w")
@@ -208,15 +208,15 @@ def test_telemetry_has_every_step_of_every_process(store, whole, tmp_path, monke
 def test_each_seed_of_a_domain_has_a_cell_of_its_own(store, tmp_path):
   """Where K domains have K seeds, D' = 0 is measured on domain k for seed k, and no cell takes another's place."""
   training = Training(sequence_length=8, batch_sequences=2, steps_per_dispatch=8)
-  rules = Rules(training, Optimizer(warmup_tokens=64), Layout(devices=1), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
+  recipe = Recipe(training, Optimizer(warmup_tokens=64), Layout(devices=1), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
   shape = Shape("s", Architecture(head_dim=8).at(8, 1, 256, 8), DOMAINS, 1, 5e-3, 3, lambda seed, expert: (expert or seed) // 2, True, False)
-  legs = tree.build(shape, [Point(16, expert, "grid") for expert in (0, 8)])
+  stages = tree.build(shape, [Point(16, expert, "grid") for expert in (0, 8)])
   with Workdir(tmp_path / "w", lambda line: None) as workdir, Interruption() as interruption, Progress(16) as progress:
     workdir.claim({"Experiment": {}})
     table = CellTable(tmp_path / "w" / "cells.csv")
-    with Runner(store, rules, workdir, progress, interruption) as runner:
-      runner.run(legs, table)
-  measured = [run for leg in legs for run in leg.runs if run.point]
+    with Runner(store, recipe, workdir, progress, interruption) as runner:
+      runner.run(stages, table)
+  measured = [run for stage in stages for run in stage.runs if run.point]
   assert sorted((cell.expert_tokens, cell.domain) for cell in table) == [(tokens, d) for tokens in (0, 128) for d in DOMAINS]
   assert len(table) == len(measured)
 
@@ -232,10 +232,10 @@ def test_what_is_trained_must_fit_and_what_is_done_need_not(store, whole, tmp_pa
 def test_each_stack_shape_is_compiled_once(store, tmp_path):
   """Through probe, grid and proof, with two stack sizes: the trunk's, and that of three rates or three domains."""
   training = Training(sequence_length=16, batch_sequences=2, steps_per_dispatch=8)
-  rules = Rules(training, Optimizer(warmup_tokens=64), Layout(devices=1), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
+  recipe = Recipe(training, Optimizer(warmup_tokens=64), Layout(devices=1), dict.fromkeys(DOMAINS, 1.0), 0, True, 128, False)
   model, cooldown = Architecture(head_dim=8).at(8, 1, 256, 16), lambda seed, expert: (expert or seed) // 2
   shape = Shape("s", model, DOMAINS, 1, 5e-3, 1, cooldown, True, False)
-  probes = probe_legs(Probe(rates=(1e-3, 2e-3, 4e-3)), [("s", shape.model)], [20], shape.cooldown)
+  probes = probe_stages(Probe(rates=(1e-3, 2e-3, 4e-3)), [("s", shape.model)], [20], shape.cooldown)
   grid = tree.build(shape, [Point(20, expert, "grid") for expert in (0, 12, 30)])
   proof = tree.build(dataclasses.replace(shape, name="p", keep=True), [Point(30, 20, "split"), Point(44, 0, "dense")])
   names = []
@@ -244,13 +244,13 @@ def test_each_stack_shape_is_compiled_once(store, tmp_path):
   try:
     with Workdir(tmp_path / "w", lambda line: None) as workdir, Interruption() as interruption, Progress(32) as progress:
       workdir.claim({"Experiment": {}})
-      with Runner(store, rules, workdir, progress, interruption) as runner:
+      with Runner(store, recipe, workdir, progress, interruption) as runner:
         runner.run(probes, CellTable(tmp_path / "w" / "probe.csv"), later=grid)
         runner.run(grid, CellTable(tmp_path / "w" / "cells.csv"), later=proof)
         before = len(names)
         runner.run(proof, CellTable(tmp_path / "w" / "cells.csv"))
   finally:
     jax.monitoring.unregister_event_duration_listener(listener)
-  assert {(leg.model, len(leg.runs)) for leg in (*probes, *grid, *proof)} == {(shape.model, 1), (shape.model, 3)}
+  assert {(stage.model, len(stage.runs)) for stage in (*probes, *grid, *proof)} == {(shape.model, 1), (shape.model, 3)}
   assert names.count("jit(block)") == 2 and names.count("jit(_new_stack)") == 2 and names.count("jit(gather)") >= 1
   assert names[before:] == []  # Everything that the proof needs was there from the grid, to the smallest program.

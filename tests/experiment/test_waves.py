@@ -14,7 +14,7 @@ import pytest
 from alone import run_alone
 
 from jaxsplit.experiment import tree, waves
-from jaxsplit.experiment.probe import Probe, probe_legs
+from jaxsplit.experiment.probe import Probe, probe_stages
 from jaxsplit.experiment.tree import Shape, Wave
 from jaxsplit.models.config import Architecture
 from jaxsplit.parallel.sharding import Layout
@@ -35,16 +35,16 @@ def grid(**options):
 # --- which waves there are ---
 
 
-def lineage(legs):
-  """Of every run with a cell, what it descends from: the legs' steps, and each ancestor's domain, replica and seed."""
+def lineage(stages):
+  """Of every run with a cell, what it descends from: the stages' steps, and each ancestor's domain, replica and seed."""
   known, found = {}, {}
-  for leg in legs:
-    parents = [line for name in leg.parents for line in known[name]]
-    known[leg.name] = [(parents[run.parent] if parents else ()) + (
-        (waves.whole(leg)[0], leg.steps, dataclasses.replace(run, parent=0)),) for run in leg.runs]
-    for run, line in zip(leg.runs, known[leg.name]):
+  for stage in stages:
+    parents = [line for name in stage.parents for line in known[name]]
+    known[stage.name] = [(parents[run.parent] if parents else ()) + (
+        (waves.whole(stage)[0], stage.steps, dataclasses.replace(run, parent=0)),) for run in stage.runs]
+    for run, line in zip(stage.runs, known[stage.name]):
       if run.point:
-        found[leg.model, run.point, run.domain, run.replica, run.seed_index, run.learning_rate] = line
+        found[stage.model, run.point, run.domain, run.replica, run.seed_index, run.learning_rate] = line
   return found
 
 
@@ -52,14 +52,14 @@ def lineage(legs):
 @pytest.mark.parametrize("sizes", [{"experts": 4}, {"trunk": 2, "full": 2, "experts": 3}, {"experts": 5, "trunk": 7, "full": 1}])
 def test_every_run_descends_from_what_it_would(seeds, replicas, sizes):
   points = [Point(seed, expert, "grid") for seed in (10, 16) for expert in (0, 8, 24)]
-  legs = tree.build(shape(seeds=seeds, replicas=replicas), points)
-  counts = {leg.name: min(len(leg.runs), sizes.get(leg.name.split("/")[1].split("-")[0], 1)) for leg in legs}
-  counts = {leg.name: -(-len(leg.runs) // -(-len(leg.runs) // counts[leg.name])) for leg in legs}
-  cut = waves.in_waves(legs, counts)
-  assert lineage(cut) == lineage(legs)
+  stages = tree.build(shape(seeds=seeds, replicas=replicas), points)
+  counts = {stage.name: min(len(stage.runs), sizes.get(stage.name.split("/")[1].split("-")[0], 1)) for stage in stages}
+  counts = {stage.name: -(-len(stage.runs) // -(-len(stage.runs) // counts[stage.name])) for stage in stages}
+  cut = waves.in_waves(stages, counts)
+  assert lineage(cut) == lineage(stages)
   assert collections.Counter(waves.whole(wave)[0] for wave in cut) == counts
   for wave in cut:
-    (before,) = [leg for leg in legs if leg.name == waves.whole(wave)[0]]
+    (before,) = [stage for stage in stages if stage.name == waves.whole(wave)[0]]
     assert dataclasses.replace(wave, name=before.name, runs=before.runs, parents=before.parents, wave=None) == before
     assert (len(wave.runs) <= wave.wave.runs) if wave.wave else wave.name == before.name
     assert len(wave.parents) == len(set(wave.parents)) and all(
@@ -67,7 +67,7 @@ def test_every_run_descends_from_what_it_would(seeds, replicas, sizes):
 
 
 def test_a_cooldowns_wave_needs_its_own_branchs_alone():
-  cut = {wave.name: wave for wave in waves.in_waves(grid(), {leg.name: 4 if "experts" in leg.name else 1 for leg in grid()})}
+  cut = {wave.name: wave for wave in waves.in_waves(grid(), {stage.name: 4 if "experts" in stage.name else 1 for stage in grid()})}
   third = cut["s/experts-16/cooldown-24.wave-3-of-4"]
   assert third.parents == ("s/experts-16/branch-4.wave-3-of-4",) or third.parents == ("s/experts-16/branch-12.wave-3-of-4",)
   assert [(run.domain, run.parent) for run in third.runs] == [("e", 0), ("f", 1)]
@@ -76,57 +76,57 @@ def test_a_cooldowns_wave_needs_its_own_branchs_alone():
 
 
 def test_nothing_changes_where_everything_fits():
-  assert waves.in_waves(grid(), {leg.name: 1 for leg in grid()}) == grid()
+  assert waves.in_waves(grid(), {stage.name: 1 for stage in grid()}) == grid()
 
 
 def test_what_is_decided_is_said():
-  legs = waves.in_waves(grid(), {leg.name: 4 if "experts" in leg.name else 1 for leg in grid()})
-  assert waves.told(legs[0], 1, Layout(), Layout()) == ""
-  assert waves.told(legs[0], 1, Layout(), Layout(fsdp=True)) == (
+  stages = waves.in_waves(grid(), {stage.name: 4 if "experts" in stage.name else 1 for stage in grid()})
+  assert waves.told(stages[0], 1, Layout(), Layout()) == ""
+  assert waves.told(stages[0], 1, Layout(), Layout(fsdp=True)) == (
       "to fit into memory, a run of 11,584 parameters trains with Layout.fsdp = True")
-  assert waves.told(legs[-1], 7, Layout(fsdp=True), Layout(expert=2, data=4, fsdp=True)) == (
+  assert waves.told(stages[-1], 7, Layout(fsdp=True), Layout(expert=2, data=4, fsdp=True)) == (
       "to fit into memory, 7 experts of 11,584 parameters train in 4 waves of 2, with Layout.expert = 2, Layout.data = 4")
 
 
-def chosen(legs, there, room, missing=lambda cut: {leg.name for leg in cut}, best=None):
-  size = lambda leg: leg.wave.runs if leg.wave else len(leg.runs)
-  return waves.choose(legs, there, missing, lambda leg: size(leg) <= room, best or (lambda leg: -(-size(leg) // room)))
+def chosen(stages, there, room, missing=lambda cut: {stage.name for stage in cut}, best=None):
+  size = lambda stage: stage.wave.runs if stage.wave else len(stage.runs)
+  return waves.choose(stages, there, missing, lambda stage: size(stage) <= room, best or (lambda stage: -(-size(stage) // room)))
 
 
 def test_what_is_begun_goes_on_as_it_began_where_it_fits():
-  legs = grid()
-  experts = [leg.name for leg in legs if "experts" in leg.name]
-  assert chosen(legs, {}, room=7) == {leg.name: 1 for leg in legs}
-  assert chosen(legs, {}, room=2) == {legs[0].name: 1, **dict.fromkeys(experts, 4)}
+  stages = grid()
+  experts = [stage.name for stage in stages if "experts" in stage.name]
+  assert chosen(stages, {}, room=7) == {stage.name: 1 for stage in stages}
+  assert chosen(stages, {}, room=2) == {stages[0].name: 1, **dict.fromkeys(experts, 4)}
   begun = {experts[0]: [4]}  # Devices have more memory now: what continues those waves is in as many.
-  assert chosen(legs, begun, room=7) == {legs[0].name: 1, **dict.fromkeys(experts, 4)}
-  assert chosen(legs, {experts[0]: [1]}, room=2) == {legs[0].name: 1, **dict.fromkeys(experts, 4)}
-  assert chosen(legs, {experts[0]: [1, 4]}, room=2)[experts[0]] == 4
+  assert chosen(stages, begun, room=7) == {stages[0].name: 1, **dict.fromkeys(experts, 4)}
+  assert chosen(stages, {experts[0]: [1]}, room=2) == {stages[0].name: 1, **dict.fromkeys(experts, 4)}
+  assert chosen(stages, {experts[0]: [1, 4]}, room=2)[experts[0]] == 4
 
 
 def test_what_is_done_stays_and_what_others_start_from_must_fit():
-  legs = grid()
-  branch, short, last = (leg.name for leg in legs if "experts" in leg.name)
-  there = {leg.name: [1] for leg in legs}
-  assert chosen(legs, there, room=2, missing=lambda cut: set()) == dict.fromkeys(there, 1)
+  stages = grid()
+  branch, short, last = (stage.name for stage in stages if "experts" in stage.name)
+  there = {stage.name: [1] for stage in stages}
+  assert chosen(stages, there, room=2, missing=lambda cut: set()) == dict.fromkeys(there, 1)
 
   def missing(cut):  # All is there but the last cooldown; of other waves than were trained there is nothing.
-    names = {leg.name for leg in cut}
+    names = {stage.name for stage in cut}
     lacks = {name for name in names if name.startswith(last) or (name.startswith(branch) and name != branch)}
     return lacks if any(name.startswith(last) for name in names) else set()
 
-  assert chosen(legs, there, room=2, missing=missing) == {legs[0].name: 1, branch: 4, short: 1, last: 4}
-  assert chosen(legs, there, room=7, missing=missing) == dict.fromkeys(there, 1)
+  assert chosen(stages, there, room=2, missing=missing) == {stages[0].name: 1, branch: 4, short: 1, last: 4}
+  assert chosen(stages, there, room=7, missing=missing) == dict.fromkeys(there, 1)
 
 
 def test_what_was_begun_is_read_off_the_steps_that_are_there():
-  legs = grid()
-  branch = next(leg.name for leg in legs if "branch" in leg.name)
+  stages = grid()
+  branch = next(stage.name for stage in stages if "branch" in stage.name)
   trained = {branch: 3, **dict.fromkeys(waves.names(branch, 4)[:2], 5), "other": 3, f"{branch}~1": 9}
-  none = {leg.name: [] for leg in legs}
-  assert waves.begun(legs, {}) == none
-  assert waves.begun(legs, trained) == none | {branch: [1, 4]}
-  assert waves.begun(legs, trained | {branch: 2}) == none | {branch: [4, 1]}
+  none = {stage.name: [] for stage in stages}
+  assert waves.begun(stages, {}) == none
+  assert waves.begun(stages, trained) == none | {branch: [1, 4]}
+  assert waves.begun(stages, trained | {branch: 2}) == none | {branch: [4, 1]}
 
 
 # --- on eight devices ---
@@ -200,7 +200,7 @@ def look(folder):
   from jaxsplit.data.tokenizer import ByteTokenizer
   from jaxsplit.experiment.cell_table import CellTable
   from jaxsplit.experiment.progress import Progress
-  from jaxsplit.experiment.recipe import Course, Rules
+  from jaxsplit.experiment.recipe import Recipe, StageSetup
   from jaxsplit.experiment.runner import Runner
   from jaxsplit.experiment.workdir import Workdir
   from jaxsplit.parallel.sharding import Layout
@@ -221,7 +221,7 @@ def look(folder):
   store = write_store(folder / "store", ByteTokenizer(),
                       [(d, split, documents(d, n)) for d in DOMAINS for split, n in (("train", 40), ("valid", 4))], {})
   training = Training(sequence_length=8, batch_sequences=2, steps_per_dispatch=4, save_every_steps=8)
-  probes = probe_legs(Probe(rates=tuple(1e-3 * 2 ** i for i in range(7))), [("s", MODEL)], [8], shape().cooldown)
+  probes = probe_stages(Probe(rates=tuple(1e-3 * 2 ** i for i in range(7))), [("s", MODEL)], [8], shape().cooldown)
   seeds = tree.build(shape("k", seeds=7), [Point(12, expert, "grid") for expert in (0, 8, 24)])
   one = StackSpec(MODEL, Optimizer(warmup_tokens=64), Layout(devices=8, expert=1, data=1), 1, 1, 2, store.end_of_document)
   room = int(2.5 * memory.estimate(one).total / memory.FILLED)  # For two runs, one to a device.
@@ -236,31 +236,31 @@ def look(folder):
     path, said, names = folder / name, [], []
     listen = lambda event, _, **about: names.append(about.get("fun_name")) if event.endswith("backend_compile_duration") else None
     weights = dict.fromkeys(DOMAINS, 1.0)
-    rules = Rules(training, one.optimizer, Layout(devices=8), weights, 0, True, 64, False)
-    append, schedule, blocks = Metrics.append, Course.schedule, []
+    recipe = Recipe(training, one.optimizer, Layout(devices=8), weights, 0, True, 64, False)
+    append, schedule, blocks = Metrics.append, StageSetup.schedule, []
 
-    def counted(self, leg, *arguments):
+    def counted(self, stage, *arguments):
       blocks.append(len(arguments[-1]["loss"]))
       if len(blocks) == kill_at:
         raise Killed
-      append(self, leg, *arguments)
+      append(self, stage, *arguments)
 
-    def poison(self, leg):
-      plan = schedule(self, leg)
-      absurd = leg.forks and leg.name.startswith("s/") and "~" not in leg.name
-      return plan._replace(peak=np.where([absurd and run.domain == "d" for run in self.rows(leg)], np.float32(3e3), plan.peak))
+    def poison(self, stage):
+      plan = schedule(self, stage)
+      absurd = stage.forks and stage.name.startswith("s/") and "~" not in stage.name
+      return plan._replace(peak=np.where([absurd and run.domain == "d" for run in self.padded_runs(stage)], np.float32(3e3), plan.peak))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(Metrics, "append", counted)
       if poisoned:
-        patch.setattr(Course, "schedule", poison)
+        patch.setattr(StageSetup, "schedule", poison)
         patch.setattr("jaxsplit.experiment.guards.check_schedule", lambda *_: None)
       try:
         with Workdir(path, said.append) as workdir, Interruption() as interruption, Progress(training.batch_tokens) as progress:
-          progress.say = said.append
+          progress.log = said.append
           workdir.claim({"Experiment": {}})
-          with Runner(store, rules, workdir, progress, interruption) as runner:
+          with Runner(store, recipe, workdir, progress, interruption) as runner:
             runner.run([*grid(), *more], CellTable(path / "cells.csv"))
       except Killed:
         pass
@@ -268,13 +268,13 @@ def look(folder):
         jax.monitoring.unregister_event_duration_listener(listen)
     steps = collections.Counter()
     for line in read_metrics(path / "metrics.jsonl"):
-      steps[line["leg"]] += line["steps"]
+      steps[line["stage"]] += line["steps"]
     table = CellTable(path / "cells.csv")
     return {
         "cells": {repr(cell.key): {**dataclasses.asdict(cell), "provenance": ""} for cell in table}, "steps": steps,
         "said": [line for line in said if "to fit into memory" in line],
         "trained": sum(blocks), "compiled": collections.Counter(names),
-        "stretches": [(s.leg, s.first_step, s.devices) for s in read_telemetry(path / "telemetry.jsonl")],
+        "stretches": [(s.stage, s.first_step, s.devices) for s in read_telemetry(path / "telemetry.jsonl")],
         "snapshots": sorted({p.parent.parent.relative_to(path / "checkpoints").as_posix() for p in path.rglob("snapshot.json")})}
 
   def stopped(name, memory_before, kill_at, memory_after):
@@ -285,7 +285,7 @@ def look(folder):
 
   assert capacity.waves(dataclasses.replace(one, runs=7, layout=Layout(devices=8)), False) == 1
   seen = {"waves": go("waves", room, more=[*seeds, *probes]), "whole": go("whole", there, more=[*seeds, *probes])}
-  blocks = lambda name, leg: [i for i, line in enumerate(read_metrics(folder / name / "metrics.jsonl")) if line["leg"] == leg]
+  blocks = lambda name, stage: [i for i, line in enumerate(read_metrics(folder / name / "metrics.jsonl")) if line["stage"] == stage]
   third = blocks("waves", "s/experts-16/cooldown-24.wave-3-of-4")
   seen["killed"] = stopped("killed", room, third[1] + 1, room)
   seen["to more memory"] = stopped("more", room, third[1] + 1, there)

@@ -11,7 +11,7 @@ import textwrap
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.experiment.workdir import Workdir
+from jaxsplit.experiment.workdir import FORMAT, Workdir
 
 CONFIG = {"Experiment": {"seed": 1}, "Layout": {"devices": 1}, "Training": {"batch_sequences": 2, "save_every_steps": 5}}
 
@@ -90,7 +90,7 @@ def test_what_is_made_of_the_cells_may_change_and_is_recorded(tmp_path):
     other = CONFIG | {"FitSettings": {"form": "additive", "bootstrap": 0}, "Experiment": {"seed": 1, "compare": [0.5, 1.0]}}
     workdir.claim(other)
     assert workdir.config_hash == first
-    assert json.loads((tmp_path / "config.json").read_text()) == other
+    assert json.loads((tmp_path / "config.json").read_text()) == other | {"Workdir": {"format": FORMAT}}
     assert (tmp_path / "config.gin").read_text().endswith("\n\nFitSettings.form = 'additive'\nFitSettings.bootstrap = 0\n")
     with pytest.raises(InputError, match="Experiment.seed = 1 there, 2 here"):
       workdir.claim(other | {"Experiment": {"seed": 2, "compare": [1.0]}})
@@ -132,7 +132,7 @@ def test_an_experiment_that_was_refused_before_it_trained_holds_no_folder(tmp_pa
   with Workdir(tmp_path) as workdir:
     workdir.claim(CONFIG)
     workdir.claim(other)
-    assert json.loads((tmp_path / "config.json").read_text()) == other
+    assert json.loads((tmp_path / "config.json").read_text()) == other | {"Workdir": {"format": FORMAT}}
     assert "Training.batch_sequences = 4\n" in (tmp_path / "config.gin").read_text()
     (tmp_path / "cells.csv").write_text("")
     with pytest.raises(InputError, match="batch_sequences = 4 there, 2 here"):
@@ -140,11 +140,11 @@ def test_an_experiment_that_was_refused_before_it_trained_holds_no_folder(tmp_pa
 
 
 def test_results_without_their_settings_are_nobodys(tmp_path):
-  (tmp_path / "checkpoints" / "leg" / "8").mkdir(parents=True)
+  (tmp_path / "checkpoints" / "stage" / "8").mkdir(parents=True)
   with Workdir(tmp_path) as workdir:
     workdir.claim(CONFIG)
   (tmp_path / "config.json").unlink()
-  (tmp_path / "checkpoints" / "leg" / "8" / "snapshot.json").write_text("{}")
+  (tmp_path / "checkpoints" / "stage" / "8" / "snapshot.json").write_text("{}")
   with Workdir(tmp_path) as workdir, pytest.raises(InputError, match="no config.json to tell whose"):
     workdir.claim(CONFIG)
 
@@ -160,10 +160,10 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 def test_a_seal_breaks_with_its_file_or_its_origin(tmp_path):
   with Workdir(tmp_path) as workdir:
     (tmp_path / "law.json").write_text("{}")
-    workdir.seal("law.json", {"cells": "a"})
-    assert workdir.is_sealed("law.json", {"cells": "a"}) and not workdir.is_sealed("law.json", {"cells": "b"})
+    workdir.commit("law.json", {"cells": "a"})
+    assert workdir.is_committed("law.json", {"cells": "a"}) and not workdir.is_committed("law.json", {"cells": "b"})
     (tmp_path / "law.json").write_text("{ }")
-    assert not workdir.is_sealed("law.json", {"cells": "a"})
+    assert not workdir.is_committed("law.json", {"cells": "a"})
 
 
 def test_damaged_provenance_is_said_and_begun_anew(tmp_path):

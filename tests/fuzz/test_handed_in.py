@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from jaxsplit import cli, train
-from jaxsplit.checkpoint.checkpoints import SEAL, Checkpoints
+from jaxsplit.checkpoint.checkpoints import Checkpoints
+from jaxsplit.checkpoint.manifest import MANIFEST
 from jaxsplit.data.documents import read_documents
 from jaxsplit.data.store import open_store
 from jaxsplit.data.tokenizer import load_tokenizer
@@ -192,7 +193,7 @@ def test_a_work_directory(good, data):
   config = {"Experiment": {"accounting": "total", "seed": 1, "target": [8, 1]}, "Training": {"sequence_length": 8, "batch_sequences": 2}}
   workdir.mkdir(exist_ok=True)
   (workdir / "config.json").write_bytes(data.draw(damaged(json.dumps(config).encode())))
-  (workdir / "metrics.jsonl").write_bytes(data.draw(damaged_bytes(b'{"leg":"a","first_step":0,"steps":1,"loss":[[1.0]]}\n')))
+  (workdir / "metrics.jsonl").write_bytes(data.draw(damaged_bytes(b'{"stage":"a","first_step":0,"steps":1,"loss":[[1.0]]}\n')))
   (workdir / "sizes.json").write_bytes(data.draw(damaged(SIZES)))
   (workdir / "ledger.json").write_bytes(data.draw(damaged(LEDGER)))
   (workdir / "provenance.json").write_bytes(data.draw(damaged(b'{"files": {"law.json": {"sha256": "x"}}, "made_with": {}}')))
@@ -216,10 +217,10 @@ def test_a_work_directory(good, data):
 
 @fuzzed
 @given(data=st.data())
-def test_a_snapshots_seal(good, data):
-  folder = good / "checkpoints" / "leg" / "10"
+def test_a_snapshots_manifest(good, data):
+  folder = good / "checkpoints" / "stage" / "10"
   (folder / "state").mkdir(parents=True, exist_ok=True)
   (folder / "state" / "x").write_bytes(b"x")
-  seal = {"version": 1, "about": {"step": 10}, "files": {"x": [1, "00"]}, "check": "00"}
-  (folder / SEAL).write_bytes(data.draw(damaged(json.dumps(seal).encode())))
-  survives(lambda: Checkpoints(good / "checkpoints", lambda line: None).newest("leg"))
+  manifest = {"version": 1, "about": {"step": 10}, "files": {"x": [1, "00"]}, "check": "00"}
+  (folder / MANIFEST).write_bytes(data.draw(damaged(json.dumps(manifest).encode())))
+  survives(lambda: Checkpoints(good / "checkpoints", lambda line: None).newest("stage"))

@@ -36,7 +36,7 @@ CELLS, PARAMS = 1e-6, 1e-5
 
 @contextlib.contextmanager
 def started(corpus, workdir, processes, *more, each=lambda process: ()):
-  """The train door in that many processes, with 4 devices among them."""
+  """The train entry point in that many processes, with 4 devices among them."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
@@ -71,10 +71,10 @@ def codes(group):
   return found
 
 
-def wait_for(group, workdir, leg, steps):
-  """Returns when so many steps of a leg are in the metrics."""
+def wait_for(group, workdir, stage, steps):
+  """Returns when so many steps of a stage are in the metrics."""
   end = time.monotonic() + SECONDS
-  while sum(line["steps"] for line in read_metrics(workdir / "metrics.jsonl") if line["leg"].endswith(leg)) < steps:
+  while sum(line["steps"] for line in read_metrics(workdir / "metrics.jsonl") if line["stage"].endswith(stage)) < steps:
     assert time.monotonic() < end and all(one.poll() is None for one in group), said(workdir, len(group))
     time.sleep(0.05)
 
@@ -89,19 +89,19 @@ def cells(workdir):
 
 
 def losses(workdir):
-  return {(line["leg"], line["first_step"] + i): loss for line in read_metrics(workdir / "metrics.jsonl")
+  return {(line["stage"], line["first_step"] + i): loss for line in read_metrics(workdir / "metrics.jsonl")
           for i, loss in enumerate(line["loss"])}
 
 
 def last_states(workdir):
-  """The parameters of every leg's last state, without idle rows."""
+  """The parameters of every stage's last state, without idle rows."""
   snapshots, found = Checkpoints(workdir / "checkpoints"), {}
-  for seal in sorted((workdir / "checkpoints").rglob("snapshot.json")):
-    leg, step = seal.parent.parent.relative_to(workdir / "checkpoints").as_posix(), int(seal.parent.name)
-    about = snapshots.about(leg, step)
+  for manifest in sorted((workdir / "checkpoints").rglob("snapshot.json")):
+    stage, step = manifest.parent.parent.relative_to(workdir / "checkpoints").as_posix(), int(manifest.parent.name)
+    about = snapshots.about(stage, step)
     spec = StackSpec(model_of(about["model"]), Optimizer(), Layout(devices=1), about["rows"], 1, 8, 0)
-    params = snapshots.restore(leg, step, spec.abstract)["params"]
-    found[leg, step] = jax.tree.map(lambda x: np.asarray(x)[:len(about["runs"])], params)
+    params = snapshots.restore(stage, step, spec.abstract)["params"]
+    found[stage, step] = jax.tree.map(lambda x: np.asarray(x)[:len(about["runs"])], params)
   snapshots.close()
   return found
 
@@ -114,7 +114,7 @@ def test_begun_by_two_continued_by_one_and_finished_by_two_equals_one(corpus, tm
     assert codes(two) == [RETRY_EXIT_CODE] * 2, said(parts, 2)
     trained = len(losses(parts))
     assert 4 <= trained < 90
-    saved = max((parts / "checkpoints").rglob("snapshot.json"), key=lambda seal: int(seal.parent.name))
+    saved = max((parts / "checkpoints").rglob("snapshot.json"), key=lambda manifest: int(manifest.parent.name))
     assert int(saved.parent.name) == trained
     with started(corpus, parts, 1) as one:
       wait_for(one, parts, "trunk/90", 90)
@@ -141,7 +141,7 @@ from jaxsplit.parallel import hosts
 from jaxsplit.parallel.cluster import Address
 
 def main(argv):
-  with hosts.together(Address("127.0.0.1:9", 2, 1, "deactivate", timeout=int(sys.argv[1]))):
+  with hosts.joined(Address("127.0.0.1:9", 2, 1, "deactivate", timeout=int(sys.argv[1]))):
     pass
 
 cli.run(main)

@@ -16,7 +16,7 @@ from jaxsplit.files import write_json
 from jaxsplit.law import Plan, fit_law, plan_split, read_cells
 from jaxsplit.results.cells import Cell
 from jaxsplit.results.plan import PlannedPoint
-from jaxsplit.results.stages import Stage, StageRun, write_stages
+from jaxsplit.results.stages import StageRecord, StageRun, write_stages
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Stretch
 
@@ -40,10 +40,10 @@ def cell(params: int, seed: int, expert: int, domain: str, role: str, replica: i
   return dataclasses.replace(value, **changes)
 
 
-def stretch(leg: str, steps: int, runs: int, **changes) -> Stretch:
+def stretch(stage: str, steps: int, runs: int, **changes) -> Stretch:
   """Training at 1,000 tokens/s, half of the time spent waiting for the devices."""
   seconds = steps * runs * BATCH / 1000
-  value = Stretch(leg, leg.split("/")[0], 0, steps, runs, 10_000, steps * runs * BATCH, 1000.0, 6e7, None, "cpu", 2, 0.1 * seconds, 0.25 * seconds,
+  value = Stretch(stage, stage.split("/")[0], 0, steps, runs, 10_000, steps * runs * BATCH, 1000.0, 6e7, None, "cpu", 2, 0.1 * seconds, 0.25 * seconds,
                   0.5 * seconds, 0.15 * seconds, 3.0, 2, 1, 4.0, None, 5 * 10**8)
   return dataclasses.replace(value, **changes)
 
@@ -55,9 +55,9 @@ def save_planned(path: pathlib.Path, plan: Plan, accounting: str) -> PlannedPoin
   return point
 
 
-def stage(purpose: str, name: str, phase: str, steps: int, begins: list[int], tokens: int, flops: float) -> Stage:
+def stage(purpose: str, name: str, phase: str, steps: int, begins: list[int], tokens: int, flops: float) -> StageRecord:
   runs = tuple(StageRun(None, 0, born, None) for born in begins)
-  return Stage(purpose, name, name, name.split("/")[0], (16, 2), phase, 10_000, steps, runs, tokens, flops)
+  return StageRecord(purpose, name, name, name.split("/")[0], (16, 2), phase, 10_000, steps, runs, tokens, flops)
 
 
 def config(**experiment) -> dict:

@@ -19,7 +19,7 @@ def test_curves_stand_where_their_runs_were(finished):
   for curve in _curves(finished):
     curves.setdefault(curve.phase, []).append((curve.tokens[0] / BATCH, curve.tokens[-1] / BATCH, len(curve.tokens)))
   spans = {phase: [(round(a), round(b)) for a, b, _ in of] for phase, of in curves.items()}
-  # Smoothed over about 6 steps: ends lie within 3 steps of the leg's.
+  # Smoothed over about 6 steps: ends lie within 3 steps of the stage's.
   expected = {"trunk": [(1, 500)], "full": [(201, 250)], "branch": [(251, 322), (501, 572)],
               "cooldown": [(323, 340), (573, 590)]}
   assert spans.keys() == expected.keys()
@@ -34,12 +34,12 @@ def test_a_curve_is_the_mean_of_its_own_fork(finished):
   assert first.loss.mean() == pytest.approx(2.5 + 0.1, abs=1e-3)
 
 
-def test_the_waves_of_a_leg_are_one_curve(finished, workdir):
+def test_the_waves_of_a_stage_are_one_curve(finished, workdir):
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-  cut = lambda line, name, runs: {**line, "leg": f"{line['leg']}{name}", "loss": [row[runs] for row in line["loss"]]}
+  cut = lambda line, name, runs: {**line, "stage": f"{line['stage']}{name}", "loss": [row[runs] for row in line["loss"]]}
   halves = (".wave-1-of-2", slice(0, 4)), (".wave-2-of-2", slice(4, 6))  # Of both forks' runs, and of the second's alone.
-  wide = lambda leg: "experts" in leg
-  lines = [part for line in lines for part in ([cut(line, *half) for half in halves] if wide(line["leg"]) else [line])]
+  wide = lambda stage: "experts" in stage
+  lines = [part for line in lines for part in ([cut(line, *half) for half in halves] if wide(line["stage"]) else [line])]
   for line in lines:
     line.pop("check")
   (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -57,7 +57,7 @@ def test_the_waves_of_a_leg_are_one_curve(finished, workdir):
     np.testing.assert_allclose(one.loss, other.loss, rtol=1e-12)
 
 
-def test_a_leg_that_is_not_finished_has_no_curve(workdir):
+def test_a_stage_that_is_not_finished_has_no_curve(workdir):
   write_stages(workdir / "ledger.json", [s for s in read_stages(workdir / "ledger.json") if s.phase != "cooldown"])
   assert {curve.phase for curve in _curves(workdir)} == {"trunk", "full", "branch"}
 

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.results.stages import Point, Stage, StageRun, read_stages, totals, write_stages
+from jaxsplit.results.stages import Point, StageRecord, StageRun, read_stages, totals, write_stages
 from jaxsplit.experiment import ledger
 
 
 def stage(purpose="grid", name="a", phase="trunk", tokens=10, flops=1e9):
   runs = (StageRun(None, 0, 5, None), StageRun("law", 1, 5, Point(5, 2, "split")))
-  return Stage(purpose, name, name, "d8-l1", (8, 1), phase, 1000, 2, runs, tokens, flops)
+  return StageRecord(purpose, name, name, "d8-l1", (8, 1), phase, 1000, 2, runs, tokens, flops)
 
 
 def test_stages_come_back_by_purpose(tmp_path):

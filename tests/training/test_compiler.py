@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from jaxsplit.training.compiler import Ahead
+from jaxsplit.training.compiler import BackgroundCompiler
 
 
 def test_each_is_compiled_once():
-  ahead, calls, done = Ahead(), [], threading.Event()
+  ahead, calls, done = BackgroundCompiler(), [], threading.Event()
   for key in ("a", "b", "a"):
     ahead.ask(key, lambda key=key: calls.append(key))
   ahead.ask("last", done.set)
@@ -20,7 +20,7 @@ def test_each_is_compiled_once():
 
 
 def test_what_has_not_begun_is_left_to_the_caller():
-  ahead, began, go, calls = Ahead(), threading.Event(), threading.Event(), []
+  ahead, began, go, calls = BackgroundCompiler(), threading.Event(), threading.Event(), []
   ahead.ask("slow", lambda: (began.set(), go.wait(10)))
   ahead.ask("next", lambda: calls.append("next"))
   began.wait(10)
@@ -32,7 +32,7 @@ def test_what_has_not_begun_is_left_to_the_caller():
 
 
 def test_a_failure_reaches_who_waits():
-  ahead, began = Ahead(), threading.Event()
+  ahead, began = BackgroundCompiler(), threading.Event()
 
   def fail():
     began.set()

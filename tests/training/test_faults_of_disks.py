@@ -1,6 +1,6 @@
 """Disks that turn read-only or are gone: one line that says what and where, the exit code for it, and nothing half-written.
 
-Each experiment is a process of its own (this file, run as a program): the train door, and a fault at a given block of a leg.
+Each experiment is a process of its own (this file, run as a program): the train entry point, and a fault at a given block of a stage.
 Root may write to whatever is forbidden, so read-only is a mount; where none can be made, those tests are skipped.
 """
 
@@ -21,8 +21,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOES_ON = "when that is mended, the same command goes on from here"
 
 
-def experiment(corpus, workdir, fault="none", leg=""):
-  """A process that trains a trunk and two experts, with a fault in the third block of a leg.
+def experiment(corpus, workdir, fault="none", stage=""):
+  """A process that trains a trunk and two experts, with a fault in the third block of a stage.
 
   Returns its exit code, the line that it ends with, and whether TensorStore has printed tracebacks before it.
   """
@@ -34,7 +34,7 @@ def experiment(corpus, workdir, fault="none", leg=""):
                               "JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": str(corpus.parent / "programs"),
                               "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
   done = subprocess.run(
-      [sys.executable, __file__, fault, leg, str(workdir), *flags], env=environment, cwd=ROOT,
+      [sys.executable, __file__, fault, stage, str(workdir), *flags], env=environment, cwd=ROOT,
       timeout=300, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
   traced = "Traceback" in done.stdout
   # TensorStore's threads print what they meet where a snapshot is being written at that moment; nobody can catch that.
@@ -97,21 +97,21 @@ def test_a_folder_that_turns_read_only_ends_it_and_the_same_command_goes_on_afte
   assert experiment(corpus, workdir) == (0, "", False)
   steps = {}
   for block in read_metrics(workdir / "metrics.jsonl"):
-    steps.setdefault(block["leg"], []).extend(range(block["first_step"], block["first_step"] + block["steps"]))
+    steps.setdefault(block["stage"], []).extend(range(block["first_step"], block["first_step"] + block["steps"]))
   assert len(steps) == 2 and all(sorted(those) == list(range(len(those))) for those in steps.values())
 
 
-@pytest.mark.parametrize("leg", ["trunk", "experts"])
-def test_a_folder_that_is_deleted_while_training_ends_it_and_can_be_used_again(corpus, workdir, leg):
-  code, line, traced = experiment(corpus, workdir, "deleted", leg)
+@pytest.mark.parametrize("stage", ["trunk", "experts"])
+def test_a_folder_that_is_deleted_while_training_ends_it_and_can_be_used_again(corpus, workdir, stage):
+  code, line, traced = experiment(corpus, workdir, "deleted", stage)
   assert code == FAULT_EXIT_CODE, line
   assert re.search(rf"^jaxsplit: {workdir}\S*: .*; {GOES_ON}$", line)
   code, line, _ = experiment(corpus, workdir)
   assert (code, line) == (0, "")
 
 
-def main(fault, leg, workdir, *flags):
-  """The train door, with a fault once the third block of the leg has been recorded."""
+def main(fault, stage, workdir, *flags):
+  """The train entry point, with a fault once the third block of the stage has been recorded."""
   import jax
   jax.config.update("jax_platforms", "cpu")
 
@@ -133,7 +133,7 @@ def main(fault, leg, workdir, *flags):
   def appends(self, name, *arguments):
     append(self, name, *arguments)
     blocks.append(name)
-    if leg in name and sum(leg in one for one in blocks) == 3:
+    if stage in name and sum(stage in one for one in blocks) == 3:
       faults[fault]()
 
   if fault in faults:

@@ -13,14 +13,14 @@ def block(first, steps, runs=2):
 @pytest.fixture
 def path(tmp_path):
   metrics = Metrics(tmp_path / "metrics.jsonl")
-  for leg, first in (("a", 0), ("a", 4), ("b", 0), ("a", 8)):
-    metrics.append(leg, first, block(first, 4))
+  for stage, first in (("a", 0), ("a", 4), ("b", 0), ("a", 8)):
+    metrics.append(stage, first, block(first, 4))
   metrics.close()
   return tmp_path / "metrics.jsonl"
 
 
 def lines(path):
-  return sorted((line["leg"], line["first_step"]) for line in read_metrics(path))
+  return sorted((line["stage"], line["first_step"]) for line in read_metrics(path))
 
 
 def test_rewinding_drops_what_will_be_trained_again(path):
@@ -36,7 +36,7 @@ def test_rewinding_drops_what_will_be_trained_again(path):
 def test_a_line_cut_short_is_dropped_without_a_word(path):
   said = []
   with path.open("ab") as f:
-    f.write(b'{"leg":"b","first_step":4,"st')
+    f.write(b'{"stage":"b","first_step":4,"st')
   metrics = Metrics(path, said.append)
   assert metrics.recorded("b") == 4 and not said
   metrics.append("b", 4, block(4, 4))

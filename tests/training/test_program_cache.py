@@ -17,12 +17,12 @@ keep_programs()
 from jaxsplit.models.config import Architecture
 from jaxsplit.parallel import sharding
 from jaxsplit.training import stack
-from jaxsplit.training.compiler import Ahead
+from jaxsplit.training.compiler import BackgroundCompiler
 from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.telemetry import compilations
 compilations()
 spec = stack.StackSpec(Architecture(head_dim=8).at(8, 1, 20, 8), Optimizer(), Layout(devices=2), 2, 1, 2, 0)
-ahead = Ahead()
+ahead = BackgroundCompiler()
 ahead.ask("initialize", lambda: stack.compile_initialization(spec))
 ahead.ask("train", lambda: stack.compile_training(spec, 4))
 ahead.close()

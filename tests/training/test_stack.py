@@ -17,7 +17,7 @@ from jaxsplit.models.loss import token_losses
 from jaxsplit.parallel import sharding
 from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.training import stack
-from jaxsplit.training.compiler import Ahead
+from jaxsplit.training.compiler import BackgroundCompiler
 from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.stack import StackSpec
 
@@ -258,7 +258,7 @@ def test_programs_compiled_ahead_are_the_ones_that_run():
   compiled = []
   jax.monitoring.register_event_duration_secs_listener(
       lambda event, *_, **about: compiled.append(about.get("fun_name")) if event.endswith("backend_compile_duration") else None)
-  ahead = Ahead()
+  ahead = BackgroundCompiler()
   for name, compile in (("new", lambda: stack.compile_initialization(s)), ("train", lambda: stack.compile_training(s, STEPS)),
                         ("evaluate", lambda: compile_held_out(s, 5))):
     ahead.ask(name, compile)

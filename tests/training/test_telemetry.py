@@ -36,9 +36,9 @@ def test_a_line_adds_up(tmp_path):
   clock = Clock()
   clock.seconds = {"compiler": 9.0, "data": 0.5, "dispatch": 0.25, "device": 1.0, "other": 0.25}
   s = spec()
-  Telemetry(tmp_path / "t.jsonl").record("leg", "d8-l1", s, runs=3, first_step=4, steps=10, clock=clock)
+  Telemetry(tmp_path / "t.jsonl").record("stage", "d8-l1", s, runs=3, first_step=4, steps=10, clock=clock)
   (line,) = read_telemetry(tmp_path / "t.jsonl")
-  assert (line.leg, line.first_step, line.steps, line.runs, line.params) == ("leg", 4, 10, 3, s.model.params)
+  assert (line.stage, line.first_step, line.steps, line.runs, line.params) == ("stage", 4, 10, 3, s.model.params)
   assert line.tokens == 10 * 3 * 3 * 8 and line.seconds == 2 and line.compiler_wait_seconds == 9
   assert line.tokens_per_second == 360
   assert line.flops_per_second == pytest.approx(360 * s.model.flops_per_token, rel=1e-5)
@@ -54,20 +54,20 @@ def test_mfu_is_of_all_devices_and_of_bfloat16_alone(tmp_path, monkeypatch):
   assert peak_flops(s) == 2e9
   clock = Clock()
   clock.seconds = {"device": 1.0}
-  Telemetry(tmp_path / "t.jsonl").record("leg", "d8-l1", s, runs=4, first_step=0, steps=10, clock=clock)
+  Telemetry(tmp_path / "t.jsonl").record("stage", "d8-l1", s, runs=4, first_step=0, steps=10, clock=clock)
   assert read_telemetry(tmp_path / "t.jsonl")[0].mfu == pytest.approx(960 * s.model.flops_per_token / 2e9, rel=1e-5)
 
 
 def test_a_torn_line_costs_itself_alone(tmp_path):
-  record = lambda leg: Telemetry(tmp_path / "t.jsonl").record(leg, "d8-l1", spec(), runs=1, first_step=0, steps=1, clock=Clock())
+  record = lambda stage: Telemetry(tmp_path / "t.jsonl").record(stage, "d8-l1", spec(), runs=1, first_step=0, steps=1, clock=Clock())
   record("a")
   with (tmp_path / "t.jsonl").open("ab") as f:
-    f.write(b'{"leg":"torn')
+    f.write(b'{"stage":"torn')
   record("b")
   lines = (tmp_path / "t.jsonl").read_text().splitlines()
   (tmp_path / "t.jsonl").write_text("\n".join([*lines, lines[-1].replace('"steps":1', '"steps":"1"'), ""]))
   record("c")
-  assert [line.leg for line in read_telemetry(tmp_path / "t.jsonl")] == ["a", "b", "c"]
+  assert [line.stage for line in read_telemetry(tmp_path / "t.jsonl")] == ["a", "b", "c"]
   assert read_telemetry(tmp_path / "none.jsonl") == []
 
 
@@ -95,6 +95,6 @@ def test_chips():
 
 
 def test_a_line_is_plain_json(tmp_path):
-  Telemetry(tmp_path / "t.jsonl").record("leg", "d8-l1", spec(), runs=1, first_step=0, steps=1, clock=Clock())
+  Telemetry(tmp_path / "t.jsonl").record("stage", "d8-l1", spec(), runs=1, first_step=0, steps=1, clock=Clock())
   (line,) = read_telemetry(tmp_path / "t.jsonl")
   assert all(isinstance(value, (str, int, float, type(None))) for value in dataclasses.asdict(line).values())

@@ -49,7 +49,7 @@ def test_the_seed_is_what_the_experts_were_forked_from(finished):
   # Experts are nearer to it than to fresh weights, and no rate had fallen there: its snapshot is the one that they record.
   experts = next(path for path in (finished / "checkpoints").glob(f"d24-l1/experts-{point.seed_steps}*/*"))
   parent = newest_snapshot(experts)[1]["parents"][0]
-  _, about = newest_snapshot(finished / "checkpoints" / parent["leg"])
+  _, about = newest_snapshot(finished / "checkpoints" / parent["stage"])
   assert (about["phase"], about["runs"][0]["steps"], about["runs"][0]["params"]) == ("trunk", seed.steps, parent["runs"][0][0])
 
 
