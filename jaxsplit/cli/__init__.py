@@ -120,7 +120,9 @@ def _parser(entry_point: str, description: str, settings: Sequence[type], flags:
   parser = _OneLineParser(
       prog=f"python -m jaxsplit.{entry_point}", description=description, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter, epilog=bindings_help(settings))
-  parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="a gin config; repeatable, later ones win")
+  parser.add_argument("--gin_file", action="append", default=[], metavar="FILE",
+                      help="a gin config: a file, or one that comes with jaxsplit by its name, as in quickstart.gin; repeatable, later "
+                           "ones win")
   parser.add_argument("--gin_search_paths", action="append", default=[], metavar="DIR",
                       help="where gin files and their includes are looked for; repeatable")
   parser.add_argument("--gin.NAME", dest="_", metavar="VALUE",

@@ -57,7 +57,7 @@ class Bindings:
     """Reads a file, and those that it includes.
 
     Args:
-      name: its path, from here or from one of the folders `search`.
+      name: its path, from here, from one of the folders `search`, or from the configs that come with jaxsplit.
       where: what names it, for messages.
       depth: how many files include it.
     """
@@ -170,15 +170,22 @@ def _without_macros(value: Any, macros: Mapping[str, Any]) -> Any:
   return macros[value.name] if isinstance(value, _Macro) else value
 
 
+def shipped_configs() -> pathlib.Path:
+  """The folder of the configs that come with jaxsplit: within the package where a wheel was installed, beside it in a checkout."""
+  package = pathlib.Path(__file__).resolve().parents[1]
+  return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
 def _find(name: str, search: Sequence[str], where: str) -> pathlib.Path:
-  name = from_home(name, where)
-  for folder in ("", *search):
-    path = pathlib.Path(folder) / name
+  """A config's file: from here, from the folders of `search`, or, with or without configs/ before its name, one that is shipped."""
+  name, shipped = from_home(name, where), shipped_configs()
+  for path in (*(pathlib.Path(folder) / name for folder in ("", *search)), shipped / name.removeprefix("configs/")):
     if path.is_file():
       return path
     if path.is_dir():
       raise InputError(f"{where}: {path} is a folder; name a file in it")
   known = [str(p) for folder in (str(pathlib.Path(name).parent), *search) for p in pathlib.Path(folder).glob("*.gin")]
+  known += [path.relative_to(shipped).as_posix() for path in shipped.rglob("*.gin")]
   raise InputError(f"{where}: no such file: {name}{nearest(name, known)}")
 
 
