@@ -14,9 +14,9 @@ import string
 import numpy as np
 
 from jaxsplit.data.domains import document_hash
+from jaxsplit.data.plain_tokenizers import AlphabetTokenizer
 from jaxsplit.data.store import Record, Store, intact_store
 from jaxsplit.data.store_writer import Document, write_store
-from jaxsplit.data.tokenizer import AlphabetTokenizer
 from jaxsplit.errors import InputError
 
 _LETTERS, _DIGITS = string.ascii_lowercase, string.digits

@@ -18,14 +18,16 @@ from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.document_table import DOCUMENT_TABLE, check_document_table, write_document_table
 from jaxsplit.data.domains import Document as CorpusDocument
 from jaxsplit.data.domains import Domain, document_hash, read_corpus
+from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.data.file_table import FILE_TABLE, FileTable, load_file_table
 from jaxsplit.data.formats import READERS
 from jaxsplit.data.listing import list_files
+from jaxsplit.data.plain_tokenizers import IdTokenizer
 from jaxsplit.data.source import corpus_of, differences, identified, times
 from jaxsplit.data.store import MANIFEST, Counts, Store, check_tokens, note_times, open_store
 from jaxsplit.data.store_writer import Document, StoreWriter, replacing
 from jaxsplit.data.token_files import Ids
-from jaxsplit.data.tokenizer import IdTokenizer, Tokenization, Tokenizer, make_tokenizer
+from jaxsplit.data.tokenizer import Tokenization, make_tokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.files import file_hash, from_home
 from jaxsplit.passages import PASSAGE_CHARACTERS, passages

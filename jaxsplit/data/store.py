@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplit.data.tokenizer import Tokenizer, load_tokenizer
+from jaxsplit.data.encoding import Tokenizer
+from jaxsplit.data.tokenizer import load_tokenizer
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import content_hash, file_hash, read_json, write_json
 from jaxsplit.results.record import parsed

@@ -15,13 +15,23 @@ from typing import Any
 
 import numpy as np
 
+from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.data.keys import KEY_FIELDS, by_key, firsts, shared
 from jaxsplit.data.store import (
-    MANIFEST, TOKENIZER, VERSION, Counts, Record, Store, note_times, open_store, token_dtype, token_file, token_times)
-from jaxsplit.data.tokenizer import Tokenizer
+  MANIFEST,
+  TOKENIZER,
+  VERSION,
+  Counts,
+  Record,
+  Store,
+  note_times,
+  open_store,
+  token_dtype,
+  token_file,
+  token_times,
+)
 from jaxsplit.errors import InputError
 from jaxsplit.files import file_hash, naming_the_file, write_json
-
 
 _KEYS = np.dtype([*KEY_FIELDS, ("tokens", "<u8"), ("split", "<u4")])
 _KEY = struct.Struct("<16sQI")

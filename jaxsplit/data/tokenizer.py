@@ -1,7 +1,4 @@
-"""Tokenizers: text to token ids and back, by bytes, by byte-level BPE, or by a fixed alphabet.
-
-Every tokenizer has one id, `end_of_document`, that follows each document in the token store and that no text produces.
-"""
+"""Tokenizers as settings ask for them and as files hold them; byte-level BPE by the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -10,12 +7,14 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
 import numpy as np
 import tokenizers
 
 from jaxsplit.data.bpe import END_OF_TEXT, learn_bpe, read_merges
+from jaxsplit.data.encoding import Encoding, Tokenizer
+from jaxsplit.data.plain_tokenizers import AlphabetTokenizer, ByteTokenizer, IdTokenizer
 from jaxsplit.data.unpacking import check_no_pointer
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import content_hash, from_home, read_json, write_atomic
@@ -72,50 +71,6 @@ class Tokenization:
       raise InputError(f"Tokenization.vocab_size = {self.vocab_size}: must be from 257 (256 bytes and the separator) to 2^20")
 
 
-class Encoding(NamedTuple):
-  """A text as tokens.
-
-  Attributes:
-    ids: its ids without separators [n], as uint16, or uint32 for more than 65,536 ids.
-    unknown: how many pieces of the text the tokenizer does not know: unknown tokens, and pieces that no id stands for.
-    dropped: how many of these no id stands for, or only that of the separator; they are left out of `ids`.
-  """
-
-  ids: np.ndarray
-  unknown: int = 0
-  dropped: int = 0
-
-
-class Tokenizer(Protocol):
-  """What the token store asks of a tokenizer.
-
-  Attributes:
-    kind: "bytes", "bpe", "alphabet" or "tokens".
-    vocab_size: ids are 0 ... vocab_size - 1.
-    end_of_document: the id that separates documents.
-    separator: its name, where that was given by the user; what `load_tokenizer` needs to find it again.
-    fingerprint: a hash; equal fingerprints give equal ids.
-  """
-
-  kind: str
-  vocab_size: int
-  end_of_document: int
-  separator: str | None
-  fingerprint: str
-
-  def encode(self, text: str) -> np.ndarray:
-    """The ids of a text, [n]."""
-
-  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-    """Each text as tokens, on all cores where the tokenizer can. InputError where it cannot."""
-
-  def decode(self, ids: Iterable[int]) -> str:
-    """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
-
-  def save(self, path: str | os.PathLike) -> None:
-    """Writes a file that `load_tokenizer` reads."""
-
-
 def make_tokenizer(settings: Tokenization, train_documents: Iterable[str]) -> Tokenizer:
   """The tokenizer that the settings ask for; a BPE without a path is trained on `train_documents`."""
   if settings.kind == "bytes":
@@ -160,86 +115,6 @@ def load_tokenizer(path: str | os.PathLike, separator: str | None = None) -> Tok
   except Exception as error:  # The library raises plain Exception for whatever its parser dislikes.
     # It quotes the file, however long a token is.
     raise InputError(f"{path}: not a tokenizer.json ({' '.join(str(error)[:160].split())})") from None
-
-
-class ByteTokenizer:
-  """One id a byte of UTF-8. Id 0 separates documents, so NUL characters in a text are dropped, and counted as unknown."""
-
-  kind = "bytes"
-  vocab_size = 256
-  end_of_document = 0
-  separator = None
-  fingerprint = content_hash("bytes")
-
-  def encode(self, text: str) -> np.ndarray:
-    return self.encode_batch([text])[0].ids
-
-  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-    encodings = []
-    for text in texts:
-      data = np.frombuffer(text.encode(), np.uint8)
-      ids = data[data != 0].astype(np.uint16)
-      encodings.append(Encoding(ids, len(data) - len(ids), len(data) - len(ids)))
-    return encodings
-
-  def decode(self, ids: Iterable[int]) -> str:
-    return bytes(int(i) for i in ids if i != 0).decode(errors="replace")
-
-  def save(self, path: str | os.PathLike) -> None:
-    write_atomic(path, json.dumps({"kind": self.kind}) + "\n")
-
-
-class AlphabetTokenizer:
-  """One id a character of a fixed alphabet, from 1 on; id 0 separates documents."""
-
-  kind = "alphabet"
-  end_of_document = 0
-  separator = None
-
-  def __init__(self, symbols: str):
-    self.symbols = symbols
-    self.vocab_size = 1 + len(symbols)
-    self.fingerprint = content_hash("alphabet", symbols)
-    self._ids = {symbol: i for i, symbol in enumerate(symbols, start=1)}
-
-  def encode(self, text: str) -> np.ndarray:
-    try:
-      return np.array([self._ids[symbol] for symbol in text], np.uint16)
-    except KeyError as error:
-      raise InputError(f"character {error} is not in the alphabet {self.symbols!r}") from None
-
-  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-    return [Encoding(self.encode(text)) for text in texts]
-
-  def decode(self, ids: Iterable[int]) -> str:
-    return "".join(self.symbols[int(i) - 1] for i in ids if i != 0)
-
-  def save(self, path: str | os.PathLike) -> None:
-    write_atomic(path, json.dumps({"kind": self.kind, "symbols": self.symbols}) + "\n")
-
-
-class IdTokenizer:
-  """Ids of a tokenizer that is not there: neither text to ids, nor back."""
-
-  kind = "tokens"
-  separator = None
-
-  def __init__(self, vocab_size: int, end_of_document: int):
-    self.vocab_size, self.end_of_document = vocab_size, end_of_document
-    self.fingerprint = content_hash("tokens", str(vocab_size), str(end_of_document))
-
-  def encode(self, text: str) -> np.ndarray:
-    raise InputError("a store of tokens without a tokenizer has no ids for text; prepare it with Tokenization.path")
-
-  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-    return [Encoding(self.encode(text)) for text in texts]
-
-  def decode(self, ids: Iterable[int]) -> str:
-    return " ".join(str(int(i)) for i in ids)
-
-  def save(self, path: str | os.PathLike) -> None:
-    own = {"kind": self.kind, "vocab_size": self.vocab_size, "end_of_document": self.end_of_document}
-    write_atomic(path, json.dumps(own) + "\n")
 
 
 class BPETokenizer:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsplit.checkpoint.checkpoints import newest_snapshot, read_arrays
+from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.data.store import read_tokenizer
-from jaxsplit.data.tokenizer import Tokenizer
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import from_home, read_json
 from jaxsplit.models.config import model_of

@@ -17,10 +17,11 @@ from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.domains import document_hash, read_corpus
 from jaxsplit.data.file_table import FILE_TABLE, load_file_table
 from jaxsplit.data.listing import list_files
+from jaxsplit.data.plain_tokenizers import AlphabetTokenizer, ByteTokenizer
 from jaxsplit.data.preparation import check_store, prepare_store
 from jaxsplit.data.store import open_store
 from jaxsplit.data.store_writer import Document, write_store
-from jaxsplit.data.tokenizer import AlphabetTokenizer, ByteTokenizer, Tokenization
+from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.files import file_hash
 

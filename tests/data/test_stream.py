@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxsplit.data import stream as stream_module
-from jaxsplit.data.stream import Batches, bytes_per_token, mixture, validation, windows
+from jaxsplit.data.plain_tokenizers import ByteTokenizer
 from jaxsplit.data.store_writer import Document, write_store
-from jaxsplit.data.tokenizer import ByteTokenizer
+from jaxsplit.data.stream import Batches, bytes_per_token, mixture, validation, windows
 from jaxsplit.errors import InputError
 
 T = 4

@@ -10,10 +10,11 @@ from pyarrow import parquet
 from writing import example, tfrecord
 
 from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.plain_tokenizers import ByteTokenizer
 from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.store import open_store
 from jaxsplit.data.stream import bytes_per_token
-from jaxsplit.data.tokenizer import ByteTokenizer, Tokenization
+from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.prepare import main
 

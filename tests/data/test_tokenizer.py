@@ -9,8 +9,8 @@ import tokenizers
 from hypothesis import given, settings, strategies
 
 from jaxsplit.data.bpe import END_OF_TEXT
-from jaxsplit.data.tokenizer import (
-    AlphabetTokenizer, ByteTokenizer, Tokenization, load_tokenizer, make_tokenizer, train_bpe)
+from jaxsplit.data.plain_tokenizers import AlphabetTokenizer, ByteTokenizer
+from jaxsplit.data.tokenizer import Tokenization, load_tokenizer, make_tokenizer, train_bpe
 from jaxsplit.errors import InputError
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tokenizers"

@@ -13,9 +13,9 @@ import pytest
 
 from jaxsplit.checkpoint import manifest as manifests
 from jaxsplit.checkpoint.manifest import MANIFEST
+from jaxsplit.data.plain_tokenizers import ByteTokenizer
 from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.stream import windows
-from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import experiment, guards, recipe, tree
 from jaxsplit.experiment.cell_table import CellTable

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jaxsplit.data.plain_tokenizers import ByteTokenizer
 from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.stream import mixture, windows
-from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.experiment import guards, tree
 from jaxsplit.experiment.guards import GuardError, Identity, RunStatus
 from jaxsplit.experiment.tree import Shape

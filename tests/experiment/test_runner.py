@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from jaxsplit.data.plain_tokenizers import ByteTokenizer
 from jaxsplit.data.store_writer import Document, write_store
-from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import tree
 from jaxsplit.experiment.cell_table import CellTable

@@ -196,8 +196,8 @@ def look(folder):
   import jax
   jax.config.update("jax_num_cpu_devices", 8)
 
+  from jaxsplit.data.plain_tokenizers import ByteTokenizer
   from jaxsplit.data.store_writer import Document, write_store
-  from jaxsplit.data.tokenizer import ByteTokenizer
   from jaxsplit.experiment.cell_table import CellTable
   from jaxsplit.experiment.progress import Progress
   from jaxsplit.experiment.recipe import Recipe, StageSetup

@@ -1,7 +1,8 @@
 import pytest
 
+from jaxsplit.data.plain_tokenizers import ByteTokenizer
 from jaxsplit.data.store_writer import Document, write_store
-from jaxsplit.data.tokenizer import ByteTokenizer, train_bpe
+from jaxsplit.data.tokenizer import train_bpe
 from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.results.cells import Cell
 

@@ -13,9 +13,9 @@ import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.models.config import Architecture
+from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.training import capacity, memory
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.training.stack import StackSpec
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -202,14 +202,14 @@ def decide(port, index, folder):
   import jax
   jax.config.update("jax_num_cpu_devices", 2)
 
+  from jaxsplit.data.plain_tokenizers import ByteTokenizer
   from jaxsplit.data.store_writer import Document, write_store
-  from jaxsplit.data.tokenizer import ByteTokenizer
   from jaxsplit.experiment import waves
   from jaxsplit.experiment.recipe import Course, Rules
-  from jaxsplit.results.stages import Point
   from jaxsplit.experiment.tree import Shape, build
   from jaxsplit.parallel import hosts
   from jaxsplit.parallel.cluster import Address
+  from jaxsplit.results.stages import Point
   from jaxsplit.training.loop import Training
 
   texts = [Document(ByteTokenizer().encode(text), len(text), text.encode()) for text in ("some words", "and more")]
