@@ -9,11 +9,12 @@ Stands alone: arrays in, dataclasses out; knows nothing of training.
 
 from jaxsplit.law.cells import Cells
 from jaxsplit.law.design import check_plan
-from jaxsplit.law.fit import FitSettings, check_fit, fit_law
+from jaxsplit.law.fit import check_fit, fit_law
 from jaxsplit.law.law import Law, load_law
 from jaxsplit.law.optimal import Optimum, compute_optimal
 from jaxsplit.law.plan import PlanSettings, plan_split
 from jaxsplit.law.reading import read_cells
+from jaxsplit.law.settings import FitSettings
 from jaxsplit.results.plan import Plan, load_plan
 
 __all__ = ["Cells", "FitSettings", "Law", "Optimum", "Plan", "PlanSettings", "check_fit", "check_plan", "compute_optimal",

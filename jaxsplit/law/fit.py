@@ -4,100 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from jaxsplit.errors import InputError, nearest
+from jaxsplit.errors import InputError
 from jaxsplit.law import holdout
+from jaxsplit.law.assemble import assemble, ranges, without_losses
 from jaxsplit.law.cells import Cells
 from jaxsplit.law.constraints import Constraints, parse_constraints
 from jaxsplit.law.design import check_design, check_domains, measured_levels, no_split, skip_reason
-from jaxsplit.law.diagnostics import diagnose
 from jaxsplit.law.fitted import TINY, Fitted
 from jaxsplit.law.forms import FORMS, Form
 from jaxsplit.law.law import Law
-from jaxsplit.law.member import MOST_REFITS, Member
+from jaxsplit.law.member import Member
 from jaxsplit.law.problem import draw_starts, pose, suit
 from jaxsplit.law.repeats import passes
-from jaxsplit.law.resampling import KINDS, resample
+from jaxsplit.law.resampling import resample
+from jaxsplit.law.settings import FitSettings, changed
 from jaxsplit.law.solve import solve
 from jaxsplit.law.surface import Surface
 from jaxsplit.law.surface_fit import read_surface
-from jaxsplit.law.uncertainty import parameter_intervals, profiles
 
 _HELD_OUT_STARTS = 15  # Besides the full fit's optimum, from which a refit without a few cells is rarely far.
 _CONTENDER = 1.5  # A form whose held-out error is within this factor of the best stays in play, ...
 _NO_SAY = 1e-3  # ... unless it weighs less than this.
 _HUGE = 1e8  # The Huber width that stands for least squares.
-
-
-@dataclasses.dataclass(frozen=True)
-class FitSettings:
-  """How a law is fitted.
-
-  Attributes:
-    form: a name of law.forms.FORMS, which an extension may add to, or "auto": the best held-out error of all.
-    objective: what is summed over residuals.
-    delta: Huber's width, in the residuals' unit.
-    overestimate_penalty: how much more a loss that is predicted too high counts than one predicted too low.
-    fix: constants that are not fitted, in plain units, as in "E=1.69,alpha=0.34".
-    tie: constants that take another's value, as in "alpha=beta".
-    space: residuals are of log loss, or of the loss.
-    share: what several domains have in common: "exponents" (constants per domain) or "everything" (one law).
-    repeats: discount repeated tokens of seeds and experts (needs unique_tokens; see law.repeats).
-    holdout: "auto", "none", "leave_one_out" or AXIS:k, the k largest values of params, seed_tokens, expert_tokens,
-      tokens or compute.
-    starts: starting points per form.
-    bootstrap: refits of resampled cells per form in play; 0 for none.
-    resample: what a bootstrap draws: "rows" that are independent, "shared" errors of sizes and snapshots besides, "auto" which of
-      the two the table needs, "pairs" or "trunks"; see law.resampling.resample.
-    profile: values per constant at which the objective is profiled; 0 for none. The fit entry point takes 21 where a report is
-      asked for.
-    seed: of starts and bootstrap.
-  """
-
-  form: str = "auto"
-  objective: Literal["huber", "l1", "least_squares"] = "huber"
-  delta: float = 1e-3
-  overestimate_penalty: float = 1.0
-  fix: str = ""
-  tie: str = ""
-  space: Literal["log", "raw"] = "log"
-  share: Literal["exponents", "everything"] = "exponents"
-  repeats: bool = False
-  holdout: str = "auto"
-  starts: int = 64
-  bootstrap: int = 1000
-  resample: Literal["auto", "shared", "rows", "pairs", "trunks"] = "auto"
-  profile: int | None = None
-  seed: int = 0
-
-  def __post_init__(self):
-    if self.form != "auto":
-      FORMS[self.form]  # Raises.
-    axis, _, count = self.holdout.partition(":")
-    if self.holdout not in ("auto", "none", "leave_one_out") and not (
-        axis in holdout.AXES and count.isascii() and count.isdigit() and int(count) > 0):
-      raise self._refusal("holdout", f"give auto, none, leave_one_out or AXIS:k such as params:1{nearest(axis, holdout.AXES)}")
-    for name in ("delta", "overestimate_penalty"):
-      if not (getattr(self, name) > 0 and np.isfinite(getattr(self, name))):
-        raise self._refusal(name, "must be a positive number")
-    parse_constraints(self.fix, self.tie)
-    for name, low, high in (("starts", 1, 100_000), ("bootstrap", 0, MOST_REFITS), ("profile", 0, 1000), ("seed", 0, 2**32 - 1)):
-      if not low <= (getattr(self, name) or 0) <= high:
-        raise self._refusal(name, f"must be from {low:,} to {high:,}")
-    for name, known in (("objective", ("huber", "l1", "least_squares")), ("space", ("log", "raw")),
-                        ("share", ("exponents", "everything")), ("resample", KINDS)):
-      if getattr(self, name) not in known:
-        raise self._refusal(name, f"must be one of {', '.join(known)}")
-
-  def _refusal(self, name: str, must: str) -> InputError:
-    return InputError(f"FitSettings.{name} = {getattr(self, name)!r} (--{name} of the fit entry point): {must}")
 
 
 def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: Any) -> Law:
@@ -110,7 +45,7 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
   Raises:
     InputError: unknown settings, a design from which no law can be told, or cells that do not suit the form.
   """
-  settings, cells = _settings(settings, overrides), _counted(cells)
+  settings, cells = changed(settings, overrides), _counted(cells)
   forms, skipped = _candidates(cells, settings)
   rules = _rules(cells, settings, len(forms))
   # Neither compilation nor much of what is computed holds the interpreter, so forms are fitted side by side. Systems are small:
@@ -121,7 +56,7 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
     draws = list(pool.map(lambda pair: bootstrap(pair[0], cells, settings), in_play))
     surface = _surface(cells, fits, parse_constraints(settings.fix, settings.tie))
   members = tuple(Member(fit.model, fit.layout, fit.theta, draw, weight) for (fit, weight), draw in zip(in_play, draws))
-  return _law(cells, settings, fits, skipped, members, surface)
+  return assemble(cells, settings, fits, skipped, members, surface)
 
 
 def check_fit(cells: Cells, settings: FitSettings = FitSettings()) -> None:
@@ -176,7 +111,7 @@ def fit_form(form: Form, cells: Cells, settings: FitSettings, rules: Sequence[st
   masks = [holdout.folds(cells, rule) for rule in rules]
   predicted = iter(_predict_held_out(fit, sum(masks, [])))
   scores = [holdout.score(cells, folds, [next(predicted) for _ in folds], rule) for rule, folds in zip(rules, masks) if folds]
-  held_out = {**scores[0], "others": [_without_losses(score) for score in scores[1:]]} if scores else None
+  held_out = {**scores[0], "others": [without_losses(score) for score in scores[1:]]} if scores else None
   return dataclasses.replace(fit, held_out=held_out)
 
 
@@ -199,15 +134,6 @@ def _predict_held_out(fit: Fitted, masks: list[np.ndarray]) -> list[np.ndarray]:
   solution = solve(fit.model, fit.problem, np.tile(starts, (len(masks), 1)), fit.target, np.repeat(weight, each, 0))
   best = np.nan_to_num(solution.objective.reshape(len(masks), each), nan=np.inf).argmin(1)
   return [losses[mask] for losses, mask in zip(fit.losses(solution.theta[np.arange(len(masks)) * each + best]), masks)]
-
-
-def _settings(settings: FitSettings, overrides: dict[str, Any]) -> FitSettings:
-  known = [f.name for f in dataclasses.fields(FitSettings)]
-  for name in overrides:
-    if name not in known:
-      raise InputError(f"fit_law: no setting {name!r}{nearest(name, known)}")
-  settings = dataclasses.replace(settings, **overrides)
-  return dataclasses.replace(settings, profile=settings.profile or 0)
 
 
 def _counted(cells: Cells) -> Cells:
@@ -253,58 +179,10 @@ def _rules(cells: Cells, settings: FitSettings, candidates: int) -> tuple[str, .
 def _surface(cells: Cells, fits: list[Fitted], constraints: Constraints) -> Surface | None:
   """What plans are read off, by the forms that tell seed and expert tokens apart; None where a split cannot be read off the
   cells, or tokens are discounted, which the mean over domains does not show."""
-  if any(fit.model.repeats for fit in fits) or no_split(measured_levels(cells, fits[0].layout.domains), _ranges(cells)):
+  if any(fit.model.repeats for fit in fits) or no_split(measured_levels(cells, fits[0].layout.domains), ranges(cells)):
     return None
   forms = [fit.model.form for fit in fits]
   if len(fits) > 1:
     forms += [form for form in FORMS.values() if not (form.plain or skip_reason(form, cells, constraints))]
   forms = [form for form in forms if {"seed_tokens", "expert_tokens"} <= set(form.needs)]
   return read_surface(cells, forms, constraints) if forms else None
-
-
-def _ranges(cells: Cells) -> dict[str, list[float]]:
-  return {name: [float(getattr(cells, name).min()), float(getattr(cells, name).max())]
-          for name in ("params", "seed_tokens", "expert_tokens", "loss")}
-
-
-def _law(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[str, str], members: tuple[Member, ...],
-         surface: Surface | None) -> Law:
-  best = fits[0]
-  residuals = np.log(cells.loss / best.losses(best.theta[None])[0])
-  _, domain = np.unique(cells.domain, return_inverse=True)
-  candidates = tuple({"form": fit.model.form.name, "parameters": _plain(fit.layout.named(fit.model, fit.theta)),
-                      "objective_value": fit.objective_value, "held_out": fit.held_out and _without_losses(fit.held_out)}
-                     for fit in fits)
-  # A law may be handed on: its table's name and hash say which it was, not where it lay.
-  source = {**cells.source, "file": pathlib.Path(cells.source["file"]).name} if "file" in cells.source else cells.source
-  levels, r2 = measured_levels(cells, best.layout.domains), _explained(residuals, cells.loss, np.zeros_like(domain))
-  return Law(
-      form=best.model.form.name,
-      objective={"name": settings.objective, "delta": settings.delta if settings.objective == "huber" else None,
-                 "space": settings.space, "overestimate_penalty": settings.overestimate_penalty},
-      parameters=candidates[0]["parameters"], objective_value=best.objective_value, num_points=len(cells),
-      r2=r2, r2_within_domains=_explained(residuals, cells.loss, domain),
-      held_out=best.held_out,
-      intervals=parameter_intervals(best, members[0].samples),
-      profiles=profiles(best, cells, settings.profile) if settings.profile else {}, candidates=candidates,
-      diagnostics=diagnose(best, cells, skipped, settings.repeats, members[0].samples, r2),
-      data={**source, "ranges": _ranges(cells), "levels": levels},
-      settings=dataclasses.asdict(settings),
-      members=members, residuals=residuals, surface=surface)
-
-
-def _explained(residuals: np.ndarray, loss: np.ndarray, group: np.ndarray) -> float:
-  """R2 of log loss around each group's mean."""
-  value = np.log(loss)
-  centred = value - (np.bincount(group, value) / np.bincount(group))[group]
-  spread = (centred**2).sum()
-  return float(1 - (residuals**2).sum() / spread) if spread > 1e-24 * len(loss) else 0.0  # Less is rounding: nothing varies.
-
-
-def _without_losses(score: dict[str, Any]) -> dict[str, Any]:
-  """A score without single cells: they are kept once a law, for the chosen form."""
-  return {name: value for name, value in score.items() if name not in ("measured", "predicted")}
-
-
-def _plain(named: dict[str, Any]) -> dict[str, float]:
-  return {name: float(value) for name, value in named.items()}

@@ -1,0 +1,93 @@
+"""What a fit may be told."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxsplit.errors import InputError, nearest
+from jaxsplit.law import holdout
+from jaxsplit.law.constraints import parse_constraints
+from jaxsplit.law.forms import FORMS
+from jaxsplit.law.member import MOST_REFITS
+from jaxsplit.law.resampling import KINDS
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+  """How a law is fitted.
+
+  Attributes:
+    form: a name of law.forms.FORMS, which an extension may add to, or "auto": the best held-out error of all.
+    objective: what is summed over residuals.
+    delta: Huber's width, in the residuals' unit.
+    overestimate_penalty: how much more a loss that is predicted too high counts than one predicted too low.
+    fix: constants that are not fitted, in plain units, as in "E=1.69,alpha=0.34".
+    tie: constants that take another's value, as in "alpha=beta".
+    space: residuals are of log loss, or of the loss.
+    share: what several domains have in common: "exponents" (constants per domain) or "everything" (one law).
+    repeats: discount repeated tokens of seeds and experts (needs unique_tokens; see law.repeats).
+    holdout: "auto", "none", "leave_one_out" or AXIS:k, the k largest values of params, seed_tokens, expert_tokens,
+      tokens or compute.
+    starts: starting points per form.
+    bootstrap: refits of resampled cells per form in play; 0 for none.
+    resample: what a bootstrap draws: "rows" that are independent, "shared" errors of sizes and snapshots besides, "auto" which of
+      the two the table needs, "pairs" or "trunks"; see law.resampling.resample.
+    profile: values per constant at which the objective is profiled; 0 for none. The fit entry point takes 21 where a report is
+      asked for.
+    seed: of starts and bootstrap.
+  """
+
+  form: str = "auto"
+  objective: Literal["huber", "l1", "least_squares"] = "huber"
+  delta: float = 1e-3
+  overestimate_penalty: float = 1.0
+  fix: str = ""
+  tie: str = ""
+  space: Literal["log", "raw"] = "log"
+  share: Literal["exponents", "everything"] = "exponents"
+  repeats: bool = False
+  holdout: str = "auto"
+  starts: int = 64
+  bootstrap: int = 1000
+  resample: Literal["auto", "shared", "rows", "pairs", "trunks"] = "auto"
+  profile: int | None = None
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.form != "auto":
+      FORMS[self.form]  # Raises.
+    axis, _, count = self.holdout.partition(":")
+    if self.holdout not in ("auto", "none", "leave_one_out") and not (
+        axis in holdout.AXES and count.isascii() and count.isdigit() and int(count) > 0):
+      raise self._refusal("holdout", f"give auto, none, leave_one_out or AXIS:k such as params:1{nearest(axis, holdout.AXES)}")
+    for name in ("delta", "overestimate_penalty"):
+      if not (getattr(self, name) > 0 and np.isfinite(getattr(self, name))):
+        raise self._refusal(name, "must be a positive number")
+    parse_constraints(self.fix, self.tie)
+    for name, low, high in (("starts", 1, 100_000), ("bootstrap", 0, MOST_REFITS), ("profile", 0, 1000), ("seed", 0, 2**32 - 1)):
+      if not low <= (getattr(self, name) or 0) <= high:
+        raise self._refusal(name, f"must be from {low:,} to {high:,}")
+    for name, known in (("objective", ("huber", "l1", "least_squares")), ("space", ("log", "raw")),
+                        ("share", ("exponents", "everything")), ("resample", KINDS)):
+      if getattr(self, name) not in known:
+        raise self._refusal(name, f"must be one of {', '.join(known)}")
+
+  def _refusal(self, name: str, must: str) -> InputError:
+    return InputError(f"FitSettings.{name} = {getattr(self, name)!r} (--{name} of the fit entry point): {must}")
+
+
+def changed(settings: FitSettings, overrides: dict[str, Any]) -> FitSettings:
+  """The settings with other values of some fields.
+
+  Raises:
+    InputError: there is no such field.
+  """
+  known = [f.name for f in dataclasses.fields(FitSettings)]
+  for name in overrides:
+    if name not in known:
+      raise InputError(f"fit_law: no setting {name!r}{nearest(name, known)}")
+  settings = dataclasses.replace(settings, **overrides)
+  return dataclasses.replace(settings, profile=settings.profile or 0)
