@@ -176,6 +176,10 @@ class BPETokenizer:
   def decode(self, ids: Iterable[int]) -> str:
     return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
 
+  def name_of(self, token: int) -> str:
+    """The name of a token, as its tokenizer.json has it."""
+    return self._tokenizer.id_to_token(token)
+
   def save(self, path: str | os.PathLike) -> None:
     write_atomic(path, self._text)
 

@@ -21,9 +21,10 @@ from jaxsplit.models.modules import look_up, through_layers
 
 @dataclasses.dataclass(frozen=True)
 class GPT2(ModelConfig):
-  """Fields as in `Architecture`."""
+  """Fields as in `Architecture`, and `norm_epsilon`, which models from elsewhere have of their own."""
 
   mlp_ratio: float = 4.0
+  norm_epsilon: float = 1e-5
 
   def __post_init__(self):
     super().__post_init__()
@@ -52,13 +53,14 @@ class GPT2(ModelConfig):
 class LayerNorm(nnx.Module):
   """(x - mean) / std * scale + bias over the last axis, computed in float32."""
 
-  def __init__(self, shape: tuple[int, ...], axes: tuple[str, ...], weights: Weights):
+  def __init__(self, shape: tuple[int, ...], axes: tuple[str, ...], weights: Weights, epsilon: float):
+    self.epsilon = epsilon
     self.scale, self.bias = weights.constant(shape, axes, 1.0), weights.constant(shape, axes, 0.0)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     x32 = x.astype(jnp.float32)
     centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-    unit = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + 1e-5)
+    unit = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
     return (unit * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
@@ -79,10 +81,10 @@ class Layer(nnx.Module):
 
   def __init__(self, c: GPT2, weights: Weights):
     heads, std_out = (c.heads, c.head_dim), c.std * (2 * c.depth) ** -0.5
-    self.attention_norm = LayerNorm((c.depth, c.width), ("layers", "embed"), weights)
+    self.attention_norm = LayerNorm((c.depth, c.width), ("layers", "embed"), weights, c.norm_epsilon)
     self.qkv = Projection(c, weights, (c.width, 3, *heads), ("embed", None, "heads", "head_dim"), c.std)
     self.out = Projection(c, weights, (*heads, c.width), ("heads", "head_dim", "embed"), std_out, 2)
-    self.mlp_norm = LayerNorm((c.depth, c.width), ("layers", "embed"), weights)
+    self.mlp_norm = LayerNorm((c.depth, c.width), ("layers", "embed"), weights, c.norm_epsilon)
     self.up = Projection(c, weights, (c.width, c.mlp_width), ("embed", "mlp"), c.std)
     self.down = Projection(c, weights, (c.mlp_width, c.width), ("mlp", "embed"), std_out)
 
@@ -100,7 +102,7 @@ class Decoder(nnx.Module):
     self.embed_VxD = weights.normal((c.vocab_size, c.width), ("vocab", "embed"), c.std)
     self.positions_TxD = weights.normal((c.sequence_length, c.width), ("positions", "embed"), c.std)
     self.layers = Layer(c, weights)
-    self.norm = LayerNorm((c.width,), ("embed",), weights)
+    self.norm = LayerNorm((c.width,), ("embed",), weights, c.norm_epsilon)
 
   def __call__(self, tokens_BxT: jax.Array, end_of_document: int) -> jax.Array:
     c = self.config

@@ -19,13 +19,14 @@ from jaxsplit.models.modules import look_up, through_layers
 
 @dataclasses.dataclass(frozen=True)
 class Llama(ModelConfig):
-  """Fields as in `Architecture`."""
+  """Fields as in `Architecture`, and `norm_epsilon`, which models from elsewhere have of their own."""
 
   queries_per_kv: int = 1
   mlp_ratio: float = 8 / 3
   qk_norm: bool = True
   tie_embeddings: bool = False
   rope_theta: float = 10_000.0
+  norm_epsilon: float = 1e-6
 
   def __post_init__(self):
     super().__post_init__()
@@ -57,11 +58,11 @@ class Llama(ModelConfig):
 class RMSNorm(nnx.Module):
   """The scales of a normalization, and applying it."""
 
-  def __init__(self, shape: tuple[int, ...], axes: tuple[str | None, ...], weights: Weights):
-    self.scale = weights.constant(shape, axes, 1.0)
+  def __init__(self, shape: tuple[int, ...], axes: tuple[str | None, ...], weights: Weights, epsilon: float = 1e-6):
+    self.epsilon, self.scale = epsilon, weights.constant(shape, axes, 1.0)
 
   def __call__(self, x: jax.Array, rows: np.ndarray | slice = slice(None)) -> jax.Array:
-    return rms_norm(x, self.scale[...][rows])
+    return rms_norm(x, self.scale[...][rows], self.epsilon)
 
 
 class Attention(nnx.Module):
@@ -79,7 +80,7 @@ class Attention(nnx.Module):
     self.out_GxQxdxD = weights.normal(
         (c.depth, c.kv_heads, queries, c.head_dim, c.width), ("layers", "kv_heads", None, "head_dim", "embed"), std_out)
     if c.qk_norm:  # A scale for queries, one for keys.
-      self.norm = RMSNorm((c.depth, 2, c.head_dim), ("layers", None, "head_dim"), weights)
+      self.norm = RMSNorm((c.depth, 2, c.head_dim), ("layers", None, "head_dim"), weights, c.norm_epsilon)
 
   def __call__(self, x_BxTxD: jax.Array, attend: Attend, rotation: Rotation) -> jax.Array:
     dtype = x_BxTxD.dtype
@@ -110,9 +111,9 @@ class Layer(nnx.Module):
   """Pre-norm residual attention and MLP, declared for all layers at once."""
 
   def __init__(self, c: Llama, weights: Weights):
-    self.attention_norm = RMSNorm((c.depth, c.width), ("layers", "embed"), weights)
+    self.attention_norm = RMSNorm((c.depth, c.width), ("layers", "embed"), weights, c.norm_epsilon)
     self.attention = Attention(c, weights)
-    self.mlp_norm = RMSNorm((c.depth, c.width), ("layers", "embed"), weights)
+    self.mlp_norm = RMSNorm((c.depth, c.width), ("layers", "embed"), weights, c.norm_epsilon)
     self.mlp = SwiGLU(c, weights)
 
   def __call__(self, x_BxTxD: jax.Array, attend: Attend, rotation: Rotation) -> jax.Array:
@@ -127,7 +128,7 @@ class Decoder(nnx.Module):
     self.config = c
     self.embed_VxD = weights.normal((c.vocab_size, c.width), ("vocab", "embed"), c.width**-0.5 if c.tie_embeddings else 1.0)
     self.layers = layer(c, weights)
-    self.norm = RMSNorm((c.width,), ("embed",), weights)
+    self.norm = RMSNorm((c.width,), ("embed",), weights, c.norm_epsilon)
     if not c.tie_embeddings:
       self.unembed_DxV = weights.normal((c.width, c.vocab_size), ("embed", "vocab"), c.width**-0.5)
 

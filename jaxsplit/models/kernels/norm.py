@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 
-@jax.custom_vjp
-def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float = 1e-6) -> jax.Array:
   """x / rms(x) * scale over the last axis, computed in float32, in x's dtype (arXiv 1910.07467).
 
-  `scale` has the last axes of x. The derivative is written out: of activations it keeps x alone, and one number a row.
+  `scale` has the last axes of x; `epsilon` is added to the mean square. The derivative is written out: of activations it keeps x alone, and one number a row.
   """
-  return _forward(x, scale)[0]
+  return _forward(x, scale, epsilon)[0]
 
 
-def _forward(x, scale):
+def _forward(x, scale, epsilon):
   x32, across = x.astype(jnp.float32), _across(scale, x)
-  inverse = _by_itself(jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6))
+  inverse = _by_itself(jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + epsilon))
   return (x32 * inverse * across).astype(x.dtype), (x, inverse, scale)
 
 
-def _backward(kept, dy):
+def _backward(epsilon, kept, dy):
   x, inverse, scale = kept
   unit, dy32, across = x.astype(jnp.float32) * inverse, dy.astype(jnp.float32), _across(scale, x)
   along = _by_itself(jnp.mean(dy32 * across * unit, axis=-1, keepdims=True))
