@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxsplit.errors import InputError
 from jaxsplit.models.family import Params
-from jaxsplit.models.loss import most_likely, token_losses
+from jaxsplit.models.loss import most_likely, scores, token_losses
 from jaxsplit.parallel import placement, sharding
 from jaxsplit.training import stack
 from jaxsplit.training.stack import StackSpec
@@ -68,6 +68,43 @@ def log_probabilities(
   there = placement.put((np.pad(tokens.astype(np.int32), fill), np.pad(weights, fill)), on_mesh)
   found = placement.fetch(program(params, *there))
   return {name: value[:, :windows] if value.ndim > 1 else value for name, value in found.items()}
+
+
+def score(spec: StackSpec, params: Params, tokens_VxT: np.ndarray, at_VxP: np.ndarray,
+          targets_VxP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """What every run of a stack gives to chosen targets of sequences that all runs read. Logits are computed for these alone.
+
+  Compiled for once a shape; V is as many as the stack's spec has in memory at once (`microbatch`).
+
+  Args:
+    spec, params: the stack; its parameters have the leading axis R.
+    tokens_VxT: int, sequences; what pads them stands behind.
+    at_VxP: int, the positions that foretell the targets, 0 to T - 1; where there are fewer than P, any.
+    targets_VxP: int, the targets.
+
+  Returns:
+    float32 [R, V, P], log-probabilities in nats, and bool [R, V, P], whether no token is likelier.
+  """
+  shared = sharding.windows_sharding(spec.mesh, shared=True)
+  there = placement.put(tuple(np.asarray(a, np.int32)[None] for a in (tokens_VxT, at_VxP, targets_VxP)), shared)
+  return placement.fetch(_scoring(spec)(params, *there))
+
+
+@functools.cache
+def _scoring(spec: StackSpec):
+  """The jitted program of `score`: (params, tokens [1, V, T], at [1, V, P], targets [1, V, P]) -> the two values."""
+  def of_run(params, tokens_VxT, at_VxP, targets_VxP):
+    x_VxTxD, unembed_DxV = spec.model.apply(params, tokens_VxT, spec.end_of_document)
+    x_VxPxD = jnp.take_along_axis(x_VxTxD, at_VxP[..., None], axis=1)
+    return scores(x_VxPxD, unembed_DxV, targets_VxP)
+
+  def program(params, *sequences):
+    return jax.shard_map(
+        lambda params, *own: stack.map_runs(spec, lambda run: of_run(run, *own), params), mesh=spec.mesh,
+        in_specs=(P("expert"), *[P()] * 3), out_specs=P("expert"), axis_names={"expert"}, check_vma=False)(
+            params, *(one_1xVx[0] for one_1xVx in sequences))
+
+  return stack.jit(program)
 
 
 def compile_log_probabilities(spec: StackSpec, windows: int, measures: Sequence[Measure]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,7 @@ def logits_at_once(rows: int, vocab: int) -> int:
 
 def token_losses(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> jax.Array:
   """Cross-entropy of each target under softmax(x @ unembed): float32 [B, T], nats per token."""
-  def losses(logits_CxV, targets_C):
-    # Not a lookup: over a vocabulary that devices share, a sum is what each adds its part to.
-    target_C = jnp.sum(jnp.where(targets_C[:, None] == jnp.arange(logits_CxV.shape[1])[None], logits_CxV, 0), axis=1)
-    return jax.nn.logsumexp(logits_CxV, axis=1) - target_C
+  losses = lambda logits_CxV, targets_C: jax.nn.logsumexp(logits_CxV, axis=1) - _target(logits_CxV, targets_C)
 
   return _of_logits(losses, x_BxTxD, unembed_DxV, targets_BxT)
 
@@ -32,20 +30,35 @@ def most_likely(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Arr
   return _of_logits(lambda logits_CxV, targets_C: jnp.argmax(logits_CxV, axis=1) == targets_C, x_BxTxD, unembed_DxV, targets_BxT)
 
 
-def _of_logits(measure: Callable[[jax.Array, jax.Array], jax.Array], x_BxTxD: jax.Array, unembed_DxV: jax.Array,
-               targets_BxT: jax.Array) -> jax.Array:
-  """`measure` of float32 logits [C, V] and targets [C], for all rows, in as few chunks as may be."""
+def scores(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The log-probability of each target, float32 [B, T] in nats, and whether no token is likelier, bool [B, T], from one pass over the
+  logits."""
+  def of_chunk(logits_CxV, targets_C):
+    target_C = _target(logits_CxV, targets_C)
+    most_C = jnp.max(logits_CxV, axis=1)
+    return target_C - most_C - jnp.log(jnp.sum(jnp.exp(logits_CxV - most_C[:, None]), axis=1)), target_C >= most_C
+
+  return _of_logits(of_chunk, x_BxTxD, unembed_DxV, targets_BxT)
+
+
+def _target(logits_CxV: jax.Array, targets_C: jax.Array) -> jax.Array:
+  """The logit of each target [C]. Not a lookup: over a vocabulary that devices share, a sum is what each adds its part to."""
+  return jnp.sum(jnp.where(targets_C[:, None] == jnp.arange(logits_CxV.shape[1])[None], logits_CxV, 0), axis=1)
+
+
+def _of_logits(measure: Callable[[jax.Array, jax.Array], Any], x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> Any:
+  """`measure` of float32 logits [C, V] and targets [C], for all rows, in as few chunks as may be: an array [B, T], or several."""
   rows = targets_BxT.size
   x_NxD, targets_N = x_BxTxD.reshape(rows, -1), targets_BxT.reshape(rows)
   unembed_DxV = unembed_DxV.astype(x_BxTxD.dtype)
   of_chunk = lambda chunk: measure(project(chunk[0], unembed_DxV, 1, jnp.float32), chunk[1])
   chunks = _chunks(rows, unembed_DxV.shape[1])
   if chunks == 1:
-    return of_chunk((x_NxD, targets_N)).reshape(targets_BxT.shape)
+    return jax.tree.map(lambda measured_N: measured_N.reshape(targets_BxT.shape), of_chunk((x_NxD, targets_N)))
   filled = -(-rows // chunks) * chunks
   split = lambda a: jnp.pad(a, ((0, filled - rows), *[(0, 0)] * (a.ndim - 1))).reshape(chunks, filled // chunks, *a.shape[1:])
   measured = jax.lax.map(jax.checkpoint(of_chunk), (split(x_NxD), split(targets_N)))
-  return measured.reshape(filled)[:rows].reshape(targets_BxT.shape)
+  return jax.tree.map(lambda measured_AxC: measured_AxC.reshape(filled)[:rows].reshape(targets_BxT.shape), measured)
 
 
 def _chunks(rows: int, vocab: int) -> int:
