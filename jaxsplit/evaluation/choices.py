@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from jaxsplit.data.tokenizer import Tokenizer
 from jaxsplit.errors import InputError
+from jaxsplit.evaluation.countdown import Advance, ignore
 from jaxsplit.evaluation.experts import Experts, Span
 from jaxsplit.evaluation.tasks import Question
 
@@ -65,7 +66,7 @@ class Answers:
 
 
 def answer(experts: Experts, questions: Sequence[Question], unconditional: bool = False,
-           advance: Callable[[int], None] = lambda tokens: None) -> Answers:
+           advance: Advance = ignore) -> Answers:
   """What every model gives to every answer of every question.
 
   Args:

@@ -6,13 +6,15 @@ longer than the models' context is read in windows that overlap: each token but 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxsplit.data.store import Store
+from jaxsplit.data.tokenizer import Tokenizer
 from jaxsplit.errors import InputError
+from jaxsplit.evaluation.countdown import Advance, ignore
 from jaxsplit.evaluation.experts import Experts, Scores, Span
 
 
@@ -42,18 +44,22 @@ def held_out_split(store: Store) -> str:
   return "test" if all("test" in store.splits(domain) for domain in store.domains) else "valid"
 
 
-def read_documents(store: Store, split: str, tokens: int = 0) -> list[Document]:
+def read_documents(store: Store, split: str, tokens: int = 0, tokenizer: Tokenizer | None = None) -> list[Document]:
   """The documents of a split, domain by domain.
 
   Args:
     store: where they lie.
     split: one that every domain has.
-    tokens: how many of each domain suffice: then documents from all over the split are taken, one and more, in an order of their own
-      that other numbers share; 0 for all.
+    tokens: how many of each domain suffice: then documents from all over the split are taken, one or more, and with a larger number
+      the same and others; 0 for all.
+    tokenizer: of the models that are to read them, where that is not the store's: text is then encoded anew.
 
   Raises:
-    InputError: a domain without such a split, or without a document in it.
+    InputError: a domain without such a split, or without a document in it; records, or a store without text, that cannot be encoded anew.
   """
+  other = tokenizer if tokenizer and tokenizer.fingerprint != store.tokenizer.fingerprint else None
+  if other and (store.record or store.tokenizer.kind == "tokens"):
+    raise InputError(f"{store.directory}: its {'records' if store.record else 'ids'} are no text for another tokenizer than its own")
   out: list[Document] = []
   for domain in store.domains:
     ids = store.tokens(domain, split).view(np.ndarray)
@@ -70,12 +76,12 @@ def read_documents(store: Store, split: str, tokens: int = 0) -> list[Document]:
     if tokens:
       chosen = np.random.default_rng(0).permutation(chosen)
       chosen = np.sort(chosen[:1 + np.searchsorted(np.cumsum(sizes[chosen]), tokens)])
-    out += [_document(store, domain, ids[starts[i]:ends[i]]) for i in chosen]
+    out += [_document(store, other, domain, ids[starts[i]:ends[i]].astype(np.int32)) for i in chosen]
   return out
 
 
 def score_documents(experts: Experts, documents: Sequence[Document], stride: int = 0,
-                    advance: Callable[[int], None] = lambda tokens: None) -> Scores:
+                    advance: Advance = ignore) -> Scores:
   """What every model gives to every token of every document.
 
   Args:
@@ -107,9 +113,11 @@ def spans(document: Document, context: int, stride: int) -> list[Span]:
     first, end = end, min(end + stride, len(whole))
 
 
-def _document(store: Store, domain: str, ids: np.ndarray) -> Document:
-  ids = ids.astype(np.int32)
-  first = store.record.prompt if store.record else 1
-  tokens = ids if store.record else np.concatenate([[np.int32(store.end_of_document)], ids])
-  text = None if store.tokenizer.kind == "tokens" else len(store.tokenizer.decode(tokens[first:]).encode())
-  return Document(domain, tokens, first, text)
+def _document(store: Store, other: Tokenizer | None, domain: str, ids: np.ndarray) -> Document:
+  if store.record:
+    first, targets = store.record.prompt, ids[store.record.prompt:]
+    return Document(domain, ids, first, len(store.tokenizer.decode(targets).encode()))
+  text = None if store.tokenizer.kind == "tokens" else store.tokenizer.decode(ids)
+  ids = ids if other is None else other.encode(text).astype(np.int32)
+  end = (other or store.tokenizer).end_of_document
+  return Document(domain, np.concatenate([[np.int32(end)], ids]), 1, None if text is None else len(text.encode()))

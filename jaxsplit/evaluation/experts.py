@@ -6,16 +6,17 @@ Spans of any lengths are sorted into batches of a few fixed shapes, so that a ha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxsplit.errors import InputError
+from jaxsplit.evaluation.countdown import Advance, ignore
 from jaxsplit.evaluation.likelihood import score
+from jaxsplit.parallel.sharding import Layout, filled, make_mesh
 from jaxsplit.training.optimizer import Optimizer
-from jaxsplit.training.sharding import Layout, filled, make_mesh
 from jaxsplit.training.stack import StackSpec
 from jaxsplit.training.trained import TrainedModels
 
@@ -95,12 +96,12 @@ class Experts:
     params = jax.tree.map(lambda x_Rx: np.concatenate([x_Rx, *[x_Rx[:1]] * (rows - runs)]), models.params)
     self._params = jax.device_put(params, self._spec(self.context, self._data).shardings["params"])
 
-  def score(self, spans: Sequence[Span], advance: Callable[[int], None] = lambda tokens: None) -> Scores:
+  def score(self, spans: Sequence[Span], advance: Advance = ignore) -> Scores:
     """What every model gives to the targets of spans.
 
     Args:
       spans: of at most T + 1 tokens each.
-      advance: told after each batch how many tokens of the spans it held.
+      advance: told after each batch how many tokens are read, and of how many.
 
     Raises:
       InputError: no spans, or one without a target or longer than the models read.
@@ -111,12 +112,14 @@ class Experts:
       raise InputError(f"{len(spans)} spans: each needs a target behind its first token, and at most {self.context + 1} tokens")
     starts, runs = np.cumsum(targets) - targets, len(self.models.names)
     log_probs, greedy = np.empty((runs, targets.sum()), np.float32), np.empty((runs, targets.sum()), bool)
+    done = 0
     for rows, length, room, size in self._batches(inputs, targets):
       found = score(self._spec(length, size), self._params, *_filled([spans[i] for i in rows], length, room, size))
       for place, i in enumerate(rows):
         into = slice(starts[i], starts[i] + targets[i])
         log_probs[:, into], greedy[:, into] = (value_RxVxP[:runs, place, :targets[i]] for value_RxVxP in found)
-      advance(int(inputs[rows].sum()))
+      done += int(inputs[rows].sum())
+      advance(done, int(inputs.sum()))
     return Scores(log_probs, greedy, targets)
 
   def _spec(self, length: int, batch: int) -> StackSpec:

@@ -1,4 +1,4 @@
-"""A model that an experiment has trained, out of its work directory, ready for use."""
+"""Models that an experiment has trained, out of its work directory, ready for use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,44 @@ class TrainedModel:
     return _logits(self.config, self.tokenizer.end_of_document)(self.params, jnp.asarray(tokens, jnp.int32))
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainedModels:
+  """Models of one shape and one tokenizer, side by side.
+
+  Attributes:
+    names, kinds: of each of the R models: its domain, "seed" or "dense", and what it is.
+    config, params, tokenizer: as of `TrainedModel`, but params are arrays of NumPy's with a leading axis R.
+    steps: how many each was trained.
+  """
+
+  names: tuple[str, ...]
+  kinds: tuple[Literal["expert", "seed", "dense", "model"], ...]
+  config: ModelConfig
+  params: Params
+  tokenizer: Tokenizer
+  steps: tuple[int, ...]
+
+  @property
+  def domains(self) -> tuple[str, ...]:
+    """Those that have an expert."""
+    return tuple(name for name, kind in zip(self.names, self.kinds) if kind == "expert")
+
+  def __getitem__(self, name: str) -> TrainedModel:
+    row = self.names.index(name)
+    return TrainedModel(self.config, jax.tree.map(lambda x_Rx: jnp.asarray(x_Rx[row]), self.params), self.tokenizer, self.steps[row])
+
+
+def side_by_side(models: Mapping[str, TrainedModel]) -> TrainedModels:
+  """Models by name, which must be of one shape, as one object. InputError where they are not."""
+  (first, config), *others = ((name, model.config) for name, model in models.items())
+  for name, other in others:
+    if other != config or models[name].tokenizer.fingerprint != models[first].tokenizer.fingerprint:
+      raise InputError(f"{name} and {first} are of different shapes or tokenizers, and cannot be measured side by side")
+  params = jax.tree.map(lambda *each: np.stack(each), *(jax.device_get(model.params) for model in models.values()))
+  return TrainedModels(tuple(models), ("model",) * len(models), config, params, models[first].tokenizer,
+                       tuple(model.steps for model in models.values()))
+
+
 @functools.cache
 def _logits(config: ModelConfig, end_of_document: int) -> Callable[[Params, jax.Array], jax.Array]:
   # Any T, on any machine: kernels take some, on some.
@@ -95,11 +133,62 @@ def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: i
     InputError: one line: there is no such model, or it is not there (yet), and what to do.
   """
   path = pathlib.Path(from_home(os.fspath(workdir), "load_model"))
+  config = _experiment(path)
+  folder, about, row = _snapshot(path, config["Experiment"], domain, replica)
+  model, tokenizer, params = _read(path, config, folder, about, store)
+  return TrainedModel(model, jax.tree.map(lambda x_Rx: jnp.asarray(x_Rx[row]), params), tokenizer, _steps(folder, about, row))
+
+
+def load_models(workdir: str | os.PathLike, replica: int = 0, store: str | os.PathLike | None = None,
+                log: Callable[[str], None] = print) -> TrainedModels:
+  """All models that were trained for an experiment's plan: the expert of every domain, their seed and the model of full pretraining.
+
+  Where the seed or that model is not there, it is left out and `log` is told. Other arguments and errors are those of `load_model`.
+  """
+  path = pathlib.Path(from_home(os.fspath(workdir), "load_models"))
+  config = _experiment(path)
+  wanted: list[tuple[str, str, Any]] = [(domain, "expert", domain) for domain in _domains(_proof(path, config["Experiment"]))]
+  for kind, which in (("seed", None), (DENSE, DENSE)):
+    if kind not in (name for name, _, _ in wanted):
+      wanted.append((kind, kind, which))
+  found, names, kinds = [], [], []
+  for name, kind, which in wanted:
+    try:
+      found.append(_snapshot(path, config["Experiment"], which, replica))
+    except InputError as error:
+      if kind == "expert" or not found and which == DENSE:
+        raise
+      log(f"without the {kind} model: {error}")
+      continue
+    names.append(name)
+    kinds.append(kind)
+  read = {}
+  for folder, about, _ in found:
+    if folder not in read:
+      read[folder] = _read(path, config, folder, about, store)
+  model, tokenizer, _ = next(iter(read.values()))
+  params = jax.tree.map(lambda *each: np.stack(each), *(
+      jax.tree.map(lambda x_Rx: x_Rx[row], read[folder][2]) for folder, _, row in found))
+  return TrainedModels(tuple(names), tuple(kinds), model, params, tokenizer, tuple(_steps(*one) for one in found))
+
+
+def _experiment(path: pathlib.Path) -> dict[str, Any]:
+  """The settings of the experiment in a work directory."""
   missing = [name for name in ("config.json", "ledger.json") if not (path / name).is_file()]
   if missing:
     raise InputError(f"{path}: no experiment that has trained anything ({missing[0]} is missing); name the work directory of one")
-  config = read_json(path / "config.json")
-  folder, about, row = _snapshot(path, config["Experiment"], domain, replica)
+  return read_json(path / "config.json")
+
+
+def store_of(workdir: str | os.PathLike, store: str | os.PathLike | None = None) -> pathlib.Path:
+  """Where the tokens of an experiment lie, or `store`, where they lie now. InputError where there is no experiment."""
+  path = pathlib.Path(from_home(os.fspath(workdir), "--workdir"))
+  return pathlib.Path(store or _experiment(path).get("Store", {}).get("path", path / "store"))
+
+
+def _read(path: pathlib.Path, config: dict[str, Any], folder: pathlib.Path, about: dict[str, Any],
+          store: str | os.PathLike | None) -> tuple[ModelConfig, Tokenizer, Params]:
+  """The models of a snapshot: their shape, their tokenizer, and the parameters of all, [R, ...]."""
   model = model_of(about["model"])
   tokens = store or config.get("Store", {}).get("path", path / "store")
   try:
@@ -108,19 +197,32 @@ def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: i
       raise InputError(f"{tokens}: not the tokenizer that {path} was trained with")
   except InputError as error:
     raise InputError(f"{error}; where the store lies elsewhere now, give load_model(..., store=DIR)") from None
+  stack = jax.tree.map(lambda x: jax.ShapeDtypeStruct((about["rows"], *x.shape), x.dtype), model.abstract_params)
+  return model, tokenizer, read_arrays(folder, {"params": stack})["params"]
+
+
+def _steps(folder: pathlib.Path, about: dict[str, Any], row: int) -> int:
+  """How many steps the model of a snapshot's row was trained. InputError for one that diverged."""
   if about["runs"][row]["diverged"]:
     raise InputError(f"{folder}: this model diverged, and is none to use; see divergence.json")
-  stack = jax.tree.map(lambda x: jax.ShapeDtypeStruct((about["rows"], *x.shape), x.dtype), model.abstract_params)
-  params = jax.tree.map(lambda x_Rx: jnp.asarray(x_Rx[row]), read_arrays(folder, {"params": stack})["params"])
-  return TrainedModel(model, params, tokenizer, about["runs"][row]["steps"])
+  return about["runs"][row]["steps"]
+
+
+def _proof(path: pathlib.Path, experiment: dict[str, Any]) -> list[Stage]:
+  """The stages that trained what an experiment has planned."""
+  return [stage for stage in read_stages(path / "ledger.json")
+          if stage.purpose == "proof" and stage.shape == tuple(experiment["target"])]
+
+
+def _domains(proof: list[Stage]) -> list[str]:
+  return sorted({run.domain for stage in proof for run in stage.runs if run.domain})
 
 
 def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None,
               replica: int) -> tuple[pathlib.Path, dict[str, Any], int]:
   """The snapshot that holds a model: its folder, its facts, and the model's row in its stack."""
-  proof = [stage for stage in read_stages(path / "ledger.json")
-           if stage.purpose == "proof" and stage.shape == tuple(experiment["target"])]
-  domains = sorted({run.domain for stage in proof for run in stage.runs if run.domain})
+  proof = _proof(path, experiment)
+  domains = _domains(proof)
   there = f"{', '.join(domains) or 'none yet'}; None is their seed, {DENSE!r} the model of full pretraining"
   if domain not in (None, DENSE, *domains) or domain == DENSE and DENSE in domains:
     what = "may be a domain or full pretraining" if domain in domains else f"is no domain of {path}{nearest(domain, domains)}"

@@ -1,0 +1,125 @@
+"""Evaluates models: python -m jaxsplit.evaluate --workdir=DIR [--tasks=arc_easy,piqa --data=DIR] [--out=results.json]
+
+What the experts, their seed and the dense model of an experiment are worth: perplexity and bits per byte of each on whole held-out
+documents of every domain, and zero-shot accuracy. With --model=hf:DIR, a Hugging Face model instead; with --store, on its documents.
+"""
+
+from __future__ import annotations
+
+from jaxsplit import signals
+
+signals.end_at_once(__name__)  # The imports below take seconds.
+
+# ruff: noqa: E402
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxsplit import cli
+from jaxsplit.data.store import Store, open_store
+from jaxsplit.errors import InputError
+from jaxsplit.evaluation import benchmarks  # noqa: F401 (They add themselves to TASKS.)
+from jaxsplit.evaluation.choices import answer
+from jaxsplit.evaluation.countdown import countdown
+from jaxsplit.evaluation.documents import held_out_split, read_documents, score_documents
+from jaxsplit.evaluation.experts import Experts
+from jaxsplit.evaluation.matrix import Matrix, matrix, table
+from jaxsplit.evaluation.results import of_task, write_results
+from jaxsplit.evaluation.settings import Evaluation
+from jaxsplit.evaluation.tasks import Question, read_questions
+from jaxsplit.files import from_home
+from jaxsplit.parallel.sharding import Layout, present_devices
+from jaxsplit.training.program_cache import keep_programs
+from jaxsplit.training.trained import TrainedModels, load_models, side_by_side, store_of
+
+FLAGS = {
+    "workdir": cli.Path("the work directory of an experiment, whose models are evaluated"),
+    "model": "hf:DIR, the folder of a Hugging Face model, evaluated in place of an experiment's",
+    "store": cli.Path("the token store with the documents; by default the experiment's"),
+    "data": cli.Path("the folder of the tasks' rows: <task>.jsonl or <task>.jsonl.gz, in the schema of the Hugging Face hub"),
+    "out": cli.Path("write the results to this .json file"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Evaluates, prints tables for people, and writes results.json for programs."""
+  given = cli.parse("evaluate", __doc__, [Evaluation], argv, flags=FLAGS, fields_as_flags=True)
+  settings, flags = given[Evaluation], given.flags
+  log = lambda line: print(line, flush=True)
+  _check(settings, flags)
+  questions = {task: read_questions(task, flags["data"], settings.limit) for task in settings.task_names}
+  present_devices(Layout())
+  keep_programs()
+  models = _models(settings, flags, log)
+  store = _store(flags)
+  experts = Experts(models, settings.batch_tokens, settings.context or None)
+  found = _matrix(settings, store, experts, log) if store else None
+  tasks = {task: _task(settings, task, rows, experts, log) for task, rows in questions.items()}
+  if flags["out"]:
+    write_results(flags["out"], models, found, tasks, {})
+    log(f"written to {flags['out']}")
+  return 0
+
+
+def _check(settings: Evaluation, flags: Mapping[str, str | None]) -> None:
+  if bool(flags["workdir"]) == bool(flags["model"]):
+    raise InputError("give the models to evaluate: either --workdir, an experiment's, or --model=hf:DIR, a Hugging Face model")
+  if flags["model"] and not flags["model"].startswith("hf:"):
+    raise InputError(f"--model={flags['model']}: must be hf:DIR, where DIR is the folder of a Hugging Face model")
+  if flags["model"] and not settings.task_names and not flags["store"]:
+    raise InputError("--model: nothing to evaluate it on; give --tasks and --data, or a token store as --store")
+  if settings.task_names and not flags["data"]:
+    raise InputError("--tasks needs --data: the folder with the tasks' rows, <task>.jsonl or <task>.jsonl.gz")
+  if flags["out"]:
+    try:
+      pathlib.Path(flags["out"]).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise InputError(f"--out={flags['out']}: cannot be written ({error.strerror}); name a file that can be") from None
+    if pathlib.Path(flags["out"]).is_dir():
+      raise InputError(f"--out={flags['out']}: is a folder; name a file")
+
+
+def _models(settings: Evaluation, flags: Mapping[str, str | None], log) -> TrainedModels:
+  if flags["workdir"]:
+    return load_models(flags["workdir"], settings.replica, flags["store"], log)
+  from jaxsplit.interop import huggingface
+
+  folder = from_home(flags["model"].removeprefix("hf:"), "--model")
+  return side_by_side({pathlib.Path(folder).resolve().name: huggingface.load(folder)})
+
+
+def _store(flags: Mapping[str, str | None]) -> Store | None:
+  if flags["workdir"]:
+    return open_store(store_of(flags["workdir"], flags["store"]))
+  return open_store(flags["store"]) if flags["store"] else None
+
+
+def _matrix(settings: Evaluation, store: Store, experts: Experts, log) -> Matrix:
+  """Every model on every domain's documents."""
+  split = held_out_split(store) if settings.split == "auto" else settings.split
+  documents = read_documents(store, split, settings.tokens, experts.models.tokenizer)
+  stride = settings.stride or experts.context // 2
+  scores = score_documents(experts, documents, stride, countdown(f"{split} documents", log))
+  found = matrix(documents, scores.sums, experts.models.names, experts.models.kinds, split=split, context=experts.context, stride=stride)
+  for name, measure in (("perplexity per token", "perplexity"), ("bits per byte", "bits_per_byte")):
+    log("\n".join(["", f"{name}, {split} documents, ± standard error", *table(found, measure)]))
+  return found
+
+
+def _task(settings: Evaluation, task: str, questions: list[Question], experts: Experts, log) -> dict[str, Any]:
+  """Every model's accuracy on a task."""
+  answers = answer(experts, questions, settings.unconditional, countdown(task, log))
+  found = of_task(experts.models, answers)
+  if answers.truncated:
+    log(f"\n{task}: {answers.truncated} of {len(answers.greedy[0])} contexts are longer than the models' {experts.context} tokens, "
+        "and were cut from the left")
+  log(f"\n{task}, {len(questions)} questions")
+  for name, of in found["models"].items():
+    numbers = "".join(f", {measure} {of[measure]:.4f}" for measure in ("acc_norm", "acc_uncond", "perplexity") if of.get(measure) is not None)
+    low, high = of["acc_interval"]
+    log(f"  {name}: acc {of['acc']:.4f} (95 % {low:.4f} .. {high:.4f}){numbers}")
+  return found
+
+
+if __name__ == "__main__":
+  cli.run(main)
