@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxsplit.data.tokenizer import Tokenizer
+from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation.countdown import Advance, ignore
 from jaxsplit.evaluation.experts import Experts, Span

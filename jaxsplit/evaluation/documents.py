@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxsplit.data.store import Store
-from jaxsplit.data.tokenizer import Tokenizer
+from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation.countdown import Advance, ignore
 from jaxsplit.evaluation.experts import Experts, Scores, Span

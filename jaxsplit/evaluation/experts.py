@@ -15,7 +15,7 @@ import numpy as np
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation.countdown import Advance, ignore
 from jaxsplit.evaluation.likelihood import score
-from jaxsplit.parallel.sharding import Layout, filled, make_mesh
+from jaxsplit.parallel.sharding import Layout, make_mesh, padded_runs
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.stack import StackSpec
 from jaxsplit.training.trained import TrainedModels
@@ -89,7 +89,7 @@ class Experts:
     self.models, self.context = models, context or own
     self._batch_tokens = batch_tokens or (2048 if jax.default_backend() == "cpu" else 32_768)
     runs = len(models.names)
-    rows = filled(Layout(), runs)
+    rows = padded_runs(Layout(), runs)
     groups = make_mesh(Layout(), rows, 1).shape["expert"]
     self._data = max(jax.device_count() // groups, 1)  # Devices that the models leave share a batch.
     self._layout, self._rows = Layout(expert=groups, data=self._data, devices=groups * self._data), rows

@@ -208,13 +208,13 @@ def _steps(folder: pathlib.Path, about: dict[str, Any], row: int) -> int:
   return about["runs"][row]["steps"]
 
 
-def _proof(path: pathlib.Path, experiment: dict[str, Any]) -> list[Stage]:
+def _proof(path: pathlib.Path, experiment: dict[str, Any]) -> list[StageRecord]:
   """The stages that trained what an experiment has planned."""
   return [stage for stage in read_stages(path / "ledger.json")
           if stage.purpose == "proof" and stage.shape == tuple(experiment["target"])]
 
 
-def _domains(proof: list[Stage]) -> list[str]:
+def _domains(proof: list[StageRecord]) -> list[str]:
   return sorted({run.domain for stage in proof for run in stage.runs if run.domain})
 
 
