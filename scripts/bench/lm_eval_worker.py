@@ -1,0 +1,81 @@
+"""lm-evaluation-harness with a model of transformers, for against_lm_eval.py: scores tasks whose rows are local files, and times it.
+
+Reads lines of JSON from standard input, answers each with one. The first says where the model is and how many threads there are; the
+others name a task, the file of its rows, how many of them are taken, and the batch size. Needs torch, transformers, lm-eval, and
+nothing of ours.
+"""
+
+import gzip
+import json
+import logging
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import torch  # noqa: E402
+import yaml  # noqa: E402
+from lm_eval.models.huggingface import HFLM  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
+
+
+def rows_of(path: str, limit: int) -> list[dict]:
+  with gzip.open(path, "rt") if path.endswith(".gz") else open(path) as file:
+    rows = [json.loads(line) for line in file if line.strip()][:limit or None]
+  for row in rows:  # The harness has BoolQ as SuperGLUE does, and LAMBADA as whole texts.
+    if isinstance(row.get("answer"), bool):
+      row["label"] = int(row.pop("answer"))
+    if set(row) == {"context", "continuation"}:
+      row["text"] = f"{row.pop('context')} {row.pop('continuation')}"
+  return rows
+
+
+def task_of(manager: TaskManager, name: str, rows: list[dict], folder: str):
+  """The harness's own task, with these rows in place of the hub's."""
+  data = pathlib.Path(folder) / f"{name}.jsonl"
+  data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+  config = {"include": str(manager.task_index[name].yaml_path), "task": f"{name}_here", "dataset_path": "json", "dataset_name": None,
+            "dataset_kwargs": {"data_files": {"validation": str(data)}}, "training_split": None, "test_split": None,
+            "validation_split": "validation"}
+  path = pathlib.Path(folder) / f"{name}_here.yaml"
+  path.write_text(yaml.safe_dump(config))
+  (task,) = manager.load(str(path))["tasks"].values()
+  return task
+
+
+def main() -> None:
+  answers, sys.stdout = sys.stdout, sys.stderr  # The libraries print.
+  logging.disable(logging.WARNING)
+  asked = json.loads(sys.stdin.readline())
+  torch.set_num_threads(asked["threads"])
+  model = HFLM(pretrained=asked["model"], dtype="float32", device="cpu", batch_size=1)
+  manager = TaskManager()
+  print(json.dumps({"ready": True}), file=answers, flush=True)
+  for line in sys.stdin:
+    asked = json.loads(line)
+    model.batch_size_per_gpu = asked["batch"]
+    with tempfile.TemporaryDirectory() as folder:
+      task = task_of(manager, asked["task"], rows_of(asked["file"], asked["limit"]), folder)
+      task.build_all_requests(limit=None)
+      began = time.perf_counter()
+      found = model.loglikelihood(task.instances, disable_tqdm=True)
+      seconds = time.perf_counter() - began
+      by_row: dict[int, list] = {}
+      for instance, value in zip(task.instances, found):
+        by_row.setdefault(instance.doc_id, []).append((instance.idx, *value))
+      docs = list(task.validation_docs())
+      docs = task.process_docs(docs) if callable(getattr(task, "process_docs", None)) and asked["task"] != "hellaswag" else docs
+      rows = []
+      for number in range(len(by_row)):
+        values = [(log, greedy) for _, log, greedy in sorted(by_row[number])]
+        metrics = task.process_results(docs[number], values if len(values) > 1 else values)
+        rows.append({"log_likelihoods": [log for log, _ in values], "acc": float(metrics["acc"]),
+                     "acc_norm": metrics.get("acc_norm")})
+    print(json.dumps({"seconds": seconds, "rows": rows}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,71 @@
+"""The evaluate entry point, on a finished experiment."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxsplit import evaluate, load_model, load_models
+from jaxsplit.data.store import open_store
+from jaxsplit.errors import InputError
+from jaxsplit.evaluation.documents import read_documents
+
+ROWS = [{"goal": goal, "sol1": first, "sol2": second, "label": label} for goal, first, second, label in (
+    ("arma", "virumque", "12 93", 0), ("cano", "7 100 4", "troiae qui", 1), ("1 2 3", "44 5", "primus", 0))]
+
+
+@pytest.fixture
+def data(tmp_path):
+  (tmp_path / "piqa.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
+  return tmp_path
+
+
+def test_an_experiment_has_a_matrix_and_accuracies(finished, data, tmp_path, capsys):
+  out = tmp_path / "new" / "results.json"
+  assert evaluate.main([f"--workdir={finished}", "--tasks=piqa", f"--data={data}", "--limit=2", "--tokens=1500", f"--out={out}"]) == 0
+  found, told = json.loads(out.read_text()), capsys.readouterr().out
+  assert [(model["name"], model["kind"]) for model in found["models"]] == [
+      ("latin", "expert"), ("numbers", "expert"), ("seed", "seed"), ("dense", "dense")]
+  matrix = found["matrix"]
+  assert matrix["domains"] == ["latin", "numbers"] and matrix["split"] == "valid" and min(matrix["tokens"]) >= 1500
+  loss = np.array([row["loss"] for row in matrix["rows"]])
+  assert loss[:2].argmin(0).tolist() == [0, 1] and (np.diag(loss[:2]) < loss[2]).all()
+  # The words are bytes, and windows of 16 tokens, of which half are new, are all that a model reads.
+  np.testing.assert_allclose(loss / np.log(2), [row["bits_per_byte"] for row in matrix["rows"]], rtol=1e-6)
+  task = found["tasks"]["piqa"]
+  assert (task["num"], task["model"], found["routers"]) == (2, "dense", {}) and list(task["models"]) == ["latin", "numbers", "seed", "dense"]
+  assert {"acc", "acc_norm", "acc_stderr", "acc_interval"} <= task.keys() and task["acc"] == task["models"]["dense"]["acc"]
+  assert f"latin (expert)  {np.exp(loss[0, 0]):.4g}" in " ".join(told.split("\n")).replace("   ", "  ") or "latin (expert)" in told
+  assert "piqa: 4 of 4 contexts are longer than the models' 16 tokens, and were cut from the left" in told
+
+
+def test_all_models_are_loaded_at_once_as_each_is_alone(finished):
+  models = load_models(finished)
+  assert models.domains == ("latin", "numbers") and models.steps[2] < models.steps[3]
+  tokens = models.tokenizer.encode("virumque cano")[None]
+  for name, domain in (("latin", "latin"), ("numbers", "numbers"), ("seed", None), ("dense", "dense")):
+    np.testing.assert_array_equal(models[name](tokens), load_model(finished, domain)(tokens))
+
+
+def test_documents_are_whole_and_a_larger_number_has_them_all(finished):
+  store = open_store(finished / "store")
+  few, more, every = (read_documents(store, "valid", tokens) for tokens in (300, 1500, 0))
+  texts = [{(one.domain, one.tokens.tobytes()) for one in documents} for documents in (few, more, every)]
+  assert texts[0] < texts[1] < texts[2]
+  for domain in store.domains:
+    of = [one for one in every if one.domain == domain]
+    assert sum(one.targets + 1 for one in of) == store.count(domain, "valid")
+    assert sum(one.bytes for one in of) == store.bytes(domain, "valid")
+    assert all(one.tokens[0] == store.end_of_document and one.first == 1 for one in of)
+
+
+@pytest.mark.parametrize("flags, message", [
+    ([], "give the models to evaluate: either --workdir"), (["--workdir=w", "--model=hf:x"], "either --workdir"),
+    (["--model=x"], "--model=x: must be hf:DIR"), (["--model=hf:x"], "nothing to evaluate it on"),
+    (["--workdir=w", "--tasks=piqa"], "--tasks needs --data"), (["--workdir=w", "--tasks=pica", "--data=w"], "did you mean piqa"),
+    (["--workdir=w", "--limit=-1"], "Evaluation.limit = -1: must be 0 or more"), (["--workdir=w", "--split=dev"], "must be one of auto"),
+    (["--workdir=w"], "w: no experiment that has trained anything"), (["--workdir=w", "--out=."], "is a folder")])
+def test_what_cannot_be_evaluated_is_one_line(tmp_path, monkeypatch, flags, message):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(InputError, match=message):
+    evaluate.main(flags)
