@@ -28,6 +28,7 @@ from jaxsplit.evaluation.results import of_task, write_results
 from jaxsplit.evaluation.settings import Evaluation
 from jaxsplit.evaluation.tasks import Question, read_questions
 from jaxsplit.files import from_home
+from jaxsplit.interop import huggingface
 from jaxsplit.parallel.sharding import Layout, present_devices
 from jaxsplit.training.program_cache import keep_programs
 from jaxsplit.training.trained import TrainedModels, load_models, side_by_side, store_of
@@ -82,8 +83,6 @@ def _check(settings: Evaluation, flags: Mapping[str, str | None]) -> None:
 def _models(settings: Evaluation, flags: Mapping[str, str | None], log) -> TrainedModels:
   if flags["workdir"]:
     return load_models(flags["workdir"], settings.replica, flags["store"], log)
-  from jaxsplit.interop import huggingface
-
   folder = from_home(flags["model"].removeprefix("hf:"), "--model")
   return side_by_side({pathlib.Path(folder).resolve().name: huggingface.load(folder)})
 
