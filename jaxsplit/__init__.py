@@ -1,19 +1,25 @@
 """jaxsplit: how much of a budget a shared seed should get, and how much each domain's specialist.
 
-From Python: `run`, the settings that it takes, `load_model` and `load_models`. They are imported when they are first asked for: entry points
-listen to signals before they import what takes long.
+What the entry points do, from Python (docs/python.md). All of it is imported when it is first asked for: entry points listen to
+signals before they import what takes long.
 """
 
 import importlib
 
 __version__ = "0.1.0"
 _PUBLIC = {
-    "run": "running", "load_model": "training.trained", "load_models": "training.trained",
-    "Settings": "experiment.settings", "Experiment": "experiment.settings",
-    "Corpus": "data.corpus", "Clustering": "clustering.settings", "Tokenization": "data.tokenizer",
-    "Phonebook": "data.phonebook", "Probe": "experiment.probe",
+    # The whole experiment, and what it leaves.
+    "run": "running", "Result": "result", "load_model": "training.trained", "load_models": "training.trained", "write_report": "report.page",
+    "compare_experiments": "report.side_by_side",
+    # Its settings.
+    "Settings": "experiment.settings", "Experiment": "experiment.settings", "Corpus": "data.corpus",
+    "Clustering": "clustering.settings", "Tokenization": "data.tokenizer", "Phonebook": "data.phonebook", "Probe": "experiment.probe",
     "Architecture": "models.config", "Optimizer": "training.optimizer", "Training": "training.loop", "Layout": "parallel.sharding",
-    "FitSettings": "law"}
+    "FitSettings": "law",
+    # Its parts: token stores; laws of anybody's table, what they predict, and plans.
+    "prepare_store": "data.preparation", "open_store": "data.store", "read_cells": "law", "fit_law": "law", "load_law": "law",
+    "predictions": "predict", "compute_optimal": "law", "plan_split": "law", "PlanSettings": "law", "load_plan": "law",
+    "write_law_page": "report.law_page"}
 __all__ = [*_PUBLIC]
 
 

@@ -11,7 +11,6 @@ from jaxsplit import devices
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import Interrupted
 from jaxsplit.experiment import experiment
-from jaxsplit.experiment.experiment import Findings
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.settings import Settings, check
 from jaxsplit.experiment.tokens import check_data, read_store, same_tokens
@@ -21,20 +20,21 @@ from jaxsplit.models.family import FAMILIES
 from jaxsplit.parallel import hosts
 from jaxsplit.parallel.sharding import present_devices
 from jaxsplit.report.page import try_report
+from jaxsplit.result import Result
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.optimizer import OPTIMIZERS
 from jaxsplit.training.program_cache import keep_programs
 
 
-def run(settings: Settings, workdir: str | os.PathLike) -> Findings:
+def run(settings: Settings, workdir: str | os.PathLike) -> Result:
   """The whole experiment, as the train entry point runs it: from a corpus to a recommended, trained and proven split.
 
       settings = jaxsplit.Settings(jaxsplit.Experiment(budget_tokens=5_000_000), corpus=jaxsplit.Corpus("texts"))
-      findings = jaxsplit.run(settings, "runs/mine")
-      findings.plan.fraction, findings.law.r2, findings.cells[0].loss
+      result = jaxsplit.run(settings, "runs/mine")
+      result.plan.fraction, result.law.r2, result.cells.loss.min(), result.plot_split()
 
-  Called again, it finishes what is missing and recomputes nothing. Progress is printed. On the main thread alone, as it
-  listens to signals.
+  Called again, it finishes what is missing and recomputes nothing. Progress is printed, in a notebook as a table that changes. On
+  the main thread alone, as it listens to signals.
 
   Args:
     settings: what is asked, and of what data; every part has defaults.
@@ -70,7 +70,7 @@ def run(settings: Settings, workdir: str | os.PathLike) -> Findings:
       progress.log("stopped and saved; the same command goes on from here")
       raise
   progress.log(report)
-  return findings
+  return Result(path)
 
 
 def _claimed(settings: Settings) -> dict[str, dict[str, Any]]:

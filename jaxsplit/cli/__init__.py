@@ -36,6 +36,10 @@ class Path(str):
   """The help of a flag that takes a path: in what it is given, ~ and ~user are expanded."""
 
 
+class Paths(Path):
+  """The help of one that may be repeated: a tuple of paths."""
+
+
 class _OneLineParser(argparse.ArgumentParser):
   """argparse whose errors are one line with the nearest known flag."""
 
@@ -80,7 +84,7 @@ def parse(
     description: the first lines of `--help`.
     settings: frozen dataclasses that gin may bind, by class name.
     argv: arguments without the program's name; None takes sys.argv.
-    flags: the entry point's own flags that are no settings (paths, log): name -> help, a `Path` for those that take one.
+    flags: the entry point's own flags that are no settings (paths, for one): name -> help, a `Path` for those that take one.
     switches: those of them that are true or false, false by default: name -> help. As every boolean, they are given as --name,
       or with a value: true, yes, on, 1, false, no, off or 0.
     fields_as_flags: also accept every field of `settings` as `--field=value`, but those that the entry point reads itself.
@@ -110,7 +114,11 @@ def parse(
       values[cls] = cls(**fields)
     except (TypeError, ValueError) as error:
       raise InputError(str(error).splitlines()[0]) from None
-  own = {name: _path(args[name], f"--{name}") if isinstance(text, Path) else args[name] for name, text in flags.items()}
+  own = {}
+  for name, text in flags.items():
+    paths = isinstance(text, Path)
+    own[name] = (tuple(_path(path, f"--{name}") for path in args[name]) if isinstance(text, Paths) else
+                 _path(args[name], f"--{name}") if paths else args[name])
   own |= {name: as_type(bool, args[name], f"--{name}") for name in switches}
   return Settings(values, own)
 
@@ -131,7 +139,8 @@ def _parser(entry_point: str, description: str, settings: Sequence[type], flags:
                       help="a Python file of yours that is run first, and may add model families, optimizers and forms of the law, "
                            "which settings then name (docs/extending.md); repeatable. No config can name one")
   for name, text in flags.items():
-    parser.add_argument(f"--{name}", help=text)
+    repeated = {"action": "append", "default": [], "metavar": "PATH"} if isinstance(text, Paths) else {}
+    parser.add_argument(f"--{name}", help=text, **repeated)
   for name, text in switches.items():
     parser.add_argument(f"--{name}", nargs="?", default="false", const="true", metavar="true|false", help=text)
   for name, cls in as_flags.items():

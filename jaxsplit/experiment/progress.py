@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
+from jaxsplit.experiment.displays import display_of
 from jaxsplit.experiment.tree import Stage
 from jaxsplit.parallel import hosts
 
@@ -17,13 +16,13 @@ _LINE_EVERY = 10.0  # Seconds between plain lines.
 
 
 class Progress:
-  """A live table on a terminal, a plain line now and then elsewhere. Work is counted in FLOPs, so that the estimate holds
-  across model sizes."""
+  """A live table on a terminal or in a notebook, a plain line now and then elsewhere. Work is counted in FLOPs, so that the
+  estimate holds across model sizes."""
 
   def __init__(self, batch_tokens: int):
     self._batch_tokens = batch_tokens
-    self._console = Console(file=sys.stdout, quiet=not hosts.is_lead())
-    self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
+    self._console = Console(file=sys.stdout, quiet=not hosts.is_lead(), force_jupyter=False)  # Lines are plain in notebooks too.
+    self._display = display_of(self._console) if hosts.is_lead() else None
     self._title, self._stage, self._loss, self._rate = "", "", float("nan"), 0.0
     self._peak: float | None = None
     self._mfu = 0.0
@@ -34,13 +33,13 @@ class Progress:
     self._busy = 0.0
 
   def __enter__(self) -> Progress:
-    if self._live:
-      self._live.start()
+    if self._display:
+      self._display.start()
     return self
 
   def __exit__(self, *_) -> None:
-    if self._live:
-      self._live.stop()
+    if self._display:
+      self._display.stop()
 
   def log(self, text: str) -> None:
     """A line that stays."""
@@ -96,10 +95,8 @@ class Progress:
     mfu = {"MFU": f"{self._mfu:.1%}"} if self._peak else {}
     fields = {"cells": f"{self._cells_done}/{self._cells}", "stage": self._stage, "tokens/s": f"{self._rate:,.0f}", **mfu,
               "loss": f"{self._loss:.3f}", "time": _clock(now - self._began), "left": left}
-    if self._live:
-      table = Table(*fields, title=self._title)
-      table.add_row(*fields.values())
-      self._live.update(table)
+    if self._display:
+      self._display.show(self._title, fields)
     elif now - self._printed >= _LINE_EVERY:
       self._printed = now
       self.log("  " + "  ".join(f"{name} {value}" for name, value in fields.items()))

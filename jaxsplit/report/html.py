@@ -14,7 +14,7 @@ _STYLE = """
 @media print {
   :root { --ink: #000; --muted: #444; --rule: #ccc; --paper: #fff; --soft: #f4f4f4; --accent: #005c3f; color-scheme: light; }
   body { font-size: 10pt; max-width: none; padding: 0; }
-  nav { display: none; }
+  nav { display: none; } .scroll { overflow: visible; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 50rem; padding: 2.5rem 1.25rem 5rem; background: var(--paper); color: var(--ink);
@@ -23,23 +23,33 @@ h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.
 h2 { font-size: 1.2rem; margin: 2.8rem 0 .6rem; padding-top: .7rem; border-top: 1px solid var(--rule); break-after: avoid; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; break-after: avoid; }
 p { margin: .6rem 0; }
-.meta, figcaption, caption { color: var(--muted); font-size: .875rem; }
+.meta, figcaption { color: var(--muted); font-size: .875rem; }
 .answer { font-size: 1.15rem; line-height: 1.5; margin: 1.3rem 0 1.5rem; padding: .9rem 1.1rem; background: var(--soft);
   border-left: 4px solid var(--accent); border-radius: 0 4px 4px 0; }
 nav { font-size: .875rem; margin: 1.2rem 0; } nav a { margin-right: 1rem; white-space: nowrap; } a { color: var(--accent); }
 figure { margin: 1.2rem 0 1.8rem; break-inside: avoid; }
 figure svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif !important; }
-figcaption { margin-top: .4rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; margin: .8rem 0; }
-caption { text-align: left; padding-bottom: .3rem; } caption, thead { break-after: avoid; }
+figcaption { margin-top: .4rem; } figure.table { margin: .8rem 0; } figure.table figcaption { margin: 0 0 .4rem; break-after: avoid; }
+.scroll { overflow-x: auto; background: linear-gradient(to right, var(--paper) 30%, transparent) left / 2.5rem 100%,
+  linear-gradient(to left, var(--paper) 30%, transparent) right / 2.5rem 100%,
+  linear-gradient(to right, var(--rule), transparent) left / .8rem 100%,
+  linear-gradient(to left, var(--rule), transparent) right / .8rem 100%; background-repeat: no-repeat;
+  background-attachment: local, local, scroll, scroll; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
+thead { break-after: avoid; }
 th, td { padding: .28rem .7rem .28rem 0; text-align: right; border-bottom: 1px solid var(--rule); vertical-align: top;
   white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; }
 th { font-weight: 600; } th:first-child, td:first-child { text-align: left; } tr { break-inside: avoid; }
 tr.total td { font-weight: 600; border-bottom: none; border-top: 1.5px solid var(--muted); }
 ul { padding-left: 1.2rem; } li { margin: .3rem 0; }
+@media screen and (max-width: 40rem) {
+  body { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.45rem; } .answer { font-size: 1.05rem; padding: .7rem .9rem; }
+  .scroll th:first-child, .scroll td:first-child { position: sticky; left: 0; background: var(--paper); }
+  .scroll svg { min-width: 36rem; } /* Figures are read by scrolling, not with a lens. */
+}
 .settings { columns: 2 21rem; column-gap: 2rem; } .settings section { break-inside: avoid; }
 .settings h3 { margin-top: 0; } .settings td { white-space: normal; overflow-wrap: anywhere; }
 .settings td:last-child { color: var(--muted); }
@@ -51,18 +61,18 @@ def page(title: str, *, meta: str, answer: str, notes: Iterable[str] = (),
   """A whole HTML document.
 
   Args:
-    title, meta, answer: its head: what it is, where it comes from, and the one sentence to take away.
+    title, meta, answer: its head: what it is, where it comes from, and the one sentence to take away, if any.
     notes: paragraphs that belong before everything else.
     sections: (name, title, HTML parts), each reached by `#name`.
   """
   links = " ".join(f'<a href="#{text(name)}">{text(words)}</a>' for name, words, _ in sections)
-  body = [f"<h1>{text(title)}</h1>", paragraph(meta, "meta"), paragraph(answer, "answer"), *map(paragraph, notes),
-          f"<nav>{links}</nav>"]
+  body = [f"<h1>{text(title)}</h1>", paragraph(meta, "meta"), *([paragraph(answer, "answer")] if answer else []), *map(paragraph, notes),
+          f'<nav aria-label="chapters">{links}</nav>']
   for name, words, parts in sections:
     body += [f'<section id="{text(name)}">', f"<h2>{text(words)}</h2>", *parts, "</section>"]
   return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
           f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{text(title)}</title>\n'
-          f"<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n")
+          f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n")
 
 
 def text(value: object) -> str:
@@ -78,7 +88,7 @@ def paragraph(words: str, kind: str = "") -> str:
 def figure(svg: str, caption: str) -> str:
   """An inline SVG with what to see in it, which is also its description for whoever cannot see."""
   svg = svg.replace("<svg", f'<svg role="img" aria-label="{text(caption)}"', 1)
-  return f"<figure>\n{svg}\n<figcaption>{text(caption)}</figcaption>\n</figure>"
+  return f"<figure>\n{_scrolled(svg, 'figure')}\n<figcaption>{text(caption)}</figcaption>\n</figure>"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "", total: bool = False) -> str:
@@ -87,9 +97,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str 
   lines = ["<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows]
   if total and lines:
     lines[-1] = lines[-1].replace("<tr>", '<tr class="total">')
-  head = "<thead><tr>" + "".join(f"<th>{text(name)}</th>" for name in header) + "</tr></thead>" if header else ""
-  return (f'<div class="scroll"><table>{f"<caption>{text(caption)}</caption>" if caption else ""}{head}<tbody>'
-          + "\n".join(lines) + "</tbody></table></div>")
+  head = "<thead><tr>" + "".join(f'<th scope="col">{text(name)}</th>' for name in header) + "</tr></thead>" if header else ""
+  whole = _scrolled(f"<table>{head}<tbody>" + "\n".join(lines) + "</tbody></table>", f"table of {', '.join(header)}" if header else "table")
+  return f'<figure class="table">{f"<figcaption>{text(caption)}</figcaption>" if caption else ""}{whole}</figure>'
+
+
+def _scrolled(content: str, name: str) -> str:
+  """What may be wider than the page, in a region of that name that scrolls by itself, with the arrow keys too."""
+  return f'<div class="scroll" role="region" tabindex="0" aria-label="{text(name)}">{content}</div>'
 
 
 def bullets(items: Iterable[str]) -> str:

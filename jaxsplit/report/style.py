@@ -52,11 +52,18 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
   return wrapped
 
 
+class _Shown(Figure):
+  """A figure that notebooks show without pyplot."""
+
+  def _repr_png_(self) -> bytes:
+    return to_bytes(self, "png")
+
+
 def panels(count: int = 1, *, height: float, share: Literal["none", "y", "both"] = "none") -> tuple[Figure, list[Axes]]:
   """A figure of page width with `count` panels in rows of `height` inches; `broadcast` names the scales that all have in common."""
   columns = count if count <= 3 else 2 if count == 4 else 3
   rows = -(-count // columns)
-  figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+  figure = _Shown(figsize=(WIDTH, height * rows), layout="constrained")
   figure.get_layout_engine().set(w_pad=0.1)  # Inches, so that the tick labels of neighbours keep apart.
   axes = figure.subplots(rows, columns, squeeze=False, sharex=share == "both", sharey=share != "none").ravel()
   for spare in axes[count:]:
@@ -128,6 +135,12 @@ def to_bytes(figure: Figure, kind: Literal["svg", "png", "pdf"]) -> bytes:
   with matplotlib.rc_context({**_LOOK, "savefig.facecolor": "white", "savefig.dpi": 200}):
     figure.savefig(out, format=kind)
   return out.getvalue()
+
+
+def standalone(figure: Figure) -> str:
+  """The figure as an SVG element for a page that is not ours, in its own greys, as wide as there is room."""
+  svg = to_svg(figure)
+  return svg[svg.index("<svg"):].replace("<svg", '<svg style="width: 100%; height: auto"', 1)
 
 
 def inline(svg: str) -> str:

@@ -1,0 +1,128 @@
+"""Several experiments on one self-contained page: what each found, their split curves, and the settings in which they differ."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import jaxsplit
+from jaxsplit.errors import InputError
+from jaxsplit.files import write_atomic
+from jaxsplit.report import html, style
+from jaxsplit.report.album import Album
+from jaxsplit.report.evidence import Evidence, read_evidence
+from jaxsplit.report.law_figures import SHARE
+from jaxsplit.report.page import answer
+from jaxsplit.report.style import AMBER, BLUE, GREEN, MARKERS, ORANGE, PAPER, PINK, SKY
+from jaxsplit.results.stages import totals
+
+_COLORS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY)
+_LINES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
+_HIGHEST = 0.12  # Excess loss that is drawn: splits far from the best would flatten all the rest.
+
+
+def compare_experiments(workdirs: Sequence[str | os.PathLike], path: str | os.PathLike) -> pathlib.Path:
+  """Writes the page to `path` and returns it.
+
+  Args:
+    workdirs: of two experiments or more, as far as they got.
+    path: an .html file.
+
+  Raises:
+    InputError: a folder that holds no experiment, a damaged file, or a path that cannot be written.
+  """
+  if len(workdirs) < 2:
+    raise InputError("a comparison needs two work directories or more")
+  found = _named([pathlib.Path(workdir) for workdir in workdirs])
+  album, sections = Album(), [("results", "What each found", _results(found))]
+  if any(evidence.plan for evidence in found.values()):
+    sections.append(("curves", "Split curves", [album.show("curves", split_curves(found), (
+        "Lines: the loss that each experiment's law expects of a split, over that of its best split. Marks: what was measured at "
+        "its target size, over the best of those. So experiments of unlike sizes, tokens and domains can be compared; the lowest "
+        "point of a line is its recommendation."))]))
+  sections.append(("domains", "Domains", [_domains(found)]))
+  sections.append(("settings", "Settings that differ", [_settings(found)]))
+  page = html.page("Experiments compared", meta=f"jaxsplit {jaxsplit.__version__} · {' · '.join(found)}", answer="",
+                   sections=sections)
+  try:
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page)
+  except OSError as error:
+    raise InputError(f"{path}: cannot be written ({error.strerror}); name a file that can be") from None
+  return pathlib.Path(path)
+
+
+@style.styled
+def split_curves(found: Mapping[str, Evidence]) -> Figure:
+  """Excess loss over the best split against the seed's share, a line an experiment, with marks of what was measured."""
+  figure, (axes,) = style.panels(height=3.9)
+  for number, (name, evidence) in enumerate(found.items()):
+    look = dict(color=_COLORS[number % len(_COLORS)], label=name)
+    if plan := evidence.plan:
+      loss = np.array(plan.curve.loss)
+      axes.plot(plan.curve.fraction, loss / loss.min() - 1, ls=_LINES[number % len(_LINES)], **look)
+      look["label"] = f"_{name}"
+    if points := {share: float(np.mean(losses)) for share, losses in evidence.by_fraction("loss").items()}:
+      best = min(points.values())
+      axes.plot(list(points), [loss / best - 1 for loss in points.values()], ls="", marker=MARKERS[number % len(MARKERS)], ms=6.5,
+                mec=PAPER, mew=0.5, zorder=3, **look)
+  axes.set(xlabel=SHARE, ylabel="loss over that of the best split", xlim=(-0.02, 1.02))
+  axes.set_ylim(-0.03 * min(axes.get_ylim()[1], _HIGHEST), min(axes.get_ylim()[1], _HIGHEST))
+  style.percent_axis(axes, "x")
+  style.percent_axis(axes, "y", signed=True)
+  figure.legend(loc="outside upper center", ncols=2)
+  return figure
+
+
+def _named(paths: Sequence[pathlib.Path]) -> dict[str, Evidence]:
+  """The experiments by the shortest ends of their paths that tell them apart."""
+  whole = [path.resolve() for path in paths]
+  if len(set(whole)) < len(whole):
+    raise InputError(f"--workdir={next(str(p) for p, q in zip(paths, whole) if whole.count(q) > 1)}: is given twice")
+  for path in paths:
+    if not (path / "config.json").is_file():
+      raise InputError(f"{path}: holds no experiment (config.json is missing); name a work directory of train")
+  parts = next(n for n in range(1, 99) if len({path.parts[-n:] for path in whole}) == len(whole))
+  return {"/".join(path.parts[-parts:]): read_evidence(path) for path in whole}
+
+
+def _results(found: Mapping[str, Evidence]) -> list[str]:
+  rows = []
+  for name, evidence in found.items():
+    plan, lines, spent = evidence.plan, evidence.closing(), totals(evidence.stages)
+    mean = lines[-1] if lines else None
+    text = lambda value, form: format(value, form) if value is not None and np.isfinite(value) else "-"
+    rows.append([
+        name, len(evidence.domains), evidence.budget_text, f"{plan.params:,.0f}" if plan else "-",
+        text(plan and plan.fraction, ".0%"), "{:.0%} to {:.0%}".format(*plan.fraction_interval) if plan else "-",
+        text(mean and mean.predicted, ".4f"), text(mean and mean.measured, ".4f"), text(mean and mean.dense, ".4f"),
+        text(mean and mean.perplexity_change, "+.1%"), text(evidence.law and evidence.law.r2, ".4f"),
+        f"{sum(total.tokens for total in spent):,}", style.scientific(sum(total.flops for total in spent)) if spent else "-"])
+  header = ["experiment", "domains", "budget", "N", "seed", "95 % interval", "predicted", "measured", "dense", "perplexity",
+            "R² of the law", "tokens trained", "FLOPs"]
+  told = [f"{name}: {answer(evidence)}" for name, evidence in found.items()]
+  caption = ("Losses in nats per token, means over domains at the target size. Losses of experiments with other tokenizers or "
+             "other held-out text do not compare; changes of perplexity against each one's own dense model do.")
+  return [html.bullets(told), html.table(header, rows, caption)]
+
+
+def _domains(found: Mapping[str, Evidence]) -> str:
+  changes = {name: {line.domain: line.perplexity_change for line in evidence.closing() or ()} for name, evidence in found.items()}
+  domains = list(dict.fromkeys(domain for lines in changes.values() for domain in lines))
+  rows = [[domain, *(f"{change:+.1%}" if (change := lines.get(domain)) is not None and np.isfinite(change) else "-"
+                     for lines in changes.values())] for domain in domains]
+  return html.table(["domain", *found], rows, "Change of perplexity against each experiment's dense model of the same compute.")
+
+
+def _settings(found: Mapping[str, Evidence]) -> str:
+  names = sorted({(part, name) for evidence in found.values() for part, fields in evidence.config.items() for name in fields})
+  rows = []
+  for part, name in names:
+    values = [str(evidence.config.get(part, {}).get(name, "-")) for evidence in found.values()]
+    if len(set(values)) > 1:
+      rows.append([f"{part}.{name}", *values])
+  return html.table(["setting", *found], rows) if rows else html.paragraph("None.")
