@@ -1,0 +1,134 @@
+"""Writes docs/reference.md: every flag of every entry point, and every binding of every setting, out of the code.
+
+    python scripts/reference.py            writes it
+    python scripts/reference.py --check    says whether it is as the code has it; exit code 1 if not
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jaxsplit import cli
+from jaxsplit.cli.help import meanings
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "reference.md"
+_COMMON = [
+    ("gin_file=FILE", "a gin config: a file, or one that comes with jaxsplit by its name, as in `quickstart.gin`; repeatable, later ones "
+                      "win"),
+    ("gin_search_paths=DIR", "where gin files and their includes are looked for; repeatable"),
+    ("gin.NAME=VALUE", "one binding of the settings below, as in `--gin.Probe.rates=\"(4e-3, 8e-3)\"`; wins over files"),
+    ("extension=FILE", "a Python file of yours that is run first and adds model families, optimizers, readers, forms of the law and the "
+                       "like ([extending.md](extending.md)); repeatable"),
+    ("help", "the same as this page, of one entry point"),
+]
+
+
+class _Asked(BaseException):
+  """Carries what an entry point asks of its command line, in place of reading it."""
+
+
+def entry_points() -> list[str]:
+  """Names of the modules that are run as `python -m jaxsplit.NAME`."""
+  package = ROOT / "jaxsplit"
+  modules = [*package.glob("*.py"), *package.glob("*/__main__.py")]
+  found = [path for path in modules if re.search(r"^  cli\.run\(main\)$", path.read_text(), re.MULTILINE)]
+  return sorted(path.parent.name if path.stem == "__main__" else path.stem for path in found)
+
+
+def asked(name: str) -> dict[str, Any]:
+  """The arguments with which an entry point calls `cli.parse`."""
+  package = (ROOT / "jaxsplit" / name).is_dir()
+  module = importlib.import_module(f"jaxsplit.{name}.__main__" if package else f"jaxsplit.{name}")
+  real, signature = cli.parse, inspect.signature(cli.parse)
+
+  def ask(*args: Any, **kwargs: Any) -> None:
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    raise _Asked(bound.arguments)
+
+  cli.parse = ask
+  try:
+    module.main([])
+  except _Asked as answer:
+    return answer.args[0]
+  finally:
+    cli.parse = real
+  raise AssertionError(f"jaxsplit.{name} does not ask for its flags by cli.parse")
+
+
+def page() -> str:
+  """The page's text."""
+  names = entry_points()
+  interfaces = {name: asked(name) for name in names}
+  settings = dict.fromkeys(cls for interface in interfaces.values() for cls in interface["settings"])
+  lines = ["# Reference", "", "Every flag and every binding, as the code has them: written by `scripts/reference.py`, checked by a test.",
+           "Numbers may have underscores (`20_000_000`); of a flag that is true or false, the name alone means true.", "",
+           "## Flags of every entry point", "", *_table(("flag", "meaning"), (
+               (f"`--{name}`", text) for name, text in _COMMON)), ""]
+  for name in names:
+    lines += [f"## python -m jaxsplit.{name}", "", *_entry_point(name, interfaces[name]), ""]
+  lines += ["## Bindings", "", "In a gin file `NAME = VALUE`, on the command line `--gin.NAME=VALUE`; in Python, arguments of the "
+            "dataclass of that name.", ""]
+  for cls in settings:
+    takers = [f"`{name}`" for name in names if cls in interfaces[name]["settings"]]
+    first = (inspect.getdoc(cls) or "").partition("\n\n")[0]
+    said = meanings(cls)
+    lines += [f"### {cls.__name__}", "", f"{_words(first)} Taken by {', '.join(takers)}.", "", *_table(("binding", "default", "meaning"), (
+        (f"`{cls.__name__}.{field.name}`", f"`{_default(field)}`", said[field.name]) for field in dataclasses.fields(cls))), ""]
+  return "\n".join(lines).rstrip() + "\n"
+
+
+def _entry_point(name: str, interface: dict[str, Any]) -> Iterator[str]:
+  flags, switches = interface["flags"] or {}, interface["switches"] or {}
+  first = re.split(r"\n\n|: python -m", interface["description"].strip())[0]
+  yield _words(first).rstrip(".:") + "."
+  yield ""
+  rows = [(f"`--{flag}=`", text) for flag, text in flags.items()] + [(f"`--{flag}`", text) for flag, text in switches.items()]
+  yield from _table(("flag", "meaning"), rows)
+  if interface["fields_as_flags"]:
+    plain = [f"`--{field.name}`" for cls in interface["settings"] for field in dataclasses.fields(cls) if field.name not in flags]
+    yield ""
+    yield f"As plain flags too: {', '.join(plain)}, each the binding of that name."
+  if interface["settings"]:
+    yield ""
+    yield f"Bindings of {', '.join(f'[{cls.__name__}](#{cls.__name__.lower()})' for cls in interface['settings'])}."
+
+
+def _table(header: tuple[str, ...], rows: Any) -> Iterator[str]:
+  yield f"| {' | '.join(header)} |"
+  yield f"|{'---|' * len(header)}"
+  for row in rows:
+    yield f"| {' | '.join(_words(text).replace('|', chr(92) + '|') for text in row)} |"
+
+
+def _words(text: str) -> str:
+  """On one line, with what Markdown would take for HTML written out."""
+  text = " ".join(str(text).split())
+  return text if text.startswith("`") else re.sub(r"<(?=\w)", "&lt;", text)
+
+
+def _default(field: dataclasses.Field) -> str:
+  return "required" if field.default is dataclasses.MISSING else repr(field.default)
+
+
+def main(argv: list[str], show: Callable[[str], None] = print) -> int:
+  text = page()
+  if "--check" in argv:
+    same = PAGE.exists() and PAGE.read_text() == text
+    show(f"{PAGE.relative_to(ROOT)}: {'as the code has it' if same else 'not as the code has it; run python scripts/reference.py'}")
+    return 0 if same else 1
+  PAGE.write_text(text)
+  show(f"{PAGE.relative_to(ROOT)}: {len(text.splitlines())} lines")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

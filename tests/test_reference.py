@@ -1,0 +1,28 @@
+"""docs/reference.md has every flag and every binding, as the code has them."""
+
+import importlib.util
+import pathlib
+
+from jaxsplit import prepare, train
+from jaxsplit.cli.help import meanings
+
+ROOT = pathlib.Path(__file__).parents[1]
+SPEC = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
+reference = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(reference)
+
+
+def test_the_page_is_what_the_code_says():
+  assert (ROOT / "docs" / "reference.md").read_text() == reference.page(), "run python scripts/reference.py"
+
+
+def test_no_entry_point_is_forgotten():
+  assert {"train", "prepare", "fit", "plan", "predict", "report"} <= set(reference.entry_points())
+  assert reference.asked("train")["settings"] == train.SETTINGS and "replace" in reference.asked("prepare")["switches"]
+  assert prepare.main.__module__ == "jaxsplit.prepare"  # Looking leaves the entry points as they were.
+
+
+def test_every_binding_says_what_it_means():
+  unsaid = [f"{cls.__name__}.{name}" for entry_point in reference.entry_points() for cls in reference.asked(entry_point)["settings"]
+            for name, meaning in meanings(cls).items() if not meaning]
+  assert unsaid == []
