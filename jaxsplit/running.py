@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsplit import devices
 from jaxsplit.data.store import open_store
-from jaxsplit.errors import Interrupted
+from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.experiment import experiment
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.settings import Settings, check
@@ -45,6 +45,9 @@ def run(settings: Settings, workdir: str | os.PathLike) -> Result:
     Interrupted: SIGINT or SIGTERM came; all that was trained is saved, and the same call goes on from there.
     OSError: the disk is full or lost.
   """
+  if "://" in os.fspath(workdir):
+    raise InputError(f"--workdir={os.fspath(workdir)}: has to be a folder on a disk, whose files can be renamed and locked; keep a copy "
+                     "in a bucket by scripts/mirror.sh (docs/tpu.md)")
   path = pathlib.Path(from_home(os.fspath(workdir), "--workdir"))
   used = present_devices(settings.layout)
   check(settings)

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes the virtual environment .venv in the checkout, or reuses it when it is current.
 #
 #   PYTHON=python3.13   the interpreter (default: the first of python3, python3.13, python3.12, python3.11 that is 3.11 or newer)
@@ -5,7 +6,7 @@
 #
 # Needs git, Python >= 3.11 and a package index that pip can reach.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 if [ -z "${PYTHON:-}" ]; then
