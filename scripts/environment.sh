@@ -2,7 +2,7 @@
 # Sourced by the other scripts: makes the virtual environment .venv in the checkout, or reuses it when it is current.
 #
 #   PYTHON=python3.13   the interpreter (default: the first of python3, python3.13, python3.12, python3.11 that is 3.11 or newer)
-#   EXTRAS=cuda         more of pyproject.toml's extras, comma-separated (tpu, cuda, hf)
+#   EXTRAS=cuda         more of pyproject.toml's extras, comma-separated (tpu, cuda, hf, dev, docs)
 #
 # Needs git, Python >= 3.11 and a package index that pip can reach.
 
@@ -19,12 +19,14 @@ if [ -z "${PYTHON:-}" ] || ! new_enough "$PYTHON"; then
   exit 2
 fi
 
-extras="test${EXTRAS:+,$EXTRAS}"
+# What another script asked for stays, so that they do not take turns in making the environment anew.
+extras=$(printf '%s\n' test ${EXTRAS:+${EXTRAS//,/ }} "$(cat .venv/extras 2>/dev/null)" | tr ' ' '\n' | sed '/^$/d' | sort -u | paste -sd ,)
 wanted="$("$PYTHON" -c 'import sys; print(sys.version, sys.prefix)') $extras $(cksum pyproject.toml)"
 if [ "$(cat .venv/current 2>/dev/null)" != "$wanted" ]; then
   echo "making the environment .venv (once; a few minutes)"
   rm -rf .venv
   "$PYTHON" -m venv .venv
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
+  echo "${extras//,/ }" > .venv/extras
   echo "$wanted" > .venv/current
 fi
