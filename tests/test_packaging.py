@@ -7,7 +7,7 @@ import pytest
 
 from jaxsplit import cli, train
 from jaxsplit.errors import InputError
-from jaxsplit.split.settings import Experiment
+from jaxsplit.experiment.settings import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 
