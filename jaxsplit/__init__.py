@@ -9,16 +9,16 @@ import importlib
 __version__ = "0.1.0"
 _PUBLIC = {
     # The whole experiment, and what it leaves.
-    "run": "running", "Result": "result", "load_model": "training.trained", "load_models": "training.trained", "write_report": "report.page",
-    "compare_experiments": "report.side_by_side",
+    "run": "running", "Result": "result", "load_model": "training.trained", "load_models": "training.trained",
+    "write_report": "report.page", "compare_experiments": "report.side_by_side",
     # Its settings.
     "read_settings": "train", "Settings": "experiment.settings", "Experiment": "experiment.settings", "Corpus": "data.corpus",
     "Clustering": "clustering.settings", "Tokenization": "data.tokenizer", "Phonebook": "data.phonebook", "Probe": "experiment.probe",
     "Architecture": "models.config", "Optimizer": "training.optimizer", "Training": "training.loop", "Layout": "parallel.sharding",
     "FitSettings": "law",
     # Its parts: token stores; laws of anybody's table, what they predict, and plans.
-    "list_files": "data.listing", "prepare_store": "data.preparation", "open_store": "data.store", "read_cells": "law", "fit_law": "law", "load_law": "law",
-    "predictions": "predict", "compute_optimal": "law", "plan_split": "law", "PlanSettings": "law", "load_plan": "law",
+    "list_files": "data.listing", "prepare_store": "data.preparation", "open_store": "data.store",
+    "read_cells": "law", "fit_law": "law", "load_law": "law", "predictions": "predict", "compute_optimal": "law", "plan_split": "law", "PlanSettings": "law", "load_plan": "law",
     "write_law_page": "report.law_page"}
 __all__ = [*_PUBLIC]
 
