@@ -14,12 +14,11 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from jaxsplit import cli
+from jaxsplit import cli, devices
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, Law, fit_law, read_cells
 from jaxsplit.law.diagnostics import starts_text
 from jaxsplit.law.mapping import parse_columns
-from jaxsplit.law.reading import FLOP_FACTOR
 
 FLAGS = {
     "cells": cli.Path("the table of measured models: .csv (also with semicolons or tabs), .jsonl, .json or .parquet; required"),
@@ -40,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   settings = cli.parse("fit", __doc__, [FitSettings], argv, flags=FLAGS, switches=SWITCHES, fields_as_flags=True)
   if not settings.flags["cells"]:
     raise InputError("--cells is missing; give the table of measured models, as in --cells=cells.csv")
+  devices.present()
   out = pathlib.Path(settings.flags["out"] or "law.json")
   flags = settings.flags
   cells = read_cells(flags["cells"], parse_columns(flags["columns"]), where=flags["where"], rows=flags["rows"] or "all",
@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-def _flop_factor(text: str | None) -> float:
+def _flop_factor(text: str | None) -> float | None:
   try:
-    return float(text) if text else FLOP_FACTOR
+    return None if text is None else float(text)
   except ValueError:
     raise InputError(f"--flop_factor={text}: must be a number, as in --flop_factor=6") from None
 

@@ -15,12 +15,21 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from jaxsplit import cli
+from jaxsplit import cli, devices
 from jaxsplit.errors import InputError
 from jaxsplit.law import Plan, PlanSettings, load_law, plan_split
+from jaxsplit.law.mapping import number
 
+_COUNTS = {
+    "params": "model size N, as in 1.2B; without it a FLOP budget chooses it",
+    "budget_tokens": "C in tokens, as in 60M",
+    "budget_flops": "C in FLOPs, 6 N a token; give one of the two budgets",
+    "unique_tokens": "the distinct tokens that each domain will have; by default what the table says. It counts where the law "
+                     "discounts repeats",
+}
 FLAGS = {
     "law": cli.Path("the law, as written by python -m jaxsplit.fit; required"),
+    **_COUNTS,
     "out": cli.Path("also write the plan to this .json file"),
 }
 
@@ -31,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                        fields_as_flags=True)
   if not settings.flags["law"]:
     raise InputError("--law is missing; give a law, as in --law=law.json")
-  plan = plan_split(load_law(settings.flags["law"]), settings[PlanSettings])
+  devices.present()
+  counts = {name: _count(name, settings.flags[name]) for name in _COUNTS if settings.flags[name] is not None}
+  plan = plan_split(load_law(settings.flags["law"]), settings[PlanSettings], **counts)
   if settings.flags["out"]:
     try:
       pathlib.Path(settings.flags["out"]).parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise InputError(f"--out={settings.flags['out']}: cannot be written ({error.strerror}); name a file that can be") from None
   print(json.dumps(dataclasses.asdict(plan), indent=1) if settings.flags["json"] else _summary(plan))
   return 0
+
+
+def _count(name: str, text: str) -> float:
+  try:
+    return number(text, suffixes=True)
+  except ValueError:
+    raise InputError(f"--{name}={text[:80]}: must be a number, as in 3e6 or 1.2B") from None
 
 
 def _summary(plan: Plan) -> str:
@@ -62,15 +80,18 @@ def _summary(plan: Plan) -> str:
       "no seed at all: never measured (no cell has D = 0)" if plan.seedless_loss is None else
       f"no seed at all: {plan.seedless_loss:.4f}",
       f"split point: from {plan.split_point:.4g} seed tokens on, experts gain more from a token",
-      f"{'domain':<20}{'loss':>9}{'full pretraining':>18}{'own best D':>13}{'own best D_':>13}{'loss':>9}".replace("D_", "D'"),
+      f"{'domain':<20}{'loss':>9}{'full pretraining':>18}{'uneven D':>13}{'uneven D_':>13}{'loss':>9}".replace("D_", "D'"),
   ]
   for d in plan.domains:
     dense = "-" if d.dense_loss is None else f"{d.dense_loss:.4f}"
     lines.append(f"{d.domain:<20}{d.loss:>9.4f}{dense:>18}{d.best_seed_tokens:>13.4g}{d.best_expert_tokens:>13.4g}"
                  f"{d.best_loss:>9.4f}")
   if plan.giving:
-    lines.append(f"own best: of one budget for all; {', '.join(plan.giving)} would do worse than at the common split, since "
-                 "other domains make more of those tokens")
+    lines.append(f"uneven: where the same budget helps their mean most; {', '.join(plan.giving)} would do worse than at the common "
+                 "split, since other domains make more of those tokens")
+  if plan.better_dense:
+    lines.append(f"full pretraining is better than an uneven split for {', '.join(plan.better_dense)}: it is all of the budget in one "
+                 "model, and a split is chosen for the mean of all domains")
   return "\n".join([*lines, *(f"warning: {text}" for text in plan.warnings)])
 
 

@@ -17,10 +17,11 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from jaxsplit import cli
+from jaxsplit import cli, devices
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
 from jaxsplit.law import Law, compute_optimal, load_law
+from jaxsplit.law.cautions import check_reach
 from jaxsplit.law.mapping import number
 from jaxsplit.law.optimal import Optimum, exponents
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not flags["law"]:
     raise InputError("--law is missing; give a law, as in --law=law.json")
   _check_together(flags)
+  devices.present()
   law = load_law(flags["law"])
   if flags["compute_optimal"]:
     optima = compute_optimal(law, _numbers(flags, "budget_flops"), _domains(flags["num_domains"]),
@@ -77,6 +79,8 @@ def predictions(law: Law, params: Sequence[float], seed_tokens: Sequence[float],
   Raises:
     InputError: a model that is never trained, or a domain that the law does not know.
   """
+  for counts in itertools.zip_longest(params, seed_tokens, expert_tokens):
+    check_reach(law, **dict(zip(("params", "seed_tokens", "expert_tokens"), counts)))
   names = law.domains if domain == "all" and "all" not in law.domains else (domain,)
   rows = []
   for name, (n, d, x) in itertools.product(names, itertools.product(params, seed_tokens, expert_tokens)):

@@ -29,10 +29,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from jaxsplit.law import Cells, FitSettings, fit_law, plan_split
-from jaxsplit.law.fit import fit_form
+from jaxsplit.law.fit import bootstrap, fit_form
 from jaxsplit.law.fitted import Fitted
 from jaxsplit.law.forms import FORMS
 from jaxsplit.law.member import Member
+from jaxsplit.law.uncertainty import parameter_intervals
 
 TRUTHS = ("additive", "additive_by_size", "interaction", "effective_data", "multiplicative", "log_quadratic")
 SIZES = np.geomspace(1e5, 1e6, 4)
@@ -78,8 +79,8 @@ def examine(number: int, truth: str, noise: str, settings: FitSettings) -> dict[
   random = np.random.default_rng((number, *truth.encode(), *noise.encode()))
   measured = _cells(noisy(true.losses(true.theta[None])[0], base, NOISES[noise], random))
   held: Held = {}
-  if FORMS[truth].plain:
-    held["constants"] = _constants(true, fit_law(measured, settings, form=truth, holdout="none").intervals)
+  fit = fit_form(FORMS[truth], measured, settings, ())
+  held["constants"] = _constants(true, parameter_intervals(fit, bootstrap(fit, measured, settings)))
   law = fit_law(measured, settings)
   loss = lambda n, d, x: np.mean([_of_domain(true, n, d, x, k) for k in range(len(DOMAINS))], 0)
   d, x = BUDGET / 2, BUDGET / 4

@@ -52,13 +52,13 @@ def test_what_was_not_measured_is_no_number(law, capsys):
   assert "times over the 1e+06 distinct tokens" in text
 
 
-def test_a_domain_whose_own_best_is_worse_is_explained(tmp_path, capsys):
+def test_a_domain_that_an_uneven_split_costs_is_named(tmp_path, capsys):
   rows = [(n, d, x, e + 20 * n**-0.3 + b * (x + 3 * d**0.8) ** -0.35, name) for name, e, b in (("prose", 1.5, 150), ("verse", 1.2, 20))
           for n in (1e5, 3e5, 1e6) for d in (4e6, 8e6, 1.6e7) for x in (0.0, 1e6, 2e6)]
   columns = dict(zip(("params", "seed_tokens", "expert_tokens", "loss", "domain"), zip(*rows)))
   fit_law(Cells.from_columns(columns), form="effective_data", bootstrap=0).save(tmp_path / "law.json")
   plan.main([f"--law={tmp_path / 'law.json'}", "--params=1e6", "--budget_tokens=4e7", "--num_domains=9"])
-  assert "own best: of one budget for all; verse would do worse than at the common split" in capsys.readouterr().out
+  assert "uneven: where the same budget helps their mean most; verse would do worse than at the common split" in capsys.readouterr().out
 
 
 def test_a_law_without_experts_plans_nothing(tmp_path):

@@ -10,6 +10,7 @@ from jaxsplit.law.law import Law
 from jaxsplit.law.split import Split
 
 _MOST_PASSES = 4  # Over its data that a model makes without much loss: Muennighoff et al. 2023.
+_REACH = 1e9  # Sizes and tokens this many times the largest measured are no question to a law.
 _MANY_DOMAINS = 2  # A number of domains this many times that of the measured ones is remarked.
 
 
@@ -22,6 +23,25 @@ def check_splits(law: Law) -> None:
   reason = unplannable(law)
   if reason:
     raise InputError(f"{law.data.get('file', 'the law')}: {reason}")
+
+
+def check_reach(law: Law, **asked: float | None) -> None:
+  """Refuses counts so far beyond all that was measured that they are slips of the pen, and overflow.
+
+  Args:
+    law: as it was fitted.
+    asked: by their flags: params, or tokens of any kind, or budget_flops; None is not asked.
+
+  Raises:
+    InputError: naming the first of them.
+  """
+  ranges = law.data["ranges"]
+  size, tokens = ranges["params"][1], ranges["seed_tokens"][1] + ranges["expert_tokens"][1]
+  for flag, value in asked.items():
+    largest, reach = {"params": (size, _REACH), "budget_flops": (6 * size * tokens, _REACH**2)}.get(flag, (tokens, _REACH))
+    if value is not None and value > reach * largest:
+      raise InputError(f"--{flag}={value:g}: {value / largest:.1g} times the most that was measured ({largest:.3g}); the law is asked "
+                       f"for at most {reach:g} times that")
 
 
 def unplannable(law: Law) -> str:

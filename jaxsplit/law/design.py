@@ -13,7 +13,7 @@ from jaxsplit.law.forms import FORMS, Form
 from jaxsplit.law.problem import Model
 
 _APART = 1.05  # Values within this factor of each other are one level: a power law hardly bends between them.
-_LEVELS = 3  # That each side of a split must have been measured at.
+_LEVELS = 3  # That a power law is told from, and each side of a split.
 _PROFILE = 0.05  # The spread of ln compute, below which a table is one isoFLOP profile.
 _MOST_NAMED = 4
 
@@ -117,23 +117,29 @@ def _profile(cells: Cells, size: np.ndarray) -> str:
           "with tokens, nor anything about other budgets; measure the same sizes at two more budgets, 3 times apart")
 
 
-def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints()) -> str:
-  """Why the form's constants cannot be told from the cells, with what to measure next; empty where they can."""
+def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints(), priors: bool = False) -> str:
+  """Why the form's constants cannot be told from the cells, with what to measure next; empty where they can.
+
+  Args:
+    priors: its constants have priors, as on a surface, so that no form needs more levels than a power law.
+  """
   if reason := misfit(constraints, form.name, Model(form, True, constraints.names.count("R_star") > 0).known):
     return reason
   axes = {"params": cells.params, "seed_tokens": cells.seed_tokens, "expert_tokens": cells.expert_tokens,
           "total_tokens": cells.seed_tokens + cells.expert_tokens}
+  need = _LEVELS if priors else form.levels
+  law = f"and a {'power law' if need == _LEVELS else 'law that bends'} needs {need}"
   for name in form.needs:
     distinct = len(np.unique(axes[name]))
-    if distinct < 3:
+    if distinct < need:
       one, more = ("size N", "sizes N") if name == "params" else (f"value of {name}", f"values of {name}")
       found = ", ".join(f"{v:g}" for v in np.unique(axes[name]))
       return (f"{name} has {distinct} distinct value{'s' * (distinct > 1)} ({found}), "
-              f"and a power law needs 3; measure {f'another {one}' if distinct == 2 else f'{3 - distinct} more {more}'}, well apart")
+              f"{law}; measure {f'another {one}' if distinct == need - 1 else f'{need - distinct} more {more}'}, well apart")
     apart = levels(axes[name])
-    if apart < 3:
+    if apart < need:
       return (f"{name} has {distinct} distinct values, but only {apart} that {'is' if apart == 1 else 'are'} more than "
-              f"{_APART - 1:.0%} apart, and a power law needs 3; measure {3 - apart} more, well apart")
+              f"{_APART - 1:.0%} apart, {law}; measure {need - apart} more, well apart")
   constants = len(form.parameters) - len(constraints.names)
   if len(cells) <= constants:
     return f"{len(cells)} rows for {constants} constants; measure at least {5 * constants} cells"

@@ -30,8 +30,6 @@ from jaxsplit.law.surface import Surface
 from jaxsplit.law.surface_fit import read_surface
 
 _HELD_OUT_STARTS = 15  # Besides the full fit's optimum, from which a refit without a few cells is rarely far.
-_CONTENDER = 1.5  # A form whose held-out error is within this factor of the best stays in play, ...
-_NO_SAY = 1e-3  # ... unless it weighs less than this.
 _HUGE = 1e8  # The Huber width that stands for least squares.
 
 
@@ -52,7 +50,7 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
   # BLAS's own threads would spend their time waiting for each other.
   with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(len(forms), os.cpu_count() or 1)) as pool:
     fits = list(pool.map(lambda form: fit_form(form, cells, settings, rules), forms))
-    in_play = contenders(fits, cells)
+    in_play = holdout.contenders(fits, cells)
     draws = list(pool.map(lambda pair: bootstrap(pair[0], cells, settings), in_play))
     surface = _surface(cells, fits, parse_constraints(settings.fix, settings.tie))
   members = tuple(Member(fit.model, fit.layout, fit.theta, draw, weight) for (fit, weight), draw in zip(in_play, draws))
@@ -69,27 +67,6 @@ def check_fit(cells: Cells, settings: FitSettings = FitSettings()) -> None:
   forms, _ = _candidates(cells, settings)
   for rule in _rules(cells, settings, len(forms)):
     holdout.folds(cells, rule)
-
-
-def contenders(fits: list[Fitted], cells: Cells) -> list[tuple[Fitted, float]]:
-  """Sorts `fits` by held-out error and returns those that the best does not rule out, with their weights in means and intervals.
-
-  A form's weight falls with its held-out error, and where it fits the cells worse than the best form, too, with its objective: by
-  the likelihood of as many independent residuals as there are snapshots, as the rows of one share errors. That a form fits
-  better counts for nothing: forms that bend as they like extrapolate worst.
-  """
-  if any(fit.held_out is None for fit in fits):
-    return [(fits[0], 1.0)]
-  fits.sort(key=lambda fit: fit.held_out["mre"])
-  snapshots = np.unique(np.stack([cells.params, cells.replica, cells.seed_tokens]), axis=1).shape[1]
-
-  def weight(fit: Fitted) -> float:
-    least, error = (one.held_out["mre"] for one in (fits[0], fit))
-    fitted = fits[0].objective_value / fit.objective_value if fit.objective_value else 1.0
-    return ((least / error) ** 2 if least else 1.0) * min(1.0, fitted) ** snapshots
-
-  weights = [(fit, weight(fit)) for fit in fits if fit.held_out["mre"] <= _CONTENDER * fits[0].held_out["mre"]]
-  return [(fit, weight) for fit, weight in weights if weight > _NO_SAY]
 
 
 def fit_form(form: Form, cells: Cells, settings: FitSettings, rules: Sequence[str]) -> Fitted:
@@ -158,9 +135,8 @@ def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[s
       raise InputError(f"{cells.source.get('file', 'cells')}: form {form.name} cannot be told from these cells: {reason}")
     check_domains([form], cells, settings.share, constraints)
     return [form], {}
-  plain = [form for form in FORMS.values() if form.plain]
-  reasons = {form.name: skip_reason(form, cells, constraints) for form in plain}
-  forms = [form for form in plain if not reasons[form.name]]
+  reasons = {form.name: skip_reason(form, cells, constraints) for form in FORMS.values()}
+  forms = [form for form in FORMS.values() if not reasons[form.name]]
   if not forms:
     raise InputError(f"{cells.source.get('file', 'cells')}: no law can be told from these cells: {reasons['chinchilla']}")
   check_domains(forms, cells, settings.share, constraints)
@@ -181,8 +157,8 @@ def _surface(cells: Cells, fits: list[Fitted], constraints: Constraints) -> Surf
   cells, or tokens are discounted, which the mean over domains does not show."""
   if any(fit.model.repeats for fit in fits) or no_split(measured_levels(cells, fits[0].layout.domains), ranges(cells)):
     return None
-  forms = [fit.model.form for fit in fits]
+  forms = [fits[0].model.form]
   if len(fits) > 1:
-    forms += [form for form in FORMS.values() if not (form.plain or skip_reason(form, cells, constraints))]
+    forms = [form for form in FORMS.values() if not skip_reason(form, cells, constraints, priors=True)]
   forms = [form for form in forms if {"seed_tokens", "expert_tokens"} <= set(form.needs)]
   return read_surface(cells, forms, constraints) if forms else None

@@ -43,6 +43,11 @@ class Fitted:
     """The minimum: summed Huber losses, absolute residuals (L1) or half squares."""
     return float(self.solution.objective.min()) / (self.problem.delta if self.problem.delta == TINY else 1)
 
+  @property
+  def share_within(self) -> float:
+    """The share of the fitted rows whose residuals lie within Huber's width."""
+    return float(np.mean(np.abs(self.target - self.predictions())[self.row >= 0] <= self.problem.delta))
+
   def losses(self, theta: np.ndarray) -> np.ndarray:
     """[S, n] losses of the fitted cells at theta [S, P]."""
     used = self.row >= 0

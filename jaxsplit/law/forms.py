@@ -77,8 +77,8 @@ class Form:
     needs: the columns that must vary for the constants to be told apart.
     diverges: the columns whose zero makes the loss infinite; there an offset is added to them (see law.problem).
     source: where the form comes from.
-    plain: whether it is also fitted by itself. Where not, it has more constants than a table tells without the priors that
-      law.surface has.
+    levels: how many values of each column in `needs` its constants are told from where they have no priors: three of a power law,
+      four of one that bends.
   """
 
   name: str
@@ -88,7 +88,7 @@ class Form:
   needs: tuple[str, ...]
   diverges: tuple[str, ...]
   source: str
-  plain: bool = True
+  levels: int = 3
 
 
 def coefficient(name: str) -> Parameter:
@@ -214,7 +214,7 @@ for _form in (
     Form("additive_by_size", (_E, _A, _ALPHA, _B, _BETA, bend("b"), _C, _GAMMA, bend("c")), _additive_by_size,
          _natural_additive_by_size, ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
          "L = E + A/N^alpha + B N^b/D^beta + C N^c/D'^gamma; additive, with coefficients that depend on N as in Farseer, "
-         "arXiv 2506.10972", plain=False),
+         "arXiv 2506.10972", levels=4),
     Form("interaction", (_E, _A, _ALPHA, _B, _BETA, _GAMMA, bend("delta")), _interaction,
          _natural_interaction, ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
          "L = E + A/N^alpha + B D^-beta D'^(-gamma + delta ln D); Liew & Kato 2025, arXiv 2510.06548"),
@@ -230,7 +230,7 @@ for _form in (
     Form("log_quadratic", (_E, _A, *map(exponent, _SLOPES), *map(bend, _QUADRATIC)), _log_quadratic, _natural_log_quadratic,
          ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
          "L = E + A exp(a quadratic of ln N, ln D, ln D'); a response surface (Box & Wilson 1951) of the excess loss",
-         plain=False),
+         levels=4),
 ):
   FORMS.add(_form.name, _form)
 

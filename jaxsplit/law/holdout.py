@@ -1,4 +1,4 @@
-"""Which cells are held out to choose between forms, and how a prediction of them is scored."""
+"""Which cells are held out to choose between forms, how a prediction of them is scored, and which forms that leaves in play."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.law.cells import Cells
+from jaxsplit.law.fitted import Fitted
 
 # What a rule can hold out the largest values of. Compute is 6 N (D + D').
 AXES = {
@@ -17,6 +18,8 @@ AXES = {
     "tokens": lambda c: c.seed_tokens + c.expert_tokens,
     "compute": lambda c: 6 * c.params * (c.seed_tokens + c.expert_tokens),
 }
+_CONTENDER = 1.5  # A form whose held-out error is within this factor of the best stays in play, ...
+_NO_SAY = 1e-3  # ... unless it weighs less than this.
 _SMALL = 24  # Tables up to this many rows are scored by leaving out one row at a time.
 
 
@@ -79,6 +82,32 @@ def score(cells: Cells, masks: list[np.ndarray], predicted: list[np.ndarray], ru
   return {"mre": float(np.abs(error).mean()), "max": float(np.abs(error).max()), "bias": float(error.mean()),
           "differences": _differences(cells.take(chosen), error), "num_points": len(error), "rule": rule, "distance": distance,
           "measured": measured.tolist(), "predicted": predicted.tolist()}
+
+
+def contenders(fits: list[Fitted], cells: Cells) -> list[tuple[Fitted, float]]:
+  """Sorts `fits` by held-out error and returns those that the best does not rule out, with their weights in means and intervals.
+
+  A form's weight falls with the square of its held-out error, and is less where the cells speak for the best form by Schwarz's
+  criterion (1978): the likelihood of as many independent residuals as there are snapshots, since the rows of one share errors, and
+  what the form's constants would gain by chance. That they speak against the best counts for nothing: of forms that bend as they
+  like, the one that fits best may extrapolate worst.
+  """
+  if any(fit.held_out is None for fit in fits):
+    return [(fits[0], 1.0)]
+  fits.sort(key=lambda fit: fit.held_out["mre"])
+  best = fits[0]
+  snapshots = np.unique(np.stack([cells.params, cells.replica, cells.seed_tokens]), axis=1).shape[1]
+  # An objective counts residuals within Huber's width by their squares, as a normal distribution does, others as an exponential.
+  power = snapshots * (1 - best.share_within / 2)
+
+  def weight(fit: Fitted) -> float:
+    least, error = (one.held_out["mre"] for one in (best, fit))
+    fitted = best.objective_value / fit.objective_value if fit.objective_value else 1.0
+    said = fitted**power * snapshots ** ((len(best.theta) - len(fit.theta)) / 2)
+    return ((least / error) ** 2 if least else 1.0) * min(1.0, said)
+
+  weights = [(fit, weight(fit)) for fit in fits if fit.held_out["mre"] <= _CONTENDER * best.held_out["mre"]]
+  return [(fit, weight) for fit, weight in weights if weight > _NO_SAY]
 
 
 def _differences(cells: Cells, error: np.ndarray) -> float | None:

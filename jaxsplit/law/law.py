@@ -16,6 +16,8 @@ from jaxsplit.law.surface import Surface, read_surface_record
 from jaxsplit.results.record import damaged, read_record
 
 VERSION = 5
+_NEW_RUNS = 4_000  # At least so many draws of a new run's loss.
+_ROUNDING = 1e-6  # Of constants that are worked out on another machine, relative to them.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,20 +112,20 @@ class Law:
     each = [self._predictions(member, counts, domain) for member in self.members]
     return np.average(each, axis=0, weights=[member.weight for member in self.members]).reshape(shape)
 
-  def draws(self, params: Any, seed_tokens: Any, expert_tokens: Any, domain: str | None = None,
-            new_run: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """What may be in place of `expect`: losses [S, ...] and their weights [S], which sum to 1.
-
-    Args:
-      new_run: with the errors that models trained anew will have, where a surface knows them.
-    """
+  def draws(self, params: Any, seed_tokens: Any, expert_tokens: Any,
+            domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """What may be in place of `expect`: losses [S, ...] and their weights [S], which sum to 1."""
     counts, shape = _counts(params, seed_tokens, expert_tokens)
     if self.surface is not None:
-      losses, weights = self.surface.draws(*counts, new_run)
+      losses, weights = self.surface.draws(*counts)
       return (losses * self._ratio(counts, domain)).reshape(-1, *shape), weights
     if not self.members[0].samples.size:
       return self.expect(params, seed_tokens, expert_tokens, domain)[None], np.ones(1)
     return self.samples(params, seed_tokens, expert_tokens, domain)
+
+  def anew(self, draws: np.ndarray) -> np.ndarray:
+    """`draws` with the errors that models trained anew will have, where a surface knows them."""
+    return self.surface.anew(draws) if self.surface else draws
 
   def samples(self, params: Any, seed_tokens: Any, expert_tokens: Any,
               domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -139,11 +141,16 @@ class Law:
                kind: Literal["mean", "prediction"] = "mean") -> tuple[np.ndarray, np.ndarray]:
     """Where the law (kind="mean") or a new measurement (kind="prediction") lies with probability `level`."""
     draws, weights = self.samples(params, seed_tokens, expert_tokens, domain)
-    if kind == "prediction":
-      noise = np.random.default_rng(0).choice(self.residuals, draws.shape[0])
-      draws = draws * np.exp(noise).reshape(-1, *[1] * (draws.ndim - 1))
     tail = (1 - level) / 2
-    return weighted_quantile(draws, weights, tail), weighted_quantile(draws, weights, 1 - tail)
+    low, high = (weighted_quantile(draws, weights, end) for end in (tail, 1 - tail))
+    if kind == "mean":
+      return low, high
+    times = -(-_NEW_RUNS // len(draws))  # Few refits are drawn with several residuals each.
+    noise = np.random.default_rng(0).choice(self.residuals, times * len(draws))
+    draws, weights = np.tile(draws, (times, *[1] * (draws.ndim - 1))), np.tile(weights, times) / times
+    draws = draws * np.exp(noise).reshape(-1, *[1] * (draws.ndim - 1))
+    # Whatever was drawn, no run is surer than the mean of all.
+    return np.minimum(low, weighted_quantile(draws, weights, tail)), np.maximum(high, weighted_quantile(draws, weights, 1 - tail))
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes law.json."""
@@ -201,6 +208,11 @@ def _check_whole(record: dict[str, Any], members: tuple[Member, ...]) -> None:
   names = {*layout.labels(model), *(name for k in range(len(layout.domains)) for name in layout.constrained(model, k))}
   if set(record["parameters"]) != names or not {*record["intervals"], *record["profiles"]} <= names:
     raise ValueError("its parameters, intervals or profiles are not those of its form")
+  fitted = layout.named(model, members[0].theta)
+  for name, value in record["parameters"].items():
+    if not np.isclose(value, fitted[name], rtol=_ROUNDING, atol=0):
+      raise ValueError(f"parameter {name} is {value:g}, and what was fitted comes to {fitted[name]:g}: predictions follow the fit, so "
+                       "give a constant that you know as --fix to it")
   scored = [record["held_out"]] if record["held_out"] else []
   if any(set(levels) != set(members[0].layout.domains) for levels in record["data"]["levels"].values()):
     raise ValueError("its levels are not those of its domains")

@@ -22,6 +22,7 @@ _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(.*?)\s*", re.DOTALL)
 _SPACES = " \u00a0\u202f_'"
+QUOTED = r'"(?:[^"]|"")*"'  # A name in double quotes; those within it are doubled, as in a table's own text.
 
 
 class Source(NamedTuple):
@@ -41,7 +42,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
   """`params=N[M],loss=L` as a mapping. A name with commas may be written as it is, or in double quotes.
 
   Raises:
-    InputError: a part that is not NAME=COLUMN.
+    InputError: a part that is not NAME=COLUMN, or a name that stands twice.
   """
   pairs: list[tuple[str, str]] = []
   for part in split_list(text or ""):
@@ -52,18 +53,21 @@ def parse_columns(text: str | None) -> dict[str, str]:
       pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{part.rstrip()}")
     else:
       raise InputError(f"--columns: {part.strip()!r} is not NAME=COLUMN, as in params=N")
+  for i, (name, theirs) in enumerate(pairs):
+    if name in dict(pairs[:i]):
+      raise InputError(f"--columns: {name} is given twice, {name}={dict(pairs[:i])[name]} and {name}={theirs}; keep one")
   return {name: unquoted(theirs) for name, theirs in pairs}
 
 
 def split_list(text: str) -> list[str]:
   """The parts between commas that stand outside double quotes; empty ones are none."""
-  return [part for part in re.findall(r'(?:"[^"]*"|[^,"]|")+', text) if part.strip()]
+  return [part for part in re.findall(rf'(?:{QUOTED}|[^,"]|")+', text) if part.strip()]
 
 
 def unquoted(name: str) -> str:
-  """A name without the double quotes around it; a unit may follow them."""
-  match = re.fullmatch(r'"([^"]*)"(\[[^\]]*\])?', name.strip())
-  return match[1] + (match[2] or "") if match else name
+  """A name without the double quotes around it, those within it written once; a unit may follow them."""
+  match = re.fullmatch(rf'({QUOTED})(\[[^\]]*\])?', name.strip())
+  return match[1][1:-1].replace('""', '"') + (match[2] or "") if match else name
 
 
 def find(name: str, header: Sequence[str]) -> Source | None:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from jaxsplit.errors import InputError
-from jaxsplit.law.cautions import unplannable
+from jaxsplit.law.cautions import check_reach, unplannable
 from jaxsplit.law.law import Law, weighted_quantile
 from jaxsplit.law.plan import plan_split
 from jaxsplit.law.size import FLOPS_PER_PARAM_TOKEN, best_size
@@ -65,6 +65,7 @@ def compute_optimal(law: Law, budgets_flops: Sequence[float], num_domains: int |
   for flops in budgets_flops:
     if not (np.isfinite(flops) and flops > 0):
       raise InputError(f"--budget_flops={flops:g}: must be positive")
+    check_reach(law, budget_flops=flops)
   if num_domains is None:
     num_domains = len(law.domains)
   splits = not unplannable(law)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsplit.errors import InputError, nearest
-from jaxsplit.law.cautions import check_splits, plan_warnings
+from jaxsplit.law.cautions import check_reach, check_splits, plan_warnings
 from jaxsplit.law.law import Law, weighted_quantile
 from jaxsplit.law.size import FLOPS_PER_PARAM_TOKEN, best_size
 from jaxsplit.law.split import Split, lowest, uneven
@@ -75,7 +75,8 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   fractions = np.unique(np.append(fractions, fraction).round(_DIGITS))
   losses = split.loss(fractions)
   at, dense, fixed = (int(np.abs(fractions - f).argmin()) for f in (fraction, 1.0, _FIXED))
-  (draws, weights), (anew, _) = split.draws(fractions), split.draws(fractions, new_run=True)
+  draws, weights = split.draws(fractions)
+  anew = law.anew(draws)
   beyond = split.beyond(fractions)
   own = lowest(draws, beyond, _without_one_kind(fractions))
   interval = lambda values: tuple(float(weighted_quantile(values, weights, q)) for q in (0.025, 0.975))
@@ -152,6 +153,7 @@ def _settings(law: Law, settings: PlanSettings, overrides: dict[str, Any]) -> Pl
     value = getattr(settings, name)
     if value is not None and not (np.isfinite(value) and value > 0):
       raise InputError(f"--{name}={value:g}: must be positive")
+  check_reach(law, **{name: getattr(settings, name) for name in ("params", "budget_tokens", "budget_flops")})
   if settings.accounting not in ("total", "per_model", "separate"):
     raise InputError(f"--accounting={settings.accounting}: must be total, per_model or separate")
   if (settings.budget_tokens is None) == (settings.budget_flops is None):

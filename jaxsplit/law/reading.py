@@ -23,7 +23,7 @@ from jaxsplit.law.rows import Condition, commonest, merged, parse_where, shown
 from jaxsplit.law.tables import Table, read_table
 from jaxsplit.results.cells import LAW_DATA
 
-FLOP_FACTOR = 6.0  # Training FLOPs for each parameter and token: forward 2, backward 4.
+_FLOP_FACTOR = 6.0  # Training FLOPs for each parameter and token: forward 2, backward 4.
 
 _NAMED_ONLY = (*LAW_DATA, "weight", "epochs")  # Names that mean other things in other people's tables.
 _MAY_LACK = ("unique_tokens", "epochs")
@@ -33,7 +33,7 @@ _NAMES = (*REQUIRED, *OPTIONAL, "flops", *LAW_DATA)
 
 def read_cells(path: str | os.PathLike, columns: Mapping[str, str] | None = None, *, where: str | None = None,
                rows: Literal["all", "best", "mean"] = "all", drop_missing: bool = False,
-               flop_factor: float = FLOP_FACTOR) -> Cells:
+               flop_factor: float | None = None) -> Cells:
   """Reads a table of measured models: text with commas, semicolons or tabs, JSON, JSON lines or parquet.
 
   In a work directory's cells.csv, rows whose `status` is not "ok" or whose `role` is not "grid" are left out: those are the
@@ -48,7 +48,7 @@ def read_cells(path: str | os.PathLike, columns: Mapping[str, str] | None = None
     where: conditions on the file's columns that must all hold, as in "status=finished,step>1000".
     rows: "best" or "mean" of those at the same N, D, D' and domain, or "all".
     drop_missing: leave out rows in which a value is missing or the loss is not finite, instead of refusing them.
-    flop_factor: training FLOPs for each parameter and token.
+    flop_factor: training FLOPs for each parameter and token, where "flops" is mapped; None takes 6.
 
   Raises:
     InputError: naming file, row and column.
@@ -56,8 +56,11 @@ def read_cells(path: str | os.PathLike, columns: Mapping[str, str] | None = None
   path, columns, conditions = pathlib.Path(path), columns or {}, parse_where(where)
   if rows not in ("all", "best", "mean"):
     raise InputError(f"--rows={rows}: must be all, best or mean")
-  if not (np.isfinite(flop_factor) and flop_factor > 0):
+  if flop_factor is not None and not (np.isfinite(flop_factor) and flop_factor > 0):
     raise InputError(f"--flop_factor={flop_factor:g}: must be a positive number")
+  if flop_factor is not None and "flops" not in columns:
+    raise InputError(f"--flop_factor={flop_factor:g} says nothing where no column gives FLOPs; map one with "
+                     "--columns=flops=YOUR_COLUMN, or leave it out")
   for name in columns:
     if name not in _NAMES:
       raise InputError(f"--columns: unknown name {name!r}{nearest(name, _NAMES)}")
@@ -66,7 +69,7 @@ def read_cells(path: str | os.PathLike, columns: Mapping[str, str] | None = None
   reading.take_conditions()
   if drop_missing:
     reading.take_whole()
-  lines, arrays = reading.converted(flop_factor)
+  lines, arrays = reading.converted(flop_factor or _FLOP_FACTOR)
   source = {"file": str(path), "file_hash": file_hash(path), "rows": len(reading.table.lines), "dropped": reading.dropped,
             "columns": {name: at.name for name, at in reading.found.items()}}
   cells = Cells.from_columns(arrays, source, lines)

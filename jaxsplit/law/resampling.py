@@ -53,8 +53,7 @@ def resample(fit: Fitted, cells: Cells, kind: str, count: int, seed: int) -> tup
     target[:, used] = centre[used] + random.standard_normal((count, group.max() + 1))[:, group] * left
     return target, fit.weight
   weight = np.zeros(target.shape)
-  inside = np.mean(np.abs(fit.target - fit.predictions())[used] <= fit.problem.delta)
-  weight[:, used] = _weights(inside * _leverage(fit.jacobian()), count, random)
+  weight[:, used] = _weights(fit.share_within * _leverage(fit.jacobian()), count, random)
   if (chosen(fit, cells) if kind == "auto" else kind) == "shared":
     target[:, used] += _drawn(errors_of(fit, cells), count, random)
   return target, weight * fit.weight

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsplit.errors import InputError
-from jaxsplit.law.mapping import number, split_list, unquoted
+from jaxsplit.law.mapping import QUOTED, number, split_list, unquoted
 
-_CONDITION = re.compile(r'\s*("[^"]*"|.+?)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*', re.DOTALL)
+_CONDITION = re.compile(rf'\s*({QUOTED}|.+?)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*', re.DOTALL)
 _TESTS: dict[str, Callable[[float, float], bool]] = {
     ">=": lambda a, b: a >= b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, "<": lambda a, b: a < b}
 _MOST_SHOWN = 6

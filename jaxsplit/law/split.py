@@ -39,9 +39,9 @@ class Split:
         total += np.where(least < low, np.log(low / least), 0) + np.where(most > high, np.log(most / high), 0)
     return total
 
-  def draws(self, fraction: np.ndarray, domain: str | None = None, new_run: bool = False) -> tuple[np.ndarray, np.ndarray]:
+  def draws(self, fraction: np.ndarray, domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """What the losses may be, [S, n], and the weights of these possibilities [S]; see `Law.draws`."""
-    return self.law.draws(self.params, *self.tokens(fraction), domain, new_run)
+    return self.law.draws(self.params, *self.tokens(fraction), domain)
 
 
 def lowest(losses: np.ndarray, beyond: np.ndarray, ends: np.ndarray) -> np.ndarray:

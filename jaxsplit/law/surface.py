@@ -72,24 +72,22 @@ class Surface:
       total += one.member.weight * np.exp(at.log + variance / 2)
     return total
 
-  def draws(self, params: np.ndarray, seed: np.ndarray, expert: np.ndarray,
-            new_run: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Losses that the cells allow, drawn together at all m points: [S, m], and the draws' weights [S], which sum to 1.
-
-    Args:
-      new_run: with the errors of models that are trained anew: one for all points, and one for each.
-    """
+  def draws(self, params: np.ndarray, seed: np.ndarray, expert: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Losses that the cells allow, drawn together at all m points: [S, m], and the draws' weights [S], which sum to 1."""
     places, found = self._measured.place(params, seed, expert), []
     for number, one in enumerate(self.forms):
       random, at = np.random.default_rng(number), self._kriged(one, (params, seed, expert))
       covariance = smooth(places, places, one.scales) - at.weights @ at.shared.T + at.slopes @ one.covariance @ at.slopes.T
       spread, axes = np.linalg.eigh(covariance)
-      log = at.log + random.standard_normal((_DRAWS, len(params))) @ (axes * np.sqrt(np.maximum(spread, 0))).T
-      if new_run:
-        cell, size, snapshot, *_ = one.scales
-        log += size * random.standard_normal((_DRAWS, 1)) + np.hypot(cell, snapshot) * random.standard_normal(log.shape)
-      found.append(np.exp(log))
+      found.append(np.exp(at.log + random.standard_normal((_DRAWS, len(params))) @ (axes * np.sqrt(np.maximum(spread, 0))).T))
     return np.concatenate(found), np.repeat([one.member.weight / _DRAWS for one in self.forms], _DRAWS)
+
+  def anew(self, draws: np.ndarray) -> np.ndarray:
+    """[S, m] draws with the errors of models that are trained anew: one for all points, and one for each."""
+    random = np.random.default_rng(len(self.forms))
+    cell, size, snapshot, *_ = (np.repeat(scale, _DRAWS)[:, None] for scale in np.array([one.scales for one in self.forms]).T)
+    errors = size * random.standard_normal((len(draws), 1)) + np.hypot(cell, snapshot) * random.standard_normal(draws.shape)
+    return draws * np.exp(errors)
 
   @property
   def scatter(self) -> float:

@@ -76,7 +76,9 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   if plan.giving:
     caption += (f" There {', '.join(plan.giving)} would do worse than at the common split, since other domains make more of the "
                 "tokens.")
-  header = ["domain", "loss", "95% interval", "dense", "own seed tokens", "own expert tokens", "own loss"]
+  if plan.better_dense:
+    caption += f" The dense model is better than that for {', '.join(plan.better_dense)}."
+  header = ["domain", "loss", "95% interval", "dense", "uneven seed tokens", "uneven expert tokens", "uneven loss"]
   warnings = [warning for warning in plan.warnings if warning not in known]
   return [html.paragraph(words), *([html.bullets(warnings)] if warnings else []), html.table(header, rows, caption)]
 

@@ -13,7 +13,7 @@ VERSION = 6
 
 @dataclasses.dataclass(frozen=True)
 class DomainPlan:
-  """One domain at the common split, and at its own: `best_*` is its part of the best uneven split of the same budget.
+  """One domain at the common split, and at an uneven one: `best_*` is its part of the best uneven split of the same budget.
 
   That may be less than an even one, and best_loss worse than loss, where the other domains make more of the tokens. dense_loss
   is None where no cell has D' = 0.
@@ -123,6 +123,11 @@ class Plan:
   def giving(self) -> tuple[str, ...]:
     """The domains that the best uneven split leaves worse off than the common one, for the sake of the others."""
     return tuple(d.domain for d in self.domains if d.best_loss > d.loss * (1 + 1e-4))
+
+  @property
+  def better_dense(self) -> tuple[str, ...]:
+    """The domains that one model of the whole budget would serve better than their part of the best uneven split."""
+    return tuple(d.domain for d in self.domains if d.dense_loss is not None and d.best_loss > d.dense_loss * (1 + 1e-4))
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes plan.json."""

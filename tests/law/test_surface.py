@@ -62,7 +62,8 @@ def test_new_models_lie_in_the_band_and_far_points_are_less_sure():
   surface = read_surface(table(), [FORMS["additive"], FORMS["interaction"]])
   fractions = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
   counts = np.full(5, 3e7), fractions * C, (1 - fractions) * C / K
-  draws, weights = surface.draws(*counts, new_run=True)
+  draws, weights = surface.draws(*counts)
+  draws = surface.anew(draws)
   assert weights.sum() == pytest.approx(1) and len(weights) == len(draws)
   order = np.sort(draws, axis=0)
   expected = 1.05 * truth(*counts)
@@ -115,7 +116,7 @@ def test_measured_split_curves(grid, proof, budget, domains, size):
   wide = np.linspace(0.02, 0.98, 193)
   planned = wide[surface.expect(*points(wide)).argmin()]
   assert np.polyval(cubic, planned) / curve.min() - 1 < 1.5e-3
-  (draws, weights), (anew, _) = surface.draws(*points(wide)), surface.draws(*points(share), new_run=True)
+  (draws, weights), anew = surface.draws(*points(wide)), surface.anew(surface.draws(*points(share))[0])
   interval = [weighted_quantile(wide[draws.argmin(1)], weights, level) for level in (0.025, 0.975)]
   assert interval[0] <= fine[curve.argmin()] <= interval[1]
   band = [weighted_quantile(anew, weights, level) for level in (0.025, 0.975)]
