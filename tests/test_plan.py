@@ -37,12 +37,20 @@ def test_a_plan_for_people_and_for_programs(law, tmp_path, capsys):
     (["--params=1e6"], "give one budget"),
     (["--params=1e6", "--budget_tokens=1e7"], "--num_domains is missing"),
     (["--budget=1"], "unknown flag --budget"),
-    (["--params=x", "--budget_tokens=1e7"], "params"),
+    (["--params=x", "--budget_tokens=1e7"], "--params=x: must be a number, as in 3e6 or 1.2B"),
+    (["--params=1e6", "--budget_tokens=1e300"], "--budget_tokens=1e+300: 6e+292 times the most that was measured"),
+    (["--budget_flops=1e300"], "times the most that was measured"),
 ])
 def test_bad_input_is_one_line(law, argv, message):
   with pytest.raises(InputError) as error:
     plan.main([f"--law={law}", *argv])
   assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_counts_may_have_suffixes(law, capsys):
+  plan.main([f"--law={law}", "--params=1M", "--budget_tokens=0.04B", "--num_domains=5", "--json"])
+  record = json.loads(capsys.readouterr().out)
+  assert (record["params"], record["budget_tokens"]) == (1e6, 4e7)
 
 
 def test_what_was_not_measured_is_no_number(law, capsys):

@@ -11,8 +11,9 @@ import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, FitSettings, fit_law, load_law, read_cells
+from jaxsplit.law.fit import fit_form
 from jaxsplit.law.forms import FORMS
-from jaxsplit.law.holdout import default_rules, folds
+from jaxsplit.law.holdout import contenders, default_rules, folds
 from jaxsplit.registry import run_extension
 from worlds import SIZES, TABLES, effective_cells, effective_loss, needs_tables
 
@@ -107,6 +108,15 @@ def test_auto_takes_the_best_held_out_error_and_ranks_the_rest():
   assert law.form in ("effective_data", "effective_data_by_size") and errors == sorted(errors) and len(errors) == sum(form.levels == 3 for form in FORMS.values())
   assert law.held_out["rule"] == "params:1" and law.held_out["distance"] == pytest.approx(np.log(3))
   assert {r["rule"] for r in law.held_out["others"]} == {"tokens:1", f"compute:{_fifth(effective_cells())}"}
+
+
+def test_constants_that_gain_nothing_cost_a_form_its_say():
+  n, d, x = (v.ravel() for v in np.meshgrid(SIZES, np.geomspace(4e6, 3e7, 4), np.geomspace(1e6, 8e6, 4)))
+  loss = (1.2 + 3e3 * n**-0.2 * d**-0.2 * x**-0.1) * np.exp(3e-3 * np.random.default_rng(0).standard_normal(len(n)))
+  cells = Cells.from_columns({"params": n, "seed_tokens": d, "expert_tokens": x, "loss": loss})
+  fits = [fit_form(FORMS[name], cells, FitSettings(starts=8), ("tokens:1",)) for name in ("multiplicative", "log_quadratic")]
+  say = {fit.model.form.name: weight for fit, weight in contenders(fits, cells)}
+  assert fits[0].model.form.name == "multiplicative" and say["multiplicative"] == 1 and say.get("log_quadratic", 0) < 0.05
 
 
 def _fifth(cells):

@@ -167,6 +167,7 @@ def test_the_fit_door_reads_them(tmp_path, capsys):
     ("N,D,L\n1e6,1e9,3\n", "params=N,seed_tokens=D,loss=L", {"where": "state"}, "'state' is not COLUMN=VALUE"),
     ("N,D,L\n1e6,1e9,3\n", "params=N,seed_tokens=D,loss=L", {"rows": "worst"}, "must be all, best or mean"),
     ("N,D,L\n1e6,1e9,3\n", "params=N,seed_tokens=D,loss=L", {"flop_factor": 0.0}, "must be a positive number"),
+    ("N,D,L\n1e6,1e9,3\n", "params=N,seed_tokens=D,loss=L", {"flop_factor": 8.0}, "says nothing where no column gives FLOPs"),
     ("N,C,L\n1e6,0,3\n", "params=N,flops=C,loss=L", {}, "t.csv:2: flops is 0"),
     ("N,C,E,L\n1e6,6e12,1e9,3\n", "params=N,flops=C,expert_tokens=E,loss=L", {}, "pay for 1e.06 tokens, fewer than expert_tokens"),
     ("params,seed_tokens,expert_tokens,C,loss\n1e6,1e9,1,1,3\n", "flops=C", {}, "are too many; map two of them"),
@@ -219,6 +220,18 @@ def test_columns_that_are_not_ours_are_told_and_can_be_mapped(tmp_path):
   assert len(read_cells(tmp_path / "t.csv", where="status=finished")) == 11
   with pytest.raises(InputError, match="left out: 12 .status is not ok."):
     read_cells(tmp_path / "t.csv", {"status": "status"})
+
+
+def test_names_that_stand_twice_are_refused():
+  with pytest.raises(InputError, match="--columns: params is given twice, params=D and params=N; keep one"):
+    parse_columns("params=D,params=N")
+
+
+def test_double_quotes_in_names_are_doubled(tmp_path):
+  (tmp_path / "t.csv").write_text('"N ""real""",D,"L, ""held out""","the ""kind"""\n1,1e9,3,a\n2,1e9,3,b\n')
+  cells = read_cells(tmp_path / "t.csv", parse_columns('params="N ""real"""[M],seed_tokens=D,loss="L, ""held out"""'),
+                     where='"the ""kind"""=b')
+  assert cells.params.tolist() == [2e6] and cells.loss.tolist() == [3.0]
 
 
 def test_conditions():

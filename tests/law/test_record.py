@@ -76,6 +76,14 @@ def test_every_damage_is_one_line(saved, tmp_path, name, use):
   assert not any(kept[("version",)])
 
 
+def test_a_constant_that_was_changed_by_hand_is_told(saved, tmp_path):
+  record = json.loads((saved / "law.json").read_text())
+  record["parameters"]["alpha"] *= 1.01
+  (tmp_path / "law.json").write_text(json.dumps(record))
+  with pytest.raises(InputError, match="parameter alpha is .* what was fitted comes to .*--fix"):
+    load_law(tmp_path / "law.json")
+
+
 @pytest.mark.parametrize("text", ["", "null", "[" * 200_000, "{" * 200_000, '{"form": ' + "9" * 10_000 + "}", "\x00", "\ud800".encode(
     "utf-8", "surrogatepass").decode("latin-1"), '{"form": 1e999}'])
 @pytest.mark.parametrize("load", [load_law, load_plan])

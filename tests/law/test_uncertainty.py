@@ -26,6 +26,13 @@ def test_prediction_intervals_are_wider_than_mean_intervals(noisy):
   assert low < narrow_low < narrow_high < high
 
 
+def test_a_new_run_is_no_surer_than_the_mean_even_of_few_refits():
+  law = fit_law(effective_cells(noise=2e-4), form="effective_data", bootstrap=10, starts=4, holdout="none")
+  n, d, x = np.meshgrid((1e5, 1e6, 1e7), (4e6, 1.6e7, 1e8), (0.0, 1e6, 1e7))
+  (low, high), (wide_low, wide_high) = law.interval(n, d, x), law.interval(n, d, x, kind="prediction")
+  assert (wide_low <= low).all() and (high <= wide_high).all()
+
+
 def test_intervals_scale_with_noise(noisy):
   width = lambda law: float(np.subtract(*law.interval(1e6, 8e6, 2e6)[::-1]))
   quiet = fit_law(effective_cells(noise=5e-4), form="effective_data", bootstrap=200)
