@@ -148,6 +148,7 @@ def losses(cells):
   return {key: cell["loss"] for key, cell in cells.items()}
 
 
+@pytest.mark.long
 def test_waves_measure_what_the_whole_stack_does(seen):
   whole, waved = seen["whole"], seen["waves"]
   assert not any(".wave-" in name for name in whole["steps"]) and whole["said"] == []
@@ -161,16 +162,19 @@ def test_waves_measure_what_the_whole_stack_does(seen):
                            for what in ("experts", "runs")]
 
 
+@pytest.mark.long
 def test_each_shape_is_compiled_once(seen):
   assert seen["waves"]["compiled"]["jit(block)"] == 2  # The trunk of one, and all waves, of which the last has an idle row.
   assert {devices for _, _, devices in seen["waves"]["stretches"]} == {1, 2}
 
 
+@pytest.mark.long
 def test_killed_among_the_waves_and_started_again(seen):
   assert (seen["killed"]["cells"], seen["killed"]["steps"]) == experts_of(seen["waves"])  # To the bit, and each step once.
   assert seen["killed"]["before"] and 0 < seen["killed"]["trained again"] <= 8 + 4  # From a snapshot in the middle of a wave.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moved", ["to more memory", "to less memory"])
 def test_devices_of_other_memory_go_on(seen, moved):
   found, before = seen[moved], seen[moved]["before"]
@@ -183,6 +187,7 @@ def test_devices_of_other_memory_go_on(seen, moved):
     assert not [name for name in found["snapshots"] if "experts" in name]
 
 
+@pytest.mark.long
 def test_a_run_of_a_wave_that_diverges_is_trained_again_alone(seen):
   found, (whole, _) = seen["repaired"], experts_of(seen["waves"])
   again = [key for key, cell in found["cells"].items() if cell["retries"]]

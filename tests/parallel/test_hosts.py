@@ -106,6 +106,7 @@ def last_states(workdir):
   return found
 
 
+@pytest.mark.long
 def test_begun_by_two_continued_by_one_and_finished_by_two_equals_one(corpus, tmp_path):
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   with started(corpus, whole, 1) as alone, started(corpus, parts, 2) as two:
@@ -170,6 +171,7 @@ def test_a_signal_ends_the_waiting():
   assert process.returncode == RETRY_EXIT_CODE
 
 
+@pytest.mark.long
 def test_an_error_in_one_ends_all_and_is_named(corpus, tmp_path):
   workdir = tmp_path / "w"
   other = lambda process: ["--gin.Experiment.seed=1"] if process else []

@@ -19,6 +19,9 @@ RUNS, STEPS, BATCH, LENGTH = 4, 20, 8, 8
 OPERATIONS = "all-reduce|all-gather|reduce-scatter|collective-permute|collective-broadcast|all-to-all|ragged-all-to-all"
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
   """What the process of 8 devices has seen."""
