@@ -18,7 +18,8 @@ _PUBLIC = {
     "FitSettings": "law",
     # Its parts: token stores; laws of anybody's table, what they predict, and plans.
     "list_files": "data.listing", "prepare_store": "data.preparation", "open_store": "data.store",
-    "read_cells": "law", "fit_law": "law", "load_law": "law", "predictions": "predict", "compute_optimal": "law", "plan_split": "law", "PlanSettings": "law", "load_plan": "law",
+    "read_cells": "law", "fit_law": "law", "load_law": "law", "predictions": "predict", "compute_optimal": "law",
+    "plan_split": "law", "PlanSettings": "law", "load_plan": "law",
     "write_law_page": "report.law_page"}
 __all__ = [*_PUBLIC]
 

@@ -114,7 +114,8 @@ def _task(settings: Evaluation, task: str, questions: list[Question], experts: E
         "and were cut from the left")
   log(f"\n{task}, {len(questions)} questions")
   for name, of in found["models"].items():
-    numbers = "".join(f", {measure} {of[measure]:.4f}" for measure in ("acc_norm", "acc_uncond", "perplexity") if of.get(measure) is not None)
+    numbers = "".join(f", {measure} {of[measure]:.4f}" for measure in ("acc_norm", "acc_uncond", "perplexity")
+                      if of.get(measure) is not None)
     low, high = of["acc_interval"]
     log(f"  {name}: acc {of['acc']:.4f} (95 % {low:.4f} .. {high:.4f}){numbers}")
   return found

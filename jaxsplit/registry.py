@@ -34,7 +34,8 @@ class Registry(dict[str, T]):
 
   def __init__(self, setting: str, *others: str):
     super().__init__()
-    self.setting, self.others, self.origins = setting, others, {}
+    self.setting, self.others = setting, others
+    self.origins: dict[str, str] = {}
 
   def add(self, name: str, thing: T) -> T:
     """Adds a thing. Raises InputError where the name is taken."""

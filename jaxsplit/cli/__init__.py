@@ -105,13 +105,13 @@ def parse(
     bindings.read_file(file, search)
   bindings.read_flags(bound)
   values = {}
-  for cls, fields in bindings.values().items():
+  for cls, bound_here in bindings.values().items():
     hints = typing.get_type_hints(cls)
-    fields = {name: as_type(hints[name], value, where) for name, (value, where) in fields.items()}
-    fields |= {name: of_text(hints[name], args[name], f"--{name}") for name, owner in as_flags.items()
+    given = {name: as_type(hints[name], value, where) for name, (value, where) in bound_here.items()}
+    given |= {name: of_text(hints[name], args[name], f"--{name}") for name, owner in as_flags.items()
                if owner is cls and args[name] is not _UNSET}
     try:
-      values[cls] = cls(**fields)
+      values[cls] = cls(**given)
     except (TypeError, ValueError) as error:
       raise InputError(str(error).splitlines()[0]) from None
   own = {}

@@ -121,6 +121,7 @@ def count_documents(corpus: Corpus, table: FileTable, log: Callable[[str], None]
       if format_of(file.path).kind == "tokens":
         continue  # How they are divided is for the tokenization to say.
       documents[file.path] = bad = 0
+      first: str | None = None
       for record in read_records(table.root / file.path, fields=corpus.fields):
         if _readable(corpus, record) is None:
           first, bad = first if bad else record.bad, bad + 1

@@ -81,8 +81,8 @@ class FileTable:
           counts = [file.documents for file in files]
           documents = "?" if None in counts else f"{sum(counts):,}"
           rows.append((domain or _BY_DOCUMENT, split, f"{len(files):,}", documents, f"{sum(file.bytes for file in files):,}"))
-    groups = _grouped(((f"taken as {file.doubt}", file) for file in self.files if file.doubt and not file.ignored))
-    groups += _grouped(((f"not read, {file.ignored}", file) for file in self.files if file.ignored))
+    groups = _grouped((f"taken as {file.doubt}", file) for file in self.files if file.doubt and not file.ignored)
+    groups += _grouped((f"not read, {file.ignored}", file) for file in self.files if file.ignored)
     return [*aligned(rows, left=2), *groups]
 
   def each(self) -> list[str]:

@@ -109,7 +109,7 @@ def _check(question: Question) -> None:
   count = len(question.continuations)
   if isinstance(question.gold, bool) or not isinstance(question.gold, int) or not 0 <= question.gold < count:
     raise InputError(f"the right answer is number {question.gold!r} of {count}, counted from 0; mend the row")
-  for number, (context, continuation) in enumerate(zip(question.contexts, question.continuations, strict=True)):
+  for number, continuation in enumerate(question.continuations):
     if not continuation.strip():
       raise InputError(f"choice {number + 1} of {count} is empty; mend the row")
 

@@ -147,7 +147,8 @@ class _Story:
 
   def _fit(self) -> None:
     path, grid = self._workdir.path / "law.json", [cell for cell in self._cells if cell.role == "grid"]
-    fitted_to = {"cells": content_hash(*map(repr, grid)), "settings": content_hash(repr(self._settings.fit), *map(repr, FORMS.origins.items()))}
+    fitted_to = {"cells": content_hash(*map(repr, grid)),
+                 "settings": content_hash(repr(self._settings.fit), *map(repr, FORMS.origins.items()))}
     diverged = [cell for cell in grid if cell.status != "ok"]
     if diverged:
       self._progress.log(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")

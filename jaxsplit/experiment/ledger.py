@@ -16,8 +16,9 @@ def records(purpose: Purpose, stages: Sequence[Stage], batch_tokens: int) -> lis
   for stage in stages:
     tokens = len(stage.runs) * stage.steps * batch_tokens
     out.append(StageRecord(
-        purpose, stage.name, stage.wave.stage if stage.wave else stage.name, stage.size, (stage.model.width, stage.model.depth), stage.phase,
-        stage.model.params, stage.steps, tuple(StageRun(run.domain, run.replica, run.born, run.point) for run in stage.runs), tokens,
+        purpose, stage.name, stage.wave.stage if stage.wave else stage.name, stage.size, (stage.model.width, stage.model.depth),
+        stage.phase, stage.model.params, stage.steps,
+        tuple(StageRun(run.domain, run.replica, run.born, run.point) for run in stage.runs), tokens,
         tokens * stage.model.flops_per_token))
   return out
 

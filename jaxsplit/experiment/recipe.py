@@ -79,7 +79,7 @@ class StageSetup:
       InputError: the settings' layout is none for a stage that is no wave.
     """
     if not stage.wave:
-      capacity.as_given(self._wanted(stage)).mesh  # Raises.
+      _ = capacity.as_given(self._wanted(stage)).mesh  # Raises.
     return self._fitted(self._wanted(stage)) is not None
 
   def waves(self, stage: Stage) -> int:

@@ -186,8 +186,9 @@ class Runner:
     state = self._stretch(stage, resume)
     run_status = list(resume.run_status)
     if stage.steps and stage.phase != "probe":  # A rate that makes a probe diverge is an answer.
+      rows: Sequence[int] = range(len(stage.runs))
       for attempt in range(self._recipe.training.retries + 1):
-        trained = range(len(stage.runs)) if attempt == 0 else rows
+        trained = rows
         rows = hosts.broadcast(lambda: self._diverged(stage, attempt, trained))
         if not rows:
           break

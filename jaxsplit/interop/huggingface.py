@@ -104,8 +104,8 @@ def _checked(path: pathlib.Path, config: ModelConfig, found: Mapping[str, Tensor
     left = {name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": tensor for name, tensor in left.items()}
   kept = {}
   for leaf in layout_of(config).values():
-    for name, shape in zip(leaf.names, leaf.shapes):
-      for name in [name.format(i) for i in range(config.depth)] if leaf.layered else [name]:
+    for names, shape in zip(leaf.names, leaf.shapes):
+      for name in [names.format(i) for i in range(config.depth)] if leaf.layered else [names]:
         if name not in left:
           raise InputError(f"{path}: has no tensor {name}, which its {configs.CONFIG} asks for; save the model again")
         kept[name] = tensor = left.pop(name)

@@ -167,4 +167,5 @@ def check_domains(forms: Sequence[Form], cells: Cells, share: str, constraints: 
     some = "; ".join(list(lacking.values())[:_MOST_NAMED]) + more
     raise InputError(f"{cells.source.get('file', 'cells')}: a domain needs {need} cells for its own constants (form {form}), and "
                      f"{named(list(lacking))} {'has' if len(lacking) == 1 else 'have'} fewer: {some}; measure those cells, leave "
-                     f"it out (--where={cells.source.get('columns', {}).get('domain', 'domain')}!={next(iter(lacking))}), or fit one law to all rows (--share=everything)")
+                     f"it out (--where={cells.source.get('columns', {}).get('domain', 'domain')}!={next(iter(lacking))}), or fit one law "
+                     "to all rows (--share=everything)")

@@ -156,7 +156,7 @@ class Layout:
     named: dict[str, Any] = {}
     labels = self.labels(model)
     n, d, e, t = self.units
-    for k, domain in enumerate(self.domains):
+    for k in range(len(self.domains)):
       local = np.moveaxis(np.asarray(theta)[..., list(self.index[k])], -1, 0)
       with float64():
         p = {name: np.asarray(value) for name, value in model.constants(local, self.scale).items()}

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsplit.law.forms import Form
 from jaxsplit.law.kriging import SCALES, Counted, Measured, sloped, smooth
 from jaxsplit.law.member import Member, read_member
 from jaxsplit.law.problem import Model

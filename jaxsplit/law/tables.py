@@ -74,7 +74,8 @@ def _read_text(path: pathlib.Path, choose: Callable[[list[str]], Iterable[str]])
     try:
       header = [name.strip() for name in next(reader, [])]
       places = _places(path, header, choose)
-      rows, lines = [], []
+      rows: list[list[str]] = []
+      lines: list[int] = []
       for row in reader:
         if not row:
           continue

@@ -178,7 +178,7 @@ def speed(evidence: Evidence, album: Album) -> Parts:
   """How fast training went, and where its time went."""
   stretches = sorted(read_telemetry(evidence.path / _TELEMETRY), key=lambda s: (s.params, s.size))
   total = lambda name: sum(getattr(stretch, name) for stretch in stretches)
-  peak = lambda name: max((getattr(stretch, name) or 0 for stretch in stretches))
+  peak = lambda name: max(getattr(stretch, name) or 0 for stretch in stretches)
   groups = [(size, list(group)) for size, group in itertools.groupby(stretches, key=lambda s: s.size)]
   rows = [_speeds(size, group) for size, group in (*groups, ("all", stretches))]
   columns = [name for name in rows[0] if name != "MFU" or any(row["MFU"] for row in rows)]

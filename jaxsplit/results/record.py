@@ -41,7 +41,7 @@ def shape_of(kind: Any) -> Any:
   return None if kind is types.NoneType else kind
 
 
-def made(kind: type[Record], value: Any) -> Record:
+def made(kind: Any, value: Any) -> Any:
   """A value of this type from one of its shape."""
   origin, arguments = typing.get_origin(kind), typing.get_args(kind)
   if dataclasses.is_dataclass(kind):

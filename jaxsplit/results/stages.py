@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxsplit.files import write_json
 from jaxsplit.results.record import made, read_record, shape_of
@@ -108,7 +108,7 @@ def totals(stages: Iterable[StageRecord]) -> list[Total]:
 
 def write_stages(path: str | os.PathLike, stages: Iterable[StageRecord]) -> None:
   """Writes ledger.json, by purpose, otherwise in the order of training."""
-  ordered = sorted(stages, key=lambda stage: Purpose.__args__.index(stage.purpose))
+  ordered = sorted(stages, key=lambda stage: get_args(Purpose).index(stage.purpose))
   write_json(path, {"version": VERSION, **dataclasses.asdict(_Ledger(tuple(totals(ordered)), tuple(ordered)))})
 
 

@@ -62,7 +62,7 @@ def waves(wanted: StackSpec, any_parts: bool) -> int:
     InputError: not even one run fits; the line names the settings with which it would. Or the layout's numbers do not divide the
       devices, the runs or the batch.
   """
-  as_given(wanted).mesh  # Raises.
+  _ = as_given(wanted).mesh  # Raises.
   whole = fitted(wanted, any_parts)
   if whole is not None and whole.layout == wanted.layout:
     return 1

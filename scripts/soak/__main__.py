@@ -41,7 +41,7 @@ def main() -> int:
     write_corpus(folder / "corpus")
   clean, half = soak.folder / "clean", soak.folder / "half"
   try:
-    for warm in (False, True):  # The second time, programs are compiled already: that is how long a start takes.
+    for _ in range(2):  # The second time, programs are compiled already: that is how long a start takes.
       shutil.rmtree(clean, ignore_errors=True)
       began = time.monotonic()
       process = soak.start(clean, 1)

@@ -11,12 +11,10 @@ from jaxsplit.experiment.probe import Probe
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.settings import Experiment, Settings
 from jaxsplit.experiment.workdir import Workdir
-from jaxsplit.law import Cells, FitSettings, fit_law
+from jaxsplit.law import Cells, fit_law
 from jaxsplit.models.config import Architecture
 from jaxsplit.models.family import ModelConfig
-from jaxsplit.parallel.sharding import Layout
 from jaxsplit.training.loop import Training
-from jaxsplit.training.optimizer import Optimizer
 
 DOMAINS, BATCH, STEPS = ("d", "e"), 16, 1000
 

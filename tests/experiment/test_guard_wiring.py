@@ -28,7 +28,6 @@ from jaxsplit.experiment.settings import Experiment, Settings
 from jaxsplit.experiment.tree import Shape
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.files import read_json, write_json
-from jaxsplit.law import FitSettings
 from jaxsplit.models.config import Architecture
 from jaxsplit.parallel.sharding import Layout
 from jaxsplit.results.stages import Point

@@ -7,7 +7,7 @@ import pytest
 
 from jaxsplit.law import Cells, fit_law
 from jaxsplit.law.diagnostics import starts_text
-from worlds import effective_cells, effective_loss
+from worlds import effective_cells
 
 QUICK = dict(form="chinchilla", bootstrap=60, starts=16, holdout="none")
 

@@ -1,13 +1,11 @@
 """Memory is estimated as XLA counts it, and what cannot fit is refused with settings that can."""
 
 import dataclasses
-import re
 
 import jax
 import numpy as np
 import pytest
 
-from jaxsplit.errors import InputError
 from jaxsplit.models.config import Architecture
 from jaxsplit.parallel.sharding import Layout, Machine
 from jaxsplit.training import memory, stack

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsplit.models.config import Architecture
-from jaxsplit.training import chips, telemetry
+from jaxsplit.training import chips
 from jaxsplit.training.chips import peak_bf16_flops
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.parallel.sharding import Layout

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float = 1e-6) -> jax.Array:
   """x / rms(x) * scale over the last axis, computed in float32, in x's dtype (arXiv 1910.07467).
 
-  `scale` has the last axes of x; `epsilon` is added to the mean square. The derivative is written out: of activations it keeps x alone, and one number a row.
+  `scale` has the last axes of x; `epsilon` is added to the mean square. The derivative is written out: of activations it keeps x alone,
+  and one number a row.
   """
   return _forward(x, scale, epsilon)[0]
 
