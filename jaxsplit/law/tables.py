@@ -7,6 +7,7 @@ import csv
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ _MAX_ROWS = 200_000
 _MAX_COLUMNS = 1000
 _ONE_ROW = "give one row per trained model"
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-_TEXT = {".csv": ",;\t|", ".tsv": "\t", ".txt": ",;\t|"}  # By ending: the separators that a text may have, likelier ones first.
+_TEXT = {".csv": ",;\t|", ".tsv": "\t", ".txt": ",;\t| "}  # By ending: the separators that a text may have, likelier ones first.
+_IN_QUOTES = "; a value with a separator in it stands in double quotes"
+_RULE = re.compile(r":?-*:?")  # Of a table in Markdown, each value of the line under its header.
 _KINDS = ".csv, .tsv, .jsonl, .json or .parquet file"
 
 
@@ -61,41 +64,57 @@ def read_table(path: pathlib.Path, choose: Callable[[list[str]], Iterable[str]])
   try:
     table = readers[kind](path, choose)
   except UnicodeDecodeError:
-    raise InputError(f"{path}: not UTF-8 text") from None
+    raise InputError(f"{path}: not UTF-8 text; save it as that") from None
   if not table.lines:
     raise InputError(f"{path}: no rows{' below the header' * (kind in _TEXT)}")
   return table
 
 
 def _read_text(path: pathlib.Path, choose: Callable[[list[str]], Iterable[str]]) -> Table:
-  separator = _separator(path)
   with open(path, newline="", encoding="utf-8-sig") as f:
-    reader = csv.reader(f, strict=True, skipinitialspace=separator != "\t", delimiter=separator)
-    try:
-      header = [name.strip() for name in next(reader, [])]
-      places = _places(path, header, choose)
-      rows: list[list[str]] = []
-      lines: list[int] = []
-      for row in reader:
-        if not row:
-          continue
-        if len(row) != len(header):
-          raise InputError(f"{path}:{reader.line_num}: {len(row)} values under {len(header)} columns")
-        if len(rows) == _MAX_ROWS:
-          raise InputError(f"{path}: more than {_MAX_ROWS:,} rows; {_ONE_ROW}")
-        rows.append([row[i] for i in places])
-        lines.append(reader.line_num)
-    except csv.Error as error:
-      raise InputError(f"{path}:{reader.line_num}: not CSV ({error})") from None
+    comments, text = _without_comments(f.readlines())
+  separator = _separator(path, text)
+  if separator == " ":
+    text = [line.strip() for line in text]
+  reader = csv.reader(text, strict=True, skipinitialspace=separator != "\t", delimiter=separator)
+  try:
+    header = [name.strip() for name in next(reader, [])]
+    places = _places(path, header, choose)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    for row in reader:
+      if not row or separator == "|" and not lines and all(_RULE.fullmatch(value.strip()) for value in row):
+        continue
+      line = comments + reader.line_num
+      if len(row) != len(header):
+        raise InputError(f"{path}:{line}: {len(row)} values under {len(header)} columns"
+                         f"{_IN_QUOTES * (len(row) > len(header))}")
+      if len(rows) == _MAX_ROWS:
+        raise InputError(f"{path}: more than {_MAX_ROWS:,} rows; {_ONE_ROW}")
+      rows.append([row[i] for i in places])
+      lines.append(line)
+  except csv.Error as error:
+    raise InputError(f"{path}:{comments + reader.line_num}: not CSV ({error})") from None
   return Table(header, dict(zip([header[i] for i in places], map(list, zip(*rows)))), lines, separator == ";")
 
 
-def _separator(path: pathlib.Path) -> str:
-  """The character that separates values: the one that splits the header in most parts, and the next row in as many."""
-  with open(path, newline="", encoding="utf-8-sig") as f:
-    head = list(itertools.islice((line for line in f if line.strip()), 2))
+def _without_comments(text: list[str]) -> tuple[int, list[str]]:
+  """A text's lines without those above its header that begin with #, and how many these are. The last of them is the header itself
+  where what follows are numbers, as NumPy writes them."""
+  count = next((i for i, line in enumerate(text) if not line.startswith("#")), 0)
+  if count and re.fullmatch(r"[\d\s.,;|eE+-]+", "".join(text[count:count + 1])):
+    return count - 1, [text[count - 1].lstrip("#"), *text[count:]]
+  return count, text[count:]
+
+
+def _separator(path: pathlib.Path, text: list[str]) -> str:
+  """The character that separates values: the one that splits the header in most parts, and the next row in as many; blanks only
+  where no other does."""
+  head = list(itertools.islice((line.strip(" \r\n") for line in text if line.strip()), 2))
   best, most = _TEXT[path.suffix.lower()][0], 1
   for separator in _TEXT[path.suffix.lower()]:
+    if separator == " " and most > 1:
+      break
     try:
       header, *row = csv.reader(head, skipinitialspace=separator != "\t", delimiter=separator)
     except (csv.Error, ValueError):
@@ -120,8 +139,17 @@ def _read_json_lines(path: pathlib.Path, choose: Callable[[list[str]], Iterable[
 
 
 def _read_json(path: pathlib.Path, choose: Callable[[list[str]], Iterable[str]]) -> Table:
-  """A list of objects, or an object of columns, each a list or (as pandas writes them) an object of values by row."""
+  """A list of objects, alone or as an entry among others, or an object of columns: each a list or an object of values by row, or
+  their names and all rows, as pandas writes them."""
   value = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
+  if isinstance(value, dict) and isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+    names, rows = value["columns"], value["data"]
+    if any(not isinstance(row, list) or len(row) != len(names) for row in rows) or not all(isinstance(name, str) for name in names):
+      raise InputError(f"{path}: its rows are not lists of {len(names)} values, one for each name in columns")
+    value = [dict(zip(names, row)) for row in rows]
+  elif isinstance(value, dict):
+    records = [entry for entry in value.values() if isinstance(entry, list) and entry and all(isinstance(one, dict) for one in entry)]
+    value = records[0] if len(records) == 1 else value
   if isinstance(value, dict) and value and all(isinstance(column, (list, dict)) for column in value.values()):
     columns = {name: list(column.values()) if isinstance(column, dict) else column for name, column in value.items()}
     if len(set(map(len, columns.values()))) > 1:

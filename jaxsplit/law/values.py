@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxsplit.errors import InputError
 
-_SMALL_MODEL, _FEW_TOKENS = 1e4, 1e5  # Numbers below these look like millions or billions that lack their unit.
+_SMALL_MODEL, _FEW_TOKENS = 1e4, 1e5  # Numbers below these look like millions or billions that lack their unit ...
+_LARGE_MODEL, _MANY_TOKENS = 1e14, 1e16  # ... and above these, like other numbers with a unit that is not theirs.
 _MOST_NATS = 13.0  # A token of a vocabulary of 442,000 guessed blindly.
 
 
@@ -86,6 +87,11 @@ def doubts(params: np.ndarray, seed_tokens: np.ndarray, loss: np.ndarray, named:
     if len(values) and values.min() < least and theirs and "[" not in theirs:
       found.append(f"{name} go down to {values.min():g} (column {theirs}): where those are millions or billions, "
                    f"give the unit, as in --columns={name}={theirs}[{unit}]")
+  for name, values, most in (("params", params, _LARGE_MODEL), ("seed_tokens", seed_tokens, _MANY_TOKENS)):
+    theirs = named.get(name) or named.get("flops")
+    if len(values) and values.max() > most and theirs:
+      found.append(f"{name} go up to {values.max():.3g} (column {theirs}), more than anybody has trained: mend the unit, such as "
+                   "[M], [B] or [PF-days], or the column")
   theirs = named.get("loss", "")
   if re.search(r"\[", theirs):
     return found

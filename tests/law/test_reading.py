@@ -183,8 +183,24 @@ def test_what_cannot_be_read_is_one_line(tmp_path, content, columns, settings, m
   assert "\n" not in str(error.value)
 
 
+PLAIN = "1e6 1e9 3\n2e6 2e9 2.9\n"
+
+
+@pytest.mark.parametrize("name, content", [
+    ("t.csv", "# of 2025\n# two models\nparams,seed_tokens,loss\n" + PLAIN.replace(" ", ",")),
+    ("t.csv", "# params,seed_tokens,loss\n" + PLAIN.replace(" ", ",")),  # As NumPy writes it.
+    ("t.txt", "params   seed_tokens  loss \n" + PLAIN.replace(" ", "   ")),
+    ("t.txt", "| params | seed_tokens | loss |\n|---|:---:|---:|\n" + "".join(f"| {' | '.join(row.split())} |\n" for row in PLAIN.splitlines())),
+    ("t.json", '{"columns": ["params", "seed_tokens", "loss"], "index": [0, 1], "data": [[1e6, 1e9, 3], [2e6, 2e9, 2.9]]}'),
+    ("t.json", '{"runs": [{"params": 1e6, "seed_tokens": 1e9, "loss": 3}, {"params": 2e6, "seed_tokens": 2e9, "loss": 2.9}], "by": ["me"]}')])
+def test_what_programs_write_beside_the_rows(tmp_path, name, content):
+  (tmp_path / name).write_text(content)
+  cells = read_cells(tmp_path / name)
+  assert (cells.params.tolist(), cells.seed_tokens.tolist(), cells.loss.tolist()) == ([1e6, 2e6], [1e9, 2e9], [3, 2.9])
+
+
 @pytest.mark.parametrize("name, content, message", [
-    ("t.jsonl", '{"params": 1}\n[1]\n', "t.jsonl:2: not a JSON object"), ("t.jsonl", '{"params": 1}\n{\n', "t.jsonl:2: not JSON"),
+    ("t.json", '{"columns": ["a"], "data": [[1, 2]]}', "rows are not lists of 1 values"), ("t.jsonl", '{"params": 1}\n[1]\n', "t.jsonl:2: not a JSON object"), ("t.jsonl", '{"params": 1}\n{\n', "t.jsonl:2: not JSON"),
     ("t.json", "3", "a list of JSON objects"), ("t.json", '{"a": [1], "b": [1, 2]}', "have 1, 2 values"), ("t.json", "[" * 99_999, "not JSON"),
     ("t.jsonl", "", "no rows"), ("t.xlsx", "x", "give a .csv, .tsv, .jsonl, .json or .parquet file")])
 def test_broken_files_are_one_line(tmp_path, name, content, message):
@@ -197,6 +213,7 @@ def test_broken_files_are_one_line(tmp_path, name, content, message):
 @pytest.mark.parametrize("columns, rows, message", [
     ("params=N,seed_tokens=D,loss=L", [(70, 1e9, 3.1)], r"params go down to 70 \(column N\).*--columns=params=N\[M\]"),
     ("params=N,seed_tokens=D,loss=L", [(1e8, 300, 3.1)], r"seed_tokens go down to 300 \(column D\).*--columns=seed_tokens=D\[B\]"),
+    ("params=N,seed_tokens=D[B],loss=L", [(1e8, 1e9, 3.1)], r"seed_tokens go up to 1e\+18 \(column D\[B\]\)"),
     ("params=N,seed_tokens=D,loss=L", [(1e8, 1e9, 24.0)], r"looks like perplexity.*--columns=loss=L\[ppl\]"),
     ("params=N,seed_tokens=D,loss=val_ppl", [(1e8, 1e9, 9.0)], "looks like perplexity"),
     ("params=N,seed_tokens=D,loss=eval_bpb", [(1e8, 1e9, 0.9)], "looks like bits"),
