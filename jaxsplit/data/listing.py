@@ -129,10 +129,10 @@ def _check_domains(corpus: Corpus, location: Location, files: Sequence[CorpusFil
   if len(of_layout) > 1:
     raise InputError(f"{root}: {of_layout[True]} is a split's name and {of_layout[False]} a domain's, beside each other; have "
                      "all domains in folders of splits, or none, or leave out the others with Corpus.exclude")
-  for name, given_by in domains.items():
+  for name, ways in domains.items():
     check_domain_name(name, str(root))
-    if len(given_by - {""}) > 1:
-      raise InputError(f"{root}: domain {name} is given twice, by {' and '.join(sorted(given_by - {''}))}; rename one")
+    if len(ways - {""}) > 1:
+      raise InputError(f"{root}: domain {name} is given twice, by {' and '.join(sorted(ways - {''}))}; rename one")
   check_cases(domains, str(root))
   if location.starts == ("",):
     _check_folders(corpus, location, files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import collections
 import contextlib
 import dataclasses
@@ -50,7 +51,7 @@ class Document:
 
   ids: np.ndarray
   bytes: int
-  key: bytes
+  key: builtins.bytes
   unknown: int = 0
   dropped: int = 0
 

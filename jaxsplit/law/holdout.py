@@ -74,14 +74,14 @@ def score(cells: Cells, masks: list[np.ndarray], predicted: list[np.ndarray], ru
   """
   known = [np.isin(cells.domain[m], cells.domain[~m]) for m in masks]
   measured = np.concatenate([cells.loss[m][k] for m, k in zip(masks, known)])
-  predicted = np.concatenate([p[k] for p, k in zip(predicted, known)])
-  error = predicted / measured - 1
+  told = np.concatenate([p[k] for p, k in zip(predicted, known)])
+  error = told / measured - 1
   chosen = np.concatenate([np.flatnonzero(m)[k] for m, k in zip(masks, known)])
   axis = AXES.get(rule.partition(":")[0])
   distance = 0.0 if axis is None else float(np.log(axis(cells)[masks[0]].max() / axis(cells)[~masks[0]].max()))
   return {"mre": float(np.abs(error).mean()), "max": float(np.abs(error).max()), "bias": float(error.mean()),
           "differences": _differences(cells.take(chosen), error), "num_points": len(error), "rule": rule, "distance": distance,
-          "measured": measured.tolist(), "predicted": predicted.tolist()}
+          "measured": measured.tolist(), "predicted": told.tolist()}
 
 
 def contenders(fits: list[Fitted], cells: Cells) -> list[tuple[Fitted, float]]:

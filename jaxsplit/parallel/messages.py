@@ -33,6 +33,7 @@ def packed(error: BaseException) -> dict[str, Any]:
     return {"interrupted": True}
   if isinstance(error, InputError):
     return {"input_error": str(error)}
+  assert isinstance(error, OSError)
   return {"os_error": [error.errno, error.strerror or str(error), error.filename and str(error.filename)]}
 
 
@@ -41,6 +42,7 @@ def unpacked(text: str) -> Any:
   message = json.loads(text)
   if "value" in message:
     return message["value"]
+  error: Any
   if "interrupted" in message:
     error = Interrupted()
   elif "input_error" in message:

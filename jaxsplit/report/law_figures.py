@@ -80,7 +80,7 @@ def contours(law: Law, cells: Cells, experts: int) -> Figure:
     style.log_axis(axes, "x", seeds[0], seeds[-1])
     style.log_axis(axes, "y", lengths[0], lengths[-1])
     lines = axes.contour(seeds, lengths, surface, levels=levels, colors=style.shades(len(levels))[::-1], linewidths=1.2)
-    axes.clabel(lines, lines.levels[::2], fontsize=7.5, fmt="%.3f", colors=INK)
+    axes.clabel(lines, list(lines.levels)[::2], fontsize=7.5, fmt="%.3f", colors=INK)
     here = (cells.params == size) & (cells.seed_tokens > 0) & (cells.expert_tokens > 0)
     axes.plot(cells.seed_tokens[here], cells.expert_tokens[here], ls="", marker="o", ms=3.5, color=INK, mec=PAPER, mew=0.4,
               label="cells" if axes is panels[0] else None)

@@ -51,9 +51,9 @@ def read_curves(metrics: Iterable[dict[str, Any]], stages: Iterable[StageRecord]
   for stage in losses:
     waves.setdefault((known[stage].size, known[stage].phase, known[stage].whole), []).append(stage)
   stretches: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = {}
-  for (size, phase, whole), stages in waves.items():
-    begins = np.array([run.born for stage in stages for run in known[stage].runs])
-    of_waves = [np.concatenate(losses[stage]) for stage in stages]
+  for (size, phase, whole), names in waves.items():
+    begins = np.array([run.born for name in names for run in known[name].runs])
+    of_waves = [np.concatenate(losses[name]) for name in names]
     loss_SxR = np.ma.masked_invalid(np.concatenate([loss[:min(map(len, of_waves))] for loss in of_waves], axis=1))
     for begin in np.unique(begins):  # Runs that descend from one snapshot.
       loss_S = loss_SxR[:, begins == begin].mean(axis=1).filled(np.nan)

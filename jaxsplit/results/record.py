@@ -44,7 +44,7 @@ def shape_of(kind: Any) -> Any:
 def made(kind: Any, value: Any) -> Any:
   """A value of this type from one of its shape."""
   origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-  if dataclasses.is_dataclass(kind):
+  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
     return kind(**{name: made(hint, value[name]) for name, hint in _hints(kind).items()})
   if origin is types.UnionType:  # Of something and None.
     return None if value is None else made(arguments[0], value)

@@ -7,7 +7,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Metrics:
   def __init__(self, path: pathlib.Path, log: Callable[[str], None] = print):
     self._path = path
     self._log = log
-    self._file = None
+    self._file: IO[str] | None = None
     self._blocks: dict[str, dict[int, int]] | None = None  # Stage -> first step -> steps, of every line in the file.
     self._latest: tuple[str, dict[int, list]] = ("", {})  # The stage that is being trained: first step -> losses.
 
