@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   cells = read_cells(flags["cells"], parse_columns(flags["columns"]), where=flags["where"], rows=flags["rows"] or "all",
                      drop_missing=flags["drop_missing"], flop_factor=_flop_factor(flags["flop_factor"]))
   chosen = settings[FitSettings]
-  if settings.flags["report"] and chosen.profile is None:
+  if settings.flags["report"] and chosen.profile is None and chosen.reading == "plain":
     chosen = dataclasses.replace(chosen, profile=_PROFILE)
   law = fit_law(cells, chosen)
   try:

@@ -121,7 +121,9 @@ def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints
   """Why the form's constants cannot be told from the cells, with what to measure next; empty where they can.
 
   Args:
-    priors: its constants have priors, as on a surface, so that no form needs more levels than a power law.
+    form, cells, constraints: what is to be fitted, to what, and which of its constants are given.
+    priors: its constants have priors, so that no form needs more levels than a power law, and neither sizes nor rows need to be as
+      many as constants are.
   """
   if reason := misfit(constraints, form.name, Model(form, True, constraints.names.count("R_star") > 0).known):
     return reason
@@ -130,6 +132,8 @@ def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints
   need = _LEVELS if priors else form.levels
   law = f"and a {'power law' if need == _LEVELS else 'law that bends'} needs {need}"
   for name in form.needs:
+    if priors and name == "params":
+      continue
     distinct = len(np.unique(axes[name]))
     if distinct < need:
       one, more = ("size N", "sizes N") if name == "params" else (f"value of {name}", f"values of {name}")
@@ -141,7 +145,7 @@ def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints
       return (f"{name} has {distinct} distinct values, but only {apart} that {'is' if apart == 1 else 'are'} more than "
               f"{_APART - 1:.0%} apart, {law}; measure {need - apart} more, well apart")
   constants = len(form.parameters) - len(constraints.names)
-  if len(cells) <= constants:
+  if len(cells) <= constants and not priors:
     return f"{len(cells)} rows for {constants} constants; measure at least {5 * constants} cells"
   return ""
 

@@ -21,6 +21,7 @@ from jaxsplit.law.fitted import TINY, Fitted
 from jaxsplit.law.forms import FORMS, Form
 from jaxsplit.law.law import Law
 from jaxsplit.law.member import Member
+from jaxsplit.law.prior_fit import fit_with_priors
 from jaxsplit.law.problem import draw_starts, pose, suit
 from jaxsplit.law.repeats import passes
 from jaxsplit.law.resampling import resample
@@ -46,6 +47,8 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
   settings, cells = changed(settings, overrides), _counted(cells)
   forms, skipped = _candidates(cells, settings)
   rules = _rules(cells, settings, len(forms))
+  if settings.reading == "prior":
+    return fit_with_priors(cells, forms, skipped, rules, settings)
   # Neither compilation nor much of what is computed holds the interpreter, so forms are fitted side by side. Systems are small:
   # BLAS's own threads would spend their time waiting for each other.
   with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(len(forms), os.cpu_count() or 1)) as pool:
@@ -128,17 +131,23 @@ def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[s
   """The forms to fit, and why others of "auto" were left out."""
   check_design(cells, settings.repeats)
   constraints = parse_constraints(settings.fix, settings.tie)
+  priors = settings.reading == "prior"
   if settings.form != "auto":
     form = FORMS[settings.form]
-    reason = skip_reason(form, cells, constraints)
+    reason = skip_reason(form, cells, constraints, priors)
     if reason:
       raise InputError(f"{cells.source.get('file', 'cells')}: form {form.name} cannot be told from these cells: {reason}")
-    check_domains([form], cells, settings.share, constraints)
+    if not priors:
+      check_domains([form], cells, settings.share, constraints)
     return [form], {}
-  reasons = {form.name: skip_reason(form, cells, constraints) for form in FORMS.values()}
+  reasons = {form.name: skip_reason(form, cells, constraints, priors) for form in FORMS.values()}
   forms = [form for form in FORMS.values() if not reasons[form.name]]
   if not forms:
     raise InputError(f"{cells.source.get('file', 'cells')}: no law can be told from these cells: {reasons['chinchilla']}")
+  if priors:
+    # A form that takes all tokens for the same fits a table of seeds alone; beside one of experts it would only be outweighed.
+    split = [form for form in forms if "expert_tokens" in form.needs]
+    return split or forms, {name: reason for name, reason in reasons.items() if reason}
   check_domains(forms, cells, settings.share, constraints)
   return forms, {name: reason for name, reason in reasons.items() if reason}
 

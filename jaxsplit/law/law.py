@@ -15,7 +15,7 @@ from jaxsplit.law.record import LAW
 from jaxsplit.law.surface import Surface, read_surface_record
 from jaxsplit.results.record import damaged, read_record
 
-VERSION = 5
+VERSION = 6
 _NEW_RUNS = 4_000  # At least so many draws of a new run's loss.
 _ROUNDING = 1e-6  # Of constants that are worked out on another machine, relative to them.
 
@@ -77,6 +77,11 @@ class Law:
     return tuple(self.diagnostics.get("warnings", ()))
 
   @property
+  def with_priors(self) -> bool:
+    """Whether it was read with priors (law.prior_fit): then members' samples are beside the surface's draws, one for one."""
+    return self.settings.get("reading") == "prior"
+
+  @property
   def scatter(self) -> float:
     """What chance makes of two splits' difference, see `Surface.scatter`; 0 where there is no surface that knows it."""
     return self.surface.scatter if self.surface else 0.0
@@ -118,7 +123,8 @@ class Law:
     counts, shape = _counts(params, seed_tokens, expert_tokens)
     if self.surface is not None:
       losses, weights = self.surface.draws(*counts)
-      return (losses * self._ratio(counts, domain)).reshape(-1, *shape), weights
+      ratio = self._drawn_ratio(counts, domain) if self.with_priors and domain else self._ratio(counts, domain)
+      return (losses * ratio).reshape(-1, *shape), weights
     if not self.members[0].samples.size:
       return self.expect(params, seed_tokens, expert_tokens, domain)[None], np.ones(1)
     return self.samples(params, seed_tokens, expert_tokens, domain)
@@ -129,7 +135,9 @@ class Law:
 
   def samples(self, params: Any, seed_tokens: Any, expert_tokens: Any,
               domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of every refit of every member: ([S, ...], weights [S] that sum to 1)."""
+    """Predictions of every refit of every member: ([S, ...], weights [S] that sum to 1). Of a law with priors, its draws."""
+    if self.with_priors:
+      return self.draws(params, seed_tokens, expert_tokens, domain)
     if not self.members[0].samples.size:
       raise InputError("this law was fitted with bootstrap=0, so it has no intervals; fit it with bootstrap=1000")
     counts, shape = _counts(params, seed_tokens, expert_tokens)
@@ -163,6 +171,14 @@ class Law:
   def _ratio(self, counts: tuple[np.ndarray, ...], domain: str | None) -> np.ndarray | float:
     """[n] a domain's loss over the mean of all."""
     return 1.0 if domain is None else self.mean_of_forms(*counts, domain) / self.mean_of_forms(*counts)
+
+  def _drawn_ratio(self, counts: tuple[np.ndarray, ...], domain: str) -> np.ndarray:
+    """[S, n] the same, of every draw."""
+    (chosen,), ratios = self._which(domain), []
+    for member in self.members:
+      each = [member.predict(member.samples, *counts, k) for k in range(len(self.domains))]
+      ratios.append(each[chosen] / np.mean(each, 0))
+    return np.concatenate(ratios)
 
   def _predictions(self, member: Member, counts: tuple[np.ndarray, ...], domain: str | None) -> np.ndarray:
     return np.mean([member.predict(member.theta[None], *counts, k)[0] for k in self._which(domain)], 0)

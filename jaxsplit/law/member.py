@@ -62,7 +62,12 @@ class Member:
     return {"form": self.model.form.name, "form_hash": FORMS.origins.get(self.model.form.name), "log": self.model.log,
             "repeats": self.model.repeats, "offsets": self.model.offsets, "fix": dict(self.model.constraints.fix),
             "tie": dict(self.model.constraints.tie), "layout": dataclasses.asdict(self.layout), "theta": self.theta,
-            "samples": [[float(f"{v:.6g}") for v in row] for row in self.samples.tolist()], "weight": self.weight}
+            "samples": rounded(self.samples), "weight": self.weight}
+
+
+def rounded(draws: np.ndarray) -> list[list[float]]:
+  """[B, P] to six digits, as a record keeps them."""
+  return [[float(f"{v:.6g}") for v in row] for row in draws.tolist()]
 
 
 def block(start: int, size: int, end: int) -> np.ndarray:

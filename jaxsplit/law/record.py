@@ -26,5 +26,6 @@ LAW = {
     "settings": {"*": (str, float, bool, None)}, "residuals": [float],
     "members": [_MEMBER],
     "surface": ({"points": {name: [float] for name in POINTS},
-                 "forms": [{"member": _MEMBER, "covariance": [[float]], "scales": [float]}]}, None),
+                 "forms": [{"member": _MEMBER, "covariance": [[float]], "scales": [float],
+                           "drawn_scales": [[float]], "drawn": [[float]]}]}, None),
 }

@@ -37,7 +37,11 @@ class FitSettings:
       the two the table needs, "pairs" or "trunks"; see law.resampling.resample.
     profile: values per constant at which the objective is profiled; 0 for none. The fit entry point takes 21 where a report is
       asked for.
-    seed: of starts and bootstrap.
+    seed: of starts, bootstrap and draws.
+    reading: "plain" fits every form by itself and keeps the best held-out error, with constants of each domain's own; "prior" reads
+      them with weak priors, domains partially pooled, errors of sizes, snapshots and cells estimated, forms weighed by evidence: for
+      few cells, see law.prior_fit.
+    prior: law.json files of earlier sweeps that the priors of reading "prior" are taken from, too.
   """
 
   form: str = "auto"
@@ -55,6 +59,8 @@ class FitSettings:
   resample: Literal["auto", "shared", "rows", "pairs", "trunks"] = "auto"
   profile: int | None = None
   seed: int = 0
+  reading: Literal["plain", "prior"] = "plain"
+  prior: str = ""
 
   def __post_init__(self):
     if self.form != "auto":
@@ -71,9 +77,15 @@ class FitSettings:
       if not low <= (getattr(self, name) or 0) <= high:
         raise self._refusal(name, f"must be from {low:,} to {high:,}")
     for name, known in (("objective", ("huber", "l1", "least_squares")), ("space", ("log", "raw")),
-                        ("share", ("exponents", "everything")), ("resample", KINDS)):
+                        ("share", ("exponents", "everything")), ("resample", KINDS), ("reading", ("plain", "prior"))):
       if getattr(self, name) not in known:
         raise self._refusal(name, f"must be one of {', '.join(known)}")
+    if self.reading == "plain" and self.prior:
+      raise self._refusal("prior", "the plain reading has no priors; add reading = 'prior' (--reading=prior)")
+    if self.reading == "prior":
+      for name in ("objective", "delta", "overestimate_penalty", "space", "repeats", "resample", "profile"):
+        if (getattr(self, name) or None) != (getattr(FitSettings, name) or None):
+          raise self._refusal(name, "is of the plain reading; leave it out, or the reading 'prior'")
 
   def _refusal(self, name: str, must: str) -> InputError:
     return InputError(f"FitSettings.{name} = {getattr(self, name)!r} (--{name} of the fit entry point): {must}")

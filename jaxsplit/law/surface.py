@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxsplit.law.kriging import SCALES, Counted, Measured, sloped, smooth
-from jaxsplit.law.member import Member, read_member
+from jaxsplit.law.member import MOST_REFITS, Member, read_member, rounded
 from jaxsplit.law.problem import Model
 
 _DRAWS = 400
+_JITTER = 1e-9  # Of a variance, so that rounding leaves it positive.
 POINTS = "params", "seed", "expert", "replica", "loss"  # What is kept of the points that were measured.
 
 
@@ -36,11 +38,15 @@ class Posterior:
     member: the form in log space, with one domain; its weight is its share of all forms' evidence, and they sum to 1.
     covariance: [P, P] of its constants, given the cells.
     scales: [5] as SCALES.
+    drawn_scales: [M, 5] draws of the scales; none of a reading whose draws are normal, at the likeliest scales.
+    drawn: [M * s, P] constants drawn with each of these in turn.
   """
 
   member: Member
   covariance: np.ndarray
   scales: np.ndarray
+  drawn_scales: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(SCALES))))
+  drawn: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +71,10 @@ class Surface:
     """[m] expected losses in nats per token at m points, over all that the cells allow."""
     total = np.zeros(len(params))
     for one in self.forms:
+      if len(one.drawn):
+        parts = [np.exp(log + variance / 2) for _, log, variance in self._each(one, (params, seed, expert))]
+        total += one.member.weight * np.mean(parts, axis=(0, 1))
+        continue
       at = self._kriged(one, (params, seed, expert))
       variance = one.scales[list(SCALES).index("discrepancy")] ** 2 - (at.weights * at.shared).sum(1)
       variance += ((at.slopes @ one.covariance) * at.slopes).sum(1)
@@ -75,16 +85,21 @@ class Surface:
     """Losses that the cells allow, drawn together at all m points: [S, m], and the draws' weights [S], which sum to 1."""
     places, found = self._measured.place(params, seed, expert), []
     for number, one in enumerate(self.forms):
+      if len(one.drawn):
+        found.append(np.exp(self._drawn(one, (params, seed, expert), np.random.default_rng(number))))
+        continue
       random, at = np.random.default_rng(number), self._kriged(one, (params, seed, expert))
       covariance = smooth(places, places, one.scales) - at.weights @ at.shared.T + at.slopes @ one.covariance @ at.slopes.T
       spread, axes = np.linalg.eigh(covariance)
       found.append(np.exp(at.log + random.standard_normal((_DRAWS, len(params))) @ (axes * np.sqrt(np.maximum(spread, 0))).T))
-    return np.concatenate(found), np.repeat([one.member.weight / _DRAWS for one in self.forms], _DRAWS)
+    return np.concatenate(found), np.concatenate([np.full(len(f), one.member.weight / len(f)) for f, one in zip(found, self.forms)])
 
   def anew(self, draws: np.ndarray) -> np.ndarray:
     """[S, m] draws with the errors of models that are trained anew: one for all points, and one for each."""
     random = np.random.default_rng(len(self.forms))
-    cell, size, snapshot, *_ = (np.repeat(scale, _DRAWS)[:, None] for scale in np.array([one.scales for one in self.forms]).T)
+    scales = [np.repeat(one.drawn_scales, len(one.drawn) // len(one.drawn_scales), 0) if len(one.drawn) else
+              np.tile(one.scales, (_DRAWS, 1)) for one in self.forms]
+    cell, size, snapshot, *_ = np.concatenate(scales).T[:, :, None]
     errors = size * random.standard_normal((len(draws), 1)) + np.hypot(cell, snapshot) * random.standard_normal(draws.shape)
     return draws * np.exp(errors)
 
@@ -97,7 +112,8 @@ class Surface:
   def record(self) -> dict[str, Any]:
     """As it is written into law.json; `read_surface_record` makes it again."""
     return {"points": {name: getattr(self, name) for name in POINTS},
-            "forms": [{"member": one.member.record(), "covariance": one.covariance, "scales": one.scales} for one in self.forms]}
+            "forms": [{"member": one.member.record(), "covariance": one.covariance, "scales": one.scales,
+                       "drawn_scales": one.drawn_scales, "drawn": rounded(one.drawn)} for one in self.forms]}
 
   def _kriged(self, one: Posterior, counts: Counted) -> _Kriged:
     """What a form and the measured points say of others."""
@@ -105,6 +121,37 @@ class Surface:
     shared = smooth(self._measured.place(*counts), self._measured.places, one.scales)
     weights = shared @ solved.inverse
     return _Kriged(log + shared @ solved.pull, shared, weights, slopes - weights @ solved.slopes)
+
+  def _drawn(self, one: Posterior, counts: Counted, random: np.random.Generator) -> np.ndarray:
+    """[M * s, m] draws of ln L of a form whose constants and scales were drawn."""
+    places, found = self._measured.place(*counts), []
+    for (scales, weights, shared), (_, log, _) in zip(self._weighed(one, counts), self._each(one, counts)):
+      covariance = smooth(places, places, scales) - weights @ shared.T
+      factor = np.linalg.cholesky(covariance + (_JITTER + scales[3] ** 2 * _JITTER) * np.eye(len(places)))
+      found.append(log + random.standard_normal(log.shape) @ factor.T)
+    return np.concatenate(found)
+
+  def _each(self, one: Posterior, counts: Counted) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each draw of the scales: them, ln L [s, m] that its constants and the cells around expect, and the variance [m] left."""
+    losses = lambda at: np.log(one.member.predict(one.drawn, *at, 0))
+    here, there = (losses(at).reshape(len(one.drawn_scales), -1, len(at[0])) for at in (
+        counts, (self.params, self.seed, self.expert)))
+    for log, fitted, (scales, weights, shared) in zip(here, there, self._weighed(one, counts)):
+      variance = np.maximum(scales[3] ** 2 - (weights * shared).sum(1), 0)
+      yield scales, log + (np.log(self.loss) - fitted) @ weights.T, variance
+
+  def _weighed(self, one: Posterior, counts: Counted) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each draw of the scales: them, how the n measured points weigh at m others, and what those share, [m, n] each."""
+    places = self._measured.place(*counts)
+    for scales, inverse in zip(one.drawn_scales, self._inverses[one.member.model]):
+      shared = smooth(places, self._measured.places, scales)
+      yield scales, shared @ inverse, shared
+
+  @functools.cached_property
+  def _inverses(self) -> dict[Model, list[np.ndarray]]:
+    """Of the measured points, the inverse covariance [n, n] at every draw of the scales."""
+    return {one.member.model: [np.linalg.inv(self._measured.covariance(scales)) for scales in one.drawn_scales]
+            for one in self.forms}
 
   @functools.cached_property
   def _measured(self) -> Measured:
@@ -157,7 +204,13 @@ def read_surface_record(record: dict[str, Any]) -> Surface:
     covariance, scales = np.array(one["covariance"], float), np.array(one["scales"], float)
     if covariance.shape != (len(member.theta),) * 2 or scales.shape != (len(SCALES),) or scales.min() <= 0:
       raise ValueError(f"covariance or scales of its surface's {member.model.form.name} are not those of a reading")
-    forms.append(Posterior(member, covariance, scales))
+    drawn_scales = np.array(one["drawn_scales"], float).reshape(-1, len(SCALES))
+    drawn = np.array(one["drawn"], float).reshape(-1, len(member.theta))
+    if len(drawn) > MOST_REFITS or len(drawn) and (not len(drawn_scales) or len(drawn) % len(drawn_scales)):
+      raise ValueError(f"draws of its surface's {member.model.form.name} are not as many with each of its scales")
+    if (drawn_scales <= 0).any():
+      raise ValueError(f"drawn scales of its surface's {member.model.form.name} are not all positive")
+    forms.append(Posterior(member, covariance, scales, drawn_scales, drawn))
   if not forms:
     raise ValueError("its surface has no forms")
   return Surface(**points, forms=tuple(forms))
