@@ -155,7 +155,7 @@ def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[s
 def _rules(cells: Cells, settings: FitSettings, candidates: int) -> tuple[str, ...]:
   if settings.holdout == "auto":
     return holdout.default_rules(cells)
-  if settings.holdout == "none" and candidates > 1:
+  if settings.holdout == "none" and candidates > 1 and settings.reading == "plain":  # Evidence needs no cells held out.
     raise InputError("--holdout=none leaves --form=auto nothing to choose by; name a form, or a rule such as params:1")
   holdout.folds(cells, settings.holdout)
   return (settings.holdout,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from typing import Any, Literal
 
@@ -174,11 +175,16 @@ class Law:
 
   def _drawn_ratio(self, counts: tuple[np.ndarray, ...], domain: str) -> np.ndarray:
     """[S, n] the same, of every draw."""
-    (chosen,), ratios = self._which(domain), []
-    for member in self.members:
-      each = [member.predict(member.samples, *counts, k) for k in range(len(self.domains))]
-      ratios.append(each[chosen] / np.mean(each, 0))
-    return np.concatenate(ratios)
+    (chosen,), at = self._which(domain), np.stack(counts).tobytes()
+    if at not in self._ratios:  # Those of the last points are kept: one domain's need all the others'.
+      self._ratios.clear()
+      each = [np.stack([m.predict(m.samples, *counts, k) for k in range(len(self.domains))]) for m in self.members]
+      self._ratios[at] = np.concatenate([losses / losses.mean(0) for losses in each], axis=1)
+    return self._ratios[at][chosen]
+
+  @functools.cached_property
+  def _ratios(self) -> dict[bytes, np.ndarray]:
+    return {}
 
   def _predictions(self, member: Member, counts: tuple[np.ndarray, ...], domain: str | None) -> np.ndarray:
     return np.mean([member.predict(member.theta[None], *counts, k)[0] for k in self._which(domain)], 0)

@@ -176,15 +176,17 @@ def read_domains(reading: Reading, table: Table, theta: np.ndarray) -> Domains:
   if len(off) == 1:
     return Domains(_raised(theta[None], level, reading.model), level, np.zeros((1, len(theta), len(theta))))
   log, slopes = reading.sloped(theta, table)
-  apart, cell = _domain_scales(off, known, slopes * reading.width)
-  out, spreads = [], []
-  for row, mine in zip(off, known):
-    found, _ = reading.fit(np.diag(mine / cell), log + row, theta, apart * reading.width, theta)
-    own = reading.sloped(found[0], table)[1][mine]
-    precision = own.T @ own / cell**2 + np.diag((apart * reading.width) ** -2)
-    out.append(found[0])
-    spreads.append(solve_triangular(np.linalg.cholesky(precision), np.eye(len(theta)), lower=True).T)
-  return Domains(_raised(np.stack(out), level, reading.model), level, np.stack(spreads))
+  groups = [(mine, np.flatnonzero((known == mine).all(1))) for mine in np.unique(known, axis=0)]
+  apart, cell = _domain_scales(off, groups, slopes * reading.width)
+  out, spreads = np.zeros((len(off), len(theta))), np.zeros((len(off), len(theta), len(theta)))
+  for mine, group in groups:  # Domains that were measured at the same points are fitted together.
+    for some in np.array_split(group, -(-len(group) // (ROOTS * EACH))):
+      out[some], _ = reading.fit(np.diag(mine / cell), log + off[some], theta, apart * reading.width, theta)
+    for k in group:
+      own = reading.sloped(out[k], table)[1][mine]
+      precision = own.T @ own / cell**2 + np.diag((apart * reading.width) ** -2)
+      spreads[k] = solve_triangular(np.linalg.cholesky(precision), np.eye(len(theta)), lower=True).T
+  return Domains(_raised(out, level, reading.model), level, spreads)
 
 
 def draw_domains(reading: Reading, domains: Domains, drawn: np.ndarray, seed: int) -> np.ndarray:
@@ -202,18 +204,25 @@ def _raised(theta: np.ndarray, level: np.ndarray, model: Model) -> np.ndarray:
   return theta * np.where(linear, np.exp(level)[:, None], 1.0)
 
 
-def _domain_scales(off: np.ndarray, known: np.ndarray, slopes: np.ndarray) -> tuple[float, float]:
-  """The likeliest share of the priors' widths that domains lie apart by, and error of a domain's cells; off, known [K, n]."""
+def _domain_scales(off: np.ndarray, groups: list[tuple[np.ndarray, np.ndarray]], slopes: np.ndarray) -> tuple[float, float]:
+  """The likeliest share of the priors' widths that domains lie apart by, and error of a domain's cells.
+
+  Args:
+    off: [K, n] ln of the ratios, less their means.
+    groups: which points were measured, and in which domains.
+    slopes: [n, q] in widths of the priors.
+  """
   typical, width = np.array(list(_DOMAIN_SCALES.values())).T
+  known = [(len(group), mine.sum(), slopes[mine].T @ slopes[mine], slopes[mine].T @ off[group][:, mine].T,
+            (off[group][:, mine] ** 2).sum()) for mine, group in groups]
 
   def surprised(scales: np.ndarray) -> float:
     apart, cell = np.exp(scales)
     total = (((scales - np.log(typical)) / width) ** 2).sum() / 2
-    for row, mine in zip(off, known):
-      s = slopes[mine] * apart / cell
-      factor = np.linalg.cholesky(np.eye(s.shape[1]) + s.T @ s)
-      seen = solve_triangular(factor, s.T @ row[mine] / cell, lower=True)
-      total += (row[mine] @ row[mine] / cell**2 - seen @ seen) / 2 + np.log(np.diag(factor)).sum() + mine.sum() * scales[1]
+    for count, points, curvature, pull, squares in known:
+      factor = np.linalg.cholesky(np.eye(len(curvature)) + curvature * (apart / cell) ** 2)
+      seen = np.linalg.solve(factor, pull * apart / cell**2)
+      total += (squares / cell**2 - (seen**2).sum()) / 2 + count * (np.log(np.diag(factor)).sum() + points * scales[1])
     return total
 
   return tuple(np.exp(minimize(surprised, np.log(typical), method="Nelder-Mead", options={"maxfev": 120, "xatol": 0.03}).x))

@@ -133,12 +133,10 @@ class Surface:
 
   def _each(self, one: Posterior, counts: Counted) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """For each draw of the scales: them, ln L [s, m] that its constants and the cells around expect, and the variance [m] left."""
-    losses = lambda at: np.log(one.member.predict(one.drawn, *at, 0))
-    here, there = (losses(at).reshape(len(one.drawn_scales), -1, len(at[0])) for at in (
-        counts, (self.params, self.seed, self.expert)))
-    for log, fitted, (scales, weights, shared) in zip(here, there, self._weighed(one, counts)):
+    log_losses = np.log(one.member.predict(one.drawn, *counts, 0)).reshape(len(one.drawn_scales), -1, len(counts[0]))
+    for log, left, (scales, weights, shared) in zip(log_losses, self._left[one.member.model], self._weighed(one, counts)):
       variance = np.maximum(scales[3] ** 2 - (weights * shared).sum(1), 0)
-      yield scales, log + (np.log(self.loss) - fitted) @ weights.T, variance
+      yield scales, log + left @ weights.T, variance
 
   def _weighed(self, one: Posterior, counts: Counted) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """For each draw of the scales: them, how the n measured points weigh at m others, and what those share, [m, n] each."""
@@ -146,6 +144,13 @@ class Surface:
     for scales, inverse in zip(one.drawn_scales, self._inverses[one.member.model]):
       shared = smooth(places, self._measured.places, scales)
       yield scales, shared @ inverse, shared
+
+  @functools.cached_property
+  def _left(self) -> dict[Model, np.ndarray]:
+    """[M, s, n] of the measured ln L, what the drawn constants leave."""
+    at = self.params, self.seed, self.expert
+    return {one.member.model: (np.log(self.loss) - np.log(one.member.predict(one.drawn, *at, 0))).reshape(
+        len(one.drawn_scales), -1, len(self.loss)) for one in self.forms if len(one.drawn)}
 
   @functools.cached_property
   def _inverses(self) -> dict[Model, list[np.ndarray]]:

@@ -1,0 +1,107 @@
+"""The law read with priors: from few cells, of one size even, with what it does not know told, and its file whole."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxsplit.errors import InputError
+from jaxsplit.law import Cells, FitSettings, fit_law, load_law, plan_split
+
+K, C, N = 4, 4e8, 4e7
+DOMAINS = "law", "prose", "verse", "code"
+FRACTIONS = np.linspace(0.02, 0.98, 193)
+
+
+def truth(n, d, x, k=0):
+  """Additive, with a floor and terms of each domain's own."""
+  return (1 + 0.1 * k) * (1.4 + 25 * n**-0.3 + (150 + 20 * k) * d**-0.32 + 14 * (x + 2e6) ** -0.22)
+
+
+def mean(fractions):
+  return np.mean([truth(N, fractions * C, (1 - fractions) * C / K, k) for k in range(K)], 0)
+
+
+def table(sizes=(2e6, 6e6, 2e7), noise=2e-3, domains=DOMAINS, splits=(0.1, 0.3, 0.6, 0.9)):
+  random, rows = np.random.default_rng(0), []
+  for n in sizes:
+    of_size = 2 * noise * random.standard_normal()
+    for f in splits:
+      for x in (0.0, 0.3 * (1 - f) * C / K, (1 - f) * C / K):
+        rows += [(n, f * C, x, truth(n, f * C, x, k) * np.exp(of_size + noise * random.standard_normal()), name)
+                 for k, name in enumerate(domains)]
+  return Cells.from_columns(dict(zip(("params", "seed_tokens", "expert_tokens", "loss", "domain"), map(np.array, zip(*rows)))))
+
+
+@pytest.fixture(scope="module")
+def law():
+  return fit_law(table(), form="additive", reading="prior")
+
+
+@pytest.fixture(scope="module")
+def plan(law):
+  return plan_split(law, params=N, budget_tokens=C)
+
+
+def test_the_split_costs_little_and_its_interval_holds_the_best(plan):
+  losses, (low, high) = mean(FRACTIONS), plan.fraction_interval
+  assert np.interp(plan.fraction, FRACTIONS, losses) / losses.min() - 1 < 5e-4
+  assert low <= FRACTIONS[losses.argmin()] <= high and high - low < 0.4
+  assert 0 < plan.regret < 0.01 * plan.loss
+  assert plan.loss_interval[0] < np.interp(plan.fraction, FRACTIONS, losses) < plan.loss_interval[1]
+
+
+def test_domains_have_constants_of_their_own(law):
+  at = N, 0.5 * C, 0.5 * C / K
+  each = np.array([float(law.expect(*at, name)) for name in DOMAINS])
+  np.testing.assert_allclose(each, [truth(*at, k) for k in range(K)], rtol=0.02)
+  assert float(law.expect(*at)) == pytest.approx(each.mean(), rel=2e-3)
+  draws, weights = law.draws(*at, "verse")
+  assert weights.sum() == pytest.approx(1) and np.sqrt(weights @ (draws - weights @ draws) ** 2) > 1e-3
+
+
+def test_a_domain_of_few_cells_is_drawn_towards_the_others():
+  cells = table()
+  few = cells.take((cells.domain != "verse") | np.isin(np.arange(len(cells)), np.flatnonzero(cells.domain == "verse")[:3]))
+  at = 2e7, 0.6 * C, 0.4 * C / K
+  found = float(fit_law(few, form="additive", reading="prior", holdout="none").expect(*at, "verse"))
+  assert found == pytest.approx(truth(*at, DOMAINS.index("verse")), rel=0.03), "three cells at the smallest size"
+
+
+def test_one_size_is_enough_for_a_split():
+  law = fit_law(table(sizes=(6e6,)), form="additive", reading="prior", holdout="none")
+  losses, plan = mean(FRACTIONS), plan_split(law, params=N, budget_tokens=C)
+  assert np.interp(plan.fraction, FRACTIONS, losses) / losses.min() - 1 < 1.5e-3
+  with pytest.raises(InputError, match="params has 1 distinct value"):
+    fit_law(table(sizes=(6e6,)), form="additive")
+
+
+def test_earlier_sweeps_tell_what_few_cells_do_not(law, tmp_path):
+  law.save(tmp_path / "earlier.json")
+  few, at = table(sizes=(2e6,), splits=(0.1, 0.3, 0.6)), (2e7, 0.3 * C, 0.5 * C / K)
+  errors, widths = [], []
+  for prior in ("", str(tmp_path / "earlier.json")):
+    found = fit_law(few, form="additive", reading="prior", holdout="none", prior=prior)
+    draws, weights = found.draws(*at)
+    errors.append(abs(np.log(float(found.expect(*at)) / np.mean([truth(*at, k) for k in range(K)]))))
+    widths.append(np.sqrt(weights @ np.log(draws / (weights @ draws)) ** 2))
+  assert errors[1] < 0.03 and widths[1] < 0.8 * widths[0]
+
+
+def test_a_law_with_priors_comes_back_from_its_file(law, plan, tmp_path):
+  law.save(tmp_path / "law.json")
+  again = plan_split(load_law(tmp_path / "law.json"), params=N, budget_tokens=C)
+  assert again.fraction == pytest.approx(plan.fraction, abs=2e-3) and again.regret == pytest.approx(plan.regret, rel=0.02)
+  assert load_law(tmp_path / "law.json").parameters == law.parameters
+
+
+@pytest.mark.parametrize("settings, said", [
+    ({"prior": "law.json"}, "add reading = 'prior'"),
+    ({"reading": "prior", "objective": "l1"}, "is of the plain reading"),
+    ({"reading": "prior", "repeats": True}, "is of the plain reading"),
+    ({"reading": "bayes"}, "must be one of plain, prior")])
+def test_what_does_not_go_together_is_told(settings, said):
+  with pytest.raises(InputError, match=said):
+    dataclasses.replace(FitSettings(), **settings)
