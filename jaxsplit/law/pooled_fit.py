@@ -123,7 +123,7 @@ def read_form(form: Form, table: Table, priors: Priors, constraints: Constraints
   model, layout = suit(form, pooled, "everything", log=True, constraints=constraints)
   low, high = np.array([np.log([q.low, q.high]) if q.kind == "positive" else (q.low, q.high) for q in model.parameters]).T
   points = place(layout, *table.counts)
-  centre, width = priors.of(model, layout, points, pooled)
+  centre, width = priors.of(model, layout, pooled)
   random = np.random.default_rng(seed)
   starts = np.clip(centre + width * random.standard_normal((ROOTS * EACH, len(centre))), low, high)
   measured, some = Measured(*table.counts, pooled.replica), spread(len(log_loss), MOST_FOR_SCALES)

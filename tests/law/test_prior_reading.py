@@ -87,7 +87,7 @@ def test_earlier_sweeps_tell_what_few_cells_do_not(law, tmp_path):
     draws, weights = found.draws(*at)
     errors.append(abs(np.log(float(found.expect(*at)) / np.mean([truth(*at, k) for k in range(K)]))))
     widths.append(np.sqrt(weights @ np.log(draws / (weights @ draws)) ** 2))
-  assert errors[1] < 0.03 and widths[1] < 0.8 * widths[0]
+  assert errors[1] < 0.8 * errors[0] and widths[1] < 0.8 * widths[0], (errors, widths)
 
 
 def test_a_law_with_priors_comes_back_from_its_file(law, plan, tmp_path):
