@@ -33,8 +33,16 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
   for cell in notebook.cells:
     cell.metadata.pop("execution", None)
     if cell.cell_type == "code":
-      # What progress has taken away again is no output.
-      cell.outputs = [out for out in cell.outputs if out.output_type != "display_data" or out.data.get("text/html") != ""]
+      # What progress has taken away again is no output; lines that followed each other are one.
+      kept: list[nbformat.NotebookNode] = []
+      for out in cell.outputs:
+        if out.output_type == "display_data" and out.data.get("text/html") == "":
+          continue
+        if kept and out.output_type == kept[-1].output_type == "stream" and out.name == kept[-1].name:
+          kept[-1].text += out.text
+        else:
+          kept.append(out)
+      cell.outputs = kept
   notebook.metadata.language_info = {"name": "python"}
 
 

@@ -21,7 +21,7 @@ def test_it_builds_without_a_warning(tmp_path):
 
 def test_every_page_is_in_its_menu():
   menu = (ROOT / "mkdocs.yml").read_text()
-  assert [page.name for page in (ROOT / "docs").glob("*.md") if f" {page.name}\n" not in menu] == []
+  assert [page.name for page in (ROOT / "docs").glob("*.md") if f" {page.name}\n" not in menu] == [], "add it to mkdocs.yml"
 
 
 def test_links_of_the_readme_lead_somewhere():

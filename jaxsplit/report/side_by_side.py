@@ -91,23 +91,28 @@ def _named(paths: Sequence[pathlib.Path]) -> dict[str, Evidence]:
 
 
 def _results(found: Mapping[str, Evidence]) -> list[str]:
-  rows = []
-  for name, evidence in found.items():
-    plan, lines, spent = evidence.plan, evidence.closing(), totals(evidence.stages)
-    mean = lines[-1] if lines else None
-    text = lambda value, form: format(value, form) if value is not None and np.isfinite(value) else "-"
-    rows.append([
-        name, len(evidence.domains), evidence.budget_text, f"{plan.params:,.0f}" if plan else "-",
-        text(plan and plan.fraction, ".0%"), "{:.0%} to {:.0%}".format(*plan.fraction_interval) if plan else "-",
-        text(mean and mean.predicted, ".4f"), text(mean and mean.measured, ".4f"), text(mean and mean.dense, ".4f"),
-        text(mean and mean.perplexity_change, "+.1%"), text(evidence.law and evidence.law.r2, ".4f"),
-        f"{sum(total.tokens for total in spent):,}", style.scientific(sum(total.flops for total in spent)) if spent else "-"])
-  header = ["experiment", "domains", "budget", "N", "seed", "95 % interval", "predicted", "measured", "dense", "perplexity",
-            "R² of the law", "tokens trained", "FLOPs"]
+  columns = [_column(evidence) for evidence in found.values()]
+  rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
   told = [f"{name}: {answer(evidence)}" for name, evidence in found.items()]
   caption = ("Losses in nats per token, means over domains at the target size. Losses of experiments with other tokenizers or "
              "other held-out text do not compare; changes of perplexity against each one's own dense model do.")
-  return [html.bullets(told), html.table(header, rows, caption)]
+  return [html.bullets(told), html.table(["", *found], rows, caption)]
+
+
+def _column(evidence: Evidence) -> dict[str, str]:
+  """What one experiment found, by the names of the table's rows."""
+  plan, lines, spent = evidence.plan, evidence.closing(), totals(evidence.stages)
+  mean = lines[-1] if lines else None
+  text = lambda value, form: format(value, form) if value is not None and np.isfinite(value) else "-"
+  return {
+      "domains": str(len(evidence.domains)), "budget": evidence.budget_text, "N of the target": f"{plan.params:,.0f}" if plan else "-",
+      "recommended seed": text(plan and plan.fraction, ".0%"),
+      "its 95 % interval": "{:.0%} to {:.0%}".format(*plan.fraction_interval) if plan else "-",
+      "predicted loss": text(mean and mean.predicted, ".4f"), "measured loss": text(mean and mean.measured, ".4f"),
+      "dense model's loss": text(mean and mean.dense, ".4f"),
+      "change of perplexity": text(mean and mean.perplexity_change, "+.1%"), "R² of the law": text(evidence.law and evidence.law.r2, ".4f"),
+      "tokens trained in all": f"{sum(total.tokens for total in spent):,}",
+      "FLOPs": style.scientific(sum(total.flops for total in spent)) if spent else "-"}
 
 
 def _domains(found: Mapping[str, Evidence]) -> str:
