@@ -87,7 +87,8 @@ def _summary(law: Law, cells: Cells) -> str:
     between = f"{score['differences']:>16.3%}" if score and score["differences"] is not None else f"{'-':>16}"
     errors = f"{score['mre']:>16.3%}{score['max']:>10.3%}{score['bias']:>+10.3%}" if score else f"{'-':>16}{'-':>10}{'-':>10}"
     lines.append(f"{row['form']:<24}{row['objective_value']:>14.6g}{errors}{between}")
-  lines += [f"not tried: {form}: {why}" for form, why in law.diagnostics["skipped_forms"].items()]
+  skipped = law.diagnostics["skipped_forms"]
+  lines += [f"not tried: {', '.join(form for form in skipped if skipped[form] == why)}: {why}" for why in dict.fromkeys(skipped.values())]
   lines.append(starts_text(law.diagnostics))
   if law.held_out:
     lines.append(f"held out by {law.held_out['rule']}: {law.held_out['num_points']} cells")

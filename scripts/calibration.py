@@ -8,7 +8,8 @@ one of three kinds of noise (NOISES): independent cells; cells that share an err
 of their snapshot, and have one of their own; and independent cells with heavy tails. Counted is how often 95 % intervals hold the
 truth: of the constants, by a fit of the true form (those that all domains share, and the first domain's); of mean losses, by the
 forms in play (inside the grid, at two and four times its largest size, at four and sixteen times its tokens); and of the best split
-at twice the largest size, by the plan. Measured too is what the plan costs: the true loss of its split over the best split's.
+at twice the largest size, by the plan. Measured too is what the plan costs: the true loss of its split over the best split's;
+and, to compare with, the intervals of losses by the true form alone, which nobody knows.
 
 `--sizes` measures constants and losses in tables without experts, of 4, 6, 8 and 20 sizes, by every way of resampling.
 
@@ -25,6 +26,7 @@ import json
 import pathlib
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +73,7 @@ def main() -> None:
   print(table(_read(out)))
 
 
-def examine(number: int, truth: str, noise: str, settings: FitSettings) -> dict[str, Held]:
+def examine(number: int, truth: str, noise: str, settings: FitSettings) -> dict[str, Any]:
   """What the intervals of one world hold."""
   random = np.random.default_rng((number, *truth.encode()))
   base = _cells(np.concatenate([effective_law(random, grid()) for _ in DOMAINS]))
@@ -79,20 +81,25 @@ def examine(number: int, truth: str, noise: str, settings: FitSettings) -> dict[
   random = np.random.default_rng((number, *truth.encode(), *noise.encode()))
   measured = _cells(noisy(true.losses(true.theta[None])[0], base, NOISES[noise], random))
   held: Held = {}
+  by_true_form: Held = {}
   fit = fit_form(FORMS[truth], measured, settings, ())
-  held["constants"] = _constants(true, parameter_intervals(fit, bootstrap(fit, measured, settings)))
+  alone = Member(fit.model, fit.layout, fit.theta, bootstrap(fit, measured, settings), 1.0)
+  held["constants"] = _constants(true, parameter_intervals(fit, alone.samples))
   law = fit_law(measured, settings)
   loss = lambda n, d, x: np.mean([_of_domain(true, n, d, x, k) for k in range(len(DOMAINS))], 0)
   d, x = BUDGET / 2, BUDGET / 4
   for name, (n, more) in {"inside": (SIZES[2], 1), "2 N": (2 * SIZES[-1], 1), "4 N": (4 * SIZES[-1], 1),
                           "4 tokens": (SIZES[-1], 4), "16 tokens": (SIZES[-1], 16)}.items():
-    held[name] = _holds(law.interval(n, more * d, more * x), loss(n, more * d, more * x))
+    at = n, more * d, more * x
+    held[name] = _holds(law.interval(*at), loss(*at))
+    draws = np.mean([alone.predict(alone.samples, *map(np.atleast_1d, at), k) for k in range(len(DOMAINS))], 0)
+    by_true_form[name] = _holds(np.quantile(draws, (0.025, 0.975)), loss(*at))
   plan = plan_split(law, params=2 * SIZES[-1], budget_tokens=BUDGET)
   curve = loss(2 * SIZES[-1], FRACTIONS * BUDGET, (1 - FRACTIONS) * BUDGET / len(DOMAINS))
   best, (low, high) = FRACTIONS[curve.argmin()], plan.fraction_interval
   held["split"] = [float(low - ROOM <= best <= high + ROOM), high - low]
   cost = float(np.interp(plan.fraction, FRACTIONS, curve) / curve.min() - 1)
-  return {"held": {"auto": held}, "cost": cost}
+  return {"held": {"auto": held, "the true form": by_true_form}, "cost": cost}
 
 
 def examine_sizes(number: int, sizes: int, noise: str, settings: FitSettings) -> dict[str, Held]:
@@ -144,10 +151,12 @@ def table(records: list[dict]) -> str:
   """Coverage and median width, by noise and truth, as a Markdown table; and what the plans cost."""
   kinds = list(dict.fromkeys(kind for record in records for kind in record["held"]))
   questions = list(dict.fromkeys(q for record in records for held in record["held"].values() for q in held))
-  lines = ["| resampling | noise | truth | worlds | " + " | ".join(questions) + " | all |",
+  lines = ["| intervals by | noise | truth | worlds | " + " | ".join(questions) + " | all |",
            "| --- | --- | --- | ---: |" + " ---: |" * (len(questions) + 1)]
 
   def line(kind: str, noise: str, truth: str, chosen: list[Held]) -> None:
+    if not chosen:
+      return
     cell = lambda found: f"{np.mean([f[0] for f in found]):.0%} ({np.median([f[1] for f in found]):.3g})" if found else ""
     each = [[held[q] for held in chosen if q in held] for q in questions]
     total = np.mean([f[0] for found in each for f in found] or [np.nan])

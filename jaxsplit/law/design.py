@@ -110,10 +110,10 @@ def _profile(cells: Cells, size: np.ndarray) -> str:
   compute = 6 * np.exp(np.mean(np.log(cells.params * (cells.seed_tokens + cells.expert_tokens))))
   if size.min() < best < size.max():
     says = (f"it gives that budget's best size, N = {np.exp(best):.3g} with loss "
-            f"{np.exp(level + slope * best + bend * best**2):.4g} (a parabola in ln N)")
+            f"{np.exp(level + slope * best + bend * best**2):.4g} (a parabola in ln N), but")
   else:
-    says = f"its loss has no minimum between N = {cells.params.min():.3g} and {cells.params.max():.3g}, so not even a best size"
-  return (f"every row spends about the same {compute:.2g} FLOPs, one isoFLOP profile: {says}, but not how loss falls with N or "
+    says = f"its loss has no minimum between N = {cells.params.min():.3g} and {cells.params.max():.3g}, so it gives no best size, and"
+  return (f"every row spends about the same {compute:.2g} FLOPs, one isoFLOP profile: {says} not how loss falls with N or "
           "with tokens, nor anything about other budgets; measure the same sizes at two more budgets, 3 times apart")
 
 

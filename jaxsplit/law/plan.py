@@ -97,7 +97,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]) if has_dense else None,
       gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
       split_point=float(split.tokens(np.array([split_point]))[0][0]),
-      regret=float(weights @ (draws[:, at] - draws[np.arange(len(own)), own])),
+      regret=float(weights @ np.maximum(draws[:, at] - draws[np.arange(len(own)), own], 0)),
       curve=SplitCurve(*(tuple(values.tolist()) for values in (fractions, losses, low, high, beyond == 0))),
       warnings=(*([told] if told else []), *plan_warnings(law, split, fraction, settings.num_domains,
                                                           settings.unique_tokens is not None)))
