@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small import arguments
 
-from jaxsplit import fit, predict, prepare, train
+from jaxsplit import evaluate, fit, predict, prepare, train
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import InputError
 
@@ -37,7 +37,7 @@ def command(entry_point, about=""):
 
 
 def test_every_block_is_taken():
-  assert set(FILES) == {"parallel.py", "lion.py", "tied.py", "mbox.py"} and len(COMMANDS) == 8
+  assert set(FILES) == {"parallel.py", "lion.py", "tied.py", "mbox.py", "capitals.py"} and len(COMMANDS) == 9
 
 
 @pytest.mark.parametrize("name, setting", [("parallel", "Architecture.family"), ("lion", "Optimizer.name")])
@@ -75,6 +75,19 @@ def test_a_source_of_documents(written, extensions):
   (written / "mbox.py").write_text(FILES["mbox.py"].replace("yield", "message.gone\n    yield", 1))
   with pytest.raises(InputError, match="FEB.MBOX: row 1: the reader of .mbox says AttributeError: .*; mend the file, or the reader"):
     prepare.main([*command("prepare"), "--replace"])
+
+
+def test_a_task(written, finished, capsys):
+  (written / "runs").mkdir()
+  (written / "runs" / "mine").symlink_to(finished)
+  (written / "benchmarks").mkdir()
+  row = re.search(r"such as `(.*)`", TEXT)[1]
+  (written / "benchmarks" / "capitals.jsonl").write_text(f"{row}\n{row.replace('Lyon', 'Nice')}\n")
+  assert evaluate.main([*command("evaluate"), "--tokens=1"]) == 0
+  assert "capitals, 2 questions" in capsys.readouterr().out
+  (written / "benchmarks" / "capitals.jsonl").write_text(f'{row}\n{row.replace("country", "land")}\n')
+  with pytest.raises(InputError, match="capitals.jsonl:2: field 'country' is missing; there are 'land'"):
+    evaluate.main(command("evaluate"))
 
 
 def test_a_form(written):

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness with a model of transformers, for against_lm_eval.py: scores tasks whose rows are local files, and times it.
+"""lm-evaluation-harness with a model of transformers, for evaluate.py: scores tasks whose rows are local files, and times it.
 
 Reads lines of JSON from standard input, answers each with one. The first says where the model is and how many threads there are; the
 others name a task, the file of its rows, how many of them are taken, and the batch size. Needs torch, transformers, lm-eval, and
@@ -51,7 +51,7 @@ def main() -> None:
   logging.disable(logging.WARNING)
   asked = json.loads(sys.stdin.readline())
   torch.set_num_threads(asked["threads"])
-  model = HFLM(pretrained=asked["model"], dtype="float32", device="cpu", batch_size=1)
+  model = HFLM(pretrained=asked["model"], dtype="float32", device="cpu", batch_size=1, max_length=asked["context"])
   manager = TaskManager()
   print(json.dumps({"ready": True}), file=answers, flush=True)
   for line in sys.stdin:
@@ -66,12 +66,10 @@ def main() -> None:
       by_row: dict[int, list] = {}
       for instance, value in zip(task.instances, found):
         by_row.setdefault(instance.doc_id, []).append((instance.idx, *value))
-      docs = list(task.validation_docs())
-      docs = task.process_docs(docs) if callable(getattr(task, "process_docs", None)) and asked["task"] != "hellaswag" else docs
       rows = []
-      for number in range(len(by_row)):
+      for number, doc in enumerate(task.eval_docs):
         values = [(log, greedy) for _, log, greedy in sorted(by_row[number])]
-        metrics = task.process_results(docs[number], values if len(values) > 1 else values)
+        metrics = task.process_results(doc, values)
         rows.append({"log_likelihoods": [log for log, _ in values], "acc": float(metrics["acc"]),
                      "acc_norm": metrics.get("acc_norm")})
     print(json.dumps({"seconds": seconds, "rows": rows}), file=answers, flush=True)
