@@ -245,7 +245,7 @@ def read_arrays(snapshot: pathlib.Path, abstract: State) -> State:
   wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
   with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
     arguments = ocp.args.PyTreeRestore(abstract, restore_args=wanted, partial_restore=True)
-    return checkpointer.restore(snapshot / "state", args=arguments)
+    return checkpointer.restore((snapshot / "state").absolute(), args=arguments)  # Orbax takes no other path.
 
 
 @contextlib.contextmanager
