@@ -13,7 +13,7 @@ import shutil
 
 import pytest
 
-from jaxsplit import cli, fit, plan, predict, prepare, train
+from jaxsplit import cli, evaluate, fit, plan, predict, prepare, train
 from jaxsplit.report.__main__ import main as report
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -78,14 +78,15 @@ def place(corpus, finished, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_the_commands_of_the_readme_work(place, capsys):
-  mains = {"prepare": prepare.main, "fit": fit.main, "plan": plan.main, "predict": predict.main, "report": report}
+  mains = {"prepare": prepare.main, "fit": fit.main, "plan": plan.main, "predict": predict.main, "report": report,
+           "evaluate": evaluate.main}
   ran = []
   for _, words in commands(ROOT / "README.md"):
     if words[:2] != ["python", "-m"] or words[2] == "jaxsplit.train":
       continue  # Training is what the quickstart and the wheel's try do, from these commands.
     name, argv = words[2].removeprefix("jaxsplit."), words[3:]
     argv = [word.replace("=FILE", "=FILE.csv").replace("seed_tokens=D,", "seed_tokens=D,expert_tokens=X,") for word in argv]
-    more = {"fit": ["--bootstrap=20", "--starts=8", "--form=effective_data", "--holdout=params:1"], "report": [], "prepare": []}.get(name, [])
+    more = {"fit": ["--bootstrap=20", "--starts=8", "--form=effective_data", "--holdout=params:1"], "evaluate": ["--tokens=1000"]}.get(name, [])
     assert mains[name]([*argv, *more]) in (0, None), words
     ran.append(name)
   assert sorted(set(ran)) == sorted(mains)
