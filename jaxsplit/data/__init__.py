@@ -22,6 +22,7 @@
     bpe.py          documents, or GPT-2's merges -> a byte-level BPE
     store.py        ids on disk, memory-mapped, with a manifest
     store_writer.py ids -> a store
+    joined.py       a store and domains that came later -> one to read from
     source.py       a store -> what it was made from, and how that differs from what is given
     preparation.py  a corpus and a tokenization -> their store, made once
     concerns.py     a store -> what should be known before training on it

@@ -10,7 +10,8 @@ from typing import Literal
 from jaxsplit.data.documents import Fields
 from jaxsplit.errors import InputError
 
-COLUMN = "column:"  # Begins what `Corpus.domains_from` names a field with.
+# Begin what `Corpus.domains_from` names a field, or a single domain, with.
+COLUMN, ONE = "column:", "one:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Corpus:
       (gs://bucket/folder); tfds:NAME:VERSION for a data set of TensorFlow Datasets; or "bundled" for the five public-domain
       domains that ship with the package.
     data_dir: where data sets of TensorFlow Datasets lie; empty for TFDS_DATA_DIR, or ~/tensorflow_datasets without it.
-    domains_from: "folder" for domains by the names of folders and files, "column:NAME" for a field of each document, or "cluster"
-      for domains that are found in the texts (`Clustering`); folders are labels then, to compare with.
+    domains_from: "folder" for domains by the names of folders and files, "column:NAME" for a field of each document, "cluster"
+      for domains that are found in the texts (`Clustering`); folders are labels then, to compare with; or "one:NAME" where all of
+      it is one domain.
     domains: the domains to use; empty for all.
     text_key: the field of a document's text; a dot leads into a field of fields, as in meta.text.
     text_separator: what stands between the documents of a .txt file; empty where each file is one.
@@ -56,8 +58,8 @@ class Corpus:
   def __post_init__(self):
     if not self.path.strip():
       raise InputError("Corpus.path is empty; name the corpus folder, or 'bundled' for the texts that ship with the package")
-    if not self.by_folder and not (self.domains_from.startswith(COLUMN) and self.domains_from != COLUMN):
-      raise InputError(f"Corpus.domains_from = {self.domains_from!r}: must be folder, cluster or column:NAME")
+    if not self.by_folder and not (self.domains_from.startswith(COLUMN) and self.domains_from != COLUMN) or self.only == "":
+      raise InputError(f"Corpus.domains_from = {self.domains_from!r}: must be folder, cluster, column:NAME or one:NAME")
     for name, known in (("on_bad_document", ("fail", "skip")), ("duplicates", ("keep", "drop"))):
       if getattr(self, name) not in known:
         raise InputError(f"Corpus.{name} = {getattr(self, name)!r}: must be {' or '.join(known)}")
@@ -74,8 +76,13 @@ class Corpus:
 
   @property
   def by_folder(self) -> bool:
-    """Whether a document's label is its folder's or file's, and not in a field."""
-    return self.domains_from in ("folder", "cluster")
+    """Whether a document's label is that of its file, and not in a field."""
+    return self.domains_from in ("folder", "cluster") or self.only is not None
+
+  @property
+  def only(self) -> str | None:
+    """The domain that all of it is; None where there may be several."""
+    return self.domains_from.removeprefix(ONE) if self.domains_from.startswith(ONE) else None
 
   @property
   def fields(self) -> Fields:

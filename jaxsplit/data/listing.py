@@ -50,7 +50,9 @@ def list_files(corpus: Corpus) -> FileTable:
                          f"the corpus, such as {printable(found[0].path) if found else 'law/a.jsonl'}")
   names = {file.path: _names(location.names.get(file.path, file.path)) for file in found if not file.ignored}
   by_folder = corpus.by_folder
-  places = place(names.values()) if by_folder else place_splits(names.values())
+  places = place(names.values()) if by_folder and corpus.only is None else place_splits(names.values())
+  if corpus.only is not None:
+    places = {path: where._replace(domain=corpus.only) for path, where in places.items()}
   files = [file if file.ignored else _placed(file, places[names[file.path]], corpus if by_folder else Corpus()) for file in found]
   if by_folder:
     _check_domains(corpus, location, files, {path: places[own] for path, own in names.items()})

@@ -85,7 +85,10 @@ class Store:
     source: the settings and files that it was made from.
     overlaps: the training documents that two domains share: (domain, domain, number of different documents).
     left_out: how many documents of the corpus are not in it, by the reason.
+    added: of the domains that came later (see joined.py), the manifest hashes of their own stores.
   """
+
+  added: Mapping[str, str] = {}
 
   def __init__(self, directory: pathlib.Path, tokenizer: Tokenizer, counts: dict[str, dict[str, Counts]], record: Record | None,
                source: dict[str, Any], overlaps: Sequence[tuple[str, str, int]] = (), left_out: Mapping[str, int] | None = None):

@@ -84,7 +84,7 @@ def test_balanced_clusters(corpus, tmp_path):
     ((*CLUSTER, "--gin.Clustering.k=1000"), "1000 clusters of"),
     ((*CLUSTER, "--gin.Clustering.features=x.npy"), "a corpus is clustered by its texts"),
     ((*CLUSTER, "--gin.Clustering.k=60"), "take fewer clusters"),
-    (("--gin.Corpus.domains_from=magic",), "must be folder, cluster or column:NAME")])
+    (("--gin.Corpus.domains_from=magic",), "must be folder, cluster, column:NAME or one:NAME")])
 def test_clusters_that_cannot_be_domains(corpus, tmp_path, flags, says):
   with pytest.raises(InputError, match=says) as error:
     prepared(corpus, tmp_path / "store", *flags)

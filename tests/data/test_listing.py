@@ -223,3 +223,13 @@ def test_documents_that_say_their_domain_leave_paths_the_split(root):
     (root / path).unlink()
   with pytest.raises(InputError, match="no text here that has a field for its domain"):
     list_files(Corpus(str(root), domains_from="column:source"))
+
+
+def test_all_of_a_folder_may_be_one_domain_whatever_its_files_are_called(root):
+  make(root, "train-00000-of-00002.jsonl", "a/valid.jsonl", "b.parquet", "notes.txt")
+  table = list_files(Corpus(str(root), domains_from="one:law"))
+  assert read(table) == {"law": {"train": ["b.parquet", "train-00000-of-00002.jsonl"], "valid": ["a/valid.jsonl"]}}
+  with pytest.raises(InputError, match="train.*names more than one split|no domain"):
+    list_files(Corpus(str(root)))
+  with pytest.raises(InputError, match="'/law' cannot name a domain"):
+    list_files(Corpus(str(root), domains_from="one:/law"))
