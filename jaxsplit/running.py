@@ -60,7 +60,7 @@ def run(settings: Settings, workdir: str | os.PathLike) -> Result:
         if settings.store:  # Before the claim: a store that is refused leaves no trace.
           same = same_tokens(opened)
           hosts.broadcast(lambda: same(open_store(settings.store)))
-        opened.claim(_claimed(settings))
+        opened.claim(claimed(settings))
         store = read_store(settings, opened, progress)
         findings = experiment.run(settings, store, opened, progress, interruption)
         progress.begin("writing the report")
@@ -76,7 +76,7 @@ def run(settings: Settings, workdir: str | os.PathLike) -> Result:
   return Result(path)
 
 
-def _claimed(settings: Settings) -> dict[str, dict[str, Any]]:
+def claimed(settings: Settings) -> dict[str, dict[str, Any]]:
   """The settings that make an experiment: of a store that is given, its hash stands for corpus and tokenizer. Of a family and an
   optimizer that an extension adds, its hash says which."""
   claimed = {type(part).__name__: dataclasses.asdict(part) for part in settings.parts}

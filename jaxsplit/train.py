@@ -3,6 +3,8 @@
 Probes learning rates, trains trunks at several sizes and forks their snapshots into experts, fits the split law to the cells,
 plans, trains the plan and the dense model of the same compute at a size that the law has not seen, and reports. The same
 command again finishes what is missing and recomputes nothing.
+
+With --add_domain, forks the experiment in --workdir once more, for a domain that comes later; its settings are those that are there.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsplit import cli
+from jaxsplit.adding import add_domain
+from jaxsplit.cli.values import of_text
+from jaxsplit.data.corpus import Corpus
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError, Interrupted
 from jaxsplit.experiment.settings import Settings
 from jaxsplit.parallel import cluster, hosts
+from jaxsplit.parallel.sharding import Layout
 from jaxsplit.running import run
 
 SETTINGS = tuple(map(type, Settings().parts))
@@ -46,16 +52,40 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = cli.parse("train", __doc__, SETTINGS, argv, flags={
       "workdir": cli.Path("where everything is written; required"),
       "store": cli.Path("a token store that prepare made, instead of a corpus"),
+      "add_domain": cli.Path("texts of one more domain, a folder, file or URL: trains and measures its expert, off the snapshot of the "
+                             "seed that the experts in --workdir were forked from, and changes nothing else"),
+      "name": "with --add_domain: what the domain is called; without it, the last name of its path",
+      "seed_tokens": "with --add_domain: D of the measured split that the expert is for; without it, the planned one",
       **cluster.FLAGS})
   if not given.flags["workdir"]:
     raise InputError("--workdir is missing; name a folder, as in --workdir=runs/mine")
-  settings = Settings(*(given[cls] for cls in SETTINGS), given.flags["store"])
+  if not given.flags["add_domain"]:
+    for flag in ("name", "seed_tokens"):
+      if given.flags[flag] is not None:
+        raise InputError(f"--{flag} is of --add_domain, which is missing; name the texts of the domain to add")
   with hosts.joined(cluster.find(*(given.flags[name] for name in cluster.FLAGS))):
     try:
-      run(settings, given.flags["workdir"])
+      if given.flags["add_domain"]:
+        _add(given)
+      else:
+        run(Settings(*(given[cls] for cls in SETTINGS), given.flags["store"]), given.flags["workdir"])
     except Interrupted:
       return RETRY_EXIT_CODE
   return 0
+
+
+def _add(given: cli.Settings) -> None:
+  own = (Corpus, Layout)
+  for cls in SETTINGS:
+    if cls not in own and given[cls] != cls():
+      name = next(name for name, value in vars(given[cls]).items() if value != getattr(cls(), name))
+      raise InputError(f"{cls.__name__}.{name} is given with --add_domain, whose settings are those of the experiment in --workdir; leave "
+                       f"it out. Only {' and '.join(f'{one.__name__}.*' for one in own)} may be given, of the domain's files and of "
+                       "the devices here")
+  flags, layout = given.flags, given[Layout]
+  tokens = None if flags["seed_tokens"] is None else of_text(int, flags["seed_tokens"], "--seed_tokens")
+  add_domain(flags["workdir"], flags["add_domain"], flags["name"] or "", corpus=given[Corpus],
+             layout=None if layout == Layout() else layout, seed_tokens=tokens, store=flags["store"])
 
 
 if __name__ == "__main__":

@@ -19,18 +19,16 @@ from jaxsplit.experiment.settings import Settings, check_grid, steps_of
 from jaxsplit.experiment.sizes import FILE as SIZES
 from jaxsplit.experiment.sizes import Sizes
 from jaxsplit.experiment.tokens import same_tokens
-from jaxsplit.experiment.tree import Shape, Stage
+from jaxsplit.experiment.tree import Stage
+from jaxsplit.experiment.trees import Trees, name_of
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.files import content_hash
 from jaxsplit.law import Cells, Law, Plan, fit_law, load_law, load_plan, plan_split
 from jaxsplit.law.forms import FORMS
-from jaxsplit.models.family import ModelConfig
 from jaxsplit.parallel import hosts
 from jaxsplit.results.cells import Cell
-from jaxsplit.results.stages import Point, Purpose, write_stages
+from jaxsplit.results.stages import Point, Purpose
 from jaxsplit.training.interruption import Interruption
-
-_ANY_RATE = 1.0  # For stages of which only the shapes and lengths matter yet.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,7 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
   check = same_tokens(workdir)
   hosts.broadcast(lambda: check(store))
   workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
-  with Runner(store, _recipe(settings, store), workdir, progress, interruption) as runner:
+  with Runner(store, recipe_of(settings, store), workdir, progress, interruption) as runner:
     story = _Story(settings, store, workdir, progress, runner)
     story.probe()
     if not settings.experiment.sizes:
@@ -67,7 +65,8 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
     return story.findings(law, plan, story.close(law, plan))
 
 
-def _recipe(settings: Settings, store: Store) -> Recipe:
+def recipe_of(settings: Settings, store: Store) -> Recipe:
+  """What every stage of the experiment shares."""
   experiment = settings.experiment
   tokens = lambda domain: store.counts(domain, "train").tokens
   weights = {domain: 1.0 if experiment.mixture == "uniform" else float(tokens(domain)) for domain in store.domains}
@@ -91,7 +90,8 @@ class _Story:
         self._budget.check_shares(name, getattr(experiment, name))
     self._budget.check_splits(experiment.compare)
     self._grid = self._budget.grid(experiment.seed_fractions, experiment.expert_fractions)
-    self._models = {size: self._model(size) for size in (*experiment.sizes, experiment.target)}
+    self._trees = Trees(settings, store.domains, store.vocab_size, self._sizes)
+    self._models = {size: self._trees.model(size) for size in (*experiment.sizes, experiment.target)}
     sizes = {model.params_total: size for size, model in self._models.items()}
     for size, model in self._models.items():
       if sizes[model.params_total] != size:
@@ -126,7 +126,7 @@ class _Story:
     trained_at = hosts.broadcast(lambda: {str(cell.params_total): cell.learning_rate for cell in self._cells})
     self._sizes.decide(self._models, lambda model: trained_at.get(str(model.params_total), rule.rate(model.params)))
     for size, model in self._models.items():
-      self._progress.log(f"  {_name(size)}: N = {model.params:,}, learning rate {self._sizes.rate(size):g}")
+      self._progress.log(f"  {name_of(size)}: N = {model.params:,}, learning rate {self._sizes.rate(size):g}")
 
   def measure_grid(self) -> None:
     """Measures the law's cells."""
@@ -134,7 +134,7 @@ class _Story:
     count = lambda part, noun: f"{len(part)} {noun}{'s' * (len(part) != 1)}"
     for size in experiment.sizes:
       self._sizes.ask(size, self._own_seeds, self._grid)
-    stages = [stage for size in experiment.sizes for stage in tree.needed(self._stages(size), self._grid)]
+    stages = [stage for size in experiment.sizes for stage in tree.needed(self._trees.stages(size), self._grid)]
     self._run("grid", f"training {count(experiment.sizes, 'size')}, each with {count(experiment.seed_fractions, 'snapshot')}, "
               f"{count(self._store.domains, 'domain')}, {count(experiment.expert_fractions, 'expert length')}",
               stages, self._cells, later=self._likely_proof_stages())
@@ -178,7 +178,7 @@ class _Story:
     splits = ", ".join(f"{self._budget.share(point):.0%} seed" if point.expert_steps else "dense" for point in points)
     for seeds, some in self._by_seeds(points):
       self._sizes.ask(target, seeds, some)
-    self._run("proof", f"training at the target size: {splits}", tree.needed(self._stages(target), points), self._cells)
+    self._run("proof", f"training at the target size: {splits}", tree.needed(self._trees.stages(target), points), self._cells)
 
   def close(self, law: Law, plan: Plan) -> str:
     """The closing table."""
@@ -205,28 +205,19 @@ class _Story:
 
   def _probe_stages(self) -> list[Stage]:
     experiment, probe = self._settings.experiment, self._settings.probe
-    models = [(_name(size), self._models[size]) for size in experiment.sizes or (experiment.target,)]
-    return probe_stages(probe, models, [self._budget.seed_steps(fraction) for fraction in probe.fractions], self._cooldown)
-
-  def _stages(self, size: tuple[int, int]) -> list[Stage]:
-    """The stages of all that was asked of a size: each request's, starting from the trunks of those before it."""
-    stages: list[Stage] = []
-    for number, request in enumerate(self._sizes.requests(size)):
-      shape = self._shape(size, request.seeds, keep=any(point.role != "grid" for point in request.points))
-      trunk = tree.trunk_of(stages, rows=shape.replicas * shape.seeds)
-      stages += tree.build(shape, request.points, trunk, f"+{number}" if number else "")
-    return stages
+    models = [(name_of(size), self._models[size]) for size in experiment.sizes or (experiment.target,)]
+    return probe_stages(probe, models, [self._budget.seed_steps(fraction) for fraction in probe.fractions], self._trees.cooldown)
 
   def _likely_grid_stages(self) -> list[Stage]:
     """The grid's stages in kind, before their rates are known."""
     return [stage for size in self._settings.experiment.sizes
-            for stage in tree.build(self._shape(size, self._own_seeds, keep=False), self._grid)]
+            for stage in tree.build(self._trees.shape(size, self._own_seeds, keep=False), self._grid)]
 
   def _likely_proof_stages(self) -> list[Stage]:
     """The proof's stages in kind, before there is a plan."""
     points = self._proof_points(self._budget.point(0.5) if self._settings.experiment.sizes else None)
     return [stage for seeds, some in self._by_seeds(points)
-            for stage in tree.build(self._shape(self._settings.experiment.target, seeds, keep=True), some)]
+            for stage in tree.build(self._trees.shape(self._settings.experiment.target, seeds, keep=True), some)]
 
   def _by_seeds(self, points: Iterable[Point]) -> list[tuple[int, list[Point]]]:
     """The proof's points by the number of their seeds: the dense model is one, however many seeds a split has."""
@@ -248,27 +239,5 @@ class _Story:
     hosts.broadcast(lambda: self._account(purpose))
 
   def _account(self, purpose: Purpose) -> None:
-    """Adds what was trained now, or is found to have been, to what the ledger has."""
-    path, training = self._workdir.path / "ledger.json", self._settings.training
-    found = {stage.name: stage for stage in ledger.recorded(path, self._workdir.log)}
-    for part, trained in ((purpose, self._runner.trained), ("retry", self._runner.repairs(self._runner.trained))):
-      found |= {stage.name: stage for stage in ledger.records(part, trained, training.batch_tokens)}
-    write_stages(path, found.values())
-
-  def _shape(self, size: tuple[int, int], seeds: int, keep: bool) -> Shape:
-    experiment, model = self._settings.experiment, self._models[size]
-    return Shape(_name(size), model, self._store.domains, experiment.replicas, self._sizes.rate(size) or _ANY_RATE, seeds,
-                 self._cooldown, experiment.keep_moments, keep)
-
-  def _model(self, size: tuple[int, int]) -> ModelConfig:
-    return self._settings.architecture.at(*size, self._store.vocab_size, self._settings.training.sequence_length)
-
-  def _cooldown(self, seed_steps: int, expert_steps: int) -> int:
-    experiment = self._settings.experiment
-    branch = expert_steps or seed_steps
-    of = branch if experiment.cooldown_of == "branch" else seed_steps + expert_steps
-    return min(round(experiment.cooldown * of), branch)
-
-
-def _name(size: tuple[int, int]) -> str:
-  return f"d{size[0]}-l{size[1]}"
+    ledger.add(self._workdir.path / "ledger.json", purpose, self._runner.trained, self._runner.repairs(self._runner.trained),
+               self._settings.training.batch_tokens, self._workdir.log)

@@ -184,15 +184,29 @@ def check_restored(where: str, about: About, prints: Mapping[str, Sequence[str]]
 
 def check_same_corpus(cells: Iterable[Cell], workdir: pathlib.Path, store: Store) -> None:
   """same corpus: the cells that are there were measured with the tokens that are here, as far as provenance.json knows theirs."""
-  try:
-    made_with = dict(read_json(workdir / "provenance.json")["made_with"])
-  except (InputError, KeyError, TypeError, ValueError):
-    return  # It says nothing; a work directory mends it.
+  made_with = _made_with(workdir)
   theirs = {made_with[cell.provenance].get("data") for cell in cells if isinstance(made_with.get(cell.provenance), dict)}
   if theirs - {None, store.manifest_hash}:
     raise InputError(f"--workdir={workdir}: the corpus has changed since its cells were measured (tokens "
                      f"{', '.join(sorted(theirs - {None, store.manifest_hash}))} there, {store.manifest_hash} here); name "
                      "another folder, restore the corpus, or give the --store that they were made with")
+
+
+def check_same_addition(workdir: pathlib.Path, domain: str, manifest_hash: str) -> None:
+  """same addition: a domain that came later has the tokens that it was first trained on, as far as provenance.json knows them."""
+  added = [facts.get("added") for facts in _made_with(workdir).values() if isinstance(facts, dict)]
+  theirs = {one.get(domain) for one in added if isinstance(one, dict)}
+  if theirs - {None, manifest_hash}:
+    raise InputError(f"--workdir={workdir}: the texts of the domain {domain} have changed since its expert was trained; restore them, "
+                     "or give another --name")
+
+
+def _made_with(workdir: pathlib.Path) -> dict[str, Any]:
+  """What cells were made with, by its name; nothing where the file does not say, which a work directory mends."""
+  try:
+    return dict(read_json(workdir / "provenance.json")["made_with"])
+  except (InputError, KeyError, TypeError, ValueError):
+    return {}
 
 
 def check_streams(stage: Stage, runs: Sequence[Run], streams: Sequence[Stream], store: Store, batch: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from jaxsplit.errors import InputError
 from jaxsplit.experiment.tree import Stage
-from jaxsplit.results.stages import Purpose, StageRecord, StageRun, read_stages
+from jaxsplit.results.stages import Purpose, StageRecord, StageRun, read_stages, write_stages
 
 
 def records(purpose: Purpose, stages: Sequence[Stage], batch_tokens: int) -> list[StageRecord]:
@@ -30,3 +30,12 @@ def recorded(path: pathlib.Path, log: Callable[[str], None] = print) -> tuple[St
   except InputError as error:
     log(f"{error}: it is begun anew, and what it said of sizes and splits that are no longer asked for is lost")
     return ()
+
+
+def add(path: pathlib.Path, purpose: Purpose, trained: Sequence[Stage], repairs: Sequence[Stage], batch_tokens: int,
+        log: Callable[[str], None] = print) -> None:
+  """Adds stages that are trained now, or are found to have been, and stretches of them that were trained again, to a file."""
+  found = {stage.name: stage for stage in recorded(path, log)}
+  for part, stages in ((purpose, trained), ("retry", repairs)):
+    found |= {stage.name: stage for stage in records(part, stages, batch_tokens)}
+  write_stages(path, found.values())

@@ -42,7 +42,8 @@ class Runner:
     self._setup = StageSetup(store, recipe)
     self._compiler = BackgroundCompiler()
     self._trace = Trace(workdir.path / "trace", recipe.training.trace, progress.log)
-    facts = hosts.broadcast(lambda: {**environment(), "config": workdir.config_hash, "data": store.manifest_hash})
+    facts = hosts.broadcast(lambda: {**environment(), "config": workdir.config_hash, "data": store.manifest_hash,
+                                     **({"added": store.added} if store.added else {})})
     self._made_with = workdir.record_provenance(facts)
     identity = Identity(store.manifest_hash, store.tokenizer.fingerprint, workdir.config_hash, recipe.training.batch_tokens, facts)
     self._snapshots = Snapshots(workdir.checkpoints, workdir.metrics, self._setup, identity, progress.log)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.experiment.budget import Steps
 from jaxsplit.experiment.probe import Probe
+from jaxsplit.files import read_json
 from jaxsplit.law import Cells, FitSettings, check_fit, check_plan
 from jaxsplit.models.config import Architecture
 from jaxsplit.models.kernels import attention
@@ -20,6 +23,7 @@ from jaxsplit.parallel import hosts, sharding
 from jaxsplit.parallel.sharding import Layout
 from jaxsplit.results.budget import accounting_of
 from jaxsplit.results.cells import Cell
+from jaxsplit.results.record import parsed
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
 
@@ -135,6 +139,32 @@ class Settings:
   def parts(self) -> tuple[Any, ...]:
     """The settings, one dataclass each."""
     return tuple(part for part in vars(self).values() if dataclasses.is_dataclass(part))
+
+
+def kept_settings(workdir: pathlib.Path, store: str | os.PathLike | None = None) -> Settings:
+  """The settings of the experiment in a work directory.
+
+  Args:
+    workdir: the folder.
+    store: where its tokens lie, if they were given as a store that has moved since.
+
+  Raises:
+    InputError: no experiment there, or its config.json is not what was written.
+  """
+  path = workdir / "config.json"
+  if not path.is_file():
+    raise InputError(f"--workdir={workdir}: no experiment there ({path.name} is missing); name the work directory of one")
+  kinds = {field.name: type(field.default) for field in dataclasses.fields(Settings) if field.name != "store"}
+  config = read_json(path)
+  try:
+    parts = {name: parsed(kind, config[kind.__name__]) for name, kind in kinds.items() if kind.__name__ in config}
+    own = config["Store"]["path"] if "Store" in config else None
+  except (KeyError, TypeError, ValueError) as error:
+    raise InputError(f"{path}: damaged, or written by another version of jaxsplit ({error}); give the experiment's command again to "
+                     "have it written anew") from None
+  if store is not None and own is None:
+    raise InputError(f"--store={store}: the tokens of {workdir} lie in {workdir / 'store'}; leave the flag out")
+  return Settings(**parts, store=own if store is None else os.fspath(store))
 
 
 def check(settings: Settings) -> None:

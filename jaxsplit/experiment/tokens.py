@@ -37,7 +37,7 @@ def check_data(settings: Settings, workdir: pathlib.Path) -> None:
   elif settings.experiment.data == "text":
     check_apart(settings.corpus, "--workdir", workdir, workdir / "store")
   cells = read_whole_rows(workdir / "cells.csv")[0] if (workdir / "cells.csv").exists() else []
-  check_grid(settings, {cell.domain: cell.unique_tokens for cell in cells}, cells)
+  check_grid(settings, {cell.domain: cell.unique_tokens for cell in cells if cell.role != "added"}, cells)
 
 
 def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Store:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxsplit.experiment.closing import closing_rows
 from jaxsplit.experiment.curve import curve_text
 from jaxsplit.law import Cells
-from jaxsplit.report import figures, html, law_figures, style, training_figures
+from jaxsplit.report import figures, html, law_figures, style, training_figures, ways
 from jaxsplit.report.album import Album
 from jaxsplit.report.comparison import comparison, predictions
 from jaxsplit.report.evidence import Evidence, means
@@ -160,6 +160,17 @@ def probe(evidence: Evidence, album: Album) -> Parts:
       "reason to probe again with other rates."))]
 
 
+def added(evidence: Evidence, album: Album) -> Parts:
+  """The domains that came later."""
+  rows = [[cell.domain, f"{cell.seed_tokens:,}", f"{cell.expert_tokens:,}", f"{cell.loss:.4f}", f"{cell.bits_per_byte:.4f}"]
+          for cell in sorted(evidence.added, key=lambda cell: (cell.domain, cell.seed_tokens, cell.replica))]
+  names = sorted({cell.domain for cell in evidence.added})
+  was = f"{names[0]} was" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} were"
+  return [html.paragraph(f"{was} not in the mixture: the seed has seen none of that text, and no law, plan or split above knows of it."),
+          html.table(["domain", "seed tokens", "expert tokens", "loss", "bits per byte"], rows,
+                     "Experts forked from the snapshot that the others were forked from. Losses in nats per token on held-out text.")]
+
+
 def ledger(evidence: Evidence, album: Album) -> Parts:
   """What was spent on what."""
   if not evidence.stages:
@@ -170,7 +181,7 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
       *((total.name, total.tokens, total.flops) for total in spent), ("all training", tokens, flops))]
   return [album.show("ledger", training_figures.spending(spent), (
       "Where the training went: probe (learning rates), grid (the law's cells), proof (the recommended split and its rivals at "
-      "the target size), and retry, if runs diverged and were trained again. Percentages are of all training.")),
+      "the target size), added (experts on domains that came later), and retry, if runs diverged and were trained again. Percentages are of all training.")),
           html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]
 
 
@@ -225,8 +236,10 @@ def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Alb
   if not evidence.experiment["sizes"]:
     found = [("fractions", "Measured against the split", measured_fractions)]
   probed = [("probe", "Learning rates", probe)] if len(evidence.config["Probe"]["rates"]) > 1 else []
+  beside = [("ways", "Beside the usual ways", ways.ways)] if ways.is_worth_it(evidence) else []
+  later = [("added", "Domains added later", added)] if evidence.added else []
   timed = [("speed", "Speed", speed)] if read_telemetry(evidence.path / _TELEMETRY) else []
-  return [*found, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger), *timed,
+  return [*found, *beside, *later, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger), *timed,
           ("settings", "Every setting", settings)]
 
 

@@ -26,8 +26,10 @@ class Evidence:
   Attributes:
     path: the work directory.
     config: every setting, by dataclass and field.
-    domains: names of the domains that anything was measured on.
-    grid, proof, probe: measured cells: the law's data; at the target size; of learning rates. Diverged ones are left out.
+    domains: names of the domains that anything was measured on, without those that came later.
+    grid, proof, probe, added: measured cells: the law's data; at the target size; of learning rates; of domains that came later.
+      Diverged ones are left out.
+    dense_elsewhere: measured cells of dense models of other sizes than the target's.
     diverged: how many were left out.
     stages: what was trained.
     law, plan: as fitted and read off it.
@@ -39,6 +41,8 @@ class Evidence:
   grid: tuple[Cell, ...]
   proof: tuple[Cell, ...]
   probe: tuple[Cell, ...]
+  added: tuple[Cell, ...]
+  dense_elsewhere: tuple[Cell, ...]
   diverged: int
   stages: tuple[StageRecord, ...]
   law: Law | None
@@ -112,10 +116,12 @@ def read_evidence(path: pathlib.Path) -> Evidence:
   whole, config = [cell for cell in cells if cell.status == "ok"], read_json(path / "config.json")
   target = _target(path, config)
   return Evidence(
-      path, config, tuple(sorted({cell.domain for cell in (*cells, *probe)})),
+      path, config, tuple(sorted({cell.domain for cell in (*cells, *probe) if cell.role != "added"})),
       tuple(c for c in whole if c.role == "grid"),
       tuple(c for c in whole if c.role in ("split", "dense") and target in (None, c.params_total)),
       tuple(c for c in probe if c.status == "ok"),
+      tuple(c for c in whole if c.role == "added"),
+      tuple(c for c in whole if c.role == "dense" and target not in (None, c.params_total)),
       len(cells) - len(whole) + sum(cell.status != "ok" for cell in probe),
       read_stages(path / "ledger.json") if (path / "ledger.json").exists() else (),
       load_law(path / "law.json") if (path / "law.json").exists() else None,

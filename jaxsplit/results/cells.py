@@ -30,8 +30,8 @@ class Cell:
     bits_per_byte: the same per byte of that text.
     flops: training FLOPs along this model's own path, seed and expert.
     replica: repetition.
-    role: grid (the law's data), split (the recommended or a given split), dense (full pretraining at the same compute), or
-      probe (of learning rates; in probe.csv).
+    role: grid (the law's data), split (the recommended or a given split), dense (full pretraining at the same compute), added (an
+      expert on a domain that came later, which its seed has not seen), or probe (of learning rates; in probe.csv).
     learning_rate: its constant rate.
     batch_tokens: tokens per step.
     accuracy: share of validation windows whose scored tokens are all right; empty where not asked for.

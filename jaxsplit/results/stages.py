@@ -14,9 +14,9 @@ from jaxsplit.files import write_json
 from jaxsplit.results.record import made, read_record, shape_of
 
 VERSION = 2
-Purpose = Literal["probe", "grid", "proof", "retry"]
+Purpose = Literal["probe", "grid", "proof", "retry", "added"]
 Phase = Literal["probe", "trunk", "full", "branch", "cooldown"]
-Role = Literal["probe", "grid", "split", "dense"]
+Role = Literal["probe", "grid", "split", "dense", "added"]
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -50,7 +50,8 @@ class StageRecord:
   """A stretch of training of one stack of runs, or one wave of it.
 
   Attributes:
-    purpose: probe, grid or proof; retry for stretches trained again because a run had diverged.
+    purpose: probe, grid or proof; retry for stretches trained again because a run had diverged; added for experts on domains that
+      came later.
     name: unique, by which metrics, telemetry and snapshots know it.
     whole: the name of the stage that it is a wave of; its own where it is none.
     size: name of the model's shape.

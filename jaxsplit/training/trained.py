@@ -211,7 +211,7 @@ def _steps(folder: pathlib.Path, about: dict[str, Any], row: int) -> int:
 def _proof(path: pathlib.Path, experiment: dict[str, Any]) -> list[StageRecord]:
   """The stages that trained what an experiment has planned."""
   return [stage for stage in read_stages(path / "ledger.json")
-          if stage.purpose == "proof" and stage.shape == tuple(experiment["target"])]
+          if stage.purpose in ("proof", "added") and stage.shape == tuple(experiment["target"])]
 
 
 def _domains(proof: list[StageRecord]) -> list[str]:
@@ -255,7 +255,8 @@ def _matching(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   if not point.expert_steps:
     return dense
   if domain is not None:
-    return lambda stage, run: run.domain == domain and run.point == Point(point.seed_steps, point.expert_steps, "split")
+    planned = [Point(point.seed_steps, point.expert_steps, role) for role in ("split", "added")]
+    return lambda stage, run: run.domain == domain and run.point in planned
   if not point.seed_steps or experiment["trunk"] == "per_domain":
     raise InputError(f"{path}: {'every domain has a seed of its own' if point.seed_steps else 'the planned experts have no seed'}; "
                      "name a domain to load its expert")

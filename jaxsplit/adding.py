@@ -1,0 +1,126 @@
+"""A domain added to a finished experiment. What the train entry point runs with --add_domain, and Python may."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from jaxsplit import devices
+from jaxsplit.data.concerns import describe_files
+from jaxsplit.data.corpus import ONE, Corpus
+from jaxsplit.data.formats import format_of
+from jaxsplit.data.joined import JoinedStore
+from jaxsplit.data.listing import check_apart, check_cases, check_domain_name
+from jaxsplit.data.preparation import prepare_store
+from jaxsplit.data.store import TOKENIZER, Store, open_store
+from jaxsplit.data.tokenizer import Tokenization
+from jaxsplit.errors import InputError, Interrupted
+from jaxsplit.experiment import guards
+from jaxsplit.experiment.addition import FOLDER, add_expert, fork_point
+from jaxsplit.experiment.experiment import recipe_of
+from jaxsplit.experiment.progress import Progress
+from jaxsplit.experiment.settings import Settings, kept_settings
+from jaxsplit.experiment.tokens import same_tokens
+from jaxsplit.experiment.workdir import Workdir
+from jaxsplit.files import from_home
+from jaxsplit.parallel import hosts
+from jaxsplit.parallel.sharding import Layout, present_devices
+from jaxsplit.report.page import try_report
+from jaxsplit.results.cells import Cell
+from jaxsplit.running import claimed
+from jaxsplit.training.interruption import Interruption
+from jaxsplit.training.program_cache import keep_programs
+
+
+def add_domain(workdir: str | os.PathLike, texts: str | os.PathLike, name: str = "", *, corpus: Corpus = Corpus(),
+               layout: Layout | None = None, seed_tokens: int | None = None, store: str | os.PathLike | None = None) -> list[Cell]:
+  """Forks the snapshot that an experiment's experts were forked from once more, for a domain that comes later, and measures it.
+
+      cell, = jaxsplit.add_domain("runs/mine", "texts/chemistry")
+      model = jaxsplit.load_model("runs/mine", "chemistry")
+
+  No other expert changes, and no row of a table: the mixture and its seed stay what they were. Called again, it recomputes nothing.
+
+  Args:
+    workdir: the experiment's; its settings are taken from there.
+    texts: a folder, file or URL, all of which is the domain; its files may name splits (train, valid, test).
+    name: the domain's; without one, the last name of `texts`.
+    corpus: how the files are read, where not as the experiment's; its path and domains count for nothing.
+    layout: how the expert is laid out on devices; None: as the experiment's settings say.
+    seed_tokens: D of the measured split that the expert is for; None: the planned one, or the only one.
+    store: where the experiment's tokens lie, if it was trained with --store=DIR and that was moved.
+
+  Returns:
+    The expert's cells, one a replica.
+
+  Raises:
+    InputError: one line: what cannot work, where, and what to do.
+    Interrupted: as `run` says; the same call goes on.
+  """
+  path = pathlib.Path(from_home(os.fspath(workdir), "--workdir"))
+  settings = kept_settings(path, store)
+  if layout:
+    settings = dataclasses.replace(settings, layout=layout)
+  if settings.experiment.data != "text":
+    raise InputError(f"--workdir={path}: a phonebook's records, to which no domain of texts can be added")
+  used = present_devices(settings.layout)
+  name = name or _last_name(os.fspath(texts))
+  check_domain_name(name, "--name")
+  read = dataclasses.replace(_corpus(settings.corpus, corpus), path=os.fspath(texts), domains_from=f"{ONE}{name}", domains=())
+  folder = path / FOLDER / name
+  hosts.broadcast(lambda: check_apart(read, "--workdir", path, folder))
+  keep_programs()
+  with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
+    try:
+      with Workdir(path, progress.log) as opened:
+        progress.log(f"on {devices.described(used)}")
+        opened.claim(claimed(settings))
+        base = open_store(settings.store or path / "store")
+        same = same_tokens(opened)
+        hosts.broadcast(lambda: same(base))
+        if name not in base.domains:  # Else joining says so.
+          check_cases([*base.domains, name], "--name")
+        split = fork_point(settings, opened, seed_tokens)
+        hosts.broadcast(lambda: _prepare(read, base, name, folder, path, progress))
+        joined = JoinedStore(base, [open_store(folder)])
+        cells = add_expert(settings, joined, name, split, recipe_of(settings, base), opened, progress, interruption)
+        progress.begin("writing the report")
+        report = hosts.broadcast(lambda: try_report(path, progress.log))
+    except Interrupted:
+      progress.log("stopped and saved; the same command goes on from here")
+      raise
+  for cell in cells:
+    progress.log(f"{name}, which was not in the mixture: seed {cell.seed_tokens:,} tokens, then {cell.expert_tokens:,} of its own: loss "
+                 f"{cell.loss:.4f} nats per token, {cell.bits_per_byte:.4f} bits per byte")
+  progress.log(report)
+  return cells
+
+
+def _corpus(theirs: Corpus, given: Corpus) -> Corpus:
+  """How the domain's files are read: as the experiment's are, but for what is given; which files is no question of theirs."""
+  changed = {field.name: getattr(given, field.name) for field in dataclasses.fields(Corpus)
+             if getattr(given, field.name) != field.default}
+  return dataclasses.replace(theirs, **{"include": (), "exclude": (), "data_dir": "", **changed})
+
+
+def _last_name(texts: str) -> str:
+  last = texts.rstrip("/").split("/")[-1]
+  found = format_of(last) if last and not pathlib.Path(from_home(texts, "--add_domain")).is_dir() else None
+  return found.stem if found else last
+
+
+def _prepare(corpus: Corpus, base: Store, name: str, folder: pathlib.Path, workdir: pathlib.Path, progress: Progress) -> None:
+  """The tokens of the domain's texts, made with the experiment's tokenizer, once."""
+  progress.begin(f"reading {corpus.path}")
+  tokenizer = base.tokenizer
+  tokenization = Tokenization(kind="bytes") if tokenizer.kind == "bytes" else Tokenization(
+      kind=tokenizer.kind, path=str(base.directory / TOKENIZER), end_of_document=tokenizer.separator)
+
+  def check(store: Store) -> None:
+    JoinedStore(base, [store])  # Raises.
+    guards.check_same_addition(workdir, name, store.manifest_hash)
+
+  check(prepare_store(corpus, tokenization, folder, progress.log, check=check))
+  for line in describe_files(open_store(folder)):
+    progress.log(f"  {line}")

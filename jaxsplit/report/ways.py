@@ -1,0 +1,61 @@
+"""The chapter that sets the recommended split beside the usual ways to spend the same compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from jaxsplit.experiment.budget import Steps
+from jaxsplit.experiment.contenders import Contender, contender_rows, contenders
+from jaxsplit.report import html, style
+from jaxsplit.report.album import Album
+from jaxsplit.report.evidence import Evidence
+from jaxsplit.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER
+
+_WORTH = 3  # Measured ways that make a chapter: two are in the closing table.
+
+
+def ways_of(evidence: Evidence) -> list[Contender]:
+  """The ways, of an experiment's cells; none before there are any at the target size."""
+  if not evidence.proof:
+    return []
+  budget, batch_tokens = evidence.budget, evidence.batch_tokens
+  steps = Steps(budget.amount // batch_tokens, budget.num_domains, budget.accounting)
+  return contenders(evidence.dense_elsewhere + evidence.proof, evidence.proof[0].params_total, evidence.domains, steps, batch_tokens,
+                    evidence.plan.point if evidence.plan else None)
+
+
+def is_worth_it(evidence: Evidence) -> bool:
+  """Whether more ways are measured than the closing table has."""
+  return len({one.loss for one in ways_of(evidence) if one.loss is not None}) >= _WORTH
+
+
+def ways(evidence: Evidence, album: Album) -> list[str]:
+  """The table and the figure."""
+  found = ways_of(evidence)
+  header, *rows = contender_rows(found)
+  spent = ("Each way trains for the budget of one model" if evidence.per_model else "All spend the same training compute but where the table says "
+           "otherwise")
+  return [html.table(header, rows, f"{spent}. Losses in nats per token, means over domains on held-out text; perplexity against full "
+                     "pretraining. N that answers: without embeddings, where one expert is chosen."),
+          album.show("ways", figure(found), (
+              "Mean loss over domains of every way that was measured, and its standard error over replicas where there are several. "
+              "Full pretraining is the dashed line; left of it is better."))]
+
+
+@style.styled
+def figure(found: Sequence[Contender]) -> Figure:
+  """The loss of each way that is measured, a row each, the best on top."""
+  shown = sorted((one for one in found if one.loss is not None), key=lambda one: -one.loss)
+  drawn, (axes,) = style.panels(height=0.9 + 0.32 * len(shown))
+  dense = next((one.loss for one in shown if one.name == "full pretraining"), None)
+  if dense is not None:
+    axes.axvline(dense, color=ORANGE, lw=1, ls=(0, (4, 3)))
+  for row, one in enumerate(shown):
+    color = GREEN if one.name == "recommended split" else INK if one.share < 1 else BLUE
+    axes.errorbar(one.loss, row, xerr=one.loss_stderr or None, marker="D", ms=6.5, color=color, mec=PAPER, ecolor=MUTED, capsize=2)
+  axes.set_yticks(range(len(shown)), [one.name for one in shown])
+  axes.set(xlabel=style.LOSS, ylim=(-0.6, len(shown) - 0.4))
+  axes.grid(False, axis="y")
+  return drawn

@@ -1,0 +1,149 @@
+"""A domain that comes later: its expert is the one that would have been forked beside the others, and nothing else changes."""
+
+import csv
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from small import arguments
+
+import jaxsplit
+from jaxsplit import train
+from jaxsplit.data.joined import join_all
+from jaxsplit.data.store import open_store
+from jaxsplit.errors import InputError
+from jaxsplit.experiment import tree
+from jaxsplit.experiment.cell_table import CellTable
+from jaxsplit.experiment.experiment import recipe_of
+from jaxsplit.experiment.progress import Progress
+from jaxsplit.experiment.runner import Runner
+from jaxsplit.experiment.settings import kept_settings
+from jaxsplit.experiment.sizes import Sizes
+from jaxsplit.experiment.trees import Trees
+from jaxsplit.experiment.workdir import Workdir
+from jaxsplit.law import load_plan
+from jaxsplit.results.cells import read_cells
+from jaxsplit.results.stages import Point, read_stages
+from jaxsplit.running import claimed
+from jaxsplit.training.interruption import Interruption
+
+
+@pytest.fixture(scope="module")
+def chess(tmp_path_factory):
+  """Texts of a domain of its own, named for splits."""
+  folder, rng = tmp_path_factory.mktemp("texts") / "chess", np.random.default_rng(5)
+  folder.mkdir()
+  moves = [f"{piece}{file}{rank}" for piece in "NBRQK" for file in "abcdefgh" for rank in range(1, 9)]
+  for name, count in (("train", 300), ("valid", 60)):
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": " ".join(rng.choice(moves, 30))}) + "\n" for _ in range(count)))
+  return folder
+
+
+@pytest.fixture(scope="module")
+def added(finished, chess, tmp_path_factory):
+  """A work directory before and after."""
+  after = tmp_path_factory.mktemp("added") / "w"
+  shutil.copytree(finished, after)
+  assert train.main([f"--workdir={after}", f"--add_domain={chess}"]) == 0
+  return finished, after
+
+
+def _files(folder, pattern):
+  return {path.relative_to(folder): path.read_bytes() for path in folder.glob(pattern) if path.is_file()}
+
+
+def _rows(path):
+  return set(map(tuple, csv.reader(path.open())))
+
+
+def test_nothing_that_was_there_changes_and_tables_gain_rows(added):
+  before, after = added
+  for pattern in ("checkpoints/**/*", "store/**/*", "law.json", "plan.json", "sizes.json", "config.json", "config.gin", "probe.csv"):
+    there = _files(before, pattern)
+    assert there and there.items() <= _files(after, pattern).items() or pattern == "probe.csv"
+  new = _rows(after / "cells.csv") - _rows(before / "cells.csv")
+  assert _rows(before / "cells.csv") < _rows(after / "cells.csv") and len(new) == 1
+  assert (after / "metrics.jsonl").read_bytes().startswith((before / "metrics.jsonl").read_bytes())
+  assert set(read_stages(before / "ledger.json")) < set(read_stages(after / "ledger.json"))
+  cell, = (cell for cell in read_cells(after / "cells.csv") if cell.role == "added")
+  point = load_plan(after / "plan.json").point
+  assert (cell.domain, cell.seed_tokens, cell.expert_tokens) == ("chess", point.seed_tokens, point.expert_tokens)
+  assert cell.epochs == pytest.approx(cell.expert_tokens / cell.unique_tokens)  # Of its text, the seed has seen nothing.
+  page = (after / "report.html").read_text()
+  assert "chess was not in the mixture" in page and "chess was not" not in (before / "report.html").read_text()
+
+
+def test_it_equals_an_expert_that_is_forked_beside_the_others(added, tmp_path):
+  before, after = added
+  workdir = shutil.copytree(before, tmp_path / "w")
+  settings = kept_settings(workdir)
+  store = join_all(open_store(workdir / "store"), after / "added")
+  point = load_plan(workdir / "plan.json").point
+  wanted = Point(point.seed_steps, point.expert_steps, "added")
+  with Workdir(workdir, lambda line: None) as opened, Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
+    opened.claim(claimed(settings))
+    sizes = Sizes(workdir / "sizes.json", opened.config_hash)
+    target = settings.experiment.target
+    there = Trees(settings, open_store(workdir / "store").domains, store.vocab_size, sizes).stages(target)
+    shape = Trees(settings, store.domains, store.vocab_size, sizes).shape(target, 1, keep=True)
+    together = tree.build(shape, [wanted], tree.trunk_of(there, rows=1), "+together")
+    recipe = recipe_of(settings, open_store(workdir / "store"))
+    recipe = dataclasses.replace(recipe, weights={"chess": 0.0, **recipe.weights})
+    table = CellTable(tmp_path / "cells.csv")
+    with Runner(store, recipe, opened, progress, interruption) as runner:
+      runner.run(tree.needed([*there, *together], [wanted]), table)
+  losses = {cell.domain: cell.loss for cell in table}
+  assert len(losses) == 3
+  cells = [cell for cell in read_cells(after / "cells.csv") if cell.role == "added" or
+           cell.role == "split" and (cell.seed_tokens, cell.expert_tokens) == (point.seed_tokens, point.expert_tokens)]
+  assert {cell.domain: cell.loss for cell in cells} == pytest.approx(losses, rel=1e-6)
+
+
+def test_again_it_recomputes_nothing_and_the_experiment_goes_on(added, chess, corpus, tmp_path, capsys):
+  after = shutil.copytree(added[1], tmp_path / "w")
+  before = _files(after, "**/*")
+  capsys.readouterr()
+  cell, = jaxsplit.add_domain(after, chess)
+  assert "done before" in capsys.readouterr().out and cell.role == "added"
+  kept = ("cells.csv", "metrics.jsonl", "ledger.json", "plan.json", "law.json")
+  assert all((after / name).read_bytes() == before[(after / name).relative_to(after)] for name in kept)
+  assert train.main(arguments(corpus, after)) == 0
+  assert all((after / name).read_bytes() == before[(after / name).relative_to(after)] for name in kept)
+  model = jaxsplit.load_model(after, "chess")
+  assert model.steps == jaxsplit.load_model(after, "latin").steps
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--name=latin"], "has a domain latin already; take another name"), (["--name=../x"], "cannot name a domain"),
+    (["--name=Latin"], "differ in upper and lower case only"),
+    (["--gin.Training.batch_sequences=4"], "Training.batch_sequences is given with --add_domain"),
+    (["--seed_tokens=7"], "--seed_tokens=7: no split of that D is trained"), (["--seed_tokens=x"], "--seed_tokens = 'x'"),
+    (["--store=elsewhere"], "--store=elsewhere: the tokens of .* lie in")])
+def test_what_cannot_be_added_is_refused(added, chess, flags, message, tmp_path):
+  after = added[1]
+  before = _files(after, "added/**/*")
+  with pytest.raises(InputError, match=message) as caught:
+    train.main([f"--workdir={after}", f"--add_domain={chess}", *flags])
+  assert "\n" not in str(caught.value) and _files(after, "added/**/*") == before
+
+
+def test_texts_that_have_changed_are_refused(added, chess, tmp_path):
+  after, other = shutil.copytree(added[1], tmp_path / "w"), shutil.copytree(chess, tmp_path / "chess")
+  (other / "more.jsonl").write_text('{"text": "Nf3 and other moves"}\n' * 3)
+  with pytest.raises(InputError, match="the texts of the domain chess have changed since its expert was trained"):
+    train.main([f"--workdir={after}", f"--add_domain={other}"])
+
+
+def test_there_must_be_an_experiment_and_texts(finished, chess, tmp_path):
+  with pytest.raises(InputError, match="no experiment there .config.json is missing"):
+    train.main([f"--workdir={tmp_path}", f"--add_domain={chess}"])
+  with pytest.raises(InputError, match="no such folder"):
+    train.main([f"--workdir={finished}", f"--add_domain={tmp_path / 'gone'}"])
+  with pytest.raises(InputError, match="--name is of --add_domain, which is missing"):
+    train.main([f"--workdir={finished}", "--name=x"])
+  shutil.copytree(finished, tmp_path / "w")
+  shutil.rmtree(next((tmp_path / "w" / "checkpoints").glob("d24*/trunk")))
+  with pytest.raises(InputError, match="that the others were forked from is not there; snapshots of seeds stay with"):
+    train.main([f"--workdir={tmp_path / 'w'}", f"--add_domain={chess}"])
