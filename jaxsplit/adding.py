@@ -1,23 +1,25 @@
-"""A domain added to a finished experiment. What the train entry point runs with --add_domain, and Python may."""
+"""What is trained beside a finished experiment: a domain that comes later, and small models to route by. What the train entry
+point runs with --add_domain and --add_small_models, and Python may."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
 
 from jaxsplit import devices
 from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import ONE, Corpus
 from jaxsplit.data.formats import format_of
-from jaxsplit.data.joined import JoinedStore
+from jaxsplit.data.joined import ADDED, JoinedStore, join_all
 from jaxsplit.data.listing import check_apart, check_cases, check_domain_name
 from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.store import TOKENIZER, Store, open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError, Interrupted
-from jaxsplit.experiment import guards
-from jaxsplit.experiment.addition import FOLDER, add_expert, fork_point
+from jaxsplit.experiment import addition, guards
+from jaxsplit.experiment.addition import add_expert, fork_point
 from jaxsplit.experiment.experiment import recipe_of
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.settings import Settings, kept_settings
@@ -58,18 +60,51 @@ def add_domain(workdir: str | os.PathLike, texts: str | os.PathLike, name: str =
     InputError: one line: what cannot work, where, and what to do.
     Interrupted: as `run` says; the same call goes on.
   """
-  path = pathlib.Path(from_home(os.fspath(workdir), "--workdir"))
-  settings = kept_settings(path, store)
-  if layout:
-    settings = dataclasses.replace(settings, layout=layout)
-  if settings.experiment.data != "text":
-    raise InputError(f"--workdir={path}: a phonebook's records, to which no domain of texts can be added")
-  used = present_devices(settings.layout)
+  path, settings = _experiment(workdir, layout, store)
   name = name or _last_name(os.fspath(texts))
   check_domain_name(name, "--name")
   read = dataclasses.replace(_corpus(settings.corpus, corpus), path=os.fspath(texts), domains_from=f"{ONE}{name}", domains=())
-  folder = path / FOLDER / name
+  folder = path / ADDED / name
   hosts.broadcast(lambda: check_apart(read, "--workdir", path, folder))
+
+  def train(base: Store, opened: Workdir, progress: Progress, interruption: Interruption) -> list[Cell]:
+    if name not in base.domains:  # Else joining says so.
+      check_cases([*base.domains, name], "--name")
+    split = fork_point(settings, opened, seed_tokens)
+    hosts.broadcast(lambda: _prepare(read, base, name, folder, path, progress))
+    joined = JoinedStore(base, [open_store(folder)])
+    return add_expert(settings, joined, name, split, recipe_of(settings, base), opened, progress, interruption)
+
+  return _beside(path, settings, train)
+
+
+def add_small_models(workdir: str | os.PathLike, *, layout: Layout | None = None, store: str | os.PathLike | None = None) -> list[Cell]:
+  """Trains a small model of every domain, by which the router `prefix` chooses experts, beside an experiment, and measures them.
+
+  Called again, it trains those of domains that were added since. Arguments and errors are as of `add_domain`.
+  """
+  path, settings = _experiment(workdir, layout, store)
+
+  def train(base: Store, opened: Workdir, progress: Progress, interruption: Interruption) -> list[Cell]:
+    split = fork_point(settings, opened, None)
+    joined = join_all(base, path / ADDED)
+    return addition.add_small_models(settings, joined, split, recipe_of(settings, base), opened, progress, interruption)
+
+  return _beside(path, settings, train)
+
+
+def _experiment(workdir: str | os.PathLike, layout: Layout | None, store: str | os.PathLike | None) -> tuple[pathlib.Path, Settings]:
+  """A work directory, and the settings of the experiment in it."""
+  path = pathlib.Path(from_home(os.fspath(workdir), "--workdir"))
+  settings = kept_settings(path, store)
+  if settings.experiment.data != "text":
+    raise InputError(f"--workdir={path}: a phonebook's records, which are no domains of texts")
+  return path, dataclasses.replace(settings, layout=layout) if layout else settings
+
+
+def _beside(path: pathlib.Path, settings: Settings, train: Callable[[Store, Workdir, Progress, Interruption], list[Cell]]) -> list[Cell]:
+  """Runs `train` in an experiment's work directory, given its store, and says what it measured."""
+  used = present_devices(settings.layout)
   keep_programs()
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
     try:
@@ -79,20 +114,16 @@ def add_domain(workdir: str | os.PathLike, texts: str | os.PathLike, name: str =
         base = open_store(settings.store or path / "store")
         same = same_tokens(opened)
         hosts.broadcast(lambda: same(base))
-        if name not in base.domains:  # Else joining says so.
-          check_cases([*base.domains, name], "--name")
-        split = fork_point(settings, opened, seed_tokens)
-        hosts.broadcast(lambda: _prepare(read, base, name, folder, path, progress))
-        joined = JoinedStore(base, [open_store(folder)])
-        cells = add_expert(settings, joined, name, split, recipe_of(settings, base), opened, progress, interruption)
+        cells = train(base, opened, progress, interruption)
         progress.begin("writing the report")
         report = hosts.broadcast(lambda: try_report(path, progress.log))
     except Interrupted:
       progress.log("stopped and saved; the same command goes on from here")
       raise
   for cell in cells:
-    progress.log(f"{name}, which was not in the mixture: seed {cell.seed_tokens:,} tokens, then {cell.expert_tokens:,} of its own: loss "
-                 f"{cell.loss:.4f} nats per token, {cell.bits_per_byte:.4f} bits per byte")
+    progress.log(f"  {cell.domain}{'' if cell.domain in base.domains else ', which was not in the mixture'}: N = {cell.params:,}, seed "
+                 f"{cell.seed_tokens:,} tokens, then {cell.expert_tokens:,} of its own: loss {cell.loss:.4f} nats per token, "
+                 f"{cell.bits_per_byte:.4f} bits per byte")
   progress.log(report)
   return cells
 

@@ -1,7 +1,8 @@
 """Evaluates models: python -m jaxsplit.evaluate --workdir=DIR [--tasks=arc_easy,piqa --data=DIR] [--out=results.json]
 
 What the experts, their seed and the dense model of an experiment are worth: perplexity and bits per byte of each on whole held-out
-documents of every domain, and zero-shot accuracy. With --model=hf:DIR, a Hugging Face model instead; with --store, on its documents.
+documents of every domain, and zero-shot accuracy. With --router, also of the experts as one, where a router chooses by the beginning of
+a text or by the question (docs/routing.md). With --compare, only the split beside the usual ways to spend its compute. With --model=hf:DIR, a Hugging Face model instead; with --store, on its documents.
 """
 
 from __future__ import annotations
@@ -11,25 +12,31 @@ from jaxsplit import signals
 signals.end_at_once(__name__)  # The imports below take seconds.
 
 # ruff: noqa: E402
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsplit import cli
+from jaxsplit.data.joined import ADDED, join_all
 from jaxsplit.data.store import Store, open_store
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation import benchmarks  # noqa: F401 (They add themselves to TASKS.)
-from jaxsplit.evaluation.choices import answer
+from jaxsplit.evaluation.choices import score_answers
 from jaxsplit.evaluation.countdown import countdown
 from jaxsplit.evaluation.documents import held_out_split, read_documents, score_documents
 from jaxsplit.evaluation.experts import Experts
 from jaxsplit.evaluation.matrix import Matrix, matrix, table
 from jaxsplit.evaluation.results import of_task, write_results
+from jaxsplit.evaluation.routers import Routing
+from jaxsplit.evaluation.routing import RoutedEvaluation, routed_evaluation, with_average
 from jaxsplit.evaluation.settings import Evaluation
 from jaxsplit.evaluation.tasks import Question, read_questions
-from jaxsplit.files import from_home
+from jaxsplit.experiment.contenders import contender_rows
+from jaxsplit.files import from_home, write_json
 from jaxsplit.interop import huggingface
 from jaxsplit.parallel.sharding import Layout, present_devices
+from jaxsplit.report.ways import contenders_of
 from jaxsplit.training.program_cache import keep_programs
 from jaxsplit.training.trained import TrainedModels, load_models, side_by_side, store_of
 
@@ -40,35 +47,44 @@ FLAGS = {
     "data": cli.Path("the folder of the tasks' rows: <task>.jsonl or <task>.jsonl.gz, in the schema of the Hugging Face hub"),
     "out": cli.Path("write the results to this .json file"),
 }
+SWITCHES = {"compare": "only show the recommended split beside 80/20, 50/50, no seed, full pretraining and other dense models, out of the "
+                       "cells that are there, and name what is not measured"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Evaluates, prints tables for people, and writes results.json for programs."""
-  given = cli.parse("evaluate", __doc__, [Evaluation], argv, flags=FLAGS, fields_as_flags=True)
-  settings, flags = given[Evaluation], given.flags
+  given = cli.parse("evaluate", __doc__, [Evaluation, Routing], argv, flags=FLAGS, switches=SWITCHES, fields_as_flags=True)
+  settings, routing, flags = given[Evaluation], given[Routing], given.flags
   log = lambda line: print(line, flush=True)
-  _check(settings, flags)
+  _check(settings, routing, flags)
+  if flags["compare"]:
+    return _compare(flags, log)
   questions = {task: read_questions(task, flags["data"], settings.limit) for task in settings.task_names}
   present_devices(Layout())
   keep_programs()
   models = _models(settings, flags, log)
   store = _store(flags)
+  if routing.names:
+    models = with_average(models)
   experts = Experts(models, settings.batch_tokens, settings.context or None)
-  found = _matrix(settings, store, experts, log) if store else None
-  tasks = {task: _task(settings, task, rows, experts, log) for task, rows in questions.items()}
+  routed = routed_evaluation(flags["workdir"], routing, experts, settings.replica, flags["store"]) if routing.names else None
+  found = _matrix(settings, store, experts, routed, log) if store else None
+  tasks = {task: _task(settings, task, rows, experts, routed, log) for task, rows in questions.items()}
   if flags["out"]:
-    write_results(flags["out"], models, found, tasks, {})
+    write_results(flags["out"], models, found, tasks, routed.record() if routed else {})
     log(f"written to {flags['out']}")
   return 0
 
 
-def _check(settings: Evaluation, flags: Mapping[str, str | None]) -> None:
+def _check(settings: Evaluation, routing: Routing, flags: Mapping[str, str | None]) -> None:
   if bool(flags["workdir"]) == bool(flags["model"]):
     raise InputError("give the models to evaluate: either --workdir, an experiment's, or --model=hf:DIR, a Hugging Face model")
   if flags["model"] and not flags["model"].startswith("hf:"):
     raise InputError(f"--model={flags['model']}: must be hf:DIR, where DIR is the folder of a Hugging Face model")
   if flags["model"] and not settings.task_names and not flags["store"]:
     raise InputError("--model: nothing to evaluate it on; give --tasks and --data, or a token store as --store")
+  if flags["model"] and (routing.names or flags["compare"]):
+    raise InputError(f"--{'router' if routing.names else 'compare'} is of an experiment's experts; give its --workdir in place of --model")
   if settings.task_names and not flags["data"]:
     raise InputError("--tasks needs --data: the folder with the tasks' rows, <task>.jsonl or <task>.jsonl.gz")
   if flags["out"]:
@@ -89,11 +105,24 @@ def _models(settings: Evaluation, flags: Mapping[str, str | None], log) -> Train
 
 def _store(flags: Mapping[str, str | None]) -> Store | None:
   if flags["workdir"]:
-    return open_store(store_of(flags["workdir"], flags["store"]))
+    return join_all(open_store(store_of(flags["workdir"], flags["store"])), pathlib.Path(flags["workdir"]) / ADDED)
   return open_store(flags["store"]) if flags["store"] else None
 
 
-def _matrix(settings: Evaluation, store: Store, experts: Experts, log) -> Matrix:
+def _compare(flags: Mapping[str, str | None], log) -> int:
+  """The split beside the usual ways."""
+  found = contenders_of(pathlib.Path(flags["workdir"]))
+  rows = contender_rows(found)
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  log("\n".join("  ".join(text.ljust(width) if i in (0, 7) else text.rjust(width) for i, (text, width) in enumerate(zip(row, widths))).rstrip()
+                for row in rows))
+  if flags["out"]:
+    write_json(flags["out"], {"compare": [dataclasses.asdict(one) for one in found]})
+    log(f"written to {flags['out']}")
+  return 0
+
+
+def _matrix(settings: Evaluation, store: Store, experts: Experts, routed: RoutedEvaluation | None, log) -> Matrix:
   """Every model on every domain's documents."""
   split = held_out_split(store) if settings.split == "auto" else settings.split
   documents = read_documents(store, split, settings.tokens, experts.models.tokenizer)
@@ -102,12 +131,16 @@ def _matrix(settings: Evaluation, store: Store, experts: Experts, log) -> Matrix
   found = matrix(documents, scores.sums, experts.models.names, experts.models.kinds, split=split, context=experts.context, stride=stride)
   for name, measure in (("perplexity per token", "perplexity"), ("bits per byte", "bits_per_byte")):
     log("\n".join(["", f"{name}, {split} documents, ± standard error", *table(found, measure)]))
+  if routed:
+    log("\n".join(["", f"perplexity per token behind the beginnings of {split} documents; cost in passes of one model",
+                   *routed.documents(documents, scores, split, stride)]))
   return found
 
 
-def _task(settings: Evaluation, task: str, questions: list[Question], experts: Experts, log) -> dict[str, Any]:
+def _task(settings: Evaluation, task: str, questions: list[Question], experts: Experts, routed: RoutedEvaluation | None, log) -> dict[str, Any]:
   """Every model's accuracy on a task."""
-  answers = answer(experts, questions, settings.unconditional, countdown(task, log))
+  scored = score_answers(experts, questions, settings.unconditional, countdown(task, log))
+  answers = scored.answers
   found = of_task(experts.models, answers)
   if answers.truncated:
     log(f"\n{task}: {answers.truncated} of {len(answers.greedy[0])} contexts are longer than the models' {experts.context} tokens, "
@@ -118,6 +151,8 @@ def _task(settings: Evaluation, task: str, questions: list[Question], experts: E
                       if of.get(measure) is not None)
     low, high = of["acc_interval"]
     log(f"  {name}: acc {of['acc']:.4f} (95 % {low:.4f} .. {high:.4f}){numbers}")
+  for line in routed.answers(task, scored) if routed else ():
+    log(line)
   return found
 
 

@@ -1,4 +1,4 @@
-"""What a name in the settings stands for, where users may add to it: model families, optimizers, readers, forms of the law.
+"""What a name in the settings stands for, where users may add to it: model families, optimizers, readers, forms of the law, routers.
 
 A user's additions are made by a Python file that a flag names (`--extension=FILE`) and that is run once, before settings are read.
 No config can name such a file. What it adds is known by the hash of its content, so that results say what they were made with.

@@ -4,7 +4,8 @@ Probes learning rates, trains trunks at several sizes and forks their snapshots 
 plans, trains the plan and the dense model of the same compute at a size that the law has not seen, and reports. The same
 command again finishes what is missing and recomputes nothing.
 
-With --add_domain, forks the experiment in --workdir once more, for a domain that comes later; its settings are those that are there.
+With --add_domain, forks the experiment in --workdir once more, for a domain that comes later, and with --add_small_models for small
+models to route by; settings are those that are there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsplit import cli
-from jaxsplit.adding import add_domain
+from jaxsplit.adding import add_domain, add_small_models
 from jaxsplit.cli.values import of_text
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError, Interrupted
@@ -56,16 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                              "seed that the experts in --workdir were forked from, and changes nothing else"),
       "name": "with --add_domain: what the domain is called; without it, the last name of its path",
       "seed_tokens": "with --add_domain: D of the measured split that the expert is for; without it, the planned one",
-      **cluster.FLAGS})
+      **cluster.FLAGS}, switches={
+          "add_small_models": "trains a small model of every domain in --workdir, by which evaluate's --router=prefix chooses experts"})
   if not given.flags["workdir"]:
     raise InputError("--workdir is missing; name a folder, as in --workdir=runs/mine")
+  if given.flags["add_domain"] and given.flags["add_small_models"]:
+    raise InputError("--add_domain and --add_small_models: give one after the other")
   if not given.flags["add_domain"]:
     for flag in ("name", "seed_tokens"):
       if given.flags[flag] is not None:
         raise InputError(f"--{flag} is of --add_domain, which is missing; name the texts of the domain to add")
   with hosts.joined(cluster.find(*(given.flags[name] for name in cluster.FLAGS))):
     try:
-      if given.flags["add_domain"]:
+      if given.flags["add_domain"] or given.flags["add_small_models"]:
         _add(given)
       else:
         run(Settings(*(given[cls] for cls in SETTINGS), given.flags["store"]), given.flags["workdir"])
@@ -75,17 +79,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add(given: cli.Settings) -> None:
-  own = (Corpus, Layout)
+  """Trains something beside the experiment that is there."""
+  flags, flag = given.flags, "--add_domain" if given.flags["add_domain"] else "--add_small_models"
+  own = (Corpus, Layout) if flags["add_domain"] else (Layout,)
   for cls in SETTINGS:
     if cls not in own and given[cls] != cls():
       name = next(name for name, value in vars(given[cls]).items() if value != getattr(cls(), name))
-      raise InputError(f"{cls.__name__}.{name} is given with --add_domain, whose settings are those of the experiment in --workdir; leave "
-                       f"it out. Only {' and '.join(f'{one.__name__}.*' for one in own)} may be given, of the domain's files and of "
-                       "the devices here")
-  flags, layout = given.flags, given[Layout]
+      raise InputError(f"{cls.__name__}.{name} is given with {flag}, whose settings are those of the experiment in --workdir; leave it "
+                       f"out. Only {' and '.join(f'{one.__name__}.*' for one in own)} may be given")
+  layout = None if given[Layout] == Layout() else given[Layout]
+  if flags["add_small_models"]:
+    add_small_models(flags["workdir"], layout=layout, store=flags["store"])
+    return
   tokens = None if flags["seed_tokens"] is None else of_text(int, flags["seed_tokens"], "--seed_tokens")
-  add_domain(flags["workdir"], flags["add_domain"], flags["name"] or "", corpus=given[Corpus],
-             layout=None if layout == Layout() else layout, seed_tokens=tokens, store=flags["store"])
+  add_domain(flags["workdir"], flags["add_domain"], flags["name"] or "", corpus=given[Corpus], layout=layout, seed_tokens=tokens,
+             store=flags["store"])
 
 
 if __name__ == "__main__":

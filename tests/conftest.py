@@ -21,6 +21,7 @@ from small import arguments, write_corpus
 
 from jaxsplit import train
 from jaxsplit.data.formats import READERS
+from jaxsplit.evaluation.routers import ROUTERS
 from jaxsplit.evaluation.tasks import TASKS
 from jaxsplit.law.forms import FORMS
 from jaxsplit.models.family import FAMILIES
@@ -41,7 +42,7 @@ def extensions():
   """Forgets what extensions have added, as a new process would. What they add in a test goes with it."""
 
   def forget() -> None:
-    for registry in (FAMILIES, OPTIMIZERS, FORMS, READERS, TASKS):
+    for registry in (FAMILIES, OPTIMIZERS, FORMS, READERS, ROUTERS, TASKS):
       for name in registry.origins:
         registry.pop(name, None)
       registry.origins.clear()

@@ -10,7 +10,7 @@ import pytest
 from small import arguments
 
 import jaxsplit
-from jaxsplit import train
+from jaxsplit import evaluate, train
 from jaxsplit.data.joined import join_all
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import InputError
@@ -113,6 +113,16 @@ def test_again_it_recomputes_nothing_and_the_experiment_goes_on(added, chess, co
   assert all((after / name).read_bytes() == before[(after / name).relative_to(after)] for name in kept)
   model = jaxsplit.load_model(after, "chess")
   assert model.steps == jaxsplit.load_model(after, "latin").steps
+
+
+def test_the_matrix_and_the_routers_gain_it(added, tmp_path):
+  out = tmp_path / "r.json"
+  assert evaluate.main([f"--workdir={added[1]}", "--tokens=600", "--router=centroid@1,bayes@1", "--context_tokens=8", f"--out={out}"]) == 0
+  found = json.loads(out.read_text())
+  assert found["matrix"]["domains"] == ["chess", "latin", "numbers"]
+  losses = np.array([row["loss"] for row in found["matrix"]["rows"] if row["kind"] == "expert"])
+  assert losses.argmin(0).tolist() == [0, 1, 2]
+  assert all(found["routers"][name]["chosen"]["chess"]["chess"] > 0.8 for name in ("centroid@1", "bayes@1"))
 
 
 @pytest.mark.parametrize("flags, message", [

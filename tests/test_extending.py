@@ -37,7 +37,7 @@ def command(entry_point, about=""):
 
 
 def test_every_block_is_taken():
-  assert set(FILES) == {"parallel.py", "lion.py", "tied.py", "mbox.py", "capitals.py"} and len(COMMANDS) == 9
+  assert set(FILES) == {"parallel.py", "lion.py", "tied.py", "mbox.py", "capitals.py", "naive_bayes.py"} and len(COMMANDS) == 10
 
 
 @pytest.mark.parametrize("name, setting", [("parallel", "Architecture.family"), ("lion", "Optimizer.name")])
@@ -83,11 +83,11 @@ def test_a_task(written, finished, capsys):
   (written / "benchmarks").mkdir()
   row = re.search(r"such as `(.*)`", TEXT)[1]
   (written / "benchmarks" / "capitals.jsonl").write_text(f"{row}\n{row.replace('Lyon', 'Nice')}\n")
-  assert evaluate.main([*command("evaluate"), "--tokens=1"]) == 0
+  assert evaluate.main([*command("evaluate", "capitals"), "--tokens=1"]) == 0
   assert "capitals, 2 questions" in capsys.readouterr().out
   (written / "benchmarks" / "capitals.jsonl").write_text(f'{row}\n{row.replace("country", "land")}\n')
   with pytest.raises(InputError, match="capitals.jsonl:2: field 'country' is missing; there are 'land'"):
-    evaluate.main(command("evaluate"))
+    evaluate.main(command("evaluate", "capitals"))
 
 
 def test_a_form(written):
@@ -104,3 +104,11 @@ def test_a_form_is_compared_with_ours(written):
   (written / "cells.csv").write_text("\n".join(["params,seed_tokens,loss", *rows]))
   fit.main(["--cells=cells.csv", "--extension=tied.py", "--form=auto", "--bootstrap=0", "--starts=8", "--holdout=params:1"])
   assert "tied" in {row["form"] for row in json.loads((written / "law.json").read_text())["candidates"]}
+
+
+def test_a_router(written, finished, capsys):
+  (written / "runs").mkdir()
+  (written / "runs" / "quickstart").symlink_to(finished)
+  assert evaluate.main([*command("evaluate", "naive_bayes"), "--tokens=1000", "--context_tokens=8", "--out=r.json"]) == 0
+  chosen = json.loads((written / "r.json").read_text())["routers"]["naive_bayes@1"]["chosen"]
+  assert min(chosen[domain][domain] for domain in ("latin", "numbers")) > 0.9

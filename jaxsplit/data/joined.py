@@ -10,6 +10,8 @@ import numpy as np
 from jaxsplit.data.store import MANIFEST, Store, open_store
 from jaxsplit.errors import InputError
 
+ADDED = "added"  # In a work directory: the stores of domains that came later, each in a folder of its name.
+
 
 class JoinedStore(Store):
   """A store's domains and those of others. `manifest_hash` and `source` stay those of the first: what its seed was trained on.

@@ -16,7 +16,7 @@ import numpy as np
 from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation.countdown import Advance, ignore
-from jaxsplit.evaluation.experts import Experts, Span
+from jaxsplit.evaluation.experts import Experts, Scores, Span
 from jaxsplit.evaluation.tasks import Question
 
 _Z = 1.959964  # Standard normal quantile of a 95 % interval.
@@ -65,9 +65,34 @@ class Answers:
             "acc_uncond": None if alone is None else float(right(found - alone)), "num": num}
 
 
-def answer(experts: Experts, questions: Sequence[Question], unconditional: bool = False,
-           advance: Advance = ignore) -> Answers:
-  """What every model gives to every answer of every question.
+@dataclasses.dataclass(frozen=True)
+class ScoredAnswers:
+  """The answers of Q questions with every model's score of every token.
+
+  Attributes:
+    questions: Q of them.
+    scores: of the different pairs of context and continuation.
+    of: int [N], which of those pairs each answer is.
+    alone: int [N], which pair is the answer without its question; None where that was not asked for.
+    truncated: as of `Answers`.
+  """
+
+  questions: Sequence[Question]
+  scores: Scores
+  of: np.ndarray
+  alone: np.ndarray | None
+  truncated: int
+
+  @property
+  def answers(self) -> Answers:
+    """What every model gives to each answer."""
+    sums = self.scores.sums
+    return Answers(self.questions, sums[:, self.of], self.scores.all_greedy[:, self.of], None if self.alone is None else sums[:, self.alone],
+                   self.truncated)
+
+
+def score_answers(experts: Experts, questions: Sequence[Question], unconditional: bool = False, advance: Advance = ignore) -> ScoredAnswers:
+  """Scores every token of every answer of every question by every model.
 
   Args:
     experts, questions: which.
@@ -75,17 +100,12 @@ def answer(experts: Experts, questions: Sequence[Question], unconditional: bool 
     advance: see `Experts.score`.
   """
   pairs = [pair for question in questions for pair in zip(question.contexts, question.continuations)]
-  wanted = pairs
-  if unconditional:
-    wanted = pairs + [(question.unconditional, text) for question in questions for text in question.continuations]
-  different = {pair: number for number, pair in enumerate(dict.fromkeys(wanted))}
-  encoded, cut = fitted(encode_pairs(experts.models.tokenizer, list(different)), experts.context)
-  scores = experts.score(encoded, advance)
-  of = np.array([different[pair] for pair in wanted])
-  found, greedy = scores.sums[:, of], scores.all_greedy[:, of]
-  count = len(pairs)
-  return Answers(questions, found[:, :count], greedy[:, :count], found[:, count:] if unconditional else None,
-                 int(np.sum(cut[of[:count]])))
+  alone = [(question.unconditional, text) for question in questions for text in question.continuations] if unconditional else []
+  different = {pair: number for number, pair in enumerate(dict.fromkeys(pairs + alone))}
+  spans, cut = fitted(encode_pairs(experts.models.tokenizer, list(different)), experts.context)
+  number = lambda wanted: np.array([different[pair] for pair in wanted])
+  of = number(pairs)
+  return ScoredAnswers(questions, experts.score(spans, advance), of, number(alone) if unconditional else None, int(np.sum(cut[of])))
 
 
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[Span]:

@@ -18,7 +18,7 @@ from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.settings import Settings, check_grid
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.parallel import hosts
-from jaxsplit.results.cells import read_whole_rows
+from jaxsplit.results.cells import BESIDE, read_whole_rows
 
 
 def check_data(settings: Settings, workdir: pathlib.Path) -> None:
@@ -37,7 +37,7 @@ def check_data(settings: Settings, workdir: pathlib.Path) -> None:
   elif settings.experiment.data == "text":
     check_apart(settings.corpus, "--workdir", workdir, workdir / "store")
   cells = read_whole_rows(workdir / "cells.csv")[0] if (workdir / "cells.csv").exists() else []
-  check_grid(settings, {cell.domain: cell.unique_tokens for cell in cells if cell.role != "added"}, cells)
+  check_grid(settings, {cell.domain: cell.unique_tokens for cell in cells if cell.role not in BESIDE}, cells)
 
 
 def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Store:

@@ -14,7 +14,7 @@ from jaxsplit.experiment.sizes import read_params_total
 from jaxsplit.files import read_json
 from jaxsplit.law import Law, Plan, load_law, load_plan
 from jaxsplit.results.budget import Budget, accounting_of
-from jaxsplit.results.cells import Cell, read_cells
+from jaxsplit.results.cells import BESIDE, Cell, read_cells
 from jaxsplit.results.plan import PlannedPoint
 from jaxsplit.results.stages import StageRecord, read_stages
 
@@ -116,7 +116,7 @@ def read_evidence(path: pathlib.Path) -> Evidence:
   whole, config = [cell for cell in cells if cell.status == "ok"], read_json(path / "config.json")
   target = _target(path, config)
   return Evidence(
-      path, config, tuple(sorted({cell.domain for cell in (*cells, *probe) if cell.role != "added"})),
+      path, config, tuple(sorted({cell.domain for cell in (*cells, *probe) if cell.role not in BESIDE})),
       tuple(c for c in whole if c.role == "grid"),
       tuple(c for c in whole if c.role in ("split", "dense") and target in (None, c.params_total)),
       tuple(c for c in probe if c.status == "ok"),

@@ -18,7 +18,7 @@ from jaxsplit.results.stages import StageRecord, Total
 
 _PHASES = {"trunk": ("trunk", BLUE, 1.8), "full": ("trunk, cooling down", SKY, 1.3), "branch": ("experts", PINK, 1.2),
            "cooldown": ("experts, cooling down", ORANGE, 1.2)}
-_PURPOSES = {"probe": AMBER, "grid": BLUE, "proof": GREEN, "retry": ORANGE, "added": PINK}
+_PURPOSES = {"probe": AMBER, "grid": BLUE, "proof": GREEN, "retry": ORANGE, "added": PINK, "router": SKY}
 _NEAR = 2.0  # Nats above a size's best within which the probe's losses are shown.
 _STRETCHES = 100  # Points of a smoothed curve as long as the longest run.
 
@@ -42,7 +42,7 @@ class Curve:
 
 def read_curves(metrics: Iterable[dict[str, Any]], stages: Iterable[StageRecord], batch_tokens: int) -> list[Curve]:
   """The loss curves of finished stages; probes have their own figure. Waves of one stage are one curve."""
-  known = {stage.name: stage for stage in stages if stage.purpose not in ("probe", "retry", "added")}
+  known = {stage.name: stage for stage in stages if stage.purpose not in ("probe", "retry", "added", "router")}
   losses: dict[str, list[np.ndarray]] = {}
   for line in metrics:
     if line["stage"] in known:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from jaxsplit.errors import InputError
 from jaxsplit.experiment.budget import Steps
 from jaxsplit.experiment.contenders import Contender, contender_rows, contenders
 from jaxsplit.report import html, style
 from jaxsplit.report.album import Album
-from jaxsplit.report.evidence import Evidence
+from jaxsplit.report.evidence import Evidence, read_evidence
 from jaxsplit.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER
 
 _WORTH = 3  # Measured ways that make a chapter: two are in the closing table.
@@ -24,6 +26,16 @@ def ways_of(evidence: Evidence) -> list[Contender]:
   steps = Steps(budget.amount // batch_tokens, budget.num_domains, budget.accounting)
   return contenders(evidence.dense_elsewhere + evidence.proof, evidence.proof[0].params_total, evidence.domains, steps, batch_tokens,
                     evidence.plan.point if evidence.plan else None)
+
+
+def contenders_of(workdir: pathlib.Path) -> list[Contender]:
+  """The ways, of a work directory. InputError where there is no experiment in it, or nothing is measured at its target size."""
+  if not (workdir / "config.json").is_file():
+    raise InputError(f"--workdir={workdir}: no experiment there (config.json is missing); name the work directory of one")
+  found = ways_of(read_evidence(workdir))
+  if not found:
+    raise InputError(f"--workdir={workdir}: nothing is measured at the target size yet; the experiment's command goes on with it")
+  return found
 
 
 def is_worth_it(evidence: Evidence) -> bool:
@@ -47,7 +59,7 @@ def ways(evidence: Evidence, album: Album) -> list[str]:
 @style.styled
 def figure(found: Sequence[Contender]) -> Figure:
   """The loss of each way that is measured, a row each, the best on top."""
-  shown = sorted((one for one in found if one.loss is not None), key=lambda one: -one.loss)
+  shown = sorted((one for one in found if one.loss is not None and not one.note.startswith("full pretraining")), key=lambda one: -one.loss)
   drawn, (axes,) = style.panels(height=0.9 + 0.32 * len(shown))
   dense = next((one.loss for one in shown if one.name == "full pretraining"), None)
   if dense is not None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
 
+BESIDE = ("added", "router")  # Roles of cells that no experiment has asked for.
 LAW_DATA = {"status": "ok", "role": "grid"}  # What a cell that a law is fitted to says of itself.
 
 
@@ -31,7 +32,8 @@ class Cell:
     flops: training FLOPs along this model's own path, seed and expert.
     replica: repetition.
     role: grid (the law's data), split (the recommended or a given split), dense (full pretraining at the same compute), added (an
-      expert on a domain that came later, which its seed has not seen), or probe (of learning rates; in probe.csv).
+      expert on a domain that came later, which its seed has not seen), router (a small model to route by), or probe (of learning
+      rates; in probe.csv).
     learning_rate: its constant rate.
     batch_tokens: tokens per step.
     accuracy: share of validation windows whose scored tokens are all right; empty where not asked for.

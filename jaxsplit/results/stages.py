@@ -14,9 +14,9 @@ from jaxsplit.files import write_json
 from jaxsplit.results.record import made, read_record, shape_of
 
 VERSION = 2
-Purpose = Literal["probe", "grid", "proof", "retry", "added"]
+Purpose = Literal["probe", "grid", "proof", "retry", "added", "router"]
 Phase = Literal["probe", "trunk", "full", "branch", "cooldown"]
-Role = Literal["probe", "grid", "split", "dense", "added"]
+Role = Literal["probe", "grid", "split", "dense", "added", "router"]
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -51,7 +51,7 @@ class StageRecord:
 
   Attributes:
     purpose: probe, grid or proof; retry for stretches trained again because a run had diverged; added for experts on domains that
-      came later.
+      came later; router for small models to route by.
     name: unique, by which metrics, telemetry and snapshots know it.
     whole: the name of the stage that it is a wave of; its own where it is none.
     size: name of the model's shape.

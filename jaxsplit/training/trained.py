@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -162,14 +162,37 @@ def load_models(workdir: str | os.PathLike, replica: int = 0, store: str | os.Pa
       continue
     names.append(name)
     kinds.append(kind)
-  read = {}
+  return _side_by_side(path, config, found, tuple(names), tuple(kinds), store)
+
+
+def load_small_models(workdir: str | os.PathLike, domains: Sequence[str], replica: int = 0,
+                      store: str | os.PathLike | None = None) -> TrainedModels | None:
+  """The small models of these domains, in their order, that were trained to route by; None where one is not there.
+
+  Arguments and errors are those of `load_model`.
+  """
+  path = pathlib.Path(from_home(os.fspath(workdir), "load_small_models"))
+  config, found = _experiment(path), {}
+  for stage in read_stages(path / "ledger.json"):
+    for row, run in enumerate(stage.runs):
+      if stage.purpose == "router" and run.replica == replica and run.point and (snapshot := newest_snapshot(path / "checkpoints" / stage.name)):
+        found[run.domain] = (*snapshot, row)
+  if not domains or any(domain not in found for domain in domains):
+    return None
+  return _side_by_side(path, config, [found[domain] for domain in domains], tuple(domains), ("expert",) * len(domains), store)
+
+
+def _side_by_side(path: pathlib.Path, config: dict[str, Any], found: Sequence[tuple[pathlib.Path, dict[str, Any], int]],
+                  names: tuple[str, ...], kinds: tuple[str, ...], store: str | os.PathLike | None) -> TrainedModels:
+  """The models in rows of snapshots, each of which is read once."""
+  read: dict[pathlib.Path, tuple[ModelConfig, Tokenizer, Params]] = {}
   for folder, about, _ in found:
     if folder not in read:
       read[folder] = _read(path, config, folder, about, store)
   model, tokenizer, _ = next(iter(read.values()))
   params = jax.tree.map(lambda *each: np.stack(each), *(
       jax.tree.map(lambda x_Rx: x_Rx[row], read[folder][2]) for folder, _, row in found))
-  return TrainedModels(tuple(names), tuple(kinds), model, params, tokenizer, tuple(_steps(*one) for one in found))
+  return TrainedModels(names, kinds, model, params, tokenizer, tuple(_steps(*one) for one in found))
 
 
 def _experiment(path: pathlib.Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
-from jaxsplit.evaluation.choices import Answers, answer, encode_pairs, fitted
+from jaxsplit.evaluation.choices import Answers, encode_pairs, fitted, score_answers
 from jaxsplit.evaluation.documents import Document, score_documents, spans
 from jaxsplit.evaluation.experts import Experts, Span
 from jaxsplit.evaluation.matrix import matrix, ratio
@@ -127,7 +127,7 @@ QUESTIONS = [choose("Is it so?", ("yes", "no", "who knows"), 1), choose("And so?
 
 
 def test_answers_are_scored_behind_their_contexts_and_without_them(models, experts):
-  found = answer(experts, QUESTIONS, unconditional=True)
+  found = score_answers(experts, QUESTIONS, unconditional=True).answers
   pairs = [pair for q in QUESTIONS for pair in zip(q.contexts, q.continuations)]
   alone = [(q.unconditional, text) for q in QUESTIONS for text in q.continuations]
   encode = lambda text: np.frombuffer(text.encode(), np.uint8).astype(int)
@@ -165,7 +165,7 @@ def test_a_completion_is_right_where_greedy_decoding_gives_it():
 
 def test_contexts_that_are_too_long_are_cut_from_the_left_and_told(models, experts):
   question = choose("x" * 60, ("yes", "no"), 0)
-  found = answer(experts, [question, *QUESTIONS])
+  found = score_answers(experts, [question, *QUESTIONS]).answers
   assert found.truncated == 2
   encoded, cut = fitted(encode_pairs(ByteTokenizer(), [(question.contexts[0], " no")]), LENGTH)
   assert cut.tolist() == [True] and len(encoded[0].tokens) == LENGTH + 1

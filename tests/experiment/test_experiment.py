@@ -55,7 +55,7 @@ def test_what_is_planned_is_what_is_trained(store, law, tmp_path, accounting, tr
   told._sizes.decide(told._models, lambda model: 1e-3)
   for number, some in told._by_seeds(points):
     told._sizes.ask(target, number, some)
-  stages = tree.needed(told._stages(target), points)
+  stages = tree.needed(told._trees.stages(target), points)
   assert len({stage.name for stage in stages}) == len(stages)
   dense = [run for stage in stages for run in stage.runs if run.point and run.point.role == "dense"]
   assert [(run.point.seed_steps, run.serves) for run in dense] == [(STEPS, None)], "one dense model of all tokens, for all domains"
