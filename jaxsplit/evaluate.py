@@ -1,8 +1,9 @@
 """Evaluates models: python -m jaxsplit.evaluate --workdir=DIR [--tasks=arc_easy,piqa --data=DIR] [--out=results.json]
 
-What the experts, their seed and the dense model of an experiment are worth: perplexity and bits per byte of each on whole held-out
-documents of every domain, and zero-shot accuracy. With --router, also of the experts as one, where a router chooses by the beginning of
-a text or by the question (docs/routing.md). With --compare, only the split beside the usual ways to spend its compute. With --model=hf:DIR, a Hugging Face model instead; with --store, on its documents.
+What the experts, their seed and the dense model of an experiment are worth: perplexity and bits per byte of each on whole
+held-out documents of every domain, and zero-shot accuracy. With --router, also what the experts are worth as one, where a
+router chooses by the beginning of a text or by the question (docs/routing.md). With --compare, only the split beside the
+usual ways to spend its compute. With --model=hf:DIR, a Hugging Face model instead; with --store, on its documents.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Probes learning rates, trains trunks at several sizes and forks their snapshots 
 plans, trains the plan and the dense model of the same compute at a size that the law has not seen, and reports. The same
 command again finishes what is missing and recomputes nothing.
 
-With --add_domain, forks the experiment in --workdir once more, for a domain that comes later, and with --add_small_models for small
-models to route by; settings are those that are there.
+With --add_domain, forks the experiment in --workdir once more, for a domain that comes later; with --add_small_models,
+trains small models to route by. Settings are those that are there.
 """
 
 from __future__ import annotations
