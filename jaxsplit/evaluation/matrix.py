@@ -17,7 +17,7 @@ class MatrixRow:
   Standard errors are None where a domain has a single document; bits per byte where the tokenizer has no text.
 
   Attributes:
-    name, kind: which, and what it is: expert, seed, dense, model or router.
+    name, kind: which, and what it is: expert, seed, dense, average (of the experts' parameters), model or router.
     loss, loss_stderr: nats per token.
     perplexity, perplexity_stderr: exp(loss), per token.
     bits_per_byte, bits_per_byte_stderr: of UTF-8 text.

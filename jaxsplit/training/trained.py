@@ -74,7 +74,7 @@ class TrainedModels:
   """
 
   names: tuple[str, ...]
-  kinds: tuple[Literal["expert", "seed", "dense", "model"], ...]
+  kinds: tuple[Literal["expert", "seed", "dense", "average", "model"], ...]
   config: ModelConfig
   params: Params
   tokenizer: Tokenizer
