@@ -10,7 +10,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     # The whole experiment, and what it leaves.
     "run": "running", "add_domain": "adding", "add_small_models": "adding", "Result": "result",
-    "load_model": "training.trained", "load_models": "training.trained", "write_report": "report.page", "compare_experiments": "report.side_by_side",
+    "load_model": "training.trained", "load_models": "training.trained", "write_report": "report.page",
+    "compare_experiments": "report.side_by_side",
     # Its settings.
     "read_settings": "train", "Settings": "experiment.settings", "Experiment": "experiment.settings", "Corpus": "data.corpus",
     "Clustering": "clustering.settings", "Tokenization": "data.tokenizer", "Phonebook": "data.phonebook", "Probe": "experiment.probe",

@@ -115,8 +115,9 @@ def _compare(flags: Mapping[str, str | None], log) -> int:
   found = contenders_of(pathlib.Path(flags["workdir"]))
   rows = contender_rows(found)
   widths = [max(map(len, column)) for column in zip(*rows)]
-  log("\n".join("  ".join(text.ljust(width) if i in (0, 7) else text.rjust(width) for i, (text, width) in enumerate(zip(row, widths))).rstrip()
-                for row in rows))
+  for row in rows:
+    log("  ".join(text.ljust(width) if i in (0, len(row) - 1) else text.rjust(width)
+                  for i, (text, width) in enumerate(zip(row, widths))).rstrip())
   if flags["out"]:
     write_json(flags["out"], {"compare": [dataclasses.asdict(one) for one in found]})
     log(f"written to {flags['out']}")
@@ -138,7 +139,8 @@ def _matrix(settings: Evaluation, store: Store, experts: Experts, routed: Routed
   return found
 
 
-def _task(settings: Evaluation, task: str, questions: list[Question], experts: Experts, routed: RoutedEvaluation | None, log) -> dict[str, Any]:
+def _task(settings: Evaluation, task: str, questions: list[Question], experts: Experts, routed: RoutedEvaluation | None,
+          log) -> dict[str, Any]:
   """Every model's accuracy on a task."""
   scored = score_answers(experts, questions, settings.unconditional, countdown(task, log))
   answers = scored.answers

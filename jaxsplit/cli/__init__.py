@@ -136,7 +136,7 @@ def _parser(entry_point: str, description: str, settings: Sequence[type], flags:
   parser.add_argument("--gin.NAME", dest="_", metavar="VALUE",
                       help="bind one name of those below, as in --gin.Probe.replicas=2; wins over files")
   parser.add_argument("--extension", action="append", default=[], metavar="FILE",
-                      help="a Python file of yours that is run first, and may add model families, optimizers, forms of the law and routers, "
+                      help="a Python file of yours that is run first, and may add model families, optimizers, forms, routers and the like, "
                            "which settings then name (docs/extending.md); repeatable. No config can name one")
   for name, text in flags.items():
     repeated = {"action": "append", "default": [], "metavar": "PATH"} if isinstance(text, Paths) else {}

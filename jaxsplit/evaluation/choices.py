@@ -87,8 +87,8 @@ class ScoredAnswers:
   def answers(self) -> Answers:
     """What every model gives to each answer."""
     sums = self.scores.sums
-    return Answers(self.questions, sums[:, self.of], self.scores.all_greedy[:, self.of], None if self.alone is None else sums[:, self.alone],
-                   self.truncated)
+    alone = None if self.alone is None else sums[:, self.alone]
+    return Answers(self.questions, sums[:, self.of], self.scores.all_greedy[:, self.of], alone, self.truncated)
 
 
 def score_answers(experts: Experts, questions: Sequence[Question], unconditional: bool = False, advance: Advance = ignore) -> ScoredAnswers:

@@ -125,8 +125,9 @@ class RoutedEvaluation:
         else:
           values = self._routed.read_row(models.kinds.index(found.kind), contexts, own_scores)
         log_likelihoods[name].append(values)
-    told = matrix(behind(documents, tokens, self._routed.tokenizer), np.stack([np.concatenate(one) for one in log_likelihoods.values()]),
-                  list(self._found), [found.kind for found in self._found.values()], split=split, context=self._experts.context, stride=stride)
+    told = matrix(
+        behind(documents, tokens, self._routed.tokenizer), np.stack([np.concatenate(one) for one in log_likelihoods.values()]),
+        list(self._found), [found.kind for found in self._found.values()], split=split, context=self._experts.context, stride=stride)
     for row in told.rows:
       self._found[row.name].row = row
     return self._table()
@@ -172,8 +173,8 @@ class RoutedEvaluation:
   def _numbers(self, row: MatrixRow) -> dict[str, Any]:
     """A row's measures, by domain, with the mean loss over domains and its exp."""
     names = ("loss", "loss_stderr", "perplexity", "perplexity_stderr", "bits_per_byte", "bits_per_byte_stderr")
-    mean = float(np.mean(row.loss))
-    return {**{name: dict(zip(self._measured, getattr(row, name))) for name in names}, "mean_loss": mean, "mean_perplexity": float(np.exp(mean))}
+    mean, by_domain = float(np.mean(row.loss)), {name: dict(zip(self._measured, getattr(row, name))) for name in names}
+    return {**by_domain, "mean_loss": mean, "mean_perplexity": float(np.exp(mean))}
 
   @property
   def _measured(self) -> list[str]:

@@ -111,8 +111,8 @@ def add_small_models(settings: Settings, store: Store, split: Point, recipe: Rec
   sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.log)
   asked = [size for size in experiment.sizes if sizes.requests(size)]
   if not asked:
-    raise InputError(f"{workdir.path}: no smaller size is trained there (Experiment.sizes), and the small models of routers are forked from "
-                     "its seed; take another router")
+    raise InputError(f"{workdir.path}: no smaller size is trained there (Experiment.sizes), and small models are forked from its seed; "
+                     "take another router")
   before = tuple(name for name in store.domains if name not in store.added)
   trees = Trees(settings, before, store.vocab_size, sizes)
   size = min(asked, key=lambda one: trees.model(one).params_total)

@@ -92,7 +92,8 @@ def _dense_models(whole: Sequence[Cell], own: Sequence[Cell], dense: list[list[C
   out.append(dataclasses.replace(equal, note="full pretraining: one expert answers, of the same N") if dense else equal)
   total = len(domains) * own[0].params_total if own else None
   others = [cell for cell in whole if cell.role == "dense" and near(cell.params_total, total) and near(cell.flops, flops)]
-  how = "no dense model of that size is measured" + (f"; a target of {total:,} parameters in all and fewer tokens would be it" if total else "")
+  what = f"; a target of {total:,} parameters in all and fewer tokens would be it" if total else ""
+  how = f"no dense model of that size is measured{what}"
   return [*out, _contender("dense, equal total parameters", 1.0, _by_replica(others, domains), dense, budget, how)]
 
 

@@ -181,7 +181,8 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
       *((total.name, total.tokens, total.flops) for total in spent), ("all training", tokens, flops))]
   return [album.show("ledger", training_figures.spending(spent), (
       "Where the training went: probe (learning rates), grid (the law's cells), proof (the recommended split and its rivals at "
-      "the target size), added (experts on domains that came later), router (small models to route by), and retry, if runs diverged and were trained again. Percentages are of all training.")),
+      "the target size), added (experts on domains that came later), router (small models to route by), and retry, if runs diverged and "
+      "were trained again. Percentages are of all training.")),
           html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]
 
 

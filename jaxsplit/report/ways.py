@@ -47,8 +47,8 @@ def ways(evidence: Evidence, album: Album) -> list[str]:
   """The table and the figure."""
   found = ways_of(evidence)
   header, *rows = contender_rows(found)
-  spent = ("Each way trains for the budget of one model" if evidence.per_model else "All spend the same training compute but where the table says "
-           "otherwise")
+  spent = ("Each way trains for the budget of one model" if evidence.per_model else
+           "All spend the same training compute but where the table says otherwise")
   return [html.table(header, rows, f"{spent}. Losses in nats per token, means over domains on held-out text; perplexity against full "
                      "pretraining. N that answers: without embeddings, where one expert is chosen."),
           album.show("ways", figure(found), (

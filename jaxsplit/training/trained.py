@@ -174,9 +174,9 @@ def load_small_models(workdir: str | os.PathLike, domains: Sequence[str], replic
   path = pathlib.Path(from_home(os.fspath(workdir), "load_small_models"))
   config, found = _experiment(path), {}
   for stage in read_stages(path / "ledger.json"):
-    for row, run in enumerate(stage.runs):
-      if stage.purpose == "router" and run.replica == replica and run.point and (snapshot := newest_snapshot(path / "checkpoints" / stage.name)):
-        found[run.domain] = (*snapshot, row)
+    ended = [(row, run.domain) for row, run in enumerate(stage.runs) if run.point and run.replica == replica]
+    if stage.purpose == "router" and ended and (snapshot := newest_snapshot(path / "checkpoints" / stage.name)):
+      found |= {domain: (*snapshot, row) for row, domain in ended}
   if not domains or any(domain not in found for domain in domains):
     return None
   return _side_by_side(path, config, [found[domain] for domain in domains], tuple(domains), ("expert",) * len(domains), store)
