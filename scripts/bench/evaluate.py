@@ -23,7 +23,7 @@ import time
 import numpy as np
 
 from jaxsplit.evaluation import benchmarks  # noqa: F401 (They add themselves to TASKS.)
-from jaxsplit.evaluation.choices import answer
+from jaxsplit.evaluation.choices import score_answers
 from jaxsplit.evaluation.experts import Experts
 from jaxsplit.evaluation.tasks import SUFFIXES, Question, read_questions
 from jaxsplit.interop import huggingface
@@ -85,7 +85,7 @@ class Harness:
 def compare(task: str, questions: list[Question], experts: Experts, harness: Harness, batch: int) -> bool:
   """Whether anything differs, which is printed."""
   theirs = harness.score(task, batch)["rows"]
-  ours = answer(experts, questions)
+  ours = score_answers(experts, questions).answers
   found = ours.results(np.zeros(len(questions), int))
   sums = np.concatenate([row["log_likelihoods"] for row in theirs])
   if len(sums) != ours.log_likelihoods.shape[1]:
@@ -107,7 +107,7 @@ def in_turns(task: str, questions: list[Question], experts: Experts, harness: Ha
   ours, theirs = [], {batch: [] for batch in flags.batches}
   for _ in range(flags.rounds):
     began = time.perf_counter()
-    answer(experts, questions)
+    score_answers(experts, questions).answers
     ours.append(time.perf_counter() - began)
     for batch, seconds in theirs.items():
       seconds.append(harness.score(task, batch)["seconds"])
