@@ -35,7 +35,8 @@ class Source(NamedTuple):
   @property
   def name(self) -> str:
     """As a user would write it."""
-    return f"{self.column}{f'.{self.key}' if self.key else ''}{f'[{self.unit}]' if self.unit else ''}"
+    unit = f"[{self.unit}]" if self.unit and not self.column.endswith(f"[{self.unit}]") else ""
+    return f"{self.column}{f'.{self.key}' if self.key else ''}{unit}"
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
@@ -71,10 +72,10 @@ def unquoted(name: str) -> str:
 
 
 def find(name: str, header: Sequence[str]) -> Source | None:
-  """Where the column that a user names is; None if it is nowhere."""
-  if name in header:
-    return Source(name)
+  """Where the column that a user names is; None if it is nowhere. One whose own name ends in a unit that we know is in it."""
   unit = re.fullmatch(r"(.*?)\s*\[([^\[\]]*)\]", name, re.DOTALL)
+  if name in header:
+    return Source(name)._replace(unit=unit[2].strip() if unit and unit[2].strip() in (*_COUNTS, *_LOSSES) else "")
   if unit and (source := find(unit[1], header)):
     return source._replace(unit=unit[2].strip())
   for dot in (i for i, letter in enumerate(name) if letter == "."):

@@ -265,3 +265,9 @@ def test_numbers():
   for text in ("", "x", "1,23", "12,3456", "1.2.3", "M"):
     with pytest.raises(ValueError):
       number(text, suffixes=True)
+
+
+def test_a_column_whose_own_name_has_a_unit_is_in_it(tmp_path):
+  (tmp_path / "t.csv").write_text("N[M];D [B];loss[val]\n" + "\n".join(f"{n};{d};{3 + 1 / n}" for n in (10, 30) for d in (1, 2)))
+  cells = read_cells(tmp_path / "t.csv", parse_columns("params=N[M],seed_tokens=D [B],loss=loss[val]"))
+  assert sorted(set(cells.params)) == [1e7, 3e7] and sorted(set(cells.seed_tokens)) == [1e9, 2e9] and cells.loss.min() > 3
