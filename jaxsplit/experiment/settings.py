@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -157,7 +158,9 @@ def kept_settings(workdir: pathlib.Path, store: str | os.PathLike | None = None)
   kinds = {field.name: type(field.default) for field in dataclasses.fields(Settings) if field.name != "store"}
   config = read_json(path)
   try:
-    parts = {name: parsed(kind, config[kind.__name__]) for name, kind in kinds.items() if kind.__name__ in config}
+    # What an earlier version had no setting for is as by default; where that decides results, claiming the folder refuses it.
+    plain = {kind.__name__: json.loads(json.dumps(dataclasses.asdict(kind()))) for kind in kinds.values()}
+    parts = {name: parsed(kind, {**plain[kind.__name__], **config.get(kind.__name__, {})}) for name, kind in kinds.items()}
     own = config["Store"]["path"] if "Store" in config else None
   except (KeyError, TypeError, ValueError) as error:
     raise InputError(f"{path}: damaged, or written by another version of jaxsplit ({error}); give the experiment's command again to "
