@@ -48,7 +48,8 @@ def assemble(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: d
   levels, r2 = measured_levels(cells, best.layout.domains), _explained(residuals, cells.loss, np.zeros_like(domain))
   return Law(
       form=best.model.form.name,
-      objective={"name": settings.objective if settings.reading == "plain" else "posterior", "delta": settings.delta if settings.objective == "huber" and settings.reading == "plain" else None,
+      objective={"name": settings.objective if settings.reading == "plain" else "posterior",
+                 "delta": settings.delta if settings.objective == "huber" and settings.reading == "plain" else None,
                  "space": settings.space, "overestimate_penalty": settings.overestimate_penalty},
       parameters=candidates[0]["parameters"], objective_value=best.objective_value, num_points=len(cells),
       r2=r2, r2_within_domains=_explained(residuals, cells.loss, domain),

@@ -22,7 +22,7 @@ from jaxsplit.law.law import Law
 from jaxsplit.law.mapping import split_list
 from jaxsplit.law.member import Member
 from jaxsplit.law.pooled_fit import Domains, Reading, Table, draw, draw_domains, read_domains, read_form, whitening
-from jaxsplit.law.priors import Priors, read_priors
+from jaxsplit.law.priors import read_priors
 from jaxsplit.law.problem import Layout, lay_out, pose
 from jaxsplit.law.settings import FitSettings
 from jaxsplit.law.solve import Solution

@@ -33,7 +33,8 @@ class Priors:
     """Mean and standard deviation [q] of a form's constants.
 
     An earlier law has another form, other units, and a corpus whose losses are higher or lower. So each is asked what it expects on
-    a grid over what it and this table have measured; its draws, brought to this table's mean, are fitted by the form. Constants are expected to be as they are
+    a grid over what it and this table have measured; its draws, brought to this table's mean, are fitted by the form. Constants
+    are expected to be as they are
     on average, and to vary as they do within each law, between laws, and between experiments.
 
     Args:

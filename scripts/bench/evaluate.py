@@ -96,9 +96,9 @@ def compare(task: str, questions: list[Question], experts: Experts, harness: Har
   norms = [row["acc_norm"] for row in theirs]
   norm = None if None in norms else np.mean(norms)
   bad = off >= 1e-3 or found["acc"] != acc or norm is not None and found["acc_norm"] != norm
-  print(f"{task}: {len(questions)} rows, {len(sums)} answers; acc {found['acc']:.4f} ± {found['acc_stderr'] or 0:.4f}, there {acc:.4f}; acc_norm "
-        f"{'-' if norm is None else format(found['acc_norm'], '.4f')}, there {'-' if norm is None else format(norm, '.4f')}; log-likelihoods "
-        f"differ by {off:.1e} at most, of {np.abs(sums).max():.0f}{': DIFFERENT' if bad else ''}", flush=True)
+  print(f"{task}: {len(questions)} rows, {len(sums)} answers; acc {found['acc']:.4f} ± {found['acc_stderr'] or 0:.4f}, there {acc:.4f}; "
+        f"acc_norm {'-' if norm is None else format(found['acc_norm'], '.4f')}, there {'-' if norm is None else format(norm, '.4f')}; "
+        f"log-likelihoods differ by {off:.1e} at most, of {np.abs(sums).max():.0f}{': DIFFERENT' if bad else ''}", flush=True)
   return bad
 
 
@@ -107,14 +107,14 @@ def in_turns(task: str, questions: list[Question], experts: Experts, harness: Ha
   ours, theirs = [], {batch: [] for batch in flags.batches}
   for _ in range(flags.rounds):
     began = time.perf_counter()
-    score_answers(experts, questions).answers
+    _ = score_answers(experts, questions).answers
     ours.append(time.perf_counter() - began)
     for batch, seconds in theirs.items():
       seconds.append(harness.score(task, batch)["seconds"])
   best = min(theirs, key=lambda batch: np.median(theirs[batch]))
   low, middle, high = np.percentile(np.array(theirs[best]) / ours, (25, 50, 75))
-  print(f"{task}: {len(questions) / np.median(ours):.1f} rows/s here, {len(questions) / np.median(theirs[best]):.1f} there (batches of {best}): "
-        f"{middle:.2f} times as fast ({low:.2f} .. {high:.2f})", flush=True)
+  print(f"{task}: {len(questions) / np.median(ours):.1f} rows/s here, {len(questions) / np.median(theirs[best]):.1f} there "
+        f"(batches of {best}): {middle:.2f} times as fast ({low:.2f} .. {high:.2f})", flush=True)
 
 
 if __name__ == "__main__":
