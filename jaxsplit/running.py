@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from jaxsplit import devices
-from jaxsplit.data.store import open_store
+from jaxsplit.data.store import Store, open_store
 from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.experiment import experiment
 from jaxsplit.experiment.progress import Progress
@@ -24,6 +25,9 @@ from jaxsplit.result import Result
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.optimizer import OPTIMIZERS
 from jaxsplit.training.program_cache import keep_programs
+
+
+Outcome = TypeVar("Outcome")
 
 
 def run(settings: Settings, workdir: str | os.PathLike) -> Result:
@@ -45,6 +49,35 @@ def run(settings: Settings, workdir: str | os.PathLike) -> Result:
     Interrupted: SIGINT or SIGTERM came; all that was trained is saved, and the same call goes on from there.
     OSError: the disk is full or lost.
   """
+  def train(store: Store, opened: Workdir, progress: Progress, interruption: Interruption) -> Result:
+    findings = experiment.run(settings, store, opened, progress, interruption)
+    progress.begin("writing the report")
+    try:
+      report = hosts.broadcast(lambda: try_report(opened.path, progress.log))
+    finally:
+      if findings.summary:
+        progress.log(f"\n{findings.summary}\n")
+    progress.log(report)
+    return Result(opened.path)
+
+  return _opened(settings, workdir, train)
+
+
+def dry_run(settings: Settings, workdir: str | os.PathLike) -> str:
+  """What `run` would train, and what that takes of memory and time here, as text, which is printed. The corpus is read and tokenized,
+  and some stacks are trained for seconds to time them; nothing else is done. Arguments and errors as of `run`."""
+  def outline(store: Store, opened: Workdir, progress: Progress, interruption: Interruption) -> str:
+    del interruption
+    text = experiment.outlook(settings, store, opened, progress)
+    progress.log(text)
+    return text
+
+  return _opened(settings, workdir, outline)
+
+
+def _opened(settings: Settings, workdir: str | os.PathLike,
+            act: Callable[[Store, Workdir, Progress, Interruption], Outcome]) -> Outcome:
+  """What `act` returns, with the experiment's tokens read and its work directory claimed and locked."""
   if "://" in os.fspath(workdir):
     raise InputError(f"--workdir={os.fspath(workdir)}: has to be a folder on a disk, whose files can be renamed and locked; keep a copy "
                      "in a bucket by scripts/mirror.sh (docs/tpu.md)")
@@ -61,19 +94,10 @@ def run(settings: Settings, workdir: str | os.PathLike) -> Result:
           same = same_tokens(opened)
           hosts.broadcast(lambda: same(open_store(settings.store)))
         opened.claim(claimed(settings))
-        store = read_store(settings, opened, progress)
-        findings = experiment.run(settings, store, opened, progress, interruption)
-        progress.begin("writing the report")
-        try:
-          report = hosts.broadcast(lambda: try_report(path, progress.log))
-        finally:
-          if findings.summary:
-            progress.log(f"\n{findings.summary}\n")
+        return act(read_store(settings, opened, progress), opened, progress, interruption)
     except Interrupted:
       progress.log("stopped and saved; the same command goes on from here")
       raise
-  progress.log(report)
-  return Result(path)
 
 
 def claimed(settings: Settings) -> dict[str, dict[str, Any]]:

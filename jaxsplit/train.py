@@ -26,7 +26,7 @@ from jaxsplit.errors import RETRY_EXIT_CODE, InputError, Interrupted
 from jaxsplit.experiment.settings import Settings
 from jaxsplit.parallel import cluster, hosts
 from jaxsplit.parallel.sharding import Layout
-from jaxsplit.running import run
+from jaxsplit.running import dry_run, run
 
 SETTINGS = tuple(map(type, Settings().parts))
 
@@ -58,11 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
       "name": "with --add_domain: what the domain is called; without it, the last name of its path",
       "seed_tokens": "with --add_domain: D of the measured split that the expert is for; without it, the planned one",
       **cluster.FLAGS}, switches={
-          "add_small_models": "trains a small model of every domain in --workdir, by which evaluate's --router=prefix chooses experts"})
+          "add_small_models": "trains a small model of every domain in --workdir, by which evaluate's --router=prefix chooses experts",
+          "dry_run": "show what would be trained, and what that takes of FLOPs, memory and time here, and train nothing"})
   if not given.flags["workdir"]:
     raise InputError("--workdir is missing; name a folder, as in --workdir=runs/mine")
   if given.flags["add_domain"] and given.flags["add_small_models"]:
     raise InputError("--add_domain and --add_small_models: give one after the other")
+  if given.flags["dry_run"] and (given.flags["add_domain"] or given.flags["add_small_models"]):
+    raise InputError("--dry_run is of a whole experiment; leave it out, or what is to be added")
   if not given.flags["add_domain"]:
     for flag in ("name", "seed_tokens"):
       if given.flags[flag] is not None:
@@ -72,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       if given.flags["add_domain"] or given.flags["add_small_models"]:
         _add(given)
       else:
-        run(Settings(*(given[cls] for cls in SETTINGS), given.flags["store"]), given.flags["workdir"])
+        act = dry_run if given.flags["dry_run"] else run
+        act(Settings(*(given[cls] for cls in SETTINGS), given.flags["store"]), given.flags["workdir"])
     except Interrupted:
       return RETRY_EXIT_CODE
   return 0

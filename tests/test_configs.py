@@ -18,7 +18,7 @@ CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.gin") if path.name
 def test_config(path):
   files = [ROOT / "configs/scales/125m.gin", path] if path.parent.name == "machines" else [path]
   given = cli.parse("train", "", SETTINGS, [f"--gin_file={file}" for file in files])
-  for size in (*given[Experiment].sizes, given[Experiment].target):
+  for size in (*(given[Experiment].sizes or ()), given[Experiment].target):
     assert given[Architecture].at(*size, 256, given[Training].sequence_length).params > 0
 
 
@@ -29,7 +29,7 @@ def test_config_says_how_to_run_it(path):
 
 def test_the_defaults_can_be_built_too():
   given = cli.parse("train", "", SETTINGS, [])
-  for size in (*given[Experiment].sizes, given[Experiment].target):
+  for size in (*(given[Experiment].sizes or ()), given[Experiment].target):
     assert given[Architecture].at(*size, 256, given[Training].sequence_length).params > 0
 
 

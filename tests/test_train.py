@@ -221,6 +221,10 @@ def test_what_cannot_work_is_said_in_one_line(corpus, tmp_path, more, message):
 @pytest.mark.parametrize("more, message", [
     (["--gin.Experiment.budget_tokens=100"], "100 is 3 steps of 32 tokens; give at least 100 steps, which are 3200 tokens"),
     (["--gin.Architecture.head_dim=7"], "head_dim = 7"),
+    (["--gin.Experiment.target=(16, 1)", "--gin.Experiment.sizes=((8, 1), (24, 1), (8, 2))"],
+     r"\(24, 1\) has N = [0-9,]+, more than Experiment.target = \(16, 1\)"),
+    (["--gin.Experiment.line=0"], "Experiment.line = 0.0: must be a share"),
+    (["--gin.Experiment.uneven", "--gin.Experiment.trunk=per_domain"], "an uneven plan is of experts that share a trunk"),
     (["--gin.Architecture.attention=cudnn", "--gin.Architecture.compute_dtype=bfloat16"], "'cudnn' needs CUDA devices, and here is cpu"),
     (["--gin.Architecture.attention=splash", "--gin.Architecture.head_dim=128", "--gin.Training.sequence_length=128",
       "--gin.Experiment.budget_tokens=1_000_000", "--gin.Experiment.sizes=()", "--gin.Experiment.target=(128, 1)"],

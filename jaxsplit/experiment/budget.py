@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
 from jaxsplit.errors import InputError
 from jaxsplit.results.budget import Budget
-from jaxsplit.results.plan import PlannedPoint
+from jaxsplit.results.plan import Plan, PlannedPoint
 from jaxsplit.results.stages import Point
 
 
@@ -44,6 +45,10 @@ class Steps(Budget):
       rest = max(0, self.amount - self.seeds * seed) // self.experts
       points |= {Point(seed, min(self.expert_steps(fraction), rest), "grid") for fraction in (0, *expert_fractions)}
     return sorted(points)
+
+  def line(self, tokens: float) -> Steps:
+    """A smaller budget, of this share of C, that cells are splits of."""
+    return dataclasses.replace(self, amount=max(1, round(tokens * self.amount)))
 
   def planned(self, fraction: float, params_total: int, batch_tokens: int) -> PlannedPoint:
     """The point for this share, as a plan records it, of models of so many parameters and steps of so many tokens."""
@@ -90,6 +95,12 @@ class Steps(Budget):
 
   def _of(self, name: str) -> tuple[int, Callable[[float], int]]:
     return (self.seeds, self.seed_steps) if name == "seed_fractions" else (self.experts, self.expert_steps)
+
+
+def uneven_points(plan: Plan, batch_tokens: int) -> dict[str, Point]:
+  """By domain, the whole steps of a plan's uneven split that it pays for."""
+  steps = lambda tokens: int(tokens / batch_tokens + 1e-9)
+  return {domain.domain: Point(steps(domain.best_seed_tokens), steps(domain.best_expert_tokens), "uneven") for domain in plan.domains}
 
 
 def _rounded_up(share: float) -> float:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jaxsplit.law import Law, Plan
+from jaxsplit.results.budget import Budget
 from jaxsplit.results.cells import Cell
 from jaxsplit.results.plan import PlannedPoint
+from jaxsplit.results.stages import Point
+
+USUAL = 0.8  # The seeds' share of the usual split, which every plan is measured beside.
+_STEPS = 0.02  # How far whole steps may take it off.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,40 +24,57 @@ class Line:
     domain: its name, or "mean"; "(mean)" where a domain has that name.
     predicted: the law's expected loss of the split that was trained.
     measured: the split's loss.
+    fixed: the loss of the usual split, 80 % seed and 20 % experts.
     dense: the loss of full pretraining on the budget's tokens.
-    perplexity_change: exp(measured - dense) - 1; for the mean, the mean of the domains' changes.
+    uneven: the loss in the uneven plan.
+    fixed_change, perplexity_change: exp(measured - fixed) - 1, exp(measured - dense) - 1; for the mean, the mean of the domains'.
   """
 
   domain: str
   predicted: float
   measured: float
+  fixed: float
   dense: float
+  fixed_change: float
   perplexity_change: float
+  uneven: float = math.nan
 
 
-def closing_lines(cells: Iterable[Cell], law: Law, point: PlannedPoint) -> list[Line]:
-  """The table's lines: each domain, then their mean."""
-  cells = [c for c in cells if c.params_total == point.params_total and c.role in ("split", "dense")]
+def closing_lines(cells: Iterable[Cell], law: Law, point: PlannedPoint, budget: Budget,
+                  uneven: Mapping[str, Point] = {}) -> list[Line]:
+  """The table's lines: each domain, then their mean. Cells are splits of the budget, and of the uneven plan's points."""
+  cells = [c for c in cells if c.params_total == point.params_total and c.role in ("split", "dense", "uneven")]
+  usual = {(c.seed_tokens, c.expert_tokens) for c in cells
+           if c.role == "split" and abs(budget.fraction(c.seed_tokens, c.expert_tokens) - USUAL) < _STEPS}
   mean = lambda domain, match: _mean([c.loss for c in cells if c.domain == domain and c.status == "ok" and match(c)])
   lines = []
   for domain in sorted({c.domain for c in cells}):
-    measured = mean(domain, lambda c: (c.seed_tokens, c.expert_tokens) == (point.seed_tokens, point.expert_tokens))
+    measured = mean(domain, lambda c: c.role != "uneven" and (c.seed_tokens, c.expert_tokens) == (point.seed_tokens, point.expert_tokens))
+    fixed = mean(domain, lambda c: (c.seed_tokens, c.expert_tokens) in usual)
     dense = mean(domain, lambda c: c.role == "dense")
+    own = uneven.get(domain)
+    apart = mean(domain, lambda c: own and c.role == own.role and (c.seed_tokens, c.expert_tokens) == (
+        own.seed_steps * c.batch_tokens, own.expert_steps * c.batch_tokens))
     params = next(c.params for c in cells)
     known = law.domains == ("all",) or domain in law.domains
     predicted = float(law.expect(params, point.seed_tokens, point.expert_tokens, domain)) if known else math.nan
-    lines.append(Line(domain, predicted, measured, dense, math.exp(measured - dense) - 1))
+    change = lambda other, measured=measured: math.exp(measured - other) - 1
+    lines.append(Line(domain, predicted, measured, fixed, dense, change(fixed), change(dense), apart))
   fields = [f.name for f in dataclasses.fields(Line) if f.name != "domain"]
   name = "(mean)" if any(line.domain == "mean" for line in lines) else "mean"
   return [*lines, Line(name, *(_mean([getattr(line, name) for line in lines]) for name in fields))]
 
 
 def closing_rows(lines: Sequence[Line]) -> list[list[str]]:
-  """The table's texts, its header first. Without a dense model that was measured, there are no columns for it."""
+  """The table's texts, its header first. Without an 80/20 split or a dense model that was measured, there are no columns for it."""
   number = lambda value, form: format(value, form) if math.isfinite(value) else "-"
   columns = {"predicted": ("predicted", ".4f"), "measured": ("measured", ".4f")}
+  if any(math.isfinite(line.fixed) for line in lines):
+    columns |= {"80/20": ("fixed", ".4f"), "from 80/20": ("fixed_change", "+.2%")}
   if any(math.isfinite(line.dense) for line in lines):
     columns |= {"dense": ("dense", ".4f"), "perplexity": ("perplexity_change", "+.2%")}
+  if any(math.isfinite(line.uneven) for line in lines):
+    columns |= {"uneven": ("uneven", ".4f")}
   return [["domain", *columns],
           *([line.domain, *(number(getattr(line, field), form) for field, form in columns.values())] for line in lines)]
 
@@ -72,6 +94,17 @@ def closing_text(lines: Iterable[Line], plan: Plan) -> str:
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   return head + "\n".join("  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths)))
                           for row in rows)
+
+
+def rate_text(proof: Iterable[Cell], probe: Iterable[Cell]) -> str:
+  """In words, the learning rate of the models at the target size, and where it comes from; empty where nothing is measured there."""
+  proof, probe = list(proof), list(probe)
+  if not proof:
+    return ""
+  rates = ", ".join(f"{rate:g}" for rate in sorted({cell.learning_rate for cell in proof}))
+  of = "as given" if not probe else "found by probing full pretraining at that size, among others" if any(
+      cell.params_total == proof[0].params_total for cell in probe) else "by the rule fitted to probes of smaller sizes"
+  return f"all models of N = {proof[0].params:,} train at learning rate {rates}, {of}, in batches of {proof[0].batch_tokens:,} tokens"
 
 
 def _mean(values: list[float]) -> float:

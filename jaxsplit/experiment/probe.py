@@ -29,7 +29,7 @@ class Probe:
   """
 
   rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
-  fractions: tuple[float, ...] = (0.2,)
+  fractions: tuple[float, ...] = (0.05,)
   replicas: int = 1
   exponent: tuple[float, float] = (0.0, 0.67)
 

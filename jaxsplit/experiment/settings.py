@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from jaxsplit.clustering.settings import Clustering
@@ -25,12 +26,16 @@ from jaxsplit.parallel.sharding import Layout
 from jaxsplit.results.budget import accounting_of
 from jaxsplit.results.cells import Cell
 from jaxsplit.results.record import parsed
+from jaxsplit.results.stages import Point
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
 
 _LEAST_STEPS = 100  # Of a budget: its fractions are whole steps.
 _ANY_VOCABULARY = 256  # Where it decides nothing.
 _ANY_DOMAINS = "abcdefgh"  # Before the corpus is read: so many that they share all that a law lets them share.
+
+
+GRID = "line", "seed_fractions", "expert_fractions"  # What belongs to sizes.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +49,18 @@ class Experiment:
     budget_tokens: C, the tokens that the recommended split and the dense baseline may each train on.
     accounting: total: C = D + K D' (K seeds: K D + K D'); per_model: C = D + D'. The dense baseline is one model of C tokens.
     target: (width, depth) of the models that are wanted; their N is not in the law's data.
-    sizes: (width, depth) of the models that the law is fitted on; none: no law, only `compare` is measured.
-    seed_fractions: shares of C at which the trunk is snapshotted and forked: the D of the law's cells. D' = 0 is measured at
+    sizes: (width, depth) of the models that the law is fitted on. None: `Sweep` chooses them, and the line and fractions below;
+      empty: no law, only `compare` is measured.
+    line: share of C whose splits the law's cells are; the fractions are shares of that.
+    seed_fractions: shares at which the trunk is snapshotted and forked: the D of the law's cells. D' = 0 is measured at
       each of them too.
-    expert_fractions: shares of C that all experts of a fork train on together: the D' of the law's cells, times K or not,
-      as accounting has it. They get at most what their seed leaves of C, so with a share of 1 every seed is measured in a split
-      of the whole budget: on the line that a plan chooses from.
-    compare: split fractions measured at the target, besides the recommended one; 1 is the dense baseline. Experts have the whole
+    expert_fractions: shares that all experts of a fork train on together: the D' of the law's cells, times K or not,
+      as accounting has it. They get at most what their seed leaves, so with a share of 1 every seed is measured in a split
+      of the whole: on the line that a plan chooses from.
+    compare: split fractions measured at the target, besides the recommended one, 80/20 and full pretraining, which always are where
+      there is a plan; 1 is the dense baseline. Experts have the whole
       number of steps that is nearest, seeds the rest: a split trains on as many tokens as the dense baseline.
+    uneven: the best uneven plan is measured too: its experts fork from snapshots, and train for lengths, of their own.
     replicas: repetitions of everything, with other weights and data order.
     trunk: shared by all domains, or one independent seed per_domain.
     mixture: domains in the mixture weigh the same (uniform), or as the tokens that they have (tokens).
@@ -63,13 +72,15 @@ class Experiment:
   """
 
   data: Literal["text", "phonebook"] = "text"
-  budget_tokens: int = 2_000_000
+  budget_tokens: int = 5_000_000
   accounting: Literal["total", "per_model"] = "total"
-  target: tuple[int, int] = (64, 4)
-  sizes: tuple[tuple[int, int], ...] = ((16, 2), (32, 2), (48, 3))
+  target: tuple[int, int] = (96, 4)
+  sizes: tuple[tuple[int, int], ...] | None = None
+  line: float = 1.0
   seed_fractions: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)
   expert_fractions: tuple[float, ...] = (0.2, 1.0)
   compare: tuple[float, ...] = (1.0,)
+  uneven: bool = False
   replicas: int = 1
   trunk: Literal["shared", "per_domain"] = "shared"
   mixture: Literal["uniform", "tokens"] = "uniform"
@@ -83,7 +94,16 @@ class Experiment:
     for name in ("budget_tokens", "replicas", "validation_tokens"):
       if getattr(self, name) < 1:
         raise InputError(f"Experiment.{name} = {getattr(self, name)}: must be 1 or more")
-    if not (self.sizes or self.compare):
+    if self.uneven and (self.trunk == "per_domain" or self.sizes == ()):
+      raise InputError("Experiment.uneven = True: an uneven plan is of experts that share a trunk, at sizes that a law is fitted on; leave "
+                       "Experiment.trunk = 'shared', and give sizes or leave them to Sweep")
+    if not 0 < self.line <= 1:
+      raise InputError(f"Experiment.line = {self.line}: must be a share of the budget above 0")
+    given = [name for name in GRID if getattr(self, name) != type(self).__dataclass_fields__[name].default]
+    if self.sizes is None and given:
+      raise InputError(f"Experiment.{given[0]} = {getattr(self, given[0])}: belongs to a grid of one's own, so give Experiment.sizes too; "
+                       "without sizes Sweep chooses all of the grid")
+    if self.sizes == () and not self.compare:
       raise InputError("Experiment.sizes and Experiment.compare are both empty, so there is nothing to train: give sizes for a law "
                        "and a plan, or compare for splits to measure")
     for name, low_open in (("seed_fractions", True), ("expert_fractions", True), ("compare", False)):
@@ -92,13 +112,42 @@ class Experiment:
           raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a share of the budget")
     if self.sizes and (len(self.seed_fractions) < 1 or len(self.expert_fractions) < 1):
       raise InputError("Experiment.seed_fractions and expert_fractions: a law needs at least one of each")
-    for size in self.sizes:
+    for size in self.sizes or ():
       if self.sizes.count(size) > 1:
         raise InputError(f"Experiment.sizes = {self.sizes}: {size} is there twice; give each once")
     if not 0 <= self.cooldown <= 1:
       raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a share between 0 and 1")
-    if self.target in self.sizes:
+    if self.target in (self.sizes or ()):
       raise InputError(f"Experiment.target = {self.target} is one of Experiment.sizes; take a size that the law has not seen")
+
+  def cooldown_steps(self, seed_steps: int, expert_steps: int) -> int:
+    """The length of a cell's cooldown, in steps."""
+    branch = expert_steps or seed_steps
+    of = branch if self.cooldown_of == "branch" else seed_steps + expert_steps
+    return min(round(self.cooldown * of), branch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """What the cells may cost that the law is fitted to, where `Experiment.sizes` leaves them to be chosen.
+
+  Attributes:
+    flops: share of the final training's FLOPs that probe, trunks, branches and cooldowns of all sizes may take together.
+    rounds: in how many rounds they are spent. Cells of a later round are chosen by what those before it have told.
+    tolerance: expected regret, as a share of the loss, at which no other round is begun.
+  """
+
+  flops: float = 0.1
+  rounds: int = 1
+  tolerance: float = 0.0
+
+  def __post_init__(self):
+    if not 0 < self.flops < math.inf:
+      raise InputError(f"Sweep.flops = {self.flops}: must be positive, a share of the final training's FLOPs such as 0.1")
+    if self.rounds < 1:
+      raise InputError(f"Sweep.rounds = {self.rounds}: must be 1 or more")
+    if not 0 <= self.tolerance < 1:
+      raise InputError(f"Sweep.tolerance = {self.tolerance}: must be a share of the loss, such as 0.001; 0 spends the whole sweep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +159,7 @@ class Settings:
     corpus, tokenization, phonebook: the text, and how it becomes tokens; or, by experiment.data, what is to be memorised.
     probe, architecture, optimizer, training, layout, fit: how it is measured and fitted.
     clustering: how domains are found in the text, where corpus.domains_from says that they are.
+    sweep: what the law's cells may cost, where experiment.sizes leaves them to be chosen.
     store: a folder with the tokens of a corpus that `prepare` has tokenized, in place of the corpus.
   """
 
@@ -124,6 +174,7 @@ class Settings:
   layout: Layout = Layout()
   fit: FitSettings = FitSettings()
   clustering: Clustering = Clustering()
+  sweep: Sweep = Sweep()
   store: str | None = None
 
   def __post_init__(self):
@@ -186,42 +237,50 @@ def check(settings: Settings) -> None:
   if experiment.validation_tokens < training.sequence_length:
     raise InputError(f"Experiment.validation_tokens = {experiment.validation_tokens} is less than one window of "
                      f"Training.sequence_length = {training.sequence_length}; give some thousands, so that losses can be told apart")
-  for size in (*experiment.sizes, experiment.target):
-    attention.check_here(settings.architecture.at(*size, _ANY_VOCABULARY, training.sequence_length))
+  at = lambda size: settings.architecture.at(*size, _ANY_VOCABULARY, training.sequence_length)
+  target = at(experiment.target)
+  attention.check_here(target)
+  for size in experiment.sizes or ():
+    attention.check_here(at(size))
+    if at(size).params > target.params:
+      raise InputError(f"Experiment.sizes = {experiment.sizes}: {size} has N = {at(size).params:,}, more than Experiment.target = "
+                       f"{experiment.target} with {target.params:,}; a sweep is of smaller models than the one it is for")
   if hosts.count() == 1:  # Of several processes, the number of runs decides too.
     sharding.make_mesh(settings.layout, settings.layout.expert or 1, training.batch_sequences // (training.accumulation or 1))
 
 
-def steps_of(settings: Settings, num_domains: int) -> Steps:
+def budget_of(experiment: Experiment, training: Training, num_domains: int) -> Steps:
   """An experiment's budget, in steps."""
-  experiment = settings.experiment
-  return Steps(experiment.budget_tokens // settings.training.batch_tokens, num_domains,
+  return Steps(experiment.budget_tokens // training.batch_tokens, num_domains,
                accounting_of(experiment.accounting, experiment.trunk == "shared"))
 
 
-def check_grid(settings: Settings, unique_tokens: Mapping[str, int], measured: Iterable[Cell] = ()) -> None:
+def check_grid(settings: Settings, unique_tokens: Mapping[str, int], measured: Iterable[Cell] = (),
+               grid: Mapping[tuple[int, int], Sequence[Point]] | None = None) -> None:
   """Refuses a grid that no law can be fitted to and no split planned from, once all of it is measured.
 
   Args:
     settings: what is asked.
     unique_tokens: of each domain; empty before any is known.
     measured: the cells that are there.
+    grid: the points of each size; None before they are chosen, where the settings' own shares stand for them.
 
   Raises:
     InputError: it says what is missing.
   """
   experiment, batch_tokens = settings.experiment, settings.training.batch_tokens
-  if not experiment.sizes:
-    return
-  if unique_tokens:
-    points = [(point.seed_steps * batch_tokens, point.expert_steps * batch_tokens) for point in steps_of(
-        settings, len(unique_tokens)).grid(experiment.seed_fractions, experiment.expert_fractions)]
-  else:  # Shares stand for steps: how many a share is, K decides.
-    points = [(seed * experiment.budget_tokens, min(expert, 1 - seed) * experiment.budget_tokens)
+  if grid is not None:
+    tokens = {size: [(point.seed_steps * batch_tokens, point.expert_steps * batch_tokens) for point in points]
+              for size, points in grid.items()}
+  else:  # How many steps a share is, K decides.
+    shares = [(seed * experiment.budget_tokens, min(expert, 1 - seed) * experiment.budget_tokens)
               for seed in experiment.seed_fractions for expert in (0, *experiment.expert_fractions)]
+    tokens = dict.fromkeys(experiment.sizes or (), shares)
+  if not tokens:
+    return
   rows = {(cell.params, cell.seed_tokens, cell.expert_tokens, cell.domain, cell.replica, cell.unique_tokens)
           for cell in measured if (cell.role, cell.status) == ("grid", "ok")}
-  for size in experiment.sizes:
+  for size, points in tokens.items():
     params = settings.architecture.at(*size, _ANY_VOCABULARY, settings.training.sequence_length).params
     rows |= {(params, *point, domain, replica, unique) for point in points for replica in range(experiment.replicas)
              for domain, unique in (unique_tokens or dict.fromkeys(_ANY_DOMAINS, experiment.budget_tokens)).items()}

@@ -29,10 +29,12 @@ class Request:
   Attributes:
     seeds: independent seeds per replica that they are forked from, see `tree.Shape`.
     points: which cells.
+    domains: of which domains alone; none: of all.
   """
 
   seeds: int
   points: tuple[Point, ...]
+  domains: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +88,13 @@ class Sizes:
       self._sizes |= new
       self._save()
 
-  def ask(self, size: tuple[int, int], seeds: int, points: Iterable[Point]) -> None:
+  def ask(self, size: tuple[int, int], seeds: int, points: Iterable[Point], domains: tuple[str, ...] = ()) -> None:
     """Records those of the points that were not asked of a decided size before, as one request."""
-    asked = {point for request in self.requests(size) if request.seeds == seeds for point in request.points}
+    asked = {point for request in self.requests(size) if (request.seeds, request.domains) == (seeds, domains) for point in request.points}
     new = tuple(sorted(set(points) - asked))
     if new:
       known = self._sizes[size]
-      self._sizes[size] = dataclasses.replace(known, requests=(*known.requests, Request(seeds, new)))
+      self._sizes[size] = dataclasses.replace(known, requests=(*known.requests, Request(seeds, new, domains)))
       self._save()
 
   def _save(self) -> None:

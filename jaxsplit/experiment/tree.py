@@ -127,6 +127,14 @@ def build(shape: Shape, points: Sequence[Point], trunk: Mapping[int, str] = {}, 
   return stages
 
 
+def build_all(requests: Sequence[tuple[Shape, Sequence[Point]]]) -> list[Stage]:
+  """The stages of requests that came one after the other: each starts from the trunks of those before it."""
+  stages: list[Stage] = []
+  for number, (shape, points) in enumerate(requests):
+    stages += build(shape, points, trunk_of(stages, rows=shape.replicas * shape.seeds), f"+{number}" if number else "")
+  return stages
+
+
 def trunk_of(stages: Sequence[Stage], rows: int) -> dict[int, str]:
   """Step -> name of the stage that ends there, of the trunks with so many runs among some stages."""
   return {stage.runs[0].born + stage.steps: stage.name for stage in stages if stage.phase == "trunk" and len(stage.runs) == rows}
@@ -175,7 +183,7 @@ def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int], trunk: Map
     name, parents = f"{shape.name}/full/{point.seed_steps}{mark}", (at[begin],) if begin else ()
     stages.append(Stage(name, shape.name, "full", shape.model, parents, tuple(
         Run(i, r, s, None, shape.learning_rate, begin, begin, (starts[point], point.seed_steps), 0, point,
-            shape.domains[s] if shape.seeds > 1 else None)
+            shape.domains[s] if shape.seeds > 1 or len(shape.domains) == 1 else None)
         for i, (r, s) in enumerate(runs)), point.seed_steps - begin, keep=shape.keep))
   return stages, at
 

@@ -30,27 +30,16 @@ class Trees:
     """The model of a size (width, depth)."""
     return self._settings.architecture.at(*size, self._vocab_size, self._settings.training.sequence_length)
 
-  def shape(self, size: tuple[int, int], seeds: int, keep: bool) -> Shape:
-    """What a tree of the size is built for; `seeds` and `keep` as `Shape` has them."""
+  def shape(self, size: tuple[int, int], seeds: int, keep: bool, domains: tuple[str, ...] = ()) -> Shape:
+    """What a tree of the size is built for; `seeds` and `keep` as `Shape` has them, domains all where none are named."""
     experiment = self._settings.experiment
-    return Shape(name_of(size), self.model(size), self._domains, experiment.replicas, self._sizes.rate(size) or _ANY_RATE, seeds,
-                 self.cooldown, experiment.keep_moments, keep)
+    return Shape(name_of(size), self.model(size), domains or self._domains, experiment.replicas, self._sizes.rate(size) or _ANY_RATE, seeds,
+                 experiment.cooldown_steps, experiment.keep_moments, keep)
 
   def stages(self, size: tuple[int, int]) -> list[Stage]:
     """The stages of all that was asked of a size: each request's, starting from the trunks of those before it."""
-    stages: list[Stage] = []
-    for number, request in enumerate(self._sizes.requests(size)):
-      shape = self.shape(size, request.seeds, keep=any(point.role != "grid" for point in request.points))
-      trunk = tree.trunk_of(stages, rows=shape.replicas * shape.seeds)
-      stages += tree.build(shape, request.points, trunk, f"+{number}" if number else "")
-    return stages
-
-  def cooldown(self, seed_steps: int, expert_steps: int) -> int:
-    """How many steps a cell of these D and D', in steps, cools down over."""
-    experiment = self._settings.experiment
-    branch = expert_steps or seed_steps
-    of = branch if experiment.cooldown_of == "branch" else seed_steps + expert_steps
-    return min(round(experiment.cooldown * of), branch)
+    shape = lambda request: self.shape(size, request.seeds, any(point.role != "grid" for point in request.points), request.domains)
+    return tree.build_all([(shape(request), request.points) for request in self._sizes.requests(size)])
 
 
 def name_of(size: tuple[int, int]) -> str:

@@ -21,8 +21,8 @@ from jaxsplit.training.telemetry import Telemetry
 
 FORMAT = 2  # Of the files of a work directory: what their records call things.
 # Settings that say which cells are wanted: an experiment may grow. Those that are there stay, and are what they were.
-GROWS = ("Experiment.sizes", "Experiment.seed_fractions", "Experiment.expert_fractions", "Experiment.target",
-         "Experiment.compare")
+GROWS = ("Experiment.sizes", "Experiment.line", "Experiment.seed_fractions", "Experiment.expert_fractions", "Experiment.target",
+         "Experiment.compare", "Experiment.uneven", "Sweep")
 # Settings that say what is in the token store. Its manifest's hash, which cells and snapshots record, says that better.
 DATA = ("Corpus", "Clustering", "Tokenization", "Store")
 # Settings that say where something lies. The same corpus elsewhere, or by another spelling, is the same experiment.

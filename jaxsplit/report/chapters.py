@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplit.experiment.closing import closing_rows
+from jaxsplit.experiment.closing import closing_rows, rate_text
 from jaxsplit.experiment.curve import curve_text
 from jaxsplit.law import Cells
 from jaxsplit.report import figures, html, law_figures, style, training_figures, ways
@@ -44,10 +44,15 @@ def closing(evidence: Evidence, album: Album) -> Parts:
     seeds = f"{len(evidence.domains)} seeds of {seed:,} tokens each"
   caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95% interval {low:.0%} to "
              f"{high:.0%}); trained: {seeds}, then {expert:,} tokens for each expert.")
+  if "80/20" in header:
+    caption += " 80/20: 80% seed, the usual split, measured too; from 80/20: the change of perplexity against it."
   if "dense" in header:
     caption += (" Dense: full pretraining of one model on as many tokens as each of these has seen." if evidence.per_model else
                 " Dense: full pretraining at the same compute.")
-  table = html.table(header, rows, caption, total=True)
+  if "uneven" in header:
+    caption += " Uneven: each domain's loss in the plan whose experts fork from snapshots, and train for lengths, of their own."
+  rates = rate_text(evidence.proof, evidence.probe)
+  table = html.table(header, rows, f"{caption} {rates[0].upper()}{rates[1:]}.", total=True)
   compared = [line for line in lines[:-1] if math.isfinite(line.perplexity_change)]
   if expert == 0 or not compared:  # The dense model is the recommendation: there is nothing to gain over itself.
     return [table]
@@ -234,7 +239,7 @@ def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Alb
   found = [("closing", "What was found", closing), ("split", "The split curve", split), ("cells", "The cells and the law", cells),
            ("agreement", "Predicted and measured", agreement), ("law", "The law", law),
            ("candidates", "Forms compared", candidates)]
-  if not evidence.experiment["sizes"]:
+  if not evidence.plans:
     found = [("fractions", "Measured against the split", measured_fractions)]
   probed = [("probe", "Learning rates", probe)] if len(evidence.config["Probe"]["rates"]) > 1 else []
   beside = [("ways", "Beside the usual ways", ways.ways)] if ways.is_worth_it(evidence) else []

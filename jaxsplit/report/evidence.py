@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from jaxsplit.experiment.budget import uneven_points
 from jaxsplit.experiment.closing import Line, closing_lines
 from jaxsplit.experiment.curve import Curve, measured_curve
 from jaxsplit.experiment.sizes import FILE as SIZES
@@ -27,8 +28,8 @@ class Evidence:
     path: the work directory.
     config: every setting, by dataclass and field.
     domains: names of the domains that anything was measured on, without those that came later.
-    grid, proof, probe, added: measured cells: the law's data; at the target size; of learning rates; of domains that came later.
-      Diverged ones are left out.
+    grid, proof, uneven, probe, added: measured cells: the law's data; at the target size; there, of an uneven plan; of learning rates;
+      of domains that came later. Diverged ones are left out.
     dense_elsewhere: measured cells of dense models of other sizes than the target's.
     diverged: how many were left out.
     stages: what was trained.
@@ -40,6 +41,7 @@ class Evidence:
   domains: tuple[str, ...]
   grid: tuple[Cell, ...]
   proof: tuple[Cell, ...]
+  uneven: tuple[Cell, ...]
   probe: tuple[Cell, ...]
   added: tuple[Cell, ...]
   dense_elsewhere: tuple[Cell, ...]
@@ -62,7 +64,12 @@ class Evidence:
   def finished(self) -> bool:
     """Whether all that was to be trained and planned is there."""
     proven = any(stage.purpose == "proof" for stage in self.stages)
-    return proven and (not self.experiment["sizes"] or (self.law is not None and self.plan is not None))
+    return proven and (not self.plans or (self.law is not None and self.plan is not None))
+
+  @property
+  def plans(self) -> bool:
+    """Whether a law and a plan are asked for: sizes are named, or left to a sweep."""
+    return self.experiment["sizes"] != []
 
   @property
   def per_model(self) -> bool:
@@ -102,12 +109,12 @@ class Evidence:
     return point if point and (point.seed_tokens, point.expert_tokens) in measured else None
 
   def closing(self) -> list[Line] | None:
-    """The closing table; None before the plan and the dense model, if one is asked for, are measured."""
+    """The closing table; None before the plan and the dense model are measured."""
     if self.recommended is None or self.law is None:
       return None
-    if not self.finished and 1 in self.experiment["compare"] and not any(cell.role == "dense" for cell in self.proof):
+    if not self.finished and not any(cell.role == "dense" for cell in self.proof):
       return None
-    return closing_lines(self.proof, self.law, self.recommended)
+    return closing_lines((*self.proof, *self.uneven), self.law, self.recommended, self.budget, uneven_points(self.plan, self.batch_tokens))
 
 
 def read_evidence(path: pathlib.Path) -> Evidence:
@@ -119,6 +126,7 @@ def read_evidence(path: pathlib.Path) -> Evidence:
       path, config, tuple(sorted({cell.domain for cell in (*cells, *probe) if cell.role not in BESIDE})),
       tuple(c for c in whole if c.role == "grid"),
       tuple(c for c in whole if c.role in ("split", "dense") and target in (None, c.params_total)),
+      tuple(c for c in whole if c.role == "uneven" and target in (None, c.params_total)),
       tuple(c for c in probe if c.status == "ok"),
       tuple(c for c in whole if c.role == "added"),
       tuple(c for c in whole if c.role == "dense" and target not in (None, c.params_total)),

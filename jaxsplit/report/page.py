@@ -100,7 +100,7 @@ def _title(evidence: Evidence) -> str:
 
 def _best_measured(evidence: Evidence) -> str | None:
   """The best of the splits measured, where no law is asked for; None before there are any."""
-  if not evidence.by_fraction("loss") or evidence.experiment["sizes"]:
+  if not evidence.by_fraction("loss") or evidence.plans:
     return None
   exact = all(cell.accuracy is not None for cell in evidence.proof)
   means = {share: float(np.mean(values)) for share, values in evidence.by_fraction("accuracy" if exact else "loss").items()}

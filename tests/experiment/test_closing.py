@@ -7,10 +7,12 @@ import pytest
 
 from jaxsplit.experiment.closing import closing_lines, closing_text
 from jaxsplit.law import Cells, fit_law, plan_split
+from jaxsplit.results.budget import Budget
 from jaxsplit.results.cells import Cell
 from jaxsplit.results.plan import PlannedPoint
 
 SEED, EXPERT, DENSE = 4000, 2000, 8000
+BUDGET = Budget(DENSE, 2)
 POINT = PlannedPoint(20, 125, 62, SEED, EXPERT, 0.5, 0)
 
 
@@ -29,21 +31,29 @@ def cells(*domains, dense=True):
 
 
 def text(law, found, accounting="total"):
-  lines = closing_lines(found, law, POINT)
+  lines = closing_lines(found, law, POINT, BUDGET)
   plan = plan_split(law, params=10.0, budget_tokens=DENSE, num_domains=2, accounting=accounting)
   return closing_text(lines, dataclasses.replace(plan, point=POINT))
 
 
 def test_a_domain_may_be_named_mean(law):
-  lines = closing_lines(cells("mean", "other"), law, POINT)
+  lines = closing_lines(cells("mean", "other"), law, POINT, BUDGET)
   assert [line.domain for line in lines] == ["mean", "other", "(mean)"]
-  assert [line.domain for line in closing_lines(cells("a"), law, POINT)] == ["a", "mean"]
+  assert [line.domain for line in closing_lines(cells("a"), law, POINT, BUDGET)] == ["a", "mean"]
 
 
 def test_without_a_dense_model_there_are_no_columns_for_it(law):
   assert text(law, cells("a", "b")).splitlines()[-1].split()[2:] == ["2.0000", "2.1000", "-9.52%"]
   table = text(law, cells("a", "b", dense=False)).splitlines()[2:]
   assert table[0].split() == ["domain", "predicted", "measured"] and "nan" not in "".join(table)
+
+
+def test_the_usual_split_stands_beside_the_recommended_one(law):
+  usual = [dataclasses.replace(cell, seed_tokens=6390, expert_tokens=805, loss=2.05) for cell in cells("a", dense=False)]
+  other = [dataclasses.replace(cell, seed_tokens=6000, expert_tokens=1000, loss=2.03) for cell in cells("a", dense=False)]
+  table = text(law, cells("a") + usual + other).splitlines()
+  assert table[2].split()[3:] == ["80/20", "from", "80/20", "dense", "perplexity"]
+  assert table[3].split()[3:] == ["2.0500", "-4.88%", "2.1000", "-9.52%"]
 
 
 def test_a_domain_that_diverged_has_no_number_and_neither_has_the_mean(law):

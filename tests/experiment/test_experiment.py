@@ -6,10 +6,10 @@ from jaxsplit.data.plain_tokenizers import ByteTokenizer
 from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import tree
-from jaxsplit.experiment.experiment import _Story
 from jaxsplit.experiment.probe import Probe
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.settings import Experiment, Settings
+from jaxsplit.experiment.story import Story
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.law import Cells, fit_law
 from jaxsplit.models.config import Architecture
@@ -39,7 +39,7 @@ def story(store, path, **experiment):
   settings = Settings(
       Experiment(**{"budget_tokens": STEPS * BATCH, "sizes": ((8, 1), (16, 1), (16, 2)), "target": (24, 1), **experiment}), probe=Probe(rates=(1e-3,)),
       architecture=Architecture(head_dim=8), training=Training(sequence_length=8, batch_sequences=2))
-  return _Story(settings, store, Workdir(path, lambda line: None), Progress(BATCH), runner=None)
+  return Story(settings, store, Workdir(path, lambda line: None), Progress(BATCH), runner=None)
 
 
 @pytest.mark.parametrize("accounting, trunk, seeds, experts", [
@@ -52,7 +52,7 @@ def test_what_is_planned_is_what_is_trained(store, law, tmp_path, accounting, tr
   point = told._budget.point(plan.fraction)
   assert (point.seed_steps * BATCH, point.expert_steps * BATCH) == pytest.approx((plan.seed_tokens, plan.expert_tokens), abs=BATCH)
   points, target = told._proof_points(point), (24, 1)
-  told._sizes.decide(told._models, lambda model: 1e-3)
+  told._sizes.decide(told._grid.models, lambda model: 1e-3)
   for number, some in told._by_seeds(points):
     told._sizes.ask(target, number, some)
   stages = tree.needed(told._trees.stages(target), points)

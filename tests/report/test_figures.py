@@ -40,7 +40,8 @@ def test_cells_are_drawn_without_a_law(finished):
 
 
 def test_gains_are_the_lines(tmp_path):
-  lines = [Line("a", 2.0, 2.0, 2.1, -0.09), Line("b", 2.0, 2.0, 1.9, 0.05), Line("mean", 2.0, 2.0, 2.0, -0.02)]
+  lines = [Line("a", 2.0, 2.0, 2.05, 2.1, -0.05, -0.09), Line("b", 2.0, 2.0, 2.0, 1.9, 0.0, 0.05),
+           Line("mean", 2.0, 2.0, 2.02, 2.0, -0.02, -0.02)]
   axes = figures.gains(lines).axes[0]
   bars = {label.get_text(): bar.get_width() for label, bar in zip(axes.get_yticklabels(), axes.patches)}
   assert bars == {"a": -0.09, "b": 0.05}

@@ -1,0 +1,106 @@
+"""python -m jaxsplit.design: which cells tell the best split of a budget for a share of what the training itself costs.
+
+Prints the sizes and splits to be measured, what that costs with everything counted, how near to the best split a plan read off them
+is expected to come, what half and twice the price would give, and the gin bindings with which `train` measures just these cells.
+Nothing is trained. The models, batches, the warm-up and the probe are those of the gin files and bindings that are given.
+"""
+
+from __future__ import annotations
+
+from jaxsplit import signals
+
+signals.end_at_once(__name__)  # The imports below take seconds.
+
+# ruff: noqa: E402
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jaxsplit import cli
+from jaxsplit.cli.values import of_text
+from jaxsplit.data.tokenizer import Tokenization
+from jaxsplit.errors import InputError
+from jaxsplit.experiment.ladder import size_near
+from jaxsplit.experiment.sweep import Design, designs, no_design
+from jaxsplit.experiment.task import Task, task_of
+from jaxsplit.models.config import Architecture
+from jaxsplit.experiment.settings import GRID, Experiment, Settings, Sweep
+
+SETTINGS = tuple(map(type, Settings().parts))
+_BYTES = 256  # Tokens of a vocabulary of bytes.
+_PLAIN = {name: getattr(Experiment(), name) for name in GRID}  # A grid of one's own is not looked at.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  given = cli.parse("design", __doc__, SETTINGS, argv, flags={
+      "params": "N of the model that the split is wanted of; without it Experiment.target",
+      "budget_tokens": "C; without it Experiment.budget_tokens",
+      "num_domains": "K; required",
+      "sweep": "share of the final training's FLOPs that the sweep may cost; without it Sweep.flops"},
+      switches={"json": "print a record"})
+  number = lambda name, kind, otherwise: otherwise if given.flags[name] is None else _positive(
+      of_text(kind, given.flags[name], f"--{name}"), name)
+  domains = number("num_domains", int, None)
+  if domains is None:
+    raise InputError("--num_domains is missing; give K, the number of domains, as in --num_domains=10")
+  params, experiment, flops = number("params", float, None), given[Experiment], number("sweep", float, given[Sweep].flops)
+  experiment = dataclasses.replace(
+      experiment, sizes=None, **_PLAIN, budget_tokens=int(number("budget_tokens", float, experiment.budget_tokens)),
+      target=size_near(given[Architecture], params) if params else experiment.target)
+  tokenization = given[Tokenization]
+  vocab_size = _BYTES if tokenization.kind == "bytes" else tokenization.vocab_size
+  settings = dataclasses.replace(Settings(*(given[cls] for cls in SETTINGS)), experiment=experiment)
+  task = task_of(settings, domains, vocab_size)
+  (half, asked, twice), least = designs(task, (flops / 2, flops, 2 * flops))
+  if asked is None:
+    raise no_design("--sweep", flops, least)
+  record = _record(task, experiment, asked, half, twice)
+  print(json.dumps(record, indent=2) if given.flags["json"] else _text(record, flops))
+  return 0
+
+
+def _positive(value: Any, name: str) -> Any:
+  if not 0 < value < float("inf"):
+    raise InputError(f"--{name}={value:g}: must be positive")
+  return value
+
+
+def _record(task: Task, experiment: Experiment, asked: Design, half: Design | None, twice: Design) -> dict[str, Any]:
+  """What --json prints. Tokens are of one seed and of one expert; cells are all points at all sizes."""
+  points = [[point.seed_steps * task.batch_tokens, point.expert_steps * task.batch_tokens] for point in asked.line.points]
+  steps = task.probed_steps + task.steps([asked.line.points])
+  other = lambda design: design and {"price": design.price, "regret": design.regret, "fraction_width": design.width,
+                                     "sizes": [task.candidates[size].params for size in design.sizes]}
+  return {
+      "params": task.target.params, "target": list(experiment.target), "budget_tokens": experiment.budget_tokens,
+      "num_domains": task.budget.num_domains, "accounting": experiment.accounting,
+      "sizes": [task.candidates[size].params for size in asked.sizes], "shapes": [list(size) for size in asked.sizes],
+      "seed_tokens": sorted({seed for seed, _ in points}), "expert_tokens": sorted({expert for _, expert in points}),
+      "points": points, "line": asked.line.tokens, "price": asked.price,
+      "prices": [task.price(task.candidates[size], steps) for size in asked.sizes], "flops": asked.price * task.final_flops,
+      "final_flops": task.final_flops, "regret": asked.regret, "fraction_width": asked.width, "half": other(half),
+      "twice": other(twice),
+      "bindings": [f"Experiment.{name} = {value!r}" for name, value in asked.bindings.items()]}
+
+
+def _text(record: dict[str, Any], flops: float) -> str:
+  """The record in words."""
+  says = lambda design: f"{design['price']:.1%} of the FLOPs, regret {design['regret']:.3%}, split within {design['fraction_width']:.2f}"
+  lines = [
+      f"a sweep for {flops:.3g} of the final training, {record['final_flops']:.3g} FLOPs: N = {record['params']:,}, "
+      f"C = {record['budget_tokens']:,} tokens, K = {record['num_domains']}",
+      f"price: {says(record)} of the best (95 %)",
+      f"{'size':<14}{'N':>16}{'N / target':>12}{'price':>9}",
+      *(f"{str(tuple(shape)):<14}{params:>16,}{params / record['params']:>12.4f}{price:>9.2%}"
+        for shape, params, price in zip(record["shapes"], record["sizes"], record["prices"])),
+      f"at each of them, {len(record['points'])} points D + D', on {'the whole line' if record['line'] == 1 else 'a line of'} "
+      f"D + K D' = {'C' if record['line'] == 1 else format(record['line'], 'g') + ' C'} and off it:",
+      *(f"  D = {seed:>16,}   D' = {expert:>14,}" for seed, expert in record["points"]),
+      "half the price: " + (says(record["half"]) if record["half"] else "buys no sweep from which a split can be told"),
+      f"twice the price: {says(record['twice'])}", "", "bindings:", *record["bindings"]]
+  return "\n".join(lines)
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,154 @@
+"""What an experiment will train, and what that takes, before anything is trained: its tree, ledger, memory and time.
+
+The stages are those that will be trained, so tokens and FLOPs of probe and grid are what the ledger will say; with several rounds,
+more cells are added for what is left of the sweep. The proof is drawn for a recommended split of a half: every tenth of the budget
+less for the seed costs a tenth of it more. Times come of a few blocks of steps of the smallest, middle and largest stack, trained
+here on made-up tokens, and a line through them: seconds against FLOPs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from jaxsplit.errors import InputError
+from jaxsplit.experiment import ledger, waves
+from jaxsplit.experiment.grid import Grid
+from jaxsplit.experiment.recipe import StageSetup
+from jaxsplit.experiment.tree import Stage
+from jaxsplit.parallel import sharding
+from jaxsplit.results.stages import Purpose, StageRecord, totals
+from jaxsplit.training import memory, stack
+from jaxsplit.training.chips import peak_bf16_flops
+from jaxsplit.training.optimizer import Schedule
+from jaxsplit.training.stack import StackSpec
+
+_BLOCKS = 3  # Timed, after one that warms up.
+_PATIENCE = 1e13  # FLOPs of a block that are still measured: some minutes of a slow device.
+_FORWARD = 1 / 3  # Of a training step's FLOPs.
+_USUAL = 0.4  # Of its peak, that a chip is taken to do where nothing could be measured on it.
+
+
+def forecast(parts: Mapping[Purpose, Sequence[Stage]], grid: Grid | None, setup: StageSetup, sweep_text: str,
+             log: Callable[[str], None]) -> str:
+  """The forecast as text.
+
+  Args:
+    parts: the stages of each purpose.
+    grid: the law's cells; None where no law is asked for.
+    setup: how stacks are laid out here.
+    sweep_text: the rounds, in words.
+    log: told what is being measured.
+  """
+  batch_tokens = setup.recipe.training.batch_tokens
+  records = {purpose: ledger.records(purpose, stages, batch_tokens) for purpose, stages in parts.items() if stages}
+  lines = ["", *(line for purpose in records for line in (f"{purpose}:", *_tree(parts[purpose]))), "", *_ledger(records)]
+  if grid and grid.requests:
+    lines += ["", f"the sweep costs {grid.price:.1%} of the final training, {grid.task.final_flops:.4g} FLOPs{sweep_text}"]
+  stages = [stage for of in parts.values() for stage in of]
+  try:
+    stages = waves.in_waves(stages, {stage.name: setup.waves(stage) for stage in stages})
+  except InputError as error:
+    return "\n".join([*lines, f"memory: {error}", "time: not measured, as it does not fit here"])
+  setup.settle(stages)
+  return "\n".join([*lines, *_memory(stages, setup), *_time(stages, setup, log)])
+
+
+def _tree(stages: Sequence[Stage]) -> list[str]:
+  """The stages of each size, those off a trunk or a branch set further in, with what they start from."""
+  depth = {"probe": 1, "trunk": 1, "full": 2, "branch": 2, "cooldown": 3}
+  out, size, short = [], None, lambda name: name.partition("/")[2]
+  for one in stages:
+    if one.size != size:
+      size = one.size
+      out.append(f"  {size}, N = {one.model.params:,}")
+    cells = sum(run.point is not None for run in one.runs)
+    out.append(f"  {'  ' * depth[one.phase]}{short(one.name)}: {len(one.runs)} run{'s' * (len(one.runs) != 1)} x {one.steps:,} steps, from "
+               f"{', '.join(map(short, one.parents)) or 'fresh weights'}{f'; {cells} measured' if cells else ''}")
+  return out
+
+
+def _ledger(records: Mapping[Purpose, Sequence[StageRecord]]) -> list[str]:
+  """Tokens and FLOPs, by purpose and phase, and in all."""
+  all_records = [one for of in records.values() for one in of]
+  rows = [(total.name, total.tokens, total.flops) for total in totals(all_records)]
+  rows.append(("in all", sum(tokens for _, tokens, _ in rows), sum(flops for *_, flops in rows)))
+  note = " (proof: at a recommended split of 50 %)" if "proof" in records else ""
+  return [f"ledger{note}:", *(f"  {name:<20}{tokens:>20,} tokens{flops:>14.6g} FLOPs" for name, tokens, flops in rows)]
+
+
+def _memory(stages: Sequence[Stage], setup: StageSetup) -> list[str]:
+  """What the largest stack takes of each device."""
+  largest = max(stages, key=lambda stage: memory.estimate(setup.spec(stage)).total)
+  spec = setup.spec(largest)
+  need, (room, what) = memory.estimate(spec), memory.limit(spec)
+  return ["", f"memory: at most {memory.text(need.total)} of each device ({largest.name}: {need}); "
+          f"of each {what} {memory.text(room)} may be filled"]
+
+
+def _time(stages: Sequence[Stage], setup: StageSetup, log: Callable[[str], None]) -> list[str]:
+  """How long training and evaluation take here."""
+  recipe = setup.recipe
+  block = recipe.training.steps_per_dispatch
+  flops_of = lambda spec: spec.runs * spec.batch * spec.model.sequence_length * spec.model.flops_per_token
+  specs = sorted({setup.spec(stage) for stage in stages}, key=lambda spec: (flops_of(spec), repr(spec)))
+  measured = [spec for spec in dict.fromkeys(specs[i] for i in (0, len(specs) // 2, -1)) if block * flops_of(spec) < _PATIENCE]
+  # Of each stage, its steps, and the FLOPs of a step; cells are read off held-out text by forward passes.
+  work = [(stage.steps, flops_of(setup.spec(stage))) for stage in stages]
+  domains = len(setup.store.domains)
+  reading = sum(_FORWARD * stage.model.flops_per_token * recipe.validation_tokens * (1 if run.domain or run.serves else domains)
+                for stage in stages for run in stage.runs if run.point)
+  total = sum(steps * flops for steps, flops in work) + reading
+  if not measured:
+    peak = peak_bf16_flops(jax.devices()[0].device_kind)
+    if not peak:
+      return [f"time: not measured, as a block of {block} steps takes long here; {total:.3g} FLOPs"]
+    return [f"time: about {_clock(total / (_USUAL * peak * jax.device_count()))} if {_USUAL:.0%} of the peak is reached (not measured)"]
+  seconds, compiling = zip(*(_measured(spec, block, log) for spec in measured))
+  slope, level = _line(np.array([flops_of(spec) for spec in measured]), np.array(seconds))
+  training = sum(steps * (level + slope * flops) for steps, flops in work) + slope * reading
+  compilation = float(np.mean(compiling)) * len(specs)
+  return [f"time: {_clock(training)} of training and reading cells, by {len(measured)} of {len(specs)} stacks measured here, and up to "
+          f"{_clock(compilation)} of compilation for programs that are not kept from before"]
+
+
+def _measured(spec: StackSpec, block: int, log: Callable[[str], None]) -> tuple[float, float]:
+  """Seconds of a step, the median over blocks, and of the compilation."""
+  log(f"  measuring {spec.runs} run{'s' * (spec.runs != 1)} of {spec.model.params_total:,} parameters")
+  shape = (block, spec.runs, spec.batch, spec.model.sequence_length + 1)
+  random = np.random.default_rng(0)
+  put = lambda value, where: jax.device_put(value, where)
+  tokens = put(random.integers(0, spec.model.vocab_size, shape).astype(np.int32), sharding.batch_sharding(spec.mesh))
+  weights = [put(np.ones((*shape[:3], shape[3] - 1), np.float32), sharding.batch_sharding(spec.mesh))] if spec.weighted else []
+  count = put(np.int32(block), sharding.replicated(spec.mesh))
+  never = np.zeros(spec.runs, np.int32)
+  schedule = put(Schedule(np.full(spec.runs, 1e-3, np.float32), never, never, never, never), sharding.run_sharding(spec.mesh))
+  began = time.perf_counter()
+  stack.compile_training(spec, block)
+  compiled = time.perf_counter() - began
+  state, took = stack.initialize(spec, range(spec.runs)), []
+  for _ in range(_BLOCKS + 1):
+    began = time.perf_counter()
+    state, metrics = stack.train_block(spec)(state, tokens, count, schedule, *weights)
+    jax.block_until_ready((state, metrics))
+    took.append(time.perf_counter() - began)
+  return float(np.median(took[1:])) / block, compiled
+
+
+def _line(flops: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
+  """Seconds a FLOP, and a step, by least squares of relative errors; neither is negative."""
+  if len(flops) > 1:
+    slope, level = np.linalg.lstsq(np.stack([flops / seconds, 1 / seconds], 1), np.ones(len(flops)), rcond=None)[0]
+    if slope > 0 and level >= 0:
+      return float(slope), float(level)
+  return float(np.mean(seconds / flops)), 0.0
+
+
+def _clock(seconds: float) -> str:
+  for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+    if seconds >= 2 * length:
+      return f"{seconds / length:.1f} {unit}"
+  return f"{seconds:.0f} s"

@@ -1,0 +1,60 @@
+"""The design entry point: a sweep for a price, as text and as a record, and the bindings that ask for it."""
+
+import json
+
+import pytest
+
+from jaxsplit import cli, design
+from jaxsplit.errors import InputError
+from jaxsplit.experiment.settings import Experiment, budget_of
+from jaxsplit.training.loop import Training
+
+FLAGS = ["--params=8e5", "--budget_tokens=2e7", "--num_domains=10", "--sweep=0.1"]
+
+
+@pytest.fixture(scope="module")
+def record():
+  import contextlib
+  import io
+  with contextlib.redirect_stdout(io.StringIO()) as out:
+    assert design.main([*FLAGS, "--json"]) == 0
+  return json.loads(out.getvalue())
+
+
+def test_the_record_is_a_sweep_within_its_price(record):
+  assert record["price"] <= 0.1 and record["price"] == pytest.approx(sum(record["prices"]))
+  assert record["sizes"] == sorted(record["sizes"]) and record["sizes"][-1] < record["params"]
+  assert {seed for seed, _ in record["points"]} == set(record["seed_tokens"])
+  assert {expert for _, expert in record["points"]} == set(record["expert_tokens"]) and 0 in record["expert_tokens"]
+  assert 0 < record["regret"] < 0.01 and record["twice"]["regret"] < record["regret"]
+
+
+def test_the_bindings_ask_for_the_same_cells(record):
+  given = cli.parse("train", "", (Experiment,), [f"--gin.{name}={value}" for name, _, value in (
+      line.partition(" = ") for line in (*record["bindings"], "Experiment.budget_tokens = 20_000_000"))])[Experiment]
+  assert [list(size) for size in given.sizes] == record["shapes"]
+  line, tokens = budget_of(given, Training(), 10).line(given.line), Training().batch_tokens
+  points = line.grid(given.seed_fractions, given.expert_fractions)
+  assert [[point.seed_steps * tokens, point.expert_steps * tokens] for point in points] == record["points"]
+
+
+def test_the_text_says_the_price_and_what_others_would_give(record, capsys):
+  assert design.main(FLAGS) == 0
+  said = capsys.readouterr().out
+  assert f"price: {record['price']:.1%} of the FLOPs" in said and "half the price: " in said and "twice the price: " in said
+  assert "\n".join(record["bindings"]) in said
+
+
+@pytest.mark.parametrize("more, message", [
+    (["--sweep=0.001"], "--sweep = 0.001: no sweep from which a split can be told .* the least that does takes"),
+    (["--sweep=0"], "--sweep=0: must be positive"), (["--params=-1"], "--params=-1: must be positive"),
+    (["--num_domains=x"], "--num_domains"), (["--params=100"], "only 0 smaller sizes")])
+def test_what_cannot_be_is_one_line(more, message):
+  with pytest.raises(InputError, match=message) as caught:
+    design.main([*FLAGS, *more])
+  assert "\n" not in str(caught.value)
+
+
+def test_without_domains_nothing_is_designed():
+  with pytest.raises(InputError, match="--num_domains is missing"):
+    design.main(FLAGS[:2])
