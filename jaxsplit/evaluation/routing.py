@@ -66,8 +66,8 @@ def routed_evaluation(workdir: str | os.PathLike, routing: Routing, experts: Exp
     flops[kind] = found and sum(found)
   if small:
     flops["small models"] = of_experts([stage for stage in stages if stage.purpose == "router"], dict(zip(small.names, small.steps)), True)
-  own = store_of(path)
-  tokens = join_all(open_store(own if (own / MANIFEST).is_file() else store_of(path, store)), path / ADDED)
+  lies = store_of(path)
+  tokens = join_all(open_store(lies if (lies / MANIFEST).is_file() else store_of(path, store)), path / ADDED)
   return RoutedEvaluation(routing, experts, tokens, Experts(small) if small else None, flops)
 
 
@@ -145,7 +145,7 @@ class RoutedEvaluation:
       chosen = dict(zip(self._domains, map(float, weights.mean(0))))
       self._found[name].tasks[task] = {**numbers, "chosen": chosen, "inference_flops_per_question": cost.flops / len(scored.questions),
                                        "inference_cost": cost.flops / cost.of_one}
-      low, high = numbers["acc_interval"]
+      low, high = numbers["acc_interval"]  # type: ignore[attr-defined]
       norm = "" if numbers["acc_norm"] is None else f", acc_norm {numbers['acc_norm']:.4f}"
       most = max(chosen, key=chosen.get)
       lines.append(f"  {name}: acc {numbers['acc']:.4f} (95 % {low:.4f} .. {high:.4f}){norm}; {cost.flops / cost.of_one:.2f} x the cost of "
