@@ -60,6 +60,12 @@ def _count(name: str, text: str) -> float:
     raise InputError(f"--{name}={text[:80]}: must be a number, as in 3e6 or 1.2B") from None
 
 
+def _beyond(plan: Plan) -> str:
+  """How far from what was measured a plan stands."""
+  return ", ".join(f"{symbol} {plan.beyond[name]:.3g}" for name, symbol in (
+      ("params", "N"), ("seed_tokens", "D"), ("expert_tokens", "D'"), ("tokens", "D + D'"))) + " times the largest measured"
+
+
 def _summary(plan: Plan) -> str:
   between = lambda pair, form: f"95 % {pair[0]:{form}} .. {pair[1]:{form}}"
   counted = f"{plan.seed_tokens:.4g} seed + {plan.num_domains} x {plan.expert_tokens:.4g} expert tokens"
@@ -70,6 +76,7 @@ def _summary(plan: Plan) -> str:
   lines = [
       f"N = {plan.params:.4g}, C = {plan.budget_tokens:.4g} tokens = {plan.budget_flops:.4g} FLOPs ({plan.accounting})",
       f"split: {plan.fraction:.1%} seed ({between(plan.fraction_interval, '.1%')}): {counted}",
+      "beyond the cells: " + _beyond(plan),
       f"read off: {', '.join(f'{form} {weight:.0%}' for form, weight in plan.forms.items())}",
       f"loss: {plan.loss:.4f} ({between(plan.loss_interval, '.4f')}), expected regret {plan.regret:.4f}",
       "full pretraining: never measured (no cell has D' = 0)" if plan.dense_loss is None else

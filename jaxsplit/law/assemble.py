@@ -21,8 +21,10 @@ from jaxsplit.law.uncertainty import parameter_intervals, profiles
 
 def ranges(cells: Cells) -> dict[str, list[float]]:
   """Least and largest of what the rows measure."""
-  return {name: [float(getattr(cells, name).min()), float(getattr(cells, name).max())]
-          for name in ("params", "seed_tokens", "expert_tokens", "loss")}
+  found = {name: [float(getattr(cells, name).min()), float(getattr(cells, name).max())]
+           for name in ("params", "seed_tokens", "expert_tokens", "loss")}
+  tokens = cells.seed_tokens + cells.expert_tokens
+  return {**found, "tokens": [float(tokens.min()), float(tokens.max())]}
 
 
 def assemble(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: dict[str, str], members: tuple[Member, ...],

@@ -18,6 +18,8 @@ AXES = {
     "tokens": lambda c: c.seed_tokens + c.expert_tokens,
     "compute": lambda c: 6 * c.params * (c.seed_tokens + c.expert_tokens),
 }
+_BOTH = "params:1+tokens:1"  # A sweep that costs little is smaller than its target, and has fewer tokens.
+RULES = "give auto, none, leave_one_out or AXIS:k such as params:1, or two such as params:1+tokens:1"
 _CONTENDER = 1.5  # A form whose held-out error is within this factor of the best stays in play, ...
 _NO_SAY = 1e-3  # ... unless it weighs less than this.
 _SMALL = 24  # Tables up to this many rows are scored by leaving out one row at a time.
@@ -28,7 +30,8 @@ def folds(cells: Cells, rule: str) -> list[np.ndarray]:
 
   Args:
     cells: the table.
-    rule: "leave_one_out", "none", or "AXIS:k" for the k largest distinct values of an axis.
+    rule: "leave_one_out", "none", or "AXIS:k" for the k largest distinct values of an axis; "AXIS:k+AXIS:k" for those of either, of
+      which the cells that are among the largest of both are scored: how far a law reaches along both at once.
 
   Raises:
     InputError: an unknown rule, or one that leaves nothing to fit.
@@ -37,17 +40,38 @@ def folds(cells: Cells, rule: str) -> list[np.ndarray]:
     return []
   if rule == "leave_one_out":
     return list(np.eye(len(cells), dtype=bool))
-  axis, _, count = rule.partition(":")
-  if axis not in AXES or not count.isdigit() or int(count) < 1:
-    raise InputError(f"--holdout={rule}: give auto, none, leave_one_out or AXIS:k such as params:1{nearest(axis, AXES)}")
-  values = AXES[axis](cells)
-  distinct = np.unique(values)
-  if int(count) >= len(distinct):
-    raise InputError(f"--holdout={rule}: the table has only {len(distinct)} values of {axis}; hold out fewer")
-  mask = values >= distinct[-int(count)]
+  if not is_rule(rule):
+    raise InputError(f"--holdout={rule}: {RULES}{nearest(rule.partition(':')[0], AXES)}")
+  each = _largest(cells, rule)
+  if not np.logical_and.reduce(each).any():
+    raise InputError(f"--holdout={rule}: no cell is among the largest of both; hold out more, or along one axis")
+  mask = np.logical_or.reduce(each)
   if not np.isin(cells.domain[mask], cells.domain[~mask]).any():
     raise InputError(f"--holdout={rule}: it holds out every cell of its domains; hold out fewer")
   return [mask]
+
+
+def is_rule(rule: str) -> bool:
+  """Whether it is AXIS:k, or two of them with a plus between."""
+  parts = [part.partition(":") for part in rule.split("+")]
+  return len(parts) <= 2 and len({axis for axis, *_ in parts}) == len(parts) and all(
+      axis in AXES and count.isascii() and count.isdigit() and int(count) > 0 for axis, _, count in parts)
+
+
+def _largest(cells: Cells, rule: str) -> list[np.ndarray]:
+  """For each axis of a rule, which cells [n] have its k largest values.
+
+  Raises:
+    InputError: the table has no more values than that.
+  """
+  found = []
+  for axis, _, count in (part.partition(":") for part in rule.split("+")):
+    values = AXES[axis](cells)
+    distinct = np.unique(values)
+    if int(count) >= len(distinct):
+      raise InputError(f"--holdout={rule}: the table has only {len(distinct)} values of {axis}; hold out fewer")
+    found.append(values >= distinct[-int(count)])
+  return found
 
 
 def default_rules(cells: Cells) -> tuple[str, ...]:
@@ -64,21 +88,27 @@ def default_rules(cells: Cells) -> tuple[str, ...]:
     rules.append(f"compute:{max(1, distinct['compute'] // 5)}")
   rules += [f"{axis}:1" for axis in ("tokens", "seed_tokens") if distinct[axis] >= 4]
   rules += ["params:1"] if distinct["params"] == 3 else []
+  if distinct["params"] >= 3 and distinct["tokens"] >= 4:
+    each = _largest(cells, _BOTH)
+    if np.logical_and.reduce(each).any() and np.logical_or.reduce(each).mean() <= 0.5:
+      rules.append(_BOTH)
   return tuple(rules) or ("leave_one_out",)
 
 
 def score(cells: Cells, masks: list[np.ndarray], predicted: list[np.ndarray], rule: str) -> dict[str, Any]:
   """Relative errors over all held-out cells, and the losses; `predicted` holds the refit's losses of each mask's cells.
 
-  Cells of domains that nothing but held-out cells measured are not counted: no refit knows their constants.
+  Cells of domains that nothing but held-out cells measured are not counted: no refit knows their constants. Nor are, where a rule
+  has two axes, cells that are the largest of one alone.
   """
-  known = [np.isin(cells.domain[m], cells.domain[~m]) for m in masks]
+  asked = np.logical_and.reduce(_largest(cells, rule)) if is_rule(rule) else np.ones(len(cells), bool)
+  known = [np.isin(cells.domain[m], cells.domain[~m]) & asked[m] for m in masks]
   measured = np.concatenate([cells.loss[m][k] for m, k in zip(masks, known)])
   told = np.concatenate([p[k] for p, k in zip(predicted, known)])
   error = told / measured - 1
   chosen = np.concatenate([np.flatnonzero(m)[k] for m, k in zip(masks, known)])
-  axis = AXES.get(rule.partition(":")[0])
-  distance = 0.0 if axis is None else float(np.log(axis(cells)[masks[0]].max() / axis(cells)[~masks[0]].max()))
+  axes = [AXES[part.partition(":")[0]](cells) for part in rule.split("+")] if is_rule(rule) else []
+  distance = sum(float(np.log(values[masks[0]].max() / values[~masks[0]].max())) for values in axes)
   return {"mre": float(np.abs(error).mean()), "max": float(np.abs(error).max()), "bias": float(error.mean()),
           "differences": _differences(cells.take(chosen), error), "num_points": len(error), "rule": rule, "distance": distance,
           "measured": measured.tolist(), "predicted": told.tolist()}

@@ -78,7 +78,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   draws, weights = split.draws(fractions)
   anew = law.anew(draws)
   beyond = split.beyond(fractions)
-  own = lowest(draws, split.unfollowed(fractions), _without_one_kind(fractions))
+  own = lowest(draws, beyond, _without_one_kind(fractions))
   interval = lambda values: tuple(float(weighted_quantile(values, weights, q)) for q in (0.025, 0.975))
   low, high = (weighted_quantile(anew, weights, q) for q in (0.025, 0.975))
   seed, expert = split.tokens(np.array([fraction]))
@@ -99,6 +99,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       split_point=float(split.tokens(np.array([split_point]))[0][0]),
       regret=float(weights @ np.maximum(draws[:, at] - draws[np.arange(len(own)), own], 0)),
       curve=SplitCurve(*(tuple(values.tolist()) for values in (fractions, losses, low, high, beyond == 0))),
+      beyond=_beyond(law, size, float(seed[0]), float(expert[0])),
       warnings=(*([told] if told else []), *plan_warnings(law, split, fraction, settings.num_domains,
                                                           settings.unique_tokens is not None)))
 
@@ -107,6 +108,12 @@ def _forms(law: Law) -> dict[str, float]:
   members = [one.member for one in law.surface.forms] if law.surface else law.members
   total = sum(member.weight for member in members)
   return {member.model.form.name: member.weight / total for member in members}
+
+
+def _beyond(law: Law, params: float, seed: float, expert: float) -> dict[str, float]:
+  """What is planned over the largest of it that was measured; 0 of a kind that there is none of."""
+  planned = {"params": params, "seed_tokens": seed, "expert_tokens": expert, "tokens": seed + expert}
+  return {name: value / law.data["ranges"][name][1] if value else 0.0 for name, value in planned.items()}
 
 
 def _fractions() -> np.ndarray:
@@ -122,7 +129,7 @@ def _without_one_kind(fractions: np.ndarray) -> np.ndarray:
 
 def _refine(split: Split, fractions: np.ndarray, losses: np.ndarray) -> float:
   """The minimiser between the neighbours of the best grid point, or an end where that is best."""
-  best = int(lowest(losses[None], split.unfollowed(fractions), _without_one_kind(fractions))[0])
+  best = int(lowest(losses[None], split.beyond(fractions), _without_one_kind(fractions))[0])
   if best in (0, len(fractions) - 1):
     return float(fractions[best])
   inner = np.linspace(fractions[best - 1], fractions[best + 1], 256).round(_DIGITS)

@@ -21,7 +21,7 @@ LAW = {
     "diagnostics": {"starts": int, "starts_at_optimum": float, "starts_alike": float, "gradient": float,
                     "condition": (float, None), "at_bounds": [str], "points_per_constant": float, "skipped_forms": {"*": str},
                     "warnings": [str]},
-    "data": {"ranges": {name: [float] for name in ("params", "seed_tokens", "expert_tokens", "loss")},
+    "data": {"ranges": {name: [float] for name in ("params", "seed_tokens", "expert_tokens", "loss", "tokens")},
              "levels": {name: {"*": int} for name in ("seed_tokens", "expert_tokens")}},
     "settings": {"*": (str, float, bool, None)}, "residuals": [float],
     "members": [_MEMBER],

@@ -30,7 +30,7 @@ class FitSettings:
     share: what several domains have in common: "exponents" (constants per domain) or "everything" (one law).
     repeats: discount repeated tokens of seeds and experts (needs unique_tokens; see law.repeats).
     holdout: "auto", "none", "leave_one_out" or AXIS:k, the k largest values of params, seed_tokens, expert_tokens,
-      tokens or compute.
+      tokens or compute; two of these with a plus between ask about the cells that are the largest of both.
     starts: starting points per form.
     bootstrap: refits of resampled cells per form in play; 0 for none.
     resample: what a bootstrap draws: "rows" that are independent, "shared" errors of sizes and snapshots besides, "auto" which of
@@ -65,10 +65,8 @@ class FitSettings:
   def __post_init__(self):
     if self.form != "auto":
       FORMS[self.form]  # Raises.
-    axis, _, count = self.holdout.partition(":")
-    if self.holdout not in ("auto", "none", "leave_one_out") and not (
-        axis in holdout.AXES and count.isascii() and count.isdigit() and int(count) > 0):
-      raise self._refusal("holdout", f"give auto, none, leave_one_out or AXIS:k such as params:1{nearest(axis, holdout.AXES)}")
+    if self.holdout not in ("auto", "none", "leave_one_out") and not holdout.is_rule(self.holdout):
+      raise self._refusal("holdout", f"{holdout.RULES}{nearest(self.holdout.partition(':')[0], holdout.AXES)}")
     for name in ("delta", "overestimate_penalty"):
       if not (getattr(self, name) > 0 and np.isfinite(getattr(self, name))):
         raise self._refusal(name, "must be a positive number")

@@ -47,7 +47,7 @@ def candidates_table(law: Law) -> str:
              "of one size, which is what a plan goes by." if first else "Nothing was held out.")
   others = []
   for other in first.get("others", ()):
-    others.append(f"mean by {_AXES[other['rule'].partition(':')[0]][1]}")
+    others.append(f"mean by {' and '.join(_AXES[part.partition(':')[0]][1] for part in other['rule'].split('+'))}")
     caption += f" Column {others[-1]}: instead {rule_text(other['rule'])}."
   skipped = law.diagnostics.get("skipped_forms") or {}
   return html.table(["form", "constants", "objective", "mean error", "largest", "bias", "between splits", *others], rows, caption) + (
@@ -68,6 +68,9 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   words += (f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. This split is "
            f"expected to be {_nats(plan.regret)} nats per token worse than the best one, which is not known exactly. From "
            f"{plan.split_point:,.0f} seed tokens on, a token helps the experts more than the seed.")
+  far = ", ".join(f"{plan.beyond[name]:.3g} times in {words_for}" for name, words_for in (
+      ("params", "model size N"), ("seed_tokens", "D"), ("expert_tokens", "D′"), ("tokens", "D + D′")))
+  words += f" Against the largest measured, the plan stands at {far}: above 1 it is extrapolated, and the intervals widen."
   rows = [[d.domain, f"{d.loss:.4f}", "{:.4f} to {:.4f}".format(*d.loss_interval),
            "" if d.dense_loss is None else f"{d.dense_loss:.4f}",
            f"{d.best_seed_tokens:,.0f}", f"{d.best_expert_tokens:,.0f}", f"{d.best_loss:.4f}"] for d in plan.domains]
@@ -85,10 +88,12 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
 
 def rule_text(rule: str) -> str:
   """A hold-out rule in words."""
-  axis, _, count = rule.partition(":")
-  if axis not in _AXES:
+  if rule.partition(":")[0] not in _AXES:
     return "each cell in turn" if rule == "leave_one_out" else rule
-  return f"the cells with the {'largest' if count == '1' else f'{count} largest values of'} {_AXES[axis][0]}"
+  parts = [part.partition(":") for part in rule.split("+")]
+  named = [f"the {'largest' if count == '1' else f'{count} largest values of'} {_AXES[axis][0]}" for axis, _, count in parts]
+  only = "; errors are of those with both" if len(named) > 1 else ""
+  return f"the cells with {' or '.join(named)}{only}"
 
 
 def _constants(law: Law) -> list[str]:

@@ -8,7 +8,7 @@ import os
 from jaxsplit.files import write_json
 from jaxsplit.results.record import damaged, made, read_record, shape_of
 
-VERSION = 6
+VERSION = 7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,8 @@ class Plan:
     regret: expected excess loss of this split over the best one.
     curve: the mean loss against the split.
     warnings: what to know before acting on the plan.
+    beyond: N, D, D' and D + D' of the plan over the largest that was measured, by "params", "seed_tokens", "expert_tokens" and
+      "tokens".
     point: what an experiment trains for it; None of a plan that was read off a law alone.
   """
 
@@ -117,6 +119,7 @@ class Plan:
   regret: float
   curve: SplitCurve
   warnings: tuple[str, ...]
+  beyond: dict[str, float]
   point: PlannedPoint | None = None
 
   @property

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.law import Cells, FitSettings, fit_law, load_law, plan_split
+from jaxsplit.law import Cells, FitSettings, fit_law, holdout, load_law, plan_split
 
 K, C, N = 4, 4e8, 4e7
 DOMAINS = "law", "prose", "verse", "code"
@@ -105,3 +105,20 @@ def test_a_law_with_priors_comes_back_from_its_file(law, plan, tmp_path):
 def test_what_does_not_go_together_is_told(settings, said):
   with pytest.raises(InputError, match=said):
     dataclasses.replace(FitSettings(), **settings)
+
+
+def test_a_rule_of_two_axes_scores_what_is_the_largest_of_both():
+  cells, rule = table(), "params:1+tokens:2"
+  tokens = cells.seed_tokens + cells.expert_tokens
+  most = tokens >= np.unique(tokens)[-2]
+  (mask,) = holdout.folds(cells, rule)
+  np.testing.assert_array_equal(mask, (cells.params == 2e7) | most)
+  found = holdout.score(cells, [mask], [cells.loss[mask] * np.where((most & (cells.params == 2e7))[mask], 1.01, 2.0)], rule)
+  assert found["mre"] == pytest.approx(0.01) and found["num_points"] == (most & (cells.params == 2e7)).sum()
+  with pytest.raises(InputError, match="or two such as"):
+    FitSettings(holdout="params:1+params:1")
+
+
+def test_a_plan_says_how_far_beyond_the_cells_it_stands(plan):
+  assert plan.beyond["params"] == pytest.approx(N / 2e7)
+  assert plan.beyond["tokens"] == pytest.approx((plan.seed_tokens + plan.expert_tokens) / (0.9 * C + 0.1 * C / K))
