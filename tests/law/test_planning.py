@@ -234,7 +234,7 @@ def test_a_budget_far_beyond_all_cells_stays_in_their_valley(law):
 def test_a_plan_comes_back_from_its_file(plan, tmp_path):
   plan.save(tmp_path / "plan.json")
   assert load_plan(tmp_path / "plan.json") == plan
-  for version, message in ((6, "damaged"), (5, "version 5 of a plan is not 6; write it again with python -m jaxsplit.plan")):
+  for version, message in ((7, "damaged"), (6, "version 6 of a plan is not 7; write it again with python -m jaxsplit.plan")):
     (tmp_path / "plan.json").write_text(json.dumps({"params": 1, "version": version}))
     with pytest.raises(InputError, match=message):
       load_plan(tmp_path / "plan.json")
