@@ -78,7 +78,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   draws, weights = split.draws(fractions)
   anew = law.anew(draws)
   beyond = split.beyond(fractions)
-  own = lowest(draws, beyond, _without_one_kind(fractions))
+  own = lowest(draws, split.unfollowed(fractions), _without_one_kind(fractions))
   interval = lambda values: tuple(float(weighted_quantile(values, weights, q)) for q in (0.025, 0.975))
   low, high = (weighted_quantile(anew, weights, q) for q in (0.025, 0.975))
   seed, expert = split.tokens(np.array([fraction]))
@@ -129,7 +129,7 @@ def _without_one_kind(fractions: np.ndarray) -> np.ndarray:
 
 def _refine(split: Split, fractions: np.ndarray, losses: np.ndarray) -> float:
   """The minimiser between the neighbours of the best grid point, or an end where that is best."""
-  best = int(lowest(losses[None], split.beyond(fractions), _without_one_kind(fractions))[0])
+  best = int(lowest(losses[None], split.unfollowed(fractions), _without_one_kind(fractions))[0])
   if best in (0, len(fractions) - 1):
     return float(fractions[best])
   inner = np.linspace(fractions[best - 1], fractions[best + 1], 256).round(_DIGITS)

@@ -39,6 +39,11 @@ class Split:
         total += np.where(least < low, np.log(low / least), 0) + np.where(most > high, np.log(most / high), 0)
     return total
 
+  def unfollowed(self, fraction: np.ndarray) -> np.ndarray:
+    """[n] `beyond`, where the valleys of curves are to be followed from what was measured (`lowest`). Those of a law with priors are
+    not: its sweep may be smaller than any split of the budget, and its draws know how unsure they are there."""
+    return np.zeros(len(fraction)) if self.law.with_priors else self.beyond(fraction)
+
   def draws(self, fraction: np.ndarray, domain: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """What the losses may be, [S, n], and the weights of these possibilities [S]; see `Law.draws`."""
     return self.law.draws(self.params, *self.tokens(fraction), domain)
