@@ -18,7 +18,7 @@ import abc
 import dataclasses
 import functools
 import itertools
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ from flax import nnx
 from jaxsplit.errors import InputError
 from jaxsplit.models import noise
 from jaxsplit.registry import Registry
+
+if TYPE_CHECKING:
+  from jaxsplit.models.cache import Cache
 
 Params = Any  # A nested dict of arrays, as `initialize` gives it.
 Remat = Literal["none", "dots", "full"]
@@ -87,7 +90,8 @@ class ModelConfig(abc.ABC):
   @abc.abstractmethod
   def module(self, weights: Weights) -> nnx.Module:
     """The model, declared. Called with tokens [B, T] and the end-of-document token it gives final hidden states [B, T, D] in
-    `self.dtype`; its `unembedding()` is the output projection [D, V]."""
+    `self.dtype`; its `unembedding()` is the output projection [D, V]. To generate, its `extend(tokens, end_of_document, cache)` gives
+    those of tokens that follow the ones in a cache, and the cache with them (`models.cache`)."""
 
   @abc.abstractmethod
   def layer_values(self, tensor: int) -> LayerValues:
@@ -97,6 +101,11 @@ class ModelConfig(abc.ABC):
   def heads(self) -> int:
     """Query heads."""
     return self.width // self.head_dim
+
+  @property
+  def kv_heads(self) -> int:
+    """Heads of keys and of values."""
+    return self.heads
 
   @property
   def dtype(self) -> jnp.dtype:
@@ -141,11 +150,32 @@ class ModelConfig(abc.ABC):
 
   def apply(self, params: Params, tokens_BxT: jax.Array, end_of_document: int) -> tuple[jax.Array, jax.Array]:
     """Runs the model: hidden states [B, T, D] in the compute dtype, and the output projection [D, V] to go with them."""
+    model = self._filled(params)
+    return model(tokens_BxT, end_of_document), model.unembedding()
+
+  def extend(self, params: Params, tokens_BxT: jax.Array, end_of_document: int, cache: Cache) -> tuple[jax.Array, jax.Array, Cache]:
+    """As `apply`, of tokens that follow those in a cache (`models.cache`); also the cache with these. It must have room for them.
+
+    Raises:
+      InputError: the family's module has no `extend`.
+    """
+    model = self._filled(params)
+    if not hasattr(model, "extend"):
+      raise InputError(f"Architecture.family = {self.family!r} cannot generate: its module has no method `extend`; docs/extending.md "
+                       "shows one")
+    x_BxTxD, cache = model.extend(tokens_BxT, end_of_document, cache)
+    return x_BxTxD, model.unembedding(), cache
+
+  @functools.cached_property
+  def reads_on(self) -> bool:
+    """Whether the family's module has `extend`."""
+    return hasattr(nnx.merge(*_declared(self)), "extend")
+
+  def _filled(self, params: Params) -> nnx.Module:
     graph, variables = _declared(self)
     variables = jax.tree.map(lambda x: x, variables)  # A copy: the cached declaration must not be filled in place.
     nnx.replace_by_pure_dict(variables, params)
-    model = nnx.merge(graph, variables)
-    return model(tokens_BxT, end_of_document), model.unembedding()
+    return nnx.merge(graph, variables)
 
 
 class Weights:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxsplit.errors import InputError
+from jaxsplit.models.cache import Cache, positions, through_layers_on
 from jaxsplit.models.family import FAMILIES, LayerValues, ModelConfig, Weights
 from jaxsplit.models.kernels.attention import Attend, attender
 from jaxsplit.models.kernels.projection import project
@@ -109,6 +110,14 @@ class Decoder(nnx.Module):
     positions_TxD = self.positions_TxD[...][:tokens_BxT.shape[1]].astype(c.dtype)
     x_BxTxD = look_up(c, self.embed_VxD[...], tokens_BxT) + positions_TxD[None]
     return self.norm(through_layers(c, self.layers, x_BxTxD, attender(c, tokens_BxT, end_of_document)))
+
+  def extend(self, tokens_BxT: jax.Array, end_of_document: int, cache: Cache) -> tuple[jax.Array, Cache]:
+    """The same of tokens that follow those in the cache, and the cache with them."""
+    c = self.config
+    positions_BxTxD = self.positions_TxD[...].astype(c.dtype)[positions(cache, tokens_BxT.shape[1])]
+    x_BxTxD = look_up(c, self.embed_VxD[...], tokens_BxT) + positions_BxTxD
+    x_BxTxD, cache = through_layers_on(c, self.layers, x_BxTxD, cache, tokens_BxT, end_of_document)
+    return self.norm(x_BxTxD), cache
 
   def unembedding(self) -> jax.Array:
     """The output projection [D, V]."""

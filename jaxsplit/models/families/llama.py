@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from jaxsplit.errors import InputError
+from jaxsplit.models.cache import Cache, positions, through_layers_on
 from jaxsplit.models.family import FAMILIES, LayerValues, ModelConfig, Weights
 from jaxsplit.models.kernels.attention import Attend, attender
 from jaxsplit.models.kernels.norm import rms_norm
@@ -137,6 +138,15 @@ class Decoder(nnx.Module):
     turns = rotation(tokens_BxT.shape[1], c.head_dim, c.rope_theta)
     x_BxTxD = look_up(c, self.embed_VxD[...], tokens_BxT)
     return self.norm(through_layers(c, self.layers, x_BxTxD, attender(c, tokens_BxT, end_of_document), turns))
+
+  def extend(self, tokens_BxT: jax.Array, end_of_document: int, cache: Cache) -> tuple[jax.Array, Cache]:
+    """The same of tokens that follow those in the cache, and the cache with them."""
+    c = self.config
+    at_BxT = positions(cache, tokens_BxT.shape[1])
+    turns = Rotation(*(table_Sxh[at_BxT] for table_Sxh in rotation(cache.room, c.head_dim, c.rope_theta)))
+    x_BxTxD = look_up(c, self.embed_VxD[...], tokens_BxT)
+    x_BxTxD, cache = through_layers_on(c, self.layers, x_BxTxD, cache, tokens_BxT, end_of_document, turns)
+    return self.norm(x_BxTxD), cache
 
   def unembedding(self) -> jax.Array:
     """The output projection [D, V]."""

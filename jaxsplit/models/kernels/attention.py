@@ -67,4 +67,4 @@ def attender(config: ModelConfig, tokens_BxT: jax.Array, end_of_document: int) -
     apart = segments(tokens_BxT, end_of_document) if config.document_masking else jnp.zeros_like(tokens_BxT)
     return functools.partial(splash.attend, segments_BxT=apart)
   starts_BxT = dense.document_starts(tokens_BxT, end_of_document) if config.document_masking else None
-  return functools.partial(dense.attend, mask_Bx1xTxT=dense.causal_mask(starts_BxT, tokens_BxT.shape[1]))
+  return functools.partial(dense.attend, mask_Bx1xTxS=dense.causal_mask(starts_BxT, tokens_BxT.shape[1]))

@@ -28,12 +28,15 @@ def causal_mask(starts_BxT: jax.Array | None, length: int) -> jax.Array:
   return mask_1x1xTxT & (starts_BxT[:, None, :, None] <= position_T[None, None, None])
 
 
-def attend(q_BxTxGxQxd: jax.Array, k_BxTxGxd: jax.Array, v_BxTxGxd: jax.Array, mask_Bx1xTxT: jax.Array) -> jax.Array:
-  """Softmax attention with whole scores; the Q queries of a group share its key and value. Returns [B, T, G, Q, d]."""
+def attend(q_BxTxGxQxd: jax.Array, k_BxSxGxd: jax.Array, v_BxSxGxd: jax.Array, mask_Bx1xTxS: jax.Array) -> jax.Array:
+  """Softmax attention with whole scores; the Q queries of a group share its key and value. Returns [B, T, G, Q, d].
+
+  S is T where queries read their own window, more where they read a cache.
+  """
   scale = np.float32(q_BxTxGxQxd.shape[-1] ** -0.5).astype(q_BxTxGxQxd.dtype)
   q_BxGxQxTxd = jnp.moveaxis(q_BxTxGxQxd * scale, 1, 3)
-  k_BxGxTxd, v_BxGxTxd = jnp.swapaxes(k_BxTxGxd, 1, 2), jnp.swapaxes(v_BxTxGxd, 1, 2)
-  return jnp.moveaxis(_attend(q_BxGxQxTxd, k_BxGxTxd, v_BxGxTxd, mask_Bx1xTxT[:, None]), 3, 1)
+  k_BxGxSxd, v_BxGxSxd = jnp.swapaxes(k_BxSxGxd, 1, 2), jnp.swapaxes(v_BxSxGxd, 1, 2)
+  return jnp.moveaxis(_attend(q_BxGxQxTxd, k_BxGxSxd, v_BxGxSxd, mask_Bx1xTxS[:, None]), 3, 1)
 
 
 @jax.custom_vjp

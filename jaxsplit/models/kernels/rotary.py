@@ -10,7 +10,8 @@ import numpy as np
 
 
 class Rotation(NamedTuple):
-  """What they multiply by: cosines and sines of position * theta^(-2i/d), [T, d / 2] each."""
+  """What they multiply by: cosines and sines of position * theta^(-2i/d), [T, d / 2] each, or [B, T, d / 2] for positions of a row's
+  own."""
 
   cos_Txh: jax.Array
   sin_Txh: jax.Array
@@ -26,10 +27,10 @@ def rotation(length: int, head_dim: int, theta: float) -> Rotation:
 @jax.custom_vjp
 def rotate(x_BxTxGxPxd: jax.Array, rotation: Rotation) -> jax.Array:
   """Turns the pairs (i, i + d/2) of every head by its position's angles. Its derivative turns back."""
-  cos_1xTx1x1xh, sin_1xTx1x1xh = (a[None, :, None, None] for a in rotation)
+  cos_xTx1x1xh, sin_xTx1x1xh = (a[..., :, None, None, :] for a in rotation)
   first, second = jnp.split(x_BxTxGxPxd.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate(
-      [first * cos_1xTx1x1xh - second * sin_1xTx1x1xh, second * cos_1xTx1x1xh + first * sin_1xTx1x1xh], axis=-1)
+      [first * cos_xTx1x1xh - second * sin_xTx1x1xh, second * cos_xTx1x1xh + first * sin_xTx1x1xh], axis=-1)
   return rotated.astype(x_BxTxGxPxd.dtype)
 
 

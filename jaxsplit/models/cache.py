@@ -1,0 +1,90 @@
+"""Reading on from where a text was left: keys and values of the tokens that were read, kept for those that follow.
+
+A cache has room for S tokens a row. The rows of a batch fill the same columns of it; one with a shorter text has padding before.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxsplit.models.family import ModelConfig
+from jaxsplit.models.kernels import dense
+from jaxsplit.models.modules import layers_a_turn
+
+
+class Cache(NamedTuple):
+  """What was read so far.
+
+  Attributes:
+    k_LxBxSxGxd, v_LxBxSxGxd: keys and values of every layer, in the compute dtype.
+    length: int32, how many columns are filled.
+    first_B: int32, each row's first column of text.
+    start_B: int32, the column where the document begins that each row reads on with.
+  """
+
+  k_LxBxSxGxd: jax.Array
+  v_LxBxSxGxd: jax.Array
+  length: jax.Array
+  first_B: jax.Array
+  start_B: jax.Array
+
+  @property
+  def room(self) -> int:
+    """S."""
+    return self.k_LxBxSxGxd.shape[2]
+
+
+def empty(config: ModelConfig, first_B: jax.Array, room: int) -> Cache:
+  """A cache with nothing in it, for rows whose text begins at the columns `first_B`."""
+  shape = (config.depth, first_B.shape[0], room, config.kv_heads, config.head_dim)
+  none, first_B = jnp.zeros(shape, config.dtype), first_B.astype(jnp.int32)
+  return Cache(none, none, jnp.int32(0), first_B, first_B)
+
+
+def positions(cache: Cache, count: int) -> jax.Array:
+  """Where in its text each of the next `count` columns lies: int32 [B, T]; 0 for padding."""
+  return jnp.maximum(cache.length + jnp.arange(count)[None] - cache.first_B[:, None], 0)
+
+
+def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Array, cache: Cache, tokens_BxT: jax.Array,
+                      end_of_document: int, *shared: Any) -> tuple[jax.Array, Cache]:
+  """As `modules.through_layers`, of tokens that follow those in the cache, which has room for them.
+
+  Args:
+    layers: called with the hidden states, an attention that reads the cache, and `shared`.
+    tokens_BxT: the tokens that the hidden states are of.
+
+  Returns:
+    Hidden states after all layers [B, T, D], and the cache with these tokens.
+  """
+  starts_BxT, start_B = _starts(config, cache, tokens_BxT, end_of_document)
+  column_S, column_T = jnp.arange(cache.room), cache.length + jnp.arange(tokens_BxT.shape[1])
+  mask_BxTxS = (column_S <= column_T[:, None])[None] & (column_S >= starts_BxT[..., None])
+  graph, weights = nnx.split(layers)
+
+  def layer(x_BxTxD, of_layer):
+    weights, *old = of_layer
+    kept = []
+
+    def attend(q_BxTxGxQxd, k_BxTxGxd, v_BxTxGxd):
+      kept.extend(jax.lax.dynamic_update_slice_in_dim(there, new, cache.length, axis=1) for there, new in zip(old, (k_BxTxGxd, v_BxTxGxd)))
+      return dense.attend(q_BxTxGxQxd, *kept, mask_BxTxS[:, None])
+
+    return nnx.merge(graph, weights)(x_BxTxD, attend, *shared), tuple(kept)
+
+  x_BxTxD, (k, v) = jax.lax.scan(layer, x_BxTxD, (weights, cache.k_LxBxSxGxd, cache.v_LxBxSxGxd), unroll=layers_a_turn(config))
+  return x_BxTxD, Cache(k, v, cache.length + tokens_BxT.shape[1], cache.first_B, start_B)
+
+
+def _starts(config: ModelConfig, cache: Cache, tokens_BxT: jax.Array, end_of_document: int) -> tuple[jax.Array, jax.Array]:
+  """The column where each token's document begins [B, T], and where that of the next token does [B]."""
+  if not config.document_masking:
+    return jnp.broadcast_to(cache.first_B[:, None], tokens_BxT.shape), cache.first_B
+  columns_T = cache.length + jnp.arange(tokens_BxT.shape[1])
+  after_BxT = jnp.where(tokens_BxT == end_of_document, columns_T + 1, 0)
+  starts_BxT1 = jax.lax.cummax(jnp.concatenate([cache.start_B[:, None], after_BxT], axis=1), axis=1)
+  return starts_BxT1[:, :-1], starts_BxT1[:, -1]
