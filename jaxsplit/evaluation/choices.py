@@ -105,7 +105,13 @@ def score_answers(experts: Experts, questions: Sequence[Question], unconditional
   spans, cut = fitted(encode_pairs(experts.models.tokenizer, list(different)), experts.context)
   number = lambda wanted: np.array([different[pair] for pair in wanted])
   of = number(pairs)
-  return ScoredAnswers(questions, experts.score(spans, advance), of, number(alone) if unconditional else None, int(np.sum(cut[of])))
+  ends = np.cumsum([len(question.continuations) for question in questions])
+  owner = dict(zip(of[::-1].tolist(), np.searchsorted(ends, np.arange(len(pairs)), side="right")[::-1]))  # The first that has the pair.
+  together: dict[int, list[int]] = {}
+  for pair, question in sorted(owner.items()):
+    together.setdefault(int(question), []).append(pair)
+  scores = experts.score(spans, advance, list(together.values()))
+  return ScoredAnswers(questions, scores, of, number(alone) if unconditional else None, int(np.sum(cut[of])))
 
 
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[Span]:

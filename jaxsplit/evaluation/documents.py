@@ -14,8 +14,9 @@ import numpy as np
 from jaxsplit.data.store import Store
 from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.errors import InputError
+from jaxsplit.evaluation.batching import Span
 from jaxsplit.evaluation.countdown import Advance, ignore
-from jaxsplit.evaluation.experts import Experts, Scores, Span
+from jaxsplit.evaluation.experts import Experts, Scores
 
 
 class Document(NamedTuple):

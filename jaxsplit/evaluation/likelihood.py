@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from jaxsplit.errors import InputError
+from jaxsplit.models import cache as caches
 from jaxsplit.models.family import Params
 from jaxsplit.models.loss import most_likely, scores, token_losses
 from jaxsplit.parallel import placement, sharding
@@ -90,6 +91,27 @@ def score(spec: StackSpec, params: Params, tokens_VxT: np.ndarray, at_VxP: np.nd
   return placement.fetch(_scoring(spec)(params, *there))
 
 
+def score_groups(spec: StackSpec, params: Params, shared_QxT: np.ndarray, first_Q: np.ndarray, rest_QxCxP: np.ndarray,
+                 targets_QxCxP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """What every run of a stack gives to the targets of sequences that begin alike; what they share is read once.
+
+  Compiled for once a shape; Q is as for V of `score`.
+
+  Args:
+    spec, params: the stack; its parameters have the leading axis R.
+    shared_QxT: int, beginnings; what pads them stands before them.
+    first_Q: int, where they begin.
+    rest_QxCxP: int, C ways to go on from each; what pads them stands behind.
+    targets_QxCxP: int, the token that follows each of those.
+
+  Returns:
+    float32 [R, Q, C, P], log-probabilities of the targets in nats, and bool [R, Q, C, P], whether no token is likelier.
+  """
+  shared = sharding.windows_sharding(spec.mesh, shared=True)
+  there = placement.put(tuple(np.asarray(a, np.int32)[None] for a in (shared_QxT, first_Q, rest_QxCxP, targets_QxCxP)), shared)
+  return placement.fetch(_scoring_groups(spec)(params, *there))
+
+
 @functools.cache
 def _scoring(spec: StackSpec):
   """The jitted program of `score`: (params, tokens [1, V, T], at [1, V, P], targets [1, V, P]) -> the two values."""
@@ -98,11 +120,34 @@ def _scoring(spec: StackSpec):
     x_VxPxD = jnp.take_along_axis(x_VxTxD, at_VxP[..., None], axis=1)
     return scores(x_VxPxD, unembed_DxV, targets_VxP)
 
-  def program(params, *sequences):
+  return _of_every_run(spec, of_run, 3)
+
+
+@functools.cache
+def _scoring_groups(spec: StackSpec):
+  """The jitted program of `score_groups`: (params, shared [1, Q, T], first [1, Q], rest and targets [1, Q, C, P]) -> the two values."""
+  def of_run(params, shared_QxT, first_Q, rest_QxCxP, targets_QxCxP):
+    questions, choices, length = rest_QxCxP.shape
+    empty = caches.empty(spec.model, first_Q, shared_QxT.shape[1] + length)
+    _, _, cache = spec.model.extend(params, shared_QxT, spec.end_of_document, empty)
+    rows = lambda a, axis: jnp.repeat(a, choices, axis=axis)
+    cache = cache._replace(k_LxBxSxGxd=rows(cache.k_LxBxSxGxd, 1), v_LxBxSxGxd=rows(cache.v_LxBxSxGxd, 1),
+                           first_B=rows(cache.first_B, 0), start_B=rows(cache.start_B, 0))
+    flat = lambda a_QxCxP: a_QxCxP.reshape(questions * choices, length)
+    x_NxPxD, unembed_DxV, _ = spec.model.extend(params, flat(rest_QxCxP), spec.end_of_document, cache)
+    found = scores(x_NxPxD, unembed_DxV, flat(targets_QxCxP))
+    return jax.tree.map(lambda value_NxP: value_NxP.reshape(questions, choices, length), found)
+
+  return _of_every_run(spec, of_run, 4)
+
+
+def _of_every_run(spec: StackSpec, of_run, arguments: int):
+  """`of_run(params, *arguments)` jitted for all runs, of arguments [1, ...] that all share."""
+  def program(params, *shared):
     return jax.shard_map(
         lambda params, *own: stack.map_runs(spec, lambda run: of_run(run, *own), params), mesh=spec.mesh,
-        in_specs=(P("expert"), *[P()] * 3), out_specs=P("expert"), axis_names={"expert"}, check_vma=False)(
-            params, *(one_1xVx[0] for one_1xVx in sequences))
+        in_specs=(P("expert"), *[P()] * arguments), out_specs=P("expert"), axis_names={"expert"}, check_vma=False)(
+            params, *(one_1x[0] for one_1x in shared))
 
   return stack.jit(program)
 

@@ -5,7 +5,7 @@
 PATH is the interpreter of an environment with torch, transformers and lm-eval (measured with 2.13, 5.24 and 0.4.13), which works in a
 process of its own (lm_eval_worker.py). DIR is a model's Hugging Face folder, and the folder of the tasks' rows (docs/evaluation.md).
 Both sides compute in float32 on a CPU with as many threads. First all rows are scored by both and compared: where a log-likelihood
-differs by 1e-3 or more, or an accuracy at all, the script says so and exits with 1. Then, with --rounds, both score them again in turns,
+differs by more than 1e-3 and more than 1e-5 of itself, or an accuracy at all, the script says so and exits with 1. Then, with --rounds, both score them again in turns,
 the harness at each of the batch sizes, and rows a second are printed: ours, the harness's at its best batch size, and the median over
 rounds of their ratio, with its quartiles. Programs are compiled, and the harness has run once, before anything is timed.
 """
@@ -91,14 +91,14 @@ def compare(task: str, questions: list[Question], experts: Experts, harness: Har
   if len(sums) != ours.log_likelihoods.shape[1]:
     print(f"{task}: {len(sums)} answers there, {ours.log_likelihoods.shape[1]} here")
     return True
-  off = np.abs(ours.log_likelihoods[0] - sums).max()
+  apart = np.abs(ours.log_likelihoods[0] - sums)
   acc = np.mean([row["acc"] for row in theirs])
   norms = [row["acc_norm"] for row in theirs]
   norm = None if None in norms else np.mean(norms)
-  bad = off >= 1e-3 or found["acc"] != acc or norm is not None and found["acc_norm"] != norm
+  bad = np.any(apart > np.maximum(1e-3, 1e-5 * np.abs(sums))) or found["acc"] != acc or norm is not None and found["acc_norm"] != norm
   print(f"{task}: {len(questions)} rows, {len(sums)} answers; acc {found['acc']:.4f} ± {found['acc_stderr'] or 0:.4f}, there {acc:.4f}; "
         f"acc_norm {'-' if norm is None else format(found['acc_norm'], '.4f')}, there {'-' if norm is None else format(norm, '.4f')}; "
-        f"log-likelihoods differ by {off:.1e} at most, of {np.abs(sums).max():.0f}{': DIFFERENT' if bad else ''}", flush=True)
+        f"log-likelihoods differ by {apart.max():.1e} at most, of {np.abs(sums).max():.0f}{': DIFFERENT' if bad else ''}", flush=True)
   return bad
 
 

@@ -10,7 +10,8 @@ from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation.choices import Answers, encode_pairs, fitted, score_answers
 from jaxsplit.evaluation.documents import Document, score_documents, spans
-from jaxsplit.evaluation.experts import Experts, Span
+from jaxsplit.evaluation.batching import Group, Span, batches, group_batches, groups_of
+from jaxsplit.evaluation.experts import Experts
 from jaxsplit.evaluation.matrix import matrix, ratio
 from jaxsplit.evaluation.tasks import choose, complete, fill_in
 from jaxsplit.models.config import Architecture
@@ -23,7 +24,8 @@ CONFIG = Architecture(head_dim=8).at(16, 2, 256, LENGTH)
 
 def model(seed, config=CONFIG):
   params = config.initialize(np.uint32(seed))
-  return TrainedModel(config, params | {"unembed_DxV": 4 * params["unembed_DxV"]}, ByteTokenizer(), seed)
+  name, size = ("unembed_DxV", 4) if "unembed_DxV" in params else ("embed_VxD", 20)  # So that tokens are far from equally likely.
+  return TrainedModel(config, params | {name: size * params[name]}, ByteTokenizer(), seed)
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +173,33 @@ def test_contexts_that_are_too_long_are_cut_from_the_left_and_told(models, exper
   assert cut.tolist() == [True] and len(encoded[0].tokens) == LENGTH + 1
   expected = [log_probs(one, *encoded[0])[0].sum() for one in models.values()]
   np.testing.assert_allclose(found.log_likelihoods[:, 1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [Architecture(head_dim=8), Architecture("gpt2", 8, document_masking=False)])
+def test_what_answers_share_is_read_once_and_changes_nothing(architecture):
+  config = architecture.at(16, 2, 256, LENGTH)
+  models = {name: model(seed, config) for seed, name in enumerate("ab")}
+  experts = Experts(side_by_side(models), batch_tokens=256)
+  rng, given, questions = np.random.default_rng(0), [], []
+  for size in (1, 3, 3, 3, 3):  # Answers behind questions of other lengths, some with the end of a document in them.
+    before = rng.integers(0, 256, rng.integers(8, 16)) * (rng.random() < 0.7)
+    questions.append(range(len(given), len(given) + size))
+    given += [Span(np.r_[before, rng.integers(1, 256, n)], len(before)) for n in rng.integers(1, 8, size)]
+  assert len(groups_of(given, questions)) == 4
+  alone, together = experts.score(given), experts.score(given, questions=questions)
+  np.testing.assert_allclose(together.log_probs, alone.log_probs, rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(together.greedy, alone.greedy)
+  assert together.counts.tolist() == alone.counts.tolist() == [span.targets for span in given]
+
+
+def test_batches_hold_every_span_once_and_few_shapes():
+  given = made(300)
+  found = list(batches(given, np.arange(300), LENGTH, 256, 2))
+  assert sorted(np.concatenate([batch.spans for batch in found]).tolist()) == list(range(300))
+  shapes = {(batch.tokens_VxT.shape, batch.targets_VxP.shape) for batch in found}
+  assert len(shapes) <= 12 and all(rows % 2 == 0 and rows * length <= 512 for (rows, length), _ in shapes)
+  read = sum(len(span.tokens) - 1 for span in given)
+  assert sum(batch.tokens_VxT.size for batch in found) < 1.5 * read
+  groups = [Group((i, i + 1), 0) for i in range(0, 300, 2)]
+  of = [number for batch in group_batches(given, groups, 256, 2) for group in batch.groups for number in group.spans]
+  assert sorted(of) == list(range(300))
