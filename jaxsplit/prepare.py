@@ -26,6 +26,7 @@ from jaxsplit.data.preparation import check_store, prepare_store
 from jaxsplit.data.store import Store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
+from jaxsplit.evaluation import hidden_states  # noqa: F401 Adds "hidden_states" to Clustering.features.
 
 _DESCRIPTION = "Tokenizes a corpus (one subfolder or file per domain) into a token store, and prints what it holds."
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from jaxsplit import devices
 from jaxsplit.data.store import Store, open_store
 from jaxsplit.errors import InputError, Interrupted
+from jaxsplit.evaluation import hidden_states  # noqa: F401 Adds "hidden_states" to Clustering.features.
 from jaxsplit.experiment import experiment
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.settings import Settings, check

@@ -20,6 +20,7 @@ import pytest
 from small import arguments, write_corpus
 
 from jaxsplit import train
+from jaxsplit.clustering.features import FEATURES
 from jaxsplit.data.formats import READERS
 from jaxsplit.evaluation.routers import ROUTERS
 from jaxsplit.evaluation.tasks import TASKS
@@ -42,7 +43,7 @@ def extensions():
   """Forgets what extensions have added, as a new process would. What they add in a test goes with it."""
 
   def forget() -> None:
-    for registry in (FAMILIES, OPTIMIZERS, FORMS, READERS, ROUTERS, TASKS):
+    for registry in (FAMILIES, OPTIMIZERS, FORMS, READERS, FEATURES, ROUTERS, TASKS):
       for name in registry.origins:
         registry.pop(name, None)
       registry.origins.clear()

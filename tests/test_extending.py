@@ -10,6 +10,7 @@ import pytest
 from small import arguments
 
 from jaxsplit import evaluate, fit, predict, prepare, train
+from jaxsplit.clustering.clusters import load_clusters
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import InputError
 
@@ -37,7 +38,7 @@ def command(entry_point, about=""):
 
 
 def test_every_block_is_taken():
-  assert set(FILES) == {"parallel.py", "lion.py", "tied.py", "mbox.py", "capitals.py", "naive_bayes.py"} and len(COMMANDS) == 10
+  assert set(FILES) == {"parallel.py", "lion.py", "tied.py", "mbox.py", "letters.py", "capitals.py", "naive_bayes.py"} and len(COMMANDS) == 11
 
 
 @pytest.mark.parametrize("name, setting", [("parallel", "Architecture.family"), ("lion", "Optimizer.name")])
@@ -62,19 +63,34 @@ def test_a_source_of_documents(written, extensions):
   for name in ("jan.mbox", "FEB.MBOX"):
     (written / "mail" / name).write_text("".join(
         f"From x\nList-Id: {'ab'[i % 2]}\n\nmessage {i} of {name} {'abcdefgh' * 12}\n\n" for i in range(300)))
-  prepare.main(command("prepare"))
+  prepare.main(command("prepare", "mbox"))
   store = open_store("store")
   assert store.domains == ("a", "b") and sum(store.counts(d, s).documents for d in "ab" for s in ("train", "valid")) == 600
   extensions()
   (written / "mbox.py").write_text(FILES["mbox.py"].replace("yield", "yield 7\n    yield", 1))
   with pytest.raises(InputError, match="the token store of the corpus .* lies there, and differs: it was made by another rule .readers = "):
-    prepare.main(command("prepare"))
+    prepare.main(command("prepare", "mbox"))
   with pytest.raises(InputError, match=r"mail/FEB.MBOX: row 1 is a int, where the reader of .mbox has to give fields"):
-    prepare.main([*command("prepare"), "--replace"])
+    prepare.main([*command("prepare", "mbox"), "--replace"])
   extensions()
   (written / "mbox.py").write_text(FILES["mbox.py"].replace("yield", "message.gone\n    yield", 1))
   with pytest.raises(InputError, match="FEB.MBOX: row 1: the reader of .mbox says AttributeError: .*; mend the file, or the reader"):
-    prepare.main([*command("prepare"), "--replace"])
+    prepare.main([*command("prepare", "mbox"), "--replace"])
+
+
+def test_a_feature_map(written, extensions):
+  (written / "texts").mkdir()
+  for name, words in (("one", "eel tree sleet "), ("two", "moo fool loom ")):
+    (written / "texts" / f"{name}.jsonl").write_text("".join(json.dumps({"text": f"{words * (20 + i)}{i}"}) + "\n" for i in range(60)))
+  prepare.main(command("prepare", "letters"))
+  store = open_store("found")
+  clusters = load_clusters(store.directory / "clusters")
+  assert sorted(clusters.assign(["tree eel", "fool moo"]).cluster) == [0, 1]
+  assert {store.tokenizer.decode(store.tokens(domain, "train")[:3]) for domain in store.domains} == {"eel", "moo"}
+  extensions()
+  (written / "letters.py").write_text(FILES["letters.py"] + "# Changed.\n")
+  with pytest.raises(InputError, match="differs: Corpus.clustering = "):
+    prepare.main(command("prepare", "letters"))
 
 
 def test_a_task(written, finished, capsys):

@@ -15,16 +15,16 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from jaxsplit.clustering import levels
-from jaxsplit.clustering.features import FeatureMap, Features, cut, document_vectors, vectors_in_batches
+from jaxsplit.clustering.features import FEATURES, FeatureMap, cut, document_vectors, vectors_in_batches
 from jaxsplit.clustering.fitting import find_clusters
 from jaxsplit.clustering.kmeans import squared_distances
 from jaxsplit.clustering.settings import Clustering
-from jaxsplit.clustering.tfidf import Tfidf, TfidfMap
+from jaxsplit.clustering.tfidf import TfidfMap
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_atomic, write_json
 
 T = TypeVar("T")
-VERSION = 1
+VERSION = 2
 RECORD, _ARRAYS, _FEATURES = "clusters.json", "clusters.npz", "features"
 _BATCH = 1024  # Documents whose distances from all centroids are computed at a time.
 
@@ -124,7 +124,7 @@ class Clusters:
     write_atomic(folder / _ARRAYS, data.getvalue())
     write_json(folder / RECORD, {
         "version": VERSION, "settings": dataclasses.asdict(self.settings),
-        "features": type(self.features).__name__ if self.features else None,
+        "features": [self.settings.features, FEATURES.origins.get(self.settings.features)] if self.features else None,
         "levels": {level: self.shares(level).tolist() for level in self.unions}})
 
   def _level(self, level: int | None) -> int:
@@ -140,8 +140,7 @@ class Clusters:
     return Assignment(cluster, np.zeros((len(cluster), level), np.float32))
 
 
-def fit_clusters(documents: Iterable[str], settings: Clustering, sizes: Iterable[float] | None = None,
-                 features: Features | None = None) -> Clusters:
+def fit_clusters(documents: Iterable[str], settings: Clustering, sizes: Iterable[float] | None = None) -> Clusters:
   """Fits clusters on passages of documents.
 
   Each passage weighs the same, so that a book weighs what it is long, and a thousand notes do not weigh what a thousand books do.
@@ -151,17 +150,15 @@ def fit_clusters(documents: Iterable[str], settings: Clustering, sizes: Iterable
     documents: read once, and not kept but for the sample.
     settings: how many clusters, of which kind.
     sizes: tokens of each document; its bytes where None.
-    features: a way to fit features that takes the place of `settings.features`.
 
   Raises:
-    InputError: fewer passages, or passages that differ, than clusters; features that fail.
+    InputError: fewer passages, or passages that differ, than clusters; features that are unknown, or fail.
   """
   if settings.by == "random":
     return _random(settings)
-  if features is None:
-    if settings.features != "tfidf":
-      raise InputError(f"Clustering.features = {settings.features!r} are vectors: fit them with fit_vectors")
-    features = Tfidf(settings.dimensions, settings.terms)
+  if settings.of_vectors:
+    raise InputError(f"Clustering.features = {settings.features!r} are vectors: fit them with fit_vectors")
+  features = FEATURES[settings.features](settings)
   texts, tokens = _sample(documents, sizes, settings)
   if settings.largest > len(texts):
     raise InputError(f"Clustering.k: {settings.largest} clusters of {len(texts)} passages; take at most {len(texts)}, or more "
@@ -171,11 +168,13 @@ def fit_clusters(documents: Iterable[str], settings: Clustering, sizes: Iterable
   return dataclasses.replace(fit_vectors(vectors, settings, tokens), features=map)
 
 
-def fit_vectors(vectors_NxF: np.ndarray, settings: Clustering, sizes: np.ndarray | None = None) -> Clusters:
-  """Fits clusters on vectors [N, F], of passages or documents of `sizes` tokens [N]; raises as `find_clusters`."""
+def fit_vectors(vectors_NxF: np.ndarray, settings: Clustering, sizes: np.ndarray | None = None,
+                weights: np.ndarray | None = None) -> Clusters:
+  """Fits clusters on vectors [N, F], of passages or documents of `sizes` tokens [N] that weigh `weights` (the same where None);
+  raises as `find_clusters`."""
   if settings.by == "random":
     return _random(settings)
-  found = find_clusters(vectors_NxF, None, settings.fine, settings.seed, settings.iterations, settings.batch, settings.balance,
+  found = find_clusters(vectors_NxF, weights, settings.fine, settings.seed, settings.iterations, settings.batch, settings.balance,
                         sizes, settings.largest)
   if settings.balance is None:
     unions = levels.merge(found.centroids, found.weights, settings.all_levels)
@@ -184,14 +183,12 @@ def fit_vectors(vectors_NxF: np.ndarray, settings: Clustering, sizes: np.ndarray
   return Clusters(settings, found.centroids, found.prices, found.sizes / found.sizes.sum(), unions, None)
 
 
-def load_clusters(folder: str | os.PathLike, features: Features | None = None) -> Clusters:
+def load_clusters(folder: str | os.PathLike) -> Clusters:
   """The clusters that were saved in a folder.
 
-  Args:
-    features: the way that their feature map was fitted, where that is not tfidf; code in a file never runs unasked.
-
   Raises:
-    InputError: no clusters there, of another version, or damaged.
+    InputError: no clusters there, of another version, or damaged; or their features are of an extension that was not given, or
+      has changed since.
   """
   folder = pathlib.Path(folder)
   record = read_json(folder / RECORD)
@@ -205,12 +202,15 @@ def load_clusters(folder: str | os.PathLike, features: Features | None = None) -
       parts = {name: arrays[name] for name in ("centroids", "prices", "sizes")}
   except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
     raise InputError(f"{folder}: damaged clusters ({error}); {again}") from None
-  if record["features"] is not None and features is None:
-    if record["features"] != "TfidfMap":
-      raise InputError(f"{folder}: its features are {record['features']}, of a file of the user's; name that file")
-    features = Tfidf()
-  return Clusters(settings, **parts, unions=unions,
-                  features=features.load(folder / _FEATURES) if record["features"] is not None else None)
+  features = None
+  if record["features"] is not None:
+    name, origin = record["features"]
+    way = FEATURES[name](settings)
+    if FEATURES.origins.get(name) != origin:
+      raise InputError(f"{folder}: its features {name!r} are of an extension whose content has changed; give the one that they were "
+                       "fitted with, or fit the clusters again")
+    features = way.load(folder / _FEATURES)
+  return Clusters(settings, **parts, unions=unions, features=features)
 
 
 def _random(settings: Clustering) -> Clusters:
@@ -220,23 +220,30 @@ def _random(settings: Clustering) -> Clusters:
 
 
 def _sample(documents: Iterable[str], sizes: Iterable[float] | None, settings: Clustering) -> tuple[list[str], np.ndarray]:
-  """Passages drawn from those of all documents, each with the same chance, in their order; and their weights."""
-  random = np.random.default_rng([settings.seed, 0])
-  taken: list[tuple[float, int, str, float]] = []  # A heap of which the first is the next to go.
-  number = 0
-  sizes = iter(sizes) if sizes is not None else None
-  for text in documents:
-    size = len(text.encode()) if sizes is None else next(sizes)
-    pieces = cut([text])
-    for piece, share in zip(pieces.texts, pieces.share):
-      entry = -random.random(), number, piece, size * share
-      number += 1
-      if len(taken) < settings.sample:
-        heapq.heappush(taken, entry)
-      else:
-        heapq.heappushpop(taken, entry)
-  taken.sort(key=lambda entry: entry[1])
-  return [entry[2] for entry in taken], np.array([entry[3] for entry in taken], np.float64)
+  """Passages drawn from those of all documents, each with the same chance, in their order; and their sizes."""
+
+  def pieces() -> Iterator[tuple[str, float]]:
+    given = iter(sizes) if sizes is not None else None
+    for text in documents:
+      size = len(text.encode()) if given is None else next(given)
+      cuts = cut([text])
+      yield from ((piece, size * share) for piece, share in zip(cuts.texts, cuts.share))
+
+  taken = drawn(pieces(), settings.sample, settings.seed)
+  return [piece for piece, _ in taken], np.array([size for _, size in taken], np.float64)
+
+
+def drawn(things: Iterable[T], count: int, seed: int) -> list[T]:
+  """At most `count` of some things, each with the same chance, in their order. Memory holds `count`."""
+  random = np.random.default_rng([seed, 0])
+  taken: list[tuple[float, int, T]] = []  # A heap of which the first is the next to go.
+  for number, thing in enumerate(things):
+    entry = -random.random(), number, thing
+    if len(taken) < count:
+      heapq.heappush(taken, entry)
+    else:
+      heapq.heappushpop(taken, entry)
+  return [thing for _, _, thing in sorted(taken, key=lambda entry: entry[1])]
 
 
 def _batches(documents: Iterable[T]) -> Iterator[list[T]]:

@@ -1,18 +1,18 @@
-"""What turns documents into vectors: the interface, a map in a file of the user's, vectors in a .npy file, long documents."""
+"""What turns documents into vectors: the interface and its registry, vectors in a .npy file, long documents."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from jaxsplit.clustering.settings import Clustering
 from jaxsplit.errors import InputError
-from jaxsplit.files import file_hash
 from jaxsplit.passages import passages
+from jaxsplit.registry import Registry
 
 _BATCH = 4096  # Passages that are turned into vectors at a time.
 
@@ -28,13 +28,26 @@ class FeatureMap(Protocol):
 
 
 class Features(Protocol):
-  """A way to fit maps. A .py file that is given as the features defines `FEATURES`, which is one."""
+  """A way to fit maps."""
 
   def fit(self, documents: Sequence[str], seed: int) -> FeatureMap:
     """The map for texts like these. The same documents and seed give the same map."""
 
   def load(self, folder: pathlib.Path) -> FeatureMap:
     """The map that was saved there."""
+
+
+# Ways to make vectors of text, by their name in Clustering.features: from the settings to features (docs/extending.md).
+FEATURES: Registry[Callable[[Clustering], Features]] = Registry("Clustering.features", "the path of a .npy file")
+
+
+def _tfidf(settings: Clustering) -> Features:
+  from jaxsplit.clustering.tfidf import Tfidf  # Imports scikit-learn, which takes a second.
+
+  return Tfidf(settings.dimensions, settings.terms)
+
+
+FEATURES.add("tfidf", _tfidf)
 
 
 class Passages(NamedTuple):
@@ -102,28 +115,3 @@ def read_vectors(path: str | os.PathLike, documents: int | None = None) -> np.nd
     raise InputError(f"Clustering.features: {path}: {len(vectors):,} vectors for {documents:,} documents; it must hold one for "
                      "each, in their order")
   return vectors
-
-
-def load_features(path: str | os.PathLike) -> tuple[Features, str]:
-  """The `FEATURES` of the Python file at that path, which is run, and the hash of the file.
-
-  Raises:
-    InputError: no such file, or one that does not define them.
-  """
-  path = pathlib.Path(path)
-  try:
-    found = file_hash(path)
-  except (OSError, ValueError):
-    raise InputError(f"{str(path)[:200]}: no such file; name a .py file that defines FEATURES") from None
-  spec = importlib.util.spec_from_file_location(f"jaxsplit_features_{path.stem}", path)
-  if spec is None:
-    raise InputError(f"{path}: is no .py file; name one that defines FEATURES")
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-  except Exception as error:  # Whatever a user's file raises is told in one line.
-    raise InputError(f"{path}: cannot be run ({type(error).__name__}: {error})") from None
-  features = getattr(module, "FEATURES", None)
-  if not all(callable(getattr(features, name, None)) for name in ("fit", "load")):
-    raise InputError(f"{path}: defines no FEATURES with methods fit and load (jaxsplit.clustering.features.Features)")
-  return features, found

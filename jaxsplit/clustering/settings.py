@@ -19,7 +19,9 @@ class Clustering:
     k: K, the number of clusters.
     levels: further numbers of clusters that come out of the same fit: all are unions of the same fine clusters.
     by: kmeans, or random: the control, which draws a document's cluster by its hash and looks at no features.
-    features: tfidf, or the path of a .npy file with a vector for each document, in the order of the documents.
+    features: tfidf; hidden_states of a seed model; a name that an extension adds; or the path of a .npy file with a vector for each
+      document, in the order of documents.parquet.
+    model: for hidden_states, the work directory of an experiment whose seed makes them.
     dimensions: F, of the vectors of tfidf.
     terms: the most words that tfidf knows.
     balance: how far the tokens of a cluster may be from the mean over clusters, as a share of it; None: as they fall.
@@ -33,6 +35,7 @@ class Clustering:
   levels: tuple[int, ...] = ()
   by: Literal["kmeans", "random"] = "kmeans"
   features: str = "tfidf"
+  model: str = ""
   dimensions: int = 128
   terms: int = 32_768
   balance: float | None = None
@@ -49,9 +52,11 @@ class Clustering:
       raise InputError(f"Clustering.levels = {self.levels}: each is a number of clusters, 1 or more")
     if self.by not in ("kmeans", "random"):
       raise InputError(f"Clustering.by = {self.by!r}: must be kmeans or random")
-    if self.features != "tfidf" and not self.features.endswith(".npy"):
-      raise InputError(f"Clustering.features = {self.features!r}: must be tfidf, or the path of a .npy file with a vector for "
-                       "each document")
+    if not self.features.strip():
+      raise InputError("Clustering.features is empty; give tfidf, or the path of a .npy file with a vector for each document")
+    if bool(self.model) != (self.features == "hidden_states"):
+      raise InputError(f"Clustering.model = {self.model!r} with Clustering.features = {self.features!r}: hidden_states need the work "
+                       "directory of the model that makes them, and other features none")
     if self.largest > self.sample:
       raise InputError(f"Clustering.sample = {self.sample}: fewer passages than the {self.largest} clusters to be found in them")
     if self.balance is not None:
@@ -63,6 +68,11 @@ class Clustering:
       for level in self.all_levels:
         if self.largest % level:
           raise InputError(f"Clustering.levels: {self.largest} balanced clusters do not make {level} of one size; take a divisor")
+
+  @property
+  def of_vectors(self) -> bool:
+    """Whether the user supplies a vector for each document."""
+    return self.by == "kmeans" and self.features.endswith(".npy")
 
   @property
   def all_levels(self) -> tuple[int, ...]:

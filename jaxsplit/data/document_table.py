@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxsplit.data.domains import ReadCorpus
 from jaxsplit.data.file_table import printable
-from jaxsplit.data.index import KEPT, NO_DOMAIN, PART, ROW
+from jaxsplit.data.index import KEPT, NO_DOMAIN, PART, ROW, begins
 from jaxsplit.data.paths import SPLITS
 from jaxsplit.errors import InputError
 from jaxsplit.files import naming_the_file
@@ -86,7 +86,7 @@ def _merged(rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     part = _whole_documents(rows, first)
     first += len(part)
     part = part[part["reason"] != PART]
-    documents = np.cumsum(_begins(part))
+    documents = np.cumsum(begins(part))
     order = np.lexsort((part["reason"], part["domain"], part["split"], documents))
     part, documents = part[order], documents[order]
     new = np.ones(len(part), bool)
@@ -106,14 +106,7 @@ def _whole_documents(rows: np.ndarray, first: int) -> np.ndarray:
     part = np.array(rows[first:first + count], ROW)
     if first + count >= len(rows):
       return part
-    ends = np.flatnonzero(_begins(part)[1:])
+    ends = np.flatnonzero(begins(part)[1:])
     if len(ends):
       return part[:ends[-1] + 1]
     count *= 2
-
-
-def _begins(rows: np.ndarray) -> np.ndarray:
-  """Which rows begin a document, bool [n]."""
-  new = np.ones(len(rows), bool)
-  new[1:] = (rows["file"][1:] != rows["file"][:-1]) | (rows["position"][1:] != rows["position"][:-1])
-  return new

@@ -6,19 +6,23 @@ What is held out was decided before, by the hashes of documents; so it is the sa
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from sklearn.metrics import adjusted_mutual_info_score
 
-from jaxsplit.clustering.clusters import Clusters, fit_clusters
+from jaxsplit.clustering.clusters import Clusters, drawn, fit_clusters, fit_vectors
+from jaxsplit.clustering.features import read_vectors
 from jaxsplit.clustering.settings import Clustering
-from jaxsplit.data.domains import Domain, ReadCorpus
-from jaxsplit.data.index import NO_DOMAIN, Spilled
+from jaxsplit.data.domains import Document, Domain, ReadCorpus
+from jaxsplit.data.index import NO_DOMAIN, Spilled, begins
 from jaxsplit.data.paths import SPLITS
 from jaxsplit.errors import InputError
+from jaxsplit.passages import PASSAGE_CHARACTERS
 
+_BATCH = 1024  # Documents whose vectors are read at a time.
 _TERMS = 4  # Of a cluster, in what is said of it.
 
 
@@ -35,10 +39,12 @@ def find_domains(read: ReadCorpus, clustering: Clustering, folder: pathlib.Path,
     InputError: what `fit_clusters` says, or a cluster without documents to train on or to hold out.
   """
   log("finding domains")
-  clusters = fit_clusters((d.text for domain in read.domains for d in domain.documents("train")), clustering)
+  vectors = _Vectors(clustering, read.index.rows) if clustering.of_vectors else None
+  trained = (document for domain in read.domains for document in domain.documents("train"))
+  clusters = vectors.fit(trained) if vectors else fit_clusters((document.text for document in trained), clustering)
   folder.mkdir()
   names = [f"cluster_{k:0{len(str(clustering.k - 1))}}" for k in range(clustering.k)]
-  index = read.index.regrouped(folder, names, _assigned(read, clusters))
+  index = read.index.regrouped(folder, names, _assigned(read, clusters, vectors))
   splits = {split: tuple(file for domain in read.domains for file in domain.files.get(split, ())) for split in SPLITS}
   files = {split: found for split, found in splits.items() if found}
   wanted = [split for split in SPLITS if any(split in domain.splits for domain in read.domains)]
@@ -54,11 +60,45 @@ def find_domains(read: ReadCorpus, clustering: Clustering, folder: pathlib.Path,
   return dataclasses.replace(read, domains=domains, index=index, clusters=clusters)
 
 
-def _assigned(read: ReadCorpus, clusters: Clusters) -> Iterator[tuple[Spilled, int, int]]:
+class _Vectors:
+  """The vectors that the user supplies, of the documents of a corpus.
+
+  Args:
+    clustering: names them.
+    rows: of the corpus (`Index.rows`).
+
+  Raises:
+    InputError: not as many as the corpus has documents.
+  """
+
+  def __init__(self, clustering: Clustering, rows: np.ndarray):
+    self._settings = clustering
+    self._document = np.cumsum(begins(rows)) - 1  # Of each row.
+    self._vectors = read_vectors(clustering.features, int(self._document[-1]) + 1 if len(rows) else 0)
+
+  def fit(self, documents: Iterable[Document]) -> Clusters:
+    """Clusters of a sample of documents, which weigh what they have of passages."""
+    sample = drawn(((document.row, len(document.text)) for document in documents), self._settings.sample, self._settings.seed)
+    if self._settings.largest > len(sample):
+      raise InputError(f"Clustering.k: {self._settings.largest} clusters of {len(sample)} documents; take at most {len(sample)}, or "
+                       "more text")
+    rows, sizes = np.array(sample).T
+    return fit_vectors(self._vectors[self._document[rows]], self._settings, sizes, -(-sizes // PASSAGE_CHARACTERS))
+
+  def assigned(self, clusters: Clusters, documents: Iterable[Document]) -> Iterator[tuple[Document, int]]:
+    """Each document and its cluster."""
+    while batch := list(itertools.islice(documents, _BATCH)):
+      found = clusters.assign_vectors(self._vectors[self._document[[document.row for document in batch]]])
+      yield from zip(batch, found.cluster.tolist())
+
+
+def _assigned(read: ReadCorpus, clusters: Clusters, vectors: _Vectors | None) -> Iterator[tuple[Spilled, int, int]]:
   """Every document that is kept, its cluster and its split. A domain's are forgotten behind the last."""
   for domain in read.domains:
     for split in domain.splits:
-      for document, cluster in clusters.assign_stream(domain.documents(split), text=lambda document: document.text):
+      documents = domain.documents(split)
+      for document, cluster in (vectors.assigned(clusters, documents) if vectors else
+                                clusters.assign_stream(documents, text=lambda document: document.text)):
         yield Spilled(document.key, document.text.encode(), document.row), cluster, SPLITS.index(split)
     domain.forget()
 

@@ -168,3 +168,10 @@ class Index:
 def text_key(data: bytes) -> bytes:
   """128 bits that identify a document by its text as UTF-8."""
   return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def begins(rows: np.ndarray) -> np.ndarray:
+  """Which rows begin a document, bool [n]; the passages of one follow each other."""
+  new = np.ones(len(rows), bool)
+  new[1:] = (rows["file"][1:] != rows["file"][:-1]) | (rows["position"][1:] != rows["position"][:-1])
+  return new

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsplit.clustering.features import FEATURES, read_vectors
 from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.document_table import DOCUMENT_TABLE, check_document_table, write_document_table
@@ -29,7 +30,7 @@ from jaxsplit.data.store_writer import Document, StoreWriter, replacing
 from jaxsplit.data.token_files import Ids
 from jaxsplit.data.tokenizer import Tokenization, make_tokenizer
 from jaxsplit.errors import InputError
-from jaxsplit.files import file_hash, from_home
+from jaxsplit.files import content_hash, file_hash, from_home
 from jaxsplit.passages import PASSAGE_CHARACTERS, passages
 
 # Counting the words of 100 MB takes a minute and 0.7 GB. Merges learned from a quarter of it need 0.2 % more tokens on average
@@ -129,8 +130,10 @@ def _check_clustering(corpus: Corpus, tokenization: Tokenization, clustering: Cl
   elif tokenization.kind == "tokens":
     raise InputError("Corpus.domains_from = 'cluster' finds domains in text, but documents are ids (Tokenization.kind = "
                      "'tokens'); give 'folder', or text")
-  elif clustering.features != "tfidf" and clustering.by == "kmeans":
-    raise InputError(f"Clustering.features = {clustering.features!r}: a corpus is clustered by its texts; give tfidf")
+  elif clustering.of_vectors:
+    read_vectors(clustering.features)
+  elif clustering.by == "kmeans":
+    FEATURES[clustering.features](clustering)
 
 
 def check_store(directory: str | os.PathLike, corpus: Corpus | None = None, tokenization: Tokenization | None = None,
@@ -193,13 +196,25 @@ def _settings(corpus: Corpus | None, tokenization: Tokenization | None, clusteri
     if not corpus.by_folder and corpus.domains:  # Else files tell.
       others["domains"] = list(corpus.domains)
     if corpus.domains_from == "cluster":
-      others["clustering"] = {**dataclasses.asdict(clustering), "levels": list(clustering.levels)}
+      others["clustering"] = _identity(clustering)
     settings["corpus"] = {"valid_fraction": corpus.valid_fraction, "valid_tokens_min": corpus.valid_tokens_min, **others}
     settings["rules"] = {"passage_characters": PASSAGE_CHARACTERS, "bpe_training_characters": _BPE_TRAINING_CHARACTERS,
                          "held_out_of": "all domains", **({"readers": dict(READERS.origins)} if READERS.origins else {})}
   if tokenization:
     settings["tokenization"] = {**dataclasses.asdict(tokenization), "path": _tokenizer_hash(tokenization)}
   return settings
+
+
+def _identity(clustering: Clustering) -> dict[str, Any]:
+  """The settings of clusters as JSON, with the contents that they name in the place of paths."""
+  given = {**dataclasses.asdict(clustering), "levels": list(clustering.levels)}
+  if clustering.of_vectors:
+    given["features"] = file_hash(clustering.features)
+  elif clustering.model:
+    given["model"] = content_hash(*(file_hash(pathlib.Path(clustering.model) / name) for name in ("config.json", "ledger.json")))
+  elif clustering.features in FEATURES.origins:
+    given["features"] = f"{clustering.features} {FEATURES.origins[clustering.features]}"
+  return given
 
 
 def _tokenizer_hash(tokenization: Tokenization) -> str | None:

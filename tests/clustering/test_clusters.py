@@ -8,9 +8,10 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
 from jaxsplit.clustering.clusters import RECORD, fit_clusters, fit_vectors, load_clusters
-from jaxsplit.clustering.features import load_features, read_vectors
+from jaxsplit.clustering.features import FEATURES, read_vectors
 from jaxsplit.clustering.settings import Clustering
 from jaxsplit.errors import InputError
+from jaxsplit.registry import run_extension
 
 _WORDS = {
     "sea": "ship sail wave harbour captain anchor storm deck tide rope",
@@ -152,34 +153,40 @@ class Lengths:
   def apply(self, documents): return np.array([[len(text) / self.unit] for text in documents])
   def save(self, folder): (folder / "unit").write_text(str(self.unit))
 
-class FEATURES:
-  def fit(documents, seed): return Lengths(max(map(len, documents)))
-  def load(folder): return Lengths(int((folder / "unit").read_text()))
+class Own:
+  def fit(self, documents, seed): return Lengths(max(map(len, documents)))
+  def load(self, folder): return Lengths(int((folder / "unit").read_text()))
+
+from jaxsplit.clustering.features import FEATURES
+FEATURES.add("lengths", lambda settings: Own())
 '''
 
 
-def test_a_feature_map_in_a_file(tmp_path):
+def test_a_feature_map_in_a_file(tmp_path, extensions):
   (tmp_path / "lengths.py").write_text(_LENGTHS)
-  features, _ = load_features(tmp_path / "lengths.py")
+  run_extension(tmp_path / "lengths.py")
   documents = ["ab " * n for n in (1, 2, 3, 700, 701, 702)]
-  found = fit_clusters(documents, Clustering(k=2), features=features)
+  found = fit_clusters(documents, Clustering(k=2, features="lengths"))
   assert len(set(found.assign(documents[:3]).cluster)) == len(set(found.assign(documents[3:]).cluster)) == 1
   found.save(tmp_path / "clusters")
-  with pytest.raises(InputError, match="a file of the user's"):
+  np.testing.assert_array_equal(load_clusters(tmp_path / "clusters").assign(documents).distance, found.assign(documents).distance)
+  extensions()
+  with pytest.raises(InputError, match="Clustering.features = 'lengths': there is none of that name.*--extension=FILE"):
     load_clusters(tmp_path / "clusters")
-  again = load_clusters(tmp_path / "clusters", features)
-  np.testing.assert_array_equal(again.assign(documents).distance, found.assign(documents).distance)
+  (tmp_path / "lengths.py").write_text(_LENGTHS + "# Changed.")
+  run_extension(tmp_path / "lengths.py")
+  with pytest.raises(InputError, match="an extension whose content has changed"):
+    load_clusters(tmp_path / "clusters")
 
 
 @pytest.mark.parametrize("code, says", [
-    (None, "no such file"), ("FEATURES = 3", "defines no FEATURES"), ("1 / 0", "ZeroDivisionError"),
     (_LENGTHS.replace("len(text) / self.unit", "float('nan')"), "40 of them not finite"),
     (_LENGTHS.replace("documents])", "documents[1:]])"), "numbers for 40 documents")])
-def test_feature_maps_that_fail(tmp_path, code, says):
-  if code is not None:
-    (tmp_path / "map.py").write_text(code)
+def test_feature_maps_that_fail(tmp_path, extensions, code, says):
+  (tmp_path / "map.py").write_text(code)
+  run_extension(tmp_path / "map.py")
   with pytest.raises(InputError, match=says) as error:
-    fit_clusters(texts()[0], SMALL, features=load_features(tmp_path / "map.py")[0])
+    fit_clusters(texts()[0], dataclasses.replace(SMALL, features="lengths"))
   assert "\n" not in str(error.value)
 
 
@@ -201,7 +208,7 @@ def test_damaged_folders(fitted, tmp_path):
     load_clusters(tmp_path)
   fitted.save(tmp_path)
   record = json.loads((tmp_path / RECORD).read_text())
-  for damage, says in (({"version": 99}, "version 1"), ({"settings": {"kk": 1}}, "damaged"), ({"settings": None}, "damaged")):
+  for damage, says in (({"version": 99}, "version 2"), ({"settings": {"kk": 1}}, "damaged"), ({"settings": None}, "damaged")):
     (tmp_path / RECORD).write_text(json.dumps({**record, **damage}))
     with pytest.raises(InputError, match=says):
       load_clusters(tmp_path)
@@ -214,7 +221,7 @@ def test_damaged_folders(fitted, tmp_path):
 
 @pytest.mark.parametrize("settings, says", [
     ({"k": 0}, "Clustering.k = 0"), ({"levels": (0,)}, "Clustering.levels"), ({"by": "magic"}, "Clustering.by"),
-    ({"features": "map.py"}, "Clustering.features"), ({"balance": 0.0}, "Clustering.balance"),
+    ({"features": " "}, "Clustering.features"), ({"features": "hidden_states"}, "Clustering.model"), ({"model": "w"}, "Clustering.model"), ({"balance": 0.0}, "Clustering.balance"),
     ({"balance": 1.5}, "Clustering.balance"), ({"balance": np.nan}, "Clustering.balance"),
     ({"balance": 0.1, "batch": 9}, "Clustering.batch"), ({"balance": 0.1, "levels": (3,)}, "do not make 3"),
     ({"k": 9, "sample": 8}, "Clustering.sample"), ({"seed": -1}, "Clustering.seed")])

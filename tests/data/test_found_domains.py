@@ -82,10 +82,29 @@ def test_balanced_clusters(corpus, tmp_path):
 @pytest.mark.parametrize("flags, says", [
     (("--gin.Clustering.k=3",), "Clustering.k = 3 is given, but domains are not found"),
     ((*CLUSTER, "--gin.Clustering.k=1000"), "1000 clusters of"),
-    ((*CLUSTER, "--gin.Clustering.features=x.npy"), "a corpus is clustered by its texts"),
+    ((*CLUSTER, "--gin.Clustering.features=x.npy"), "x.npy: no such file"),
+    ((*CLUSTER, "--gin.Clustering.features=lenghts"), "Clustering.features = 'lenghts': there is none of that name"),
+    ((*CLUSTER, "--gin.Clustering.features=hidden_states", "--gin.Clustering.model=nowhere"), "no work directory of an experiment"),
     ((*CLUSTER, "--gin.Clustering.k=60"), "take fewer clusters"),
     (("--gin.Corpus.domains_from=magic",), "must be folder, cluster, column:NAME or one:NAME")])
 def test_clusters_that_cannot_be_domains(corpus, tmp_path, flags, says):
   with pytest.raises(InputError, match=says) as error:
     prepared(corpus, tmp_path / "store", *flags)
   assert "\n" not in str(error.value) and not (tmp_path / "store").exists()
+
+
+def test_vectors_are_of_the_documents_in_the_order_of_documents_parquet(corpus, tmp_path):
+  _, rows = prepared(corpus, tmp_path / "plain")
+  documents = list(dict.fromkeys((row["source"], row["position"], row["label"]) for row in rows))
+  assert len(documents) == 132
+  halves = [position % 2 for _, position, _ in documents]  # What no text says.
+  np.save(tmp_path / "v.npy", np.array([[half, 0.01 * i / 132] for i, half in enumerate(halves)]))
+  flags = (*CLUSTER, "--gin.Clustering.k=2", f"--gin.Clustering.features={tmp_path / 'v.npy'}")
+  store, rows = prepared(corpus, tmp_path / "store", *flags)
+  assert adjusted_mutual_info_score([row["position"] % 2 for row in rows], [row["domain"] for row in rows]) == 1
+  np.save(tmp_path / "v.npy", np.array([[half, 0.02 * i / 132] for i, half in enumerate(halves)]))
+  with pytest.raises(InputError, match="clustering"):  # Other vectors under the same name.
+    prepared(corpus, tmp_path / "store", *flags)
+  np.save(tmp_path / "v.npy", np.zeros((131, 2)))
+  with pytest.raises(InputError, match="131 vectors for 132 documents"):
+    prepared(corpus, tmp_path / "store", *flags, "--replace")
