@@ -13,13 +13,16 @@ from jaxsplit import signals
 signals.end_at_once(__name__)  # The imports below take seconds.
 
 # ruff: noqa: E402
+import shlex
 from collections.abc import Sequence
 
 from jaxsplit import cli
 from jaxsplit.clustering.settings import Clustering
+from jaxsplit.data.beam import Beam
 from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import Corpus, real
 from jaxsplit.data.domains import check_domains, count_documents
+from jaxsplit.data.drivers import Driver, Local
 from jaxsplit.data.file_table import aligned
 from jaxsplit.data.listing import check_apart, list_files
 from jaxsplit.data.preparation import check_store, prepare_store
@@ -34,9 +37,13 @@ _DESCRIPTION = "Tokenizes a corpus (one subfolder or file per domain) into a tok
 def main(argv: Sequence[str] | None = None) -> None:
   settings = cli.parse(
       "prepare", _DESCRIPTION, (Corpus, Clustering, Tokenization), argv,
-      flags={"store": cli.Path("the folder to write; required without --list")},
+      flags={"store": cli.Path("the folder to write; required without --list"),
+             "runner": "Apache Beam's, as DirectRunner or DataflowRunner, to read and tokenize on an engine (docs/corpora.md); without "
+                       "it, all cores of this machine do",
+             "runner_args": "arguments of the runner, in quotes, as '--project=mine --region=here'"},
       switches={"list": "say what each file is taken for, and count its documents; tokenizes nothing",
                 "check": "hash every file of the store, and of the corpus where one is given, and compare them; writes nothing",
+                "report": "write domains.html into the store: what its domains are",
                 "replace": "replace a store of another corpus or other settings"})
   log = lambda line: print(line, flush=True)
   corpus, tokenization, directory = settings[Corpus], settings[Tokenization], settings.flags["store"]
@@ -63,10 +70,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.flags["replace"] and real(directory).name == "store" and (workdir / "cells.csv").exists():
       raise InputError(f"--store={directory}: its tokens are those of the cells in {workdir}, which could not be gone on with if they "
                        "were replaced; name another --store (a damaged one is made anew without --replace)")
-    store = prepare_store(corpus, tokenization, directory, log, settings.flags["replace"], clustering=settings[Clustering])
+    store = prepare_store(corpus, tokenization, directory, log, settings.flags["replace"], clustering=settings[Clustering],
+                          driver=_driver(settings.flags["runner"], settings.flags["runner_args"]))
   print("\n".join(describe_files(store)))
   print("\n" + "\n".join(_table(store)))
+  if settings.flags["report"]:
+    from jaxsplit.report.domains import try_domain_report  # Imports matplotlib, which takes a second.
+
+    print(try_domain_report(store.directory))
   print(f"{store.directory}: {store.tokenizer.kind}, {store.vocab_size:,} ids, store {store.manifest_hash}")
+
+
+def _driver(runner: str | None, arguments: str | None) -> Driver:
+  """Where the steps run."""
+  if runner is None:
+    if arguments is not None:
+      raise InputError(f"--runner_args={arguments} is given without --runner; name the runner too, or leave it out")
+    return Local()
+  return Beam(runner, shlex.split(arguments or ""))
 
 
 def _table(store: Store) -> list[str]:

@@ -19,6 +19,7 @@ from jaxsplit.files import file_hash
 T = TypeVar("T")
 
 _running: list[str] = []  # The hash of the extension that is being run, if one is.
+_files: dict[str, pathlib.Path] = {}  # The extensions that were run, by the names of their modules.
 
 
 class Registry(dict[str, T]):
@@ -81,3 +82,9 @@ def run_extension(path: str | os.PathLike) -> None:
     raise InputError(f"--extension={path}{f':{line}' if line else ''}: {what}") from None
   finally:
     _running.pop()
+  _files[name] = path.resolve()
+
+
+def extensions() -> list[pathlib.Path]:
+  """The files that were run, for a process that shall have what they added."""
+  return [path for name, path in _files.items() if name in sys.modules]

@@ -21,6 +21,7 @@ from jaxsplit.files import from_home
 from jaxsplit.models.family import FAMILIES
 from jaxsplit.parallel import hosts
 from jaxsplit.parallel.sharding import present_devices
+from jaxsplit.report.domains import try_domain_report
 from jaxsplit.report.page import try_report
 from jaxsplit.result import Result
 from jaxsplit.training.interruption import Interruption
@@ -95,7 +96,10 @@ def _opened(settings: Settings, workdir: str | os.PathLike,
           same = same_tokens(opened)
           hosts.broadcast(lambda: same(open_store(settings.store)))
         opened.claim(claimed(settings))
-        return act(read_store(settings, opened, progress), opened, progress, interruption)
+        store = read_store(settings, opened, progress)
+        if settings.corpus.domains_from == "cluster":
+          progress.log(hosts.broadcast(lambda: try_domain_report(store.directory)))
+        return act(store, opened, progress, interruption)
     except Interrupted:
       progress.log("stopped and saved; the same command goes on from here")
       raise

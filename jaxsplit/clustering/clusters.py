@@ -229,11 +229,11 @@ def _sample(documents: Iterable[str], sizes: Iterable[float] | None, settings: C
       cuts = cut([text])
       yield from ((piece, size * share) for piece, share in zip(cuts.texts, cuts.share))
 
-  taken = drawn(pieces(), settings.sample, settings.seed)
+  taken = sampled(pieces(), settings.sample, settings.seed)
   return [piece for piece, _ in taken], np.array([size for _, size in taken], np.float64)
 
 
-def drawn(things: Iterable[T], count: int, seed: int) -> list[T]:
+def sampled(things: Iterable[T], count: int, seed: int) -> list[T]:
   """At most `count` of some things, each with the same chance, in their order. Memory holds `count`."""
   random = np.random.default_rng([seed, 0])
   taken: list[tuple[float, int, T]] = []  # A heap of which the first is the next to go.

@@ -11,8 +11,9 @@ import dataclasses
 
 import numpy as np
 
-from jaxsplit.data.index import HELD_OUT, KEPT, NO_DOMAIN, PART, REPEATED, TEST, TRAIN, VALID, Index
+from jaxsplit.data.index import Index
 from jaxsplit.data.keys import Part, by_key, firsts
+from jaxsplit.data.reading import HELD_OUT, KEPT, NO_DOMAIN, PART, REPEATED, TEST, TRAIN, VALID
 from jaxsplit.errors import InputError
 
 

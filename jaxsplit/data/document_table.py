@@ -24,8 +24,9 @@ import numpy as np
 
 from jaxsplit.data.domains import ReadCorpus
 from jaxsplit.data.file_table import printable
-from jaxsplit.data.index import KEPT, NO_DOMAIN, PART, ROW, begins
+from jaxsplit.data.index import ROW, begins
 from jaxsplit.data.paths import SPLITS
+from jaxsplit.data.reading import KEPT, NO_DOMAIN, PART
 from jaxsplit.errors import InputError
 from jaxsplit.files import naming_the_file
 

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from sklearn.metrics import adjusted_mutual_info_score
 
-from jaxsplit.clustering.clusters import Clusters, drawn, fit_clusters, fit_vectors
+from jaxsplit.clustering.clusters import Clusters, fit_clusters, fit_vectors, sampled
 from jaxsplit.clustering.features import read_vectors
 from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.domains import Document, Domain, ReadCorpus
-from jaxsplit.data.index import NO_DOMAIN, Spilled, begins
+from jaxsplit.data.index import begins
 from jaxsplit.data.paths import SPLITS
+from jaxsplit.data.reading import NO_DOMAIN
 from jaxsplit.errors import InputError
 from jaxsplit.passages import PASSAGE_CHARACTERS
 
@@ -30,9 +31,9 @@ def find_domains(read: ReadCorpus, clustering: Clustering, folder: pathlib.Path,
   """The same corpus with the clusters of its texts as domains: fitted on what is trained on, assigned to all documents.
 
   Args:
-    read: the corpus; its texts are forgotten.
+    read: the corpus; its rows get other domains.
     clustering: how many clusters, of which kind.
-    folder: a new folder for the texts.
+    folder: a new folder for the clusters.
     log: told what was found.
 
   Raises:
@@ -40,24 +41,32 @@ def find_domains(read: ReadCorpus, clustering: Clustering, folder: pathlib.Path,
   """
   log("finding domains")
   vectors = _Vectors(clustering, read.index.rows) if clustering.of_vectors else None
-  trained = (document for domain in read.domains for document in domain.documents("train"))
+  trained = read.documents("train")
   clusters = vectors.fit(trained) if vectors else fit_clusters((document.text for document in trained), clustering)
-  folder.mkdir()
+  clusters.save(folder)
   names = [f"cluster_{k:0{len(str(clustering.k - 1))}}" for k in range(clustering.k)]
-  index = read.index.regrouped(folder, names, _assigned(read, clusters, vectors))
+  rows, there = read.index.rows, np.zeros((clustering.k, len(SPLITS)), bool)
+  of_row = np.full(len(rows), NO_DOMAIN, np.uint32)
+  for split in SPLITS:
+    documents = read.documents(split)
+    for document, cluster in (vectors.assigned(clusters, documents) if vectors else
+                              clusters.assign_stream(documents, text=lambda document: document.text)):
+      of_row[document.row] = cluster
+      there[cluster, SPLITS.index(split)] = True
+  rows["domain"] = of_row
   splits = {split: tuple(file for domain in read.domains for file in domain.files.get(split, ())) for split in SPLITS}
   files = {split: found for split, found in splits.items() if found}
   wanted = [split for split in SPLITS if any(split in domain.splits for domain in read.domains)]
   for k, name in enumerate(names):
     for split in wanted:
-      if not index.has_texts(k, SPLITS.index(split)):
+      if not there[k, SPLITS.index(split)]:
         raise InputError(f"domain {name}: none of the documents of its cluster are in {split}; take fewer clusters than "
                          f"Clustering.k = {clustering.k}, or balanced ones (Clustering.balance)")
   drawn = any(domain.drawn for domain in read.domains)
-  domains = tuple(Domain(name, files, tuple(wanted), drawn, k, index, False) for k, name in enumerate(names))
-  for line in _found(clusters, index.rows, names):
+  domains = tuple(Domain(name, files, tuple(wanted), drawn, k) for k, name in enumerate(names))
+  for line in _found(clusters, rows, names):
     log(line)
-  return dataclasses.replace(read, domains=domains, index=index, clusters=clusters)
+  return dataclasses.replace(read, domains=domains, clusters=clusters)
 
 
 class _Vectors:
@@ -78,7 +87,7 @@ class _Vectors:
 
   def fit(self, documents: Iterable[Document]) -> Clusters:
     """Clusters of a sample of documents, which weigh what they have of passages."""
-    sample = drawn(((document.row, len(document.text)) for document in documents), self._settings.sample, self._settings.seed)
+    sample = sampled(((document.row, len(document.text)) for document in documents), self._settings.sample, self._settings.seed)
     if self._settings.largest > len(sample):
       raise InputError(f"Clustering.k: {self._settings.largest} clusters of {len(sample)} documents; take at most {len(sample)}, or "
                        "more text")
@@ -90,17 +99,6 @@ class _Vectors:
     while batch := list(itertools.islice(documents, _BATCH)):
       found = clusters.assign_vectors(self._vectors[self._document[[document.row for document in batch]]])
       yield from zip(batch, found.cluster.tolist())
-
-
-def _assigned(read: ReadCorpus, clusters: Clusters, vectors: _Vectors | None) -> Iterator[tuple[Spilled, int, int]]:
-  """Every document that is kept, its cluster and its split. A domain's are forgotten behind the last."""
-  for domain in read.domains:
-    for split in domain.splits:
-      documents = domain.documents(split)
-      for document, cluster in (vectors.assigned(clusters, documents) if vectors else
-                                clusters.assign_stream(documents, text=lambda document: document.text)):
-        yield Spilled(document.key, document.text.encode(), document.row), cluster, SPLITS.index(split)
-    domain.forget()
 
 
 def _found(clusters: Clusters, rows: np.ndarray, names: list[str]) -> Iterator[str]:

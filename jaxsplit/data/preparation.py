@@ -6,29 +6,29 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
-
-import numpy as np
 
 from jaxsplit.clustering.features import FEATURES, read_vectors
 from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.document_table import DOCUMENT_TABLE, check_document_table, write_document_table
-from jaxsplit.data.domains import Document as CorpusDocument
-from jaxsplit.data.domains import Domain, document_hash, read_corpus
+from jaxsplit.data.domains import Domain, ReadCorpus, document_hash, read_corpus
+from jaxsplit.data.drivers import Driver, Local
 from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.data.file_table import FILE_TABLE, FileTable, load_file_table
 from jaxsplit.data.formats import READERS
+from jaxsplit.data.index import Part
 from jaxsplit.data.listing import list_files
-from jaxsplit.data.plain_tokenizers import IdTokenizer
+from jaxsplit.data.pace import Pace
+from jaxsplit.data.paths import SPLITS
 from jaxsplit.data.source import corpus_of, differences, identified, times
 from jaxsplit.data.store import MANIFEST, Counts, Store, check_tokens, note_times, open_store
-from jaxsplit.data.store_writer import Document, StoreWriter, replacing
+from jaxsplit.data.store_writer import StoreWriter, replacing
 from jaxsplit.data.token_files import Ids
 from jaxsplit.data.tokenizer import Tokenization, make_tokenizer
+from jaxsplit.data.tokenizing import Tokenized, batch_from, token_jobs, tokenize_part
+from jaxsplit.data.unfinished import unfinished
 from jaxsplit.errors import InputError
 from jaxsplit.files import content_hash, file_hash, from_home
 from jaxsplit.passages import PASSAGE_CHARACTERS, passages
@@ -36,8 +36,6 @@ from jaxsplit.passages import PASSAGE_CHARACTERS, passages
 # Counting the words of 100 MB takes a minute and 0.7 GB. Merges learned from a quarter of it need 0.2 % more tokens on average
 # over ten domains, and 0.7 % at worst.
 _BPE_TRAINING_CHARACTERS = 32 << 20
-_BATCH_CHARACTERS = 1 << 22
-_SECONDS_BETWEEN_LINES = 3.0
 CLUSTERS = "clusters"  # In a store: what its domains were found by (clustering.clusters).
 # Settings of a corpus that decide a store's tokens where they are not their defaults.
 _DECIDING = ("domains_from", "text_key", "text_separator", "on_bad_document", "min_characters", "duplicates", "test_fraction")
@@ -47,10 +45,11 @@ def prepare_store(
     corpus: Corpus,
     tokenization: Tokenization,
     directory: str | os.PathLike,
-    progress: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     replace: bool = True,
     check: Callable[[Store], None] = lambda store: None,
     clustering: Clustering = Clustering(),
+    driver: Driver = Local(),
 ) -> Store:
   """Opens the token store of a corpus in `directory`, reading and tokenizing first unless it is there already.
 
@@ -62,11 +61,12 @@ def prepare_store(
     corpus: which documents.
     tokenization: how they become tokens.
     directory: where the store lies or shall lie.
-    progress: takes a line of text every few seconds while reading and tokenizing.
+    log: takes a line of text every few seconds while reading and tokenizing.
     replace: whether a store there that cannot be opened, or is of another corpus or other settings, may be replaced. One that
-      is of this corpus and damaged is made anew in any case. `progress` is told.
+      is of this corpus and damaged is made anew in any case. `log` is told.
     check: raises where a new store must not take the place of the one in `directory`.
     clustering: how domains are found, where `corpus.domains_from` says that they are.
+    driver: where files are read and documents tokenized. What was finished when a preparation was stopped is not done again.
 
   Raises:
     InputError: a store that may not be replaced; what `list_files`, `read_corpus`, `make_tokenizer` and `replacing` say, a split
@@ -77,47 +77,59 @@ def prepare_store(
   _check_clustering(corpus, tokenization, clustering)
   table = list_files(corpus)
   settings = _settings(corpus, tokenization, clustering)
-  store = _reusable(pathlib.Path(directory), table, settings, progress, replace)
+  store = _reusable(pathlib.Path(directory), table, settings, log, replace)
   if store:
     return store
   found_at = times(table)
-  with replacing(directory) as build:
-    _write(corpus, tokenization, clustering, table, settings, build, _Throttled(progress))
+  with unfinished(directory, log) as parts, replacing(directory) as build:
+    _write(corpus, tokenization, clustering, table, settings, parts, build, log, driver)
     note_times(build, "source", found_at)
     check(open_store(build))
   return open_store(directory)
 
 
 def _write(corpus: Corpus, tokenization: Tokenization, clustering: Clustering, table: FileTable, settings: dict[str, Any],
-           build: pathlib.Path, log: _Throttled) -> None:
-  """Reads the corpus and writes the files of its store into the folder `build`."""
-  scratch = build / "documents"
-  scratch.mkdir()
+           parts: pathlib.Path, build: pathlib.Path, log: Callable[[str], None], driver: Driver) -> None:
+  """Reads the corpus and writes the files of its store into the folder `build`; `parts` keeps what is finished."""
   learned = tokenization.kind == "bpe" and tokenization.path is None
   tokenizer = None if learned else make_tokenizer(tokenization, ())
   of_ids = tokenization.kind == "tokens"
   ids = Ids(tokenizer.vocab_size, tokenizer.end_of_document, tokenization.dtype) if of_ids else None
-  read = read_corpus(corpus, table, scratch, log, ids)
+  read = read_corpus(corpus, table, parts, log, ids, driver)
   if corpus.domains_from == "cluster":
     from jaxsplit.data.found_domains import find_domains  # Imports scikit-learn, which takes a second.
 
-    read = find_domains(read, clustering, scratch / "clusters", log.now)
-    read.clusters.save(build / CLUSTERS)
+    read = find_domains(read, clustering, build / CLUSTERS, log)
   if learned:
-    log.now(f"training a byte-level BPE of {tokenization.vocab_size:,} ids")
-    tokenizer = make_tokenizer(tokenization, _training_sample(read.domains))
+    log(f"training a byte-level BPE of {tokenization.vocab_size:,} ids")
+    tokenizer = make_tokenizer(tokenization, _training_sample(read))
   writer = StoreWriter(build, tokenizer)
-  tokens = read.index.rows["tokens"]
+  tokenized = _tokenized(read, tokenizer, parts, log, driver)
   for domain in read.domains:
     for split in domain.splits:
-      documents = _of_ids(domain, split, tokenizer, tokens) if of_ids else _encoded(domain, split, tokenizer, log, tokens)
-      counts = writer.add(domain.name, split, documents)
-      _check(domain, split, counts, corpus, tokenization)
-    domain.forget()
+      wanted = domain.number, SPLITS.index(split)
+      batches = (batch_from(ids, read.index, part, wanted) for ids, part in tokenized.get(wanted, ()))
+      _check(domain, split, writer.add(domain.name, split, batches), corpus, tokenization)
+      read.index.release()
   left_out = write_document_table(build / DOCUMENT_TABLE, read)
-  shutil.rmtree(scratch)
   table.counted({path: file.documents for path, file in read.files.items()}).save(build / FILE_TABLE)
   writer.finish({**settings, "files": identified(table, {path: file.content for path, file in read.files.items()})}, left_out)
+
+
+def _tokenized(read: ReadCorpus, tokenizer: Tokenizer, parts: pathlib.Path, log: Callable[[str], None],
+               driver: Driver) -> dict[tuple[int, int], list[tuple[Tokenized, Part]]]:
+  """Of each domain and split, by their numbers, the parts that have documents of it, as ids."""
+  path = parts / f"{tokenizer.fingerprint}.json"
+  tokenizer.save(path)
+  jobs = token_jobs(read.index, {domain.number: domain.name for domain in read.domains}, tokenizer, path, read.of_ids, parts / "ids")
+  total = sum(job.part.bytes for job in jobs)
+  pace = Pace(log, total)
+  tokenized = driver.run(tokenize_part, jobs, total, lambda i, _: pace(jobs[i].part.bytes, f"tokenizing {', '.join(jobs[i].names.values())}"))
+  found: dict[tuple[int, int], list[tuple[Tokenized, Part]]] = {}
+  for job, ids in zip(jobs, tokenized):
+    for group in ids.groups:
+      found.setdefault((group.domain, group.split), []).append((ids, job.part))
+  return found
 
 
 def _check_clustering(corpus: Corpus, tokenization: Tokenization, clustering: Clustering) -> None:
@@ -228,40 +240,15 @@ def _tokenizer_hash(tokenization: Tokenization) -> str | None:
   return file_hash(path)
 
 
-def _training_sample(domains: Sequence[Domain]) -> Iterator[str]:
+def _training_sample(read: ReadCorpus) -> Iterator[str]:
   """The text that a BPE is trained on: all of train, or passages of it that add up to some _BPE_TRAINING_CHARACTERS.
 
   Passages are chosen by their hashes, hence evenly over domains and documents, whatever their order.
   """
-  total = sum(len(text) for domain in domains for _, text, _ in domain.documents("train"))
+  total = sum(len(document.text) for document in read.documents("train"))
   limit = 2**128 if total <= _BPE_TRAINING_CHARACTERS else 2**128 * _BPE_TRAINING_CHARACTERS // total
-  for domain in domains:
-    for _, text, _ in domain.documents("train"):
-      yield from (p for p in passages(text) if int.from_bytes(document_hash(p)) < limit)
-
-
-def _encoded(domain: Domain, split: str, tokenizer: Tokenizer, log: Callable[[str], None],
-             noted: np.ndarray) -> Iterator[Document]:
-  """The documents of a split as ids; the number of their tokens is noted in their rows."""
-  tokens = 0
-  for batch in _batches(domain.documents(split)):
-    try:
-      encodings = tokenizer.encode_batch([document.text for document in batch])
-    except InputError as error:
-      raise InputError(f"domain {domain.name}: {error}") from None
-    for (key, text, row), (ids, unknown, dropped) in zip(batch, encodings):
-      tokens += len(ids) + 1
-      noted[row] = len(ids) + 1
-      yield Document(ids, len(text.encode()), key, unknown, dropped)
-    log(f"tokenizing {domain.name} {split}: {tokens:,} tokens")
-
-
-def _of_ids(domain: Domain, split: str, tokenizer: Tokenizer, noted: np.ndarray) -> Iterator[Document]:
-  """The documents of a split, which are ids; the bytes of their text are those that the tokenizer finds, none without one."""
-  for key, ids, row in domain.documents(split):
-    noted[row] = len(ids) + 1
-    text = "" if isinstance(tokenizer, IdTokenizer) else tokenizer.decode(ids)
-    yield Document(ids, len(text.encode()), key)
+  for document in read.documents("train"):
+    yield from (p for p in passages(document.text) if int.from_bytes(document_hash(p)) < limit)
 
 
 def _check(domain: Domain, split: str, counts: Counts, corpus: Corpus, tokenization: Tokenization) -> None:
@@ -278,29 +265,3 @@ def _check(domain: Domain, split: str, counts: Counts, corpus: Corpus, tokenizat
     remedy = f"raise Corpus.valid_fraction ({corpus.valid_fraction})" if domain.drawn else "add documents to its valid files"
     raise InputError(f"domain {domain.name}: its validation set has {counts.tokens} tokens, fewer than Corpus.valid_tokens_min = "
                      f"{corpus.valid_tokens_min}; add text, {remedy}, or lower Corpus.valid_tokens_min")
-
-
-def _batches(documents: Iterator[CorpusDocument]) -> Iterator[list[CorpusDocument]]:
-  """Documents in lists of some megabytes: enough for all cores of a parallel tokenizer, little enough for memory."""
-  batch, size = [], 0
-  for document in documents:
-    batch.append(document)
-    size += len(document.text)
-    if size >= _BATCH_CHARACTERS:
-      yield batch
-      batch, size = [], 0
-  if batch:
-    yield batch
-
-
-class _Throttled:
-  """Passes on one line every few seconds and drops the others."""
-
-  def __init__(self, progress: Callable[[str], None]):
-    self.now = progress
-    self._last = time.monotonic()
-
-  def __call__(self, line: str) -> None:
-    if time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
-      self._last = time.monotonic()
-      self.now(line)

@@ -6,10 +6,10 @@ import builtins
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import os
 import pathlib
 import shutil
-import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -32,10 +32,9 @@ from jaxsplit.data.store import (
   token_times,
 )
 from jaxsplit.errors import InputError
-from jaxsplit.files import file_hash, naming_the_file, write_json
+from jaxsplit.files import naming_the_file, write_json
 
 _KEYS = np.dtype([*KEY_FIELDS, ("tokens", "<u8"), ("split", "<u4")])
-_KEY = struct.Struct("<16sQI")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +53,36 @@ class Document:
   key: builtins.bytes
   unknown: int = 0
   dropped: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """Some documents of one split, as they lie in a store.
+
+  Attributes:
+    data: their ids, each document's with its separator.
+    keys, sizes: of each, its key ("V16") and the number of its ids with the separator [n].
+    bytes: of their texts.
+    unknown, pieces: how much of them the tokenizer does not know, and of how much.
+  """
+
+  data: bytes
+  keys: np.ndarray
+  sizes: np.ndarray
+  bytes: int
+  unknown: int
+  pieces: int
+
+
+def batch_of(documents: Iterable[Document], tokenizer: Tokenizer, record: Record | None = None) -> Batch:
+  """Documents as a batch; where `record` says that they are entries of one length, without separators."""
+  dtype = token_dtype(tokenizer.vocab_size)
+  documents, separator = list(documents), np.array([] if record else [tokenizer.end_of_document], dtype)
+  ids = [part for document in documents for part in (document.ids.astype(dtype), separator)]
+  sizes = np.array([len(document.ids) + len(separator) for document in documents], np.uint64)
+  keys = np.frombuffer(b"".join(document.key.ljust(16, b"\0") for document in documents), "V16")
+  return Batch(np.concatenate(ids).tobytes() if ids else b"", keys, sizes, sum(document.bytes for document in documents),
+               sum(document.unknown for document in documents), sum(len(document.ids) + document.dropped for document in documents))
 
 
 def write_store(
@@ -79,7 +108,7 @@ def write_store(
   with replacing(directory) as build:
     writer = StoreWriter(build, tokenizer, record)
     for domain, split, documents in splits:
-      writer.add(domain, split, documents)
+      writer.add(domain, split, [batch_of(documents, tokenizer, record)])
     writer.finish(source)
   return open_store(directory)
 
@@ -98,25 +127,28 @@ class StoreWriter:
     self._splits: list[tuple[str, str]] = []
     self._keys = build / "keys"  # Of every document, with its tokens, until the store is finished.
 
-  def add(self, domain: str, split: str, documents: Iterable[Document]) -> Counts:
+  def add(self, domain: str, split: str, batches: Iterable[Batch]) -> Counts:
     """Writes one split of a domain. Its different documents are not counted yet."""
-    separator = np.array([] if self._record else [self._tokenizer.end_of_document], token_dtype(self._tokenizer.vocab_size))
-    path = token_file(self._build, domain, split)
+    path, itemsize = token_file(self._build, domain, split), token_dtype(self._tokenizer.vocab_size).itemsize
     totals = dict(documents=0, tokens=0, unique_tokens=0, bytes=0)
     unknown = pieces = 0
+    digest = hashlib.sha256()
     with naming_the_file(path), open(path, "wb") as file, open(self._keys, "ab") as keys:
-      for document in documents:
-        size = len(document.ids) + len(separator)
-        file.write(document.ids.astype(separator.dtype).tobytes())
-        file.write(separator.tobytes())
-        keys.write(_KEY.pack(document.key.ljust(16, b"\0"), size, len(self._splits)))
-        totals["documents"] += 1
-        totals["tokens"] += size
-        totals["bytes"] += document.bytes
-        unknown += document.unknown
-        pieces += len(document.ids) + document.dropped
+      for batch in batches:
+        file.write(batch.data)
+        digest.update(batch.data)
+        rows = np.empty(len(batch.keys), _KEYS)
+        halves = batch.keys.view(KEY_FIELDS)
+        rows["high"], rows["low"] = halves["high"], halves["low"]
+        rows["tokens"], rows["split"] = batch.sizes, len(self._splits)
+        keys.write(rows.tobytes())
+        totals["documents"] += len(batch.keys)
+        totals["tokens"] += len(batch.data) // itemsize
+        totals["bytes"] += batch.bytes
+        unknown += batch.unknown
+        pieces += batch.pieces
     self._splits.append((domain, split))
-    counts = Counts(**totals, content=file_hash(path), unknown=unknown / max(pieces, 1))
+    counts = Counts(**totals, content=digest.hexdigest()[:16], unknown=unknown / max(pieces, 1))
     self._counts.setdefault(domain, {})[split] = counts
     return counts
 

@@ -3,6 +3,9 @@
 A stream is an endless Grain MapDataset of int32 windows [T + 1]: element i depends on its arguments and i alone. Row b of step s
 of a run is element s * B + b of the run's stream, so resuming, or reading with any number of hosts, needs only the step.
 
+The order of an epoch is a permutation that is computed element by element (permutation.py): a stream over 10^9 windows holds
+nothing, and starts at once.
+
 Grain reads element by element. With its own shuffle, repeat and mix that costs 30 to 120 microseconds a window on one core: ten
 seconds and more of a run of a few minutes. A stream here also reads a whole array of elements at once, `rows`, for 0.5 to 4
 microseconds a window. It is still a MapDataset: any transformation of Grain takes it as its parent.
@@ -23,6 +26,7 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
+from jaxsplit.data.permutation import Permutation
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError
 from jaxsplit.files import content_hash
@@ -83,7 +87,7 @@ class _Shuffled(Stream):
     self.window_length, self.weighted = windows.tokens.shape[1], windows.weights is not None
     self._windows = windows
     # A block of batches touches one epoch, or two where one ends.
-    self._order = functools.lru_cache(maxsize=2)(functools.partial(_epoch_order, len(windows.tokens), key))
+    self._order = functools.lru_cache(maxsize=2)(lambda epoch: Permutation(len(windows.tokens), (key, epoch)))
 
   def rows(self, indices: np.ndarray) -> np.ndarray:
     return self._windows.tokens[self._numbers(indices)].astype(np.int32)
@@ -99,7 +103,7 @@ class _Shuffled(Stream):
     windows = np.empty(len(indices), np.int64)
     for epoch in np.unique(epochs):
       here = epochs == epoch
-      windows[here] = self._order(int(epoch))[positions[here]]
+      windows[here] = self._order(int(epoch))(positions[here])
     return windows
 
 
@@ -262,9 +266,3 @@ def _proportions(weights: Iterable[float]) -> list[int]:
   for i in by_remainder[:min(whole, _MOST_SHARES) - sum(shares)]:
     shares[i] += 1
   return shares
-
-
-def _epoch_order(length: int, key: int, epoch: int) -> np.ndarray:
-  # Sorting random words is a permutation, and NumPy promises that a bit generator's raw words never change between versions
-  # (of its `permutation` it does not). Two equal words in 2^64 would only fall back to their own order.
-  return np.argsort(np.random.Philox(key=[key, epoch]).random_raw(length), kind="stable").astype(np.uint32)

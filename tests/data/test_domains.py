@@ -28,8 +28,8 @@ def write(path, *texts):
 def documents(tmp_path_factory):
   """The documents of a split of a domain of a corpus."""
   def read(corpus, domain, split):
-    domains = read_corpus(corpus, list_files(corpus), tmp_path_factory.mktemp("scratch"))
-    return [document.text for d in domains if d.name == domain for document in d.documents(split)]
+    read = read_corpus(corpus, list_files(corpus), tmp_path_factory.mktemp("scratch"))
+    return [document.text for d in read.domains if d.name == domain for document in read.documents(split, d)]
   return read
 
 
@@ -94,18 +94,20 @@ def test_every_file_is_read_once_and_known_by_its_bytes(tmp_path, documents, mon
   write(tmp_path / "c" / "law" / "test.jsonl", "one", " ", "two")
   (tmp_path / "c" / "law" / "b.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": "packed"}).encode()))
   read = []
-  monkeypatch.setattr("jaxsplit.data.domains.read_records", lambda path, *others: (read.append(path.name), read_records(path, *others))[1])
+  monkeypatch.setattr("jaxsplit.data.reading.read_records", lambda path, *others: (read.append(path.name), read_records(path, *others))[1])
   corpus = Corpus(str(tmp_path / "c"))
   (tmp_path / "scratch").mkdir()
   found = read_corpus(corpus, list_files(corpus), tmp_path / "scratch")
-  domain, = found
   for split in ("train", "valid", "test", "train"):
-    assert list(domain.documents(split))
+    assert list(found.documents(split))
   assert sorted(read) == ["a.jsonl", "b.jsonl.gz", "test.jsonl"]
   assert {path: file.documents for path, file in found.files.items()} == {"law/a.jsonl": 50, "law/b.jsonl.gz": 1, "law/test.jsonl": 2}
   assert all(hashlib.sha256((tmp_path / "c" / path).read_bytes()).hexdigest().startswith(file.content) for path, file in found.files.items())
-  domain.forget()
-  assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["rows"]
+  read.clear()
+  with (tmp_path / "c" / "law" / "a.jsonl").open("a") as file:
+    file.write(json.dumps({"text": "one more"}) + "\n")
+  assert read_corpus(corpus, list_files(corpus), tmp_path / "scratch").files["law/a.jsonl"].documents == 51
+  assert read == ["a.jsonl"]  # Where a file is as it was, what was read of it is there.
 
 
 def test_the_bundled_corpus_has_five_domains_with_their_source_beside_them(documents):

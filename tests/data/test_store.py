@@ -14,6 +14,7 @@ import tokenizers
 
 from jaxsplit.data import preparation
 from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.documents import read_records
 from jaxsplit.data.domains import document_hash, read_corpus
 from jaxsplit.data.file_table import FILE_TABLE, load_file_table
 from jaxsplit.data.listing import list_files
@@ -22,6 +23,7 @@ from jaxsplit.data.preparation import check_store, prepare_store
 from jaxsplit.data.store import open_store
 from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import Tokenization
+from jaxsplit.data.unfinished import unfinished
 from jaxsplit.errors import InputError
 from jaxsplit.files import file_hash
 
@@ -178,8 +180,8 @@ def test_a_full_disk_names_the_file(corpus, tmp_path, monkeypatch):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, resource_limit)
     signal.signal(signal.SIGXFSZ, handler)
-  assert str(error.value.filename).startswith(str(tmp_path)) and "one.train" in str(error.value.filename)
-  assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
+  assert str(error.value.filename).startswith(str(tmp_path)) and error.value.filename.endswith("texts")
+  assert sorted(p.name for p in tmp_path.iterdir()) == [".store.parts", "corpus"]
 
 
 def test_overlaps_are_the_different_training_documents_that_two_domains_share(tmp_path):
@@ -196,13 +198,24 @@ def test_the_hash_of_a_store_is_that_of_its_tokens_wherever_it_lies(corpus, stor
   assert moved.manifest_hash == store.manifest_hash
 
 
-def test_a_failed_preparation_leaves_the_old_store_alone(corpus, store, tmp_path):
+def test_a_failed_preparation_leaves_the_old_store_alone_and_loses_nothing(corpus, store, tmp_path, monkeypatch):
   write(tmp_path / "corpus" / "two" / "train.jsonl", ["changed"])
   (tmp_path / "corpus" / "two" / "valid.jsonl").write_text("no json\n")
   with pytest.raises(InputError, match="valid.jsonl:1"):
     prepare_store(corpus, Tokenization(), tmp_path / "store")
   assert open_store(tmp_path / "store").manifest_hash == store.manifest_hash
+  assert sorted(p.name for p in tmp_path.iterdir()) == [".store.parts", "corpus", "store"]
+  write(tmp_path / "corpus" / "two" / "valid.jsonl", VALID)
+  read = []
+  monkeypatch.setattr("jaxsplit.data.reading.read_records", lambda path, *others: (read.append(path.name), read_records(path, *others))[1])
+  assert prepare_store(corpus, Tokenization(), tmp_path / "store").count("two", "train") == len("changed") + 1
+  assert read == ["valid.jsonl", "train.jsonl"]  # What was finished before the bad file is not read again.
   assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus", "store"]
+
+
+def test_a_store_is_prepared_by_one_process_at_a_time(corpus, tmp_path):
+  with unfinished(tmp_path / "store"), pytest.raises(InputError, match="another process is preparing this store"):
+    prepare_store(corpus, Tokenization(), tmp_path / "store")
 
 
 def test_a_folder_of_something_else_is_never_replaced(corpus, tmp_path):
@@ -223,10 +236,10 @@ def test_a_bpe_of_a_large_corpus_is_trained_on_an_even_sample(tmp_path, monkeypa
   write(tmp_path / "corpus" / "one.jsonl", texts)
   corpus = Corpus(str(tmp_path / "corpus"), valid_tokens_min=5)
   (tmp_path / "scratch").mkdir()
-  domains = list(read_corpus(corpus, list_files(corpus), tmp_path / "scratch"))
-  whole = list(preparation._training_sample(domains))
+  read = read_corpus(corpus, list_files(corpus), tmp_path / "scratch")
+  whole = list(preparation._training_sample(read))
   monkeypatch.setattr(preparation, "_BPE_TRAINING_CHARACTERS", sum(map(len, whole)) // 4)
-  sample = list(preparation._training_sample(domains))
+  sample = list(preparation._training_sample(read))
   assert 0.85 < len(whole) / len(texts) < 0.95 and set(sample) < set(whole)
   assert 0.15 < len(sample) / len(whole) < 0.35 and 0.3 < sum("alpha" in text for text in sample) / len(sample) < 0.7
 
@@ -323,8 +336,9 @@ def test_unknown_domains_and_splits_name_the_known_ones(store):
 
 
 def test_progress_is_told_while_tokenizing(corpus, tmp_path, monkeypatch):
-  monkeypatch.setattr("jaxsplit.data.preparation._SECONDS_BETWEEN_LINES", 0.0)
+  monkeypatch.setattr("jaxsplit.data.pace._SECONDS_BETWEEN_LINES", 0.0)
   lines = []
   prepare_store(corpus, Tokenization(), tmp_path / "store", lines.append)
-  assert lines[:2] == ["reading one/valid.jsonl: 2 documents", "reading one/train.jsonl: 3 documents"]
-  assert lines[4] == "tokenizing one train: 15 tokens" and len(lines) == 8
+  assert [line.partition(", ")[0] for line in lines[:2]] == [
+      "reading one/valid.jsonl: 2 documents", "reading one/train.jsonl: 3 documents"]
+  assert lines[3].endswith(", 100%, 0:00 left") and lines[7] == "tokenizing two, 100%, 0:00 left" and len(lines) == 8

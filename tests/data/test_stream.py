@@ -36,7 +36,7 @@ def test_an_epoch_is_every_window_once_in_another_order_each_time(store):
 
 def test_the_order_never_changes_between_versions_and_machines(store):
   starts = windows(store, "a", seed=0, sequence_length=T).rows(np.arange(20))[:, 0]
-  assert starts.tolist() == [33, 9, 13, 29, 17, 37, 5, 1, 21, 25, 5, 17, 25, 1, 29, 21, 37, 13, 33, 9]
+  assert starts.tolist() == [1, 9, 21, 33, 17, 37, 5, 25, 13, 29, 21, 37, 33, 13, 9, 25, 5, 17, 1, 29]
 
 
 def test_seeds_and_domains_are_shuffled_independently(store):
