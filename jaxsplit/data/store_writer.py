@@ -80,7 +80,7 @@ def batch_of(documents: Iterable[Document], tokenizer: Tokenizer, record: Record
   documents, separator = list(documents), np.array([] if record else [tokenizer.end_of_document], dtype)
   ids = [part for document in documents for part in (document.ids.astype(dtype), separator)]
   sizes = np.array([len(document.ids) + len(separator) for document in documents], np.uint64)
-  keys = np.frombuffer(b"".join(document.key.ljust(16, b"\0") for document in documents), "V16")
+  keys = np.frombuffer(b"".join(document.key[:16].ljust(16, b"\0") for document in documents), "V16")
   return Batch(np.concatenate(ids).tobytes() if ids else b"", keys, sizes, sum(document.bytes for document in documents),
                sum(document.unknown for document in documents), sum(len(document.ids) + document.dropped for document in documents))
 

@@ -179,8 +179,12 @@ def mixture(store: Store, weights: Mapping[str, float], seed: int, sequence_leng
   least, most = min(positive.values()), max(positive.values())
   if most / least > 1e4:
     raise InputError(f"mixture weights from {least:g} to {most:g} lie further apart than 1 : 10,000; leave the smallest out")
-  streams = [windows(store, domain, seed, sequence_length) for domain in positive]
-  return streams[0] if len(streams) == 1 else _Mixed(streams, _proportions(positive.values()))
+  return interleaved([windows(store, domain, seed, sequence_length) for domain in positive], list(positive.values()))
+
+
+def interleaved(streams: Sequence[Stream], weights: Sequence[float]) -> Stream:
+  """Streams of windows of one length, interleaved in exact proportion to their positive weights."""
+  return streams[0] if len(streams) == 1 else _Mixed(streams, _proportions(weights))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,4 +74,4 @@ def recipe_of(settings: Settings, store: Store) -> Recipe:
   tokens = lambda domain: store.counts(domain, "train").tokens
   weights = {domain: 1.0 if experiment.mixture == "uniform" else float(tokens(domain)) for domain in store.domains}
   return Recipe(settings.training, settings.optimizer, settings.layout, weights, experiment.seed, experiment.keep_moments,
-               experiment.validation_tokens, exact_match=experiment.data == "phonebook")
+               experiment.validation_tokens, experiment.data == "phonebook", experiment.replay)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from jaxsplit.data.store import Store
-from jaxsplit.data.stream import Stream, mixture, windows
+from jaxsplit.data.stream import Stream, interleaved, mixture, windows
 from jaxsplit.experiment.tree import Run, Stage
 from jaxsplit.files import content_hash
 from jaxsplit.parallel import hosts
@@ -31,6 +31,7 @@ class Recipe:
     keep_moments: experts start with their seed's moments.
     validation_tokens: held-out tokens per domain that a cell's loss is measured on.
     exact_match: also measure accuracy.
+    replay: share of an expert's stream that is the mixture.
   """
 
   training: Training
@@ -41,6 +42,12 @@ class Recipe:
   keep_moments: bool
   validation_tokens: int
   exact_match: bool
+  replay: float = 0.0
+
+  def passes(self, domain: str, seed_tokens: int, expert_tokens: int) -> float:
+    """The tokens of a domain that a seed and its expert for that domain see together."""
+    share = self.weights[domain] / sum(self.weights.values())
+    return seed_tokens * share + expert_tokens * (1 - self.replay + self.replay * share)
 
 
 class StageSetup:
@@ -127,7 +134,11 @@ class StageSetup:
     if run.domain is None:
       return mixture(self.store, self.recipe.weights, self._seed("mixture", run.replica, run.seed_index, *again), length)
     # Experts of one domain and replica read the same order whatever snapshot they come from, so that cells differ by D alone.
-    return windows(self.store, run.domain, self._seed("expert", run.replica, *again), length)
+    own = windows(self.store, run.domain, self._seed("expert", run.replica, *again), length)
+    if not self.recipe.replay:
+      return own
+    general = mixture(self.store, self.recipe.weights, self._seed("replay", run.replica, *again), length)
+    return interleaved([own, general], [1 - self.recipe.replay, self.recipe.replay])
 
   def _seed(self, *purpose) -> int:
     return int(content_hash(str(self.recipe.seed), *map(str, purpose)), 16) % (1 << 31)

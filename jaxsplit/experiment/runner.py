@@ -285,12 +285,12 @@ class Runner:
     batch_tokens = self._recipe.training.batch_tokens
     seed_tokens, expert_tokens = run.point.seed_steps * batch_tokens, run.point.expert_steps * batch_tokens
     unique = self._store.counts(domain, "train").unique_tokens
-    share = self._recipe.weights[domain] / sum(self._recipe.weights.values())
     return Cell(
         params=stage.model.params, params_total=stage.model.params_total, domain=domain, seed_tokens=seed_tokens,
-        expert_tokens=expert_tokens, unique_tokens=unique, epochs=(seed_tokens * share + expert_tokens) / unique, loss=float(loss),
+        expert_tokens=expert_tokens, unique_tokens=unique, loss=float(loss),
+        epochs=self._recipe.passes(domain, seed_tokens, expert_tokens) / unique,
         bits_per_byte=float(loss) / math.log(2) / bytes_per_token(self._store, domain),
         flops=stage.model.flops_per_token * (seed_tokens + expert_tokens), replica=run.replica, role=run.point.role,
         learning_rate=run.learning_rate, batch_tokens=batch_tokens, accuracy=accuracy,
         status="ok" if math.isfinite(loss) and not run_status.diverged else "diverged", retries=run_status.retries,
-        provenance=self._made_with)
+        provenance=self._made_with, replay=self._recipe.replay if run.point.expert_steps else 0.0)

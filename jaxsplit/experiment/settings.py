@@ -64,6 +64,7 @@ class Experiment:
     replicas: repetitions of everything, with other weights and data order.
     trunk: shared by all domains, or one independent seed per_domain.
     mixture: domains in the mixture weigh the same (uniform), or as the tokens that they have (tokens).
+    replay: share of every expert's stream that is the mixture: .01 nearly stops forgetting (Bethune et al. 2025, arXiv 2502.06042).
     cooldown: share of training over which the learning rate falls to 0 at the end of a cell.
     cooldown_of: what it is a share of: the model's D + D' (at most all of D'), or the branch's D' alone (of D where D' = 0).
     keep_moments: experts start with their seed's moments; else from zero, warming up again.
@@ -84,6 +85,7 @@ class Experiment:
   replicas: int = 1
   trunk: Literal["shared", "per_domain"] = "shared"
   mixture: Literal["uniform", "tokens"] = "uniform"
+  replay: float = 0.0
   cooldown: float = 0.2
   cooldown_of: Literal["total", "branch"] = "total"
   keep_moments: bool = True
@@ -115,6 +117,8 @@ class Experiment:
     for size in self.sizes or ():
       if self.sizes.count(size) > 1:
         raise InputError(f"Experiment.sizes = {self.sizes}: {size} is there twice; give each once")
+    if not (self.replay == 0 or 1e-4 <= self.replay < 1):
+      raise InputError(f"Experiment.replay = {self.replay}: must be 0, or a share from .0001 to below 1")
     if not 0 <= self.cooldown <= 1:
       raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a share between 0 and 1")
     if self.target in (self.sizes or ()):

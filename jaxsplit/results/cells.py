@@ -40,6 +40,7 @@ class Cell:
     status: ok; diverged where the run, or one that it descends from, went wrong to the end: no part of any fit.
     retries: how often stretches of its path were trained again, see split.divergence.
     provenance: what it was measured with, a name in provenance.json.
+    replay: share of the expert's stream that was the mixture, not its domain.
   """
 
   params: int
@@ -60,6 +61,7 @@ class Cell:
   status: str
   retries: int = 0
   provenance: str = ""
+  replay: float = 0.0
 
   @property
   def key(self) -> tuple:
