@@ -14,7 +14,8 @@ from writing import write_records
 from jaxsplit.prepare import main
 
 DOCUMENT = pathlib.Path(__file__).parents[1] / "docs" / "corpora.md"
-COMMANDS = re.findall(r"^    python -m jaxsplit\.prepare ((?:.*\\\n)*.*)", DOCUMENT.read_text(), re.MULTILINE)
+ALL = re.findall(r"^    python -m jaxsplit\.prepare ((?:.*\\\n)*.*)", DOCUMENT.read_text(), re.MULTILINE)
+COMMANDS = [command for command in ALL if "gs://" not in command]  # Nobody's bucket, on nobody's cluster.
 
 
 def rows(domain, key="text", **more):
@@ -60,4 +61,4 @@ def test_a_command_runs(files, command, capsys):
 
 
 def test_all_commands_were_found():
-  assert len(COMMANDS) == DOCUMENT.read_text().count("python -m jaxsplit.prepare -")
+  assert len(ALL) == len(COMMANDS) + 1 == DOCUMENT.read_text().count("python -m jaxsplit.prepare -")

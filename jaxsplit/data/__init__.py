@@ -14,18 +14,25 @@
     token_files.py  nanoGPT's, llm.c's, Megatron's and NumPy's files -> ids
     documents.py    a file -> documents, and what is bad
     keys.py         equal documents by their hashes, in bounded memory
-    index.py        documents on their way: their text on disk, and a row of facts about each
+    reading.py      a file of the corpus -> its documents on the disk, and a row of facts about each
+    index.py        what was read of all files, joined to one table of rows
     division.py     rows -> train, valid and test, and what is left out
     domains.py      a file table -> domains, and their documents
     document_table.py   what became of every document, as a table
     tokenizer.py    documents -> ids
     bpe.py          documents, or GPT-2's merges -> a byte-level BPE
     store.py        ids on disk, memory-mapped, with a manifest
+    tokenizing.py   a part of the documents that were read -> their ids on the disk
     store_writer.py ids -> a store
     joined.py       a store and domains that came later -> one to read from
+    drivers.py      where reading and tokenizing run: processes of this machine (worker.py), or
+    beam.py         an engine that a user has
+    unfinished.py   what is finished of a store that is not
+    pace.py         how far a preparation has come
     source.py       a store -> what it was made from, and how that differs from what is given
     preparation.py  a corpus and a tokenization -> their store, made once
     concerns.py     a store -> what should be known before training on it
+    permutation.py  the order of an epoch
     stream.py       a store -> endless shuffled windows, mixtures of them, and the batches of a run stack
     phonebook.py    a synthetic store: names and numbers to memorise
 
@@ -47,5 +54,5 @@ In use:
     store.vocab_size, store.end_of_document, store.tokenizer.decode(ids), store.manifest_hash
 
 No JAX here: this package imports NumPy, Grain, tokenizers, zstandard, and where they are needed PyArrow, SciPy, array_record,
-fsspec, and of TensorFlow Datasets the phonebook and the messages of tf.Example.
+fsspec, Apache Beam, and of TensorFlow Datasets the phonebook and the messages of tf.Example.
 """
