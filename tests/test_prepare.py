@@ -197,7 +197,7 @@ def test_the_command_exits_with_2_and_no_traceback():
   command = [sys.executable, "-m", "jaxsplit.prepare", "--stor=x"]
   done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True, check=False)
   assert (done.returncode, done.stdout) == (2, "")
-  assert done.stderr == "jaxsplit: unknown flag --stor; did you mean --store or --list?\n"
+  assert done.stderr == "jaxsplit: unknown flag --stor; did you mean --store or --list or --report?\n"
 
 
 def test_names_that_python_cannot_read_as_ascii_say_so(tmp_path):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsplit.clustering.kmeans import Pass, look
+from jaxsplit.clustering.kmeans import Pass, lengths, look
 
 _ROUNDS = 20  # Of prices for the centroids, then centroids for the prices.
 _PASSES, _PASSES_A_ROUND = 400, 40  # In search of prices, at most.
@@ -46,7 +46,7 @@ def balanced(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids
 
 @functools.partial(jax.jit, static_argnames="block")
 def _means(x_NxF: jax.Array, weight_N: jax.Array, centroids_KxF: jax.Array, prices_K: jax.Array, block: int) -> jax.Array:
-  seen = look(x_NxF, weight_N, centroids_KxF, prices_K, block)
+  seen = look(x_NxF, lengths(x_NxF), weight_N, centroids_KxF, prices_K, block)
   empty_K = seen.weights <= 0
   return jnp.where(empty_K[:, None], centroids_KxF, seen.sums / jnp.where(empty_K, 1, seen.weights)[:, None])
 
@@ -60,9 +60,11 @@ def settle(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids_K
     The prices that were come to [K], and the best ones on the way there [K].
   """
 
+  length_N = lengths(x_NxF)
+
   def step(state):
     i, prices, best_K, least = state
-    sizes_K = _sizes(look(x_NxF, weight_N, centroids_KxF, prices.now, block), size_N)
+    sizes_K = _sizes(look(x_NxF, length_N, weight_N, centroids_KxF, prices.now, block), size_N)
     off = jnp.abs(sizes_K / sizes_K.mean() - 1).max()
     best_K = jnp.where(off < least, prices.now, best_K)
     return i + 1, _adjusted(prices, sizes_K, tolerance), best_K, jnp.minimum(off, least)
@@ -73,7 +75,7 @@ def settle(x_NxF: jax.Array, weight_N: jax.Array, size_N: jax.Array, centroids_K
 
 
 def _first(x_NxF, weight_N, centroids_KxF, prices_K, block) -> _Prices:
-  seen = look(x_NxF, weight_N, centroids_KxF, prices_K, block)
+  seen = look(x_NxF, lengths(x_NxF), weight_N, centroids_KxF, prices_K, block)
   mean = (weight_N @ seen.squared) / weight_N.sum()
   return _Prices(prices_K, jnp.full(len(prices_K), _FIRST_STEP * mean), jnp.zeros(len(prices_K)), _LARGEST_STEP * mean)
 

@@ -81,7 +81,13 @@ def block_size(points: int, clusters: int) -> int:
   return min(points, max(256, min(2048, _BLOCK_DISTANCES // clusters)))
 
 
-def look(x_NxF: jax.Array, weight_N: jax.Array, centroids_KxF: jax.Array, prices_K: jax.Array, block: int) -> Pass:
+def lengths(x_NxF: jax.Array) -> jax.Array:
+  """Squared lengths of points [N]: what `look` needs, and what stays the same from one look to the next."""
+  return (x_NxF**2).sum(1)
+
+
+def look(x_NxF: jax.Array, length_N: jax.Array, weight_N: jax.Array, centroids_KxF: jax.Array, prices_K: jax.Array,
+         block: int) -> Pass:
   """Finds the cluster of every point, and sums each cluster up."""
   n, k = len(x_NxF), len(centroids_KxF)
   offset_K = (centroids_KxF**2).sum(1)
@@ -97,7 +103,7 @@ def look(x_NxF: jax.Array, weight_N: jax.Array, centroids_KxF: jax.Array, prices
     # The first of the least, as an argmin gives it; that took a CPU longer where clusters are a thousand.
     cluster_B = jnp.where(score_BxK == least_B[:, None], jnp.arange(k, dtype=jnp.int32), k).min(1)
     cluster_B = jnp.minimum(cluster_B, k - 1)
-    squared_B = jnp.maximum(least_B - prices_K[cluster_B] + (x_BxF**2).sum(1), 0)
+    squared_B = jnp.maximum(least_B - prices_K[cluster_B] + jax.lax.dynamic_slice_in_dim(length_N, first, block), 0)
     if k <= _PRODUCTS_UP_TO:
       chosen_BxK = jnp.where(cluster_B[:, None] == jnp.arange(k), weight_B[:, None], 0)
       sums, weights = _dot(chosen_BxK.T, x_BxF), chosen_BxK.sum(0)
@@ -131,11 +137,11 @@ def lloyd(x_NxF: jax.Array, weight_N: jax.Array, centroids_KxF: jax.Array, itera
   Returns:
     The centroids [K, F], and how many iterations it took.
   """
-  zero_K = jnp.zeros(len(centroids_KxF))
+  zero_K, length_N = jnp.zeros(len(centroids_KxF)), lengths(x_NxF)
 
   def step(state):
     i, centroids_KxF, _ = state
-    new_KxF = moved(x_NxF, weight_N, centroids_KxF, look(x_NxF, weight_N, centroids_KxF, zero_K, block))
+    new_KxF = moved(x_NxF, weight_N, centroids_KxF, look(x_NxF, length_N, weight_N, centroids_KxF, zero_K, block))
     return i + 1, new_KxF, ((new_KxF - centroids_KxF)**2).sum()
 
   i, centroids_KxF, _ = jax.lax.while_loop(
@@ -159,7 +165,8 @@ def minibatch(x_NxF: jax.Array, weight_N: jax.Array, centroids_KxF: jax.Array, k
   def step(i, state):
     centroids_KxF, taken_K = state
     rows_B = jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, len(x_NxF))
-    seen = look(x_NxF[rows_B], weight_N[rows_B], centroids_KxF, zero_K, block_size(batch, len(centroids_KxF)))
+    x_BxF = x_NxF[rows_B]
+    seen = look(x_BxF, lengths(x_BxF), weight_N[rows_B], centroids_KxF, zero_K, block_size(batch, len(centroids_KxF)))
     taken_K += seen.weights
     by_KxF = (seen.sums - seen.weights[:, None] * centroids_KxF) / jnp.where(taken_K > 0, taken_K, 1)[:, None]
     return centroids_KxF + by_KxF, taken_K
@@ -216,4 +223,7 @@ def squared_distances(x_NxF: jax.Array, centroids_KxF: jax.Array) -> jax.Array:
   return jnp.maximum((x_NxF**2).sum(1)[:, None] + (centroids_KxF**2).sum(1) - 2 * product_NxK, 0)
 
 
-look_once = functools.partial(jax.jit, static_argnames="block")(look)
+@functools.partial(jax.jit, static_argnames="block")
+def look_once(x_NxF: jax.Array, weight_N: jax.Array, centroids_KxF: jax.Array, prices_K: jax.Array, block: int) -> Pass:
+  """One look, compiled."""
+  return look(x_NxF, lengths(x_NxF), weight_N, centroids_KxF, prices_K, block)
