@@ -35,13 +35,14 @@ def main() -> None:
     print(f"undisturbed: {took:.1f} s, {len(whole)} files", flush=True)
     store, draws, kills = pathlib.Path(folder, "killed"), random.Random(flags.seed), 0
     while kills < flags.kills:
-      after = draws.uniform(0, took)
+      after = draws.uniform(0, 0.7 * took)  # What is left is less each time.
       if killed(flags, store, after):
         kills += 1
         parts = [path.name for path in (store.parent / f".{store.name}.parts").glob("*/*")]
         print(f"killed after {after:.1f} s, {len(parts)} parts are finished", flush=True)
       else:
         print("finished before it was killed; begins anew", flush=True)
+        took = min(took, after)
         shutil.rmtree(store)
     print(report("killed", prepared(flags, store)[0], whole))
     if flags.beam:

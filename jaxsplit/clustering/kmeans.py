@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxsplit.errors import InputError
 
-_BLOCK_DISTANCES = 1 << 20  # Distances of a block: 4 MB stay in a core's cache.
+_BLOCK_DISTANCES, _BLOCK_POINTS = 1 << 19, 1024  # Of a block, at most: these, and their vectors, stay in a core's cache.
 _PRODUCTS_UP_TO = 64  # Clusters whose sums are quicker as a product with zeros and ones than by adding to rows.
 _SEEDING_POINTS = 32  # Points a cluster that k-means++ draws from, at most.
 _dot = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
@@ -78,7 +78,7 @@ def check_points(x: np.ndarray, weight: np.ndarray | None, what: str = "features
 
 def block_size(points: int, clusters: int) -> int:
   """How many points have their distances computed at a time."""
-  return min(points, max(256, min(2048, _BLOCK_DISTANCES // clusters)))
+  return min(points, max(256, min(_BLOCK_POINTS, _BLOCK_DISTANCES // clusters)))
 
 
 def lengths(x_NxF: jax.Array) -> jax.Array:
