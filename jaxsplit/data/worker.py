@@ -26,8 +26,11 @@ def main() -> None:
       answer = step(job), None
     except Exception as error:
       answer = None, error if ending(error) else RuntimeError(f"{type(error).__name__}: {error}")
-    pickle.dump(answer, results)
-    results.flush()
+    try:
+      pickle.dump(answer, results)
+      results.flush()
+    except BrokenPipeError:  # Whoever started it was killed.
+      os._exit(0)
 
 
 if __name__ == "__main__":
