@@ -1,0 +1,80 @@
+"""Goes on with a text: python -m jaxsplit.generate --workdir=DIR --prompt=TEXT [--domain=NAME]
+
+By the expert of a domain, by the "seed" or the "dense" model of an experiment, or with --model=hf:DIR by a Hugging Face model. Without
+--domain, by the expert that finds the prompt likeliest, which is told. Greedily, or with --temperature=0.8 at random.
+"""
+
+from __future__ import annotations
+
+from jaxsplit import signals
+
+signals.end_at_once(__name__)  # The imports below take seconds.
+
+# ruff: noqa: E402
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxsplit import cli
+from jaxsplit.errors import InputError
+from jaxsplit.evaluation.experts import Experts, Span
+from jaxsplit.evaluation.generation import Generation, fitted, generate
+from jaxsplit.files import from_home
+from jaxsplit.training.program_cache import keep_programs
+from jaxsplit.training.trained import TrainedModel, load_model, load_models
+
+FLAGS = {
+    "workdir": cli.Path("the work directory of an experiment, by whose models the text is gone on with"),
+    "model": "hf:DIR, the folder of a Hugging Face model, in place of an experiment's",
+    "domain": "whose expert: a domain, seed or dense; by default that of the domain to which the prompt belongs",
+    "prompt": "the text to go on with; required",
+    "store": cli.Path("where the experiment's tokens lie, if they were moved"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Prints the text that follows the prompt."""
+  given = cli.parse("generate", __doc__, [Generation], argv, flags=FLAGS, fields_as_flags=True)
+  settings, flags = given[Generation], given.flags
+  if flags["prompt"] is None:
+    raise InputError("--prompt is missing; give the text to go on with, as in --prompt='Once upon a time'")
+  if bool(flags["workdir"]) == bool(flags["model"]):
+    raise InputError("give the model: either --workdir, an experiment's, or --model=hf:DIR, a Hugging Face model")
+  keep_programs()
+  model = _routed(flags) if flags["workdir"] and not flags["domain"] else _model(flags)
+  prompt = model.tokenizer.encode(flags["prompt"])
+  cut = len(prompt) - len(fitted(model, prompt, settings.tokens))
+  if cut:
+    print(f"the first {cut:,} of the prompt's {len(prompt):,} tokens are not read: the model reads {model.config.sequence_length:,} "
+          "together with what follows", flush=True)
+  print(model.tokenizer.decode(generate(model, [prompt], settings)[0]))
+  return 0
+
+
+def _model(flags: Mapping[str, str | None]) -> TrainedModel:
+  if flags["model"]:
+    from jaxsplit.interop import huggingface
+
+    if not flags["model"].startswith("hf:"):
+      raise InputError(f"--model={flags['model']}: must be hf:DIR, where DIR is the folder of a Hugging Face model")
+    return huggingface.load(from_home(flags["model"].removeprefix("hf:"), "--model"))
+  return load_model(flags["workdir"], None if flags["domain"] == "seed" else flags["domain"], store=flags["store"])
+
+
+def _routed(flags: Mapping[str, str | None]) -> TrainedModel:
+  """The expert of the likeliest domain: by Bayes' rule, all domains alike beforehand, from what each expert gives to the prompt."""
+  models = load_models(flags["workdir"], store=flags["store"], log=lambda line: None)
+  tokens = np.concatenate([[models.tokenizer.end_of_document], models.tokenizer.encode(flags["prompt"])])[-models.config.sequence_length:]
+  if len(tokens) < 2 or not models.domains:
+    raise InputError("--domain is missing, and an empty prompt tells none; name a domain, whose expert goes on with the text")
+  experts = [models.names.index(domain) for domain in models.domains]
+  log_likelihoods_K = Experts(models).score([Span(tokens)]).sums[experts, 0]
+  shares_K = np.exp(log_likelihoods_K - np.logaddexp.reduce(log_likelihoods_K))
+  best = models.domains[int(shares_K.argmax())]
+  told = ", ".join(f"{domain} {share:.1%}" for domain, share in sorted(zip(models.domains, shares_K), key=lambda pair: -pair[1]))
+  print(f"expert of {best} (the prompt is of {told})", flush=True)
+  return models[best]
+
+
+if __name__ == "__main__":
+  cli.run(main)
