@@ -1,0 +1,106 @@
+"""Writes models for others: python -m jaxsplit.export --workdir=DIR --out=DIR
+
+The experts of an experiment as Hugging Face folders, OUT/<domain>, with their seed in OUT/seed and, where it was trained, the model of
+full pretraining in OUT/dense. transformers, vLLM and mergekit read them.
+"""
+
+from __future__ import annotations
+
+from jaxsplit import signals
+
+signals.end_at_once(__name__)  # The imports below take seconds.
+
+# ruff: noqa: E402
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxsplit import cli
+from jaxsplit.errors import InputError
+from jaxsplit.files import TEMPORARY, write_atomic
+from jaxsplit.interop import huggingface
+from jaxsplit.interop.card import model_card
+from jaxsplit.interop.tensors import SHARD_BYTES
+from jaxsplit.results.cells import Cell, read_cells
+from jaxsplit.results.plan import Plan, load_plan
+from jaxsplit.training.trained import TrainedModel, load_models
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+  """What is written.
+
+  Attributes:
+    dtype: of the weights.
+    replica: which repetition of the experiment.
+    shard_bytes: weights of more bytes are several files.
+  """
+
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  replica: int = 0
+  shard_bytes: int = SHARD_BYTES
+
+  def __post_init__(self):
+    if self.shard_bytes < 1:
+      raise InputError(f"Export.shard_bytes = {self.shard_bytes}: must be 1 or more")
+
+
+FLAGS = {
+    "workdir": cli.Path("the work directory of an experiment, whose models are written; required"),
+    "out": cli.Path("the folder that gets a folder a model; required"),
+    "store": cli.Path("where the experiment's tokens lie, if they were moved"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Writes a folder for each model."""
+  given = cli.parse("export", __doc__, [Export], argv, flags=FLAGS, fields_as_flags=True)
+  settings, flags = given[Export], given.flags
+  for name in ("workdir", "out"):
+    if not flags[name]:
+      raise InputError(f"--{name} is missing; name a folder, as in --{name}={'runs/mine' if name == 'workdir' else 'exported'}")
+  log = lambda line: print(line, flush=True)
+  out, workdir = pathlib.Path(flags["out"]), pathlib.Path(flags["workdir"])
+  models = load_models(workdir, settings.replica, flags["store"], log)
+  taken = next((out / name for name in models.names if (out / name).exists()), None)
+  if taken:
+    raise InputError(f"--out={out}: {taken} is there already; name another folder, or move that one away")
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(f"--out={out}: cannot be made ({error.strerror}); name a folder that can be written") from None
+  plan = load_plan(workdir / "plan.json") if (workdir / "plan.json").exists() else None
+  cells = [cell for cell in read_cells(workdir / "cells.csv")
+           if cell.params_total == models.config.params_total and cell.replica == settings.replica and cell.status == "ok"]
+  for name, kind in zip(models.names, models.kinds):
+    model, measured = models[name], _cells_of(kind, name, cells, plan)
+    _write(out / name, model, model_card(name, kind, model.config, model.steps, measured, models.domains), settings)
+    log(f"{out / name}: {kind}, {models.config.params_total:,} parameters, {settings.dtype}")
+  return 0
+
+
+def _write(folder: pathlib.Path, model: TrainedModel, card: str, settings: Export) -> None:
+  """One model's folder, which is there whole or not at all."""
+  temporary = folder.with_name(f".{folder.name}{TEMPORARY}")
+  shutil.rmtree(temporary, ignore_errors=True)  # Of a process that was killed.
+  temporary.mkdir()
+  huggingface.save(model, temporary, settings.dtype, settings.shard_bytes)
+  write_atomic(temporary / "README.md", card)
+  temporary.rename(folder)
+
+
+def _cells_of(kind: str, name: str, cells: Sequence[Cell], plan: Plan | None) -> list[Cell]:
+  """What was measured of one of the models: an expert on its domain, the model of full pretraining on all."""
+  dense = [cell for cell in cells if cell.role == "dense"]
+  if kind != "expert":
+    return dense if kind == "dense" else []
+  if not plan.point.expert_steps:  # Not to split is best: that model is the expert of every domain.
+    return [cell for cell in dense if cell.domain == name]
+  at = plan.point.seed_tokens, plan.point.expert_tokens
+  return [cell for cell in cells if cell.role == "split" and cell.domain == name and (cell.seed_tokens, cell.expert_tokens) == at]
+
+
+if __name__ == "__main__":
+  cli.run(main)

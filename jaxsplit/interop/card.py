@@ -1,0 +1,41 @@
+"""README.md of an exported model: what it was trained on, D, D', and what it loses where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from jaxsplit.models.family import ModelConfig
+from jaxsplit.results.cells import Cell
+
+
+def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Sequence[Cell], domains: Sequence[str]) -> str:
+  """The text of a model card, with the header that the Hugging Face hub reads.
+
+  Args:
+    name, kind: of the model; "expert" on the domain of that name, "seed" of the experts, or "dense", full pretraining.
+    config: its shape.
+    steps: how many it was trained.
+    cells: what was measured of it; the seed of the experts is not measured.
+    domains: of the experiment, in order.
+  """
+  about = {"expert": f"A specialist on the domain **{name}**, forked from a seed that was trained on all domains together.",
+           "seed": "The seed that the experts beside it were forked from, trained on all domains together, before any cooldown of its "
+                   "learning rate.",
+           "dense": "One model trained on all domains together with the budget of the seed and its experts (full pretraining)."}
+  rows = [("domains", ", ".join(domains)), ("parameters", f"{config.params_total:,}, {config.params:,} of them outside the embeddings"),
+          ("context", f"{config.sequence_length:,} tokens"), ("steps", f"{steps:,}")]
+  if cells:
+    first = cells[0]
+    rows += [("D, tokens of the seed", f"{first.seed_tokens:,}"), ("D', tokens of the expert", f"{first.expert_tokens:,}"),
+             ("peak learning rate", f"{first.learning_rate:g}"), ("tokens a step", f"{first.batch_tokens:,}")]
+  header = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["jaxsplit", kind]}
+  lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", "", f"# {name}", "", about[kind], "",
+           "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows), ""]
+  if cells:
+    lines += ["Held-out loss:", "", "| domain | nats per token | bits per byte |", "|---|---|---|",
+              *(f"| {cell.domain} | {cell.loss:.4f} | {cell.bits_per_byte:.4f} |" for cell in cells), ""]
+  if config.document_masking:
+    lines += ["It was trained on documents packed into windows, attention kept inside each: give it one document at a time.", ""]
+  lines.append("Made by `python -m jaxsplit.export`.")
+  return "\n".join(lines) + "\n"

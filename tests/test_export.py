@@ -1,0 +1,62 @@
+"""Experts as Hugging Face folders: what is read back is what was trained; generation by them; refusals in a line."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jaxsplit
+from jaxsplit import export, generate
+from jaxsplit.errors import InputError
+from jaxsplit.interop import huggingface
+from jaxsplit.law import load_plan
+from jaxsplit.results.cells import read_cells
+
+
+def test_every_model_is_written_with_its_card(finished, tmp_path, capsys):
+  assert export.main([f"--workdir={finished}", f"--out={tmp_path / 'out'}"]) == 0
+  assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dense", "latin", "numbers", "seed"]
+  for name, which in (("latin", "latin"), ("seed", None), ("dense", "dense")):
+    there, here = huggingface.load(tmp_path / "out" / name), jaxsplit.load_model(finished, which)
+    jax.tree.map(np.testing.assert_array_equal, there.params, here.params)
+    tokens = here.tokenizer.encode("arma virumque")[None]
+    np.testing.assert_array_equal(there.tokenizer.encode("arma virumque")[None], tokens)
+    np.testing.assert_allclose(there(tokens), here(tokens), atol=1e-5)
+  point, card = load_plan(finished / "plan.json").point, (tmp_path / "out" / "latin" / "README.md").read_text()
+  cell = next(cell for cell in read_cells(finished / "cells.csv") if (cell.role, cell.domain, cell.seed_tokens) == (
+      "split", "latin", point.seed_tokens))
+  for text in (f"| D, tokens of the seed | {point.seed_tokens:,} |", f"| D', tokens of the expert | {point.expert_tokens:,} |",
+               "A specialist on the domain **latin**", f"| latin | {cell.loss:.4f} |"):
+    assert text in card
+  config = json.loads((tmp_path / "out" / "latin" / "config.json").read_text())
+  assert (config["architectures"], config["max_position_embeddings"]) == (["Qwen3ForCausalLM"], 16)
+  with pytest.raises(InputError, match="latin is there already; name another folder"):
+    export.main([f"--workdir={finished}", f"--out={tmp_path / 'out'}"])
+  capsys.readouterr()
+  assert generate.main([f"--model=hf:{tmp_path / 'out' / 'numbers'}", "--prompt=1", "--tokens=6"]) == 0
+  written = capsys.readouterr().out
+  assert generate.main([f"--workdir={finished}", "--domain=numbers", "--prompt=1", "--tokens=6"]) == 0
+  assert capsys.readouterr().out == written and set(written.strip()) <= set("0123456789 ")
+  assert generate.main([f"--workdir={finished}", "--prompt=17 288", "--tokens=6"]) == 0
+  told = capsys.readouterr().out
+  assert "expert of numbers (the prompt is of numbers " in told and ", latin " in told
+
+
+def test_a_longer_prompt_than_the_model_reads_is_cut_and_told(finished, capsys):
+  generate.main([f"--workdir={finished}", "--domain=latin", f"--prompt={'arma ' * 9}", "--tokens=6"])
+  assert "the first 35 of the prompt's 45 tokens are not read: the model reads 16 together with what follows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry, argv, match", [
+    (export, ["--out=x"], "--workdir is missing; name a folder"),
+    (export, ["--workdir=x"], "--out is missing; name a folder"),
+    (export, ["--workdir=x", "--out=y", "--shard_bytes=0"], "Export.shard_bytes = 0: must be 1 or more"),
+    (generate, ["--workdir=x"], "--prompt is missing"),
+    (generate, ["--prompt=x"], "give the model: either --workdir"),
+    (generate, ["--prompt=x", "--model=x"], "--model=x: must be hf:DIR"),
+    (generate, ["--prompt=x", "--model=hf:/none"], "hf:/none: no such folder"),
+    (generate, ["--prompt=x", "--workdir=x", "--temperature=-1"], "Generation.temperature = -1.0: must be 0")])
+def test_refusals(entry, argv, match):
+  with pytest.raises(InputError, match=match):
+    entry.main(argv)
