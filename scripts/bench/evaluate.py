@@ -5,9 +5,10 @@
 PATH is the interpreter of an environment with torch, transformers and lm-eval (measured with 2.13, 5.24 and 0.4.13), which works in a
 process of its own (lm_eval_worker.py). DIR is a model's Hugging Face folder, and the folder of the tasks' rows (docs/evaluation.md).
 Both sides compute in float32 on a CPU with as many threads. First all rows are scored by both and compared: where a log-likelihood
-differs by more than 1e-3 and more than 1e-5 of itself, or an accuracy at all, the script says so and exits with 1. Then, with --rounds, both score them again in turns,
-the harness at each of the batch sizes, and rows a second are printed: ours, the harness's at its best batch size, and the median over
-rounds of their ratio, with its quartiles. Programs are compiled, and the harness has run once, before anything is timed.
+differs by more than 1e-3 and more than 1e-5 of itself, or an accuracy at all, the script says so and exits with 1. Then, with --rounds,
+both score them again in turns, the harness at each of the batch sizes, and rows a second are printed: ours, the harness's at its best
+batch size, and the median over rounds of their ratio, with its quartiles. Programs are compiled, and the harness has run once, before
+anything is timed.
 """
 
 from __future__ import annotations
