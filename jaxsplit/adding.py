@@ -20,6 +20,7 @@ from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.experiment import addition, guards
 from jaxsplit.experiment.addition import add_expert, fork_point
+from jaxsplit.experiment.base_model import from_base
 from jaxsplit.experiment.experiment import recipe_of
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.settings import Settings, kept_settings
@@ -72,8 +73,8 @@ def add_domain(workdir: str | os.PathLike, texts: str | os.PathLike, name: str =
       check_cases([*base.domains, name], "--name")
     split = fork_point(settings, opened, seed_tokens)
     hosts.broadcast(lambda: _prepare(read, base, name, folder, path, progress))
-    joined = JoinedStore(base, [open_store(folder)])
-    return add_expert(settings, joined, name, split, recipe_of(settings, base), opened, progress, interruption)
+    joined, based = JoinedStore(base, [open_store(folder)]), from_base(settings)
+    return add_expert(based, joined, name, split, recipe_of(based, base), opened, progress, interruption)
 
   return _beside(path, settings, train)
 
@@ -84,6 +85,9 @@ def add_small_models(workdir: str | os.PathLike, *, layout: Layout | None = None
   Called again, it trains those of domains that were added since. Arguments and errors are as of `add_domain`.
   """
   path, settings = _experiment(workdir, layout, store)
+  if settings.experiment.init_from:
+    raise InputError(f"--workdir={path}: its models begin with {settings.experiment.init_from}, which has no small size to route by; use "
+                     "another router")
 
   def train(base: Store, opened: Workdir, progress: Progress, interruption: Interruption) -> list[Cell]:
     split = fork_point(settings, opened, None)

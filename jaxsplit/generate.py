@@ -18,7 +18,7 @@ import numpy as np
 from jaxsplit import cli
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation.experts import Experts, Span
-from jaxsplit.evaluation.generation import Generation, fitted, generate
+from jaxsplit.evaluation.generation import Generation, fitted, generate, room_for
 from jaxsplit.files import from_home
 from jaxsplit.training.program_cache import keep_programs
 from jaxsplit.training.trained import TrainedModel, load_model, load_models
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   keep_programs()
   model = _routed(flags) if flags["workdir"] and not flags["domain"] else _model(flags)
   prompt = model.tokenizer.encode(flags["prompt"])
-  cut = len(prompt) - len(fitted(model, prompt, settings.tokens))
+  cut = len(prompt) - len(fitted(model, prompt, room_for(model, settings)))
   if cut:
     print(f"the first {cut:,} of the prompt's {len(prompt):,} tokens are not read: the model reads {model.config.sequence_length:,} "
           "together with what follows", flush=True)

@@ -13,6 +13,7 @@ from jaxsplit.data.store import Store, open_store
 from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.evaluation import hidden_states  # noqa: F401 Adds "hidden_states" to Clustering.features.
 from jaxsplit.experiment import experiment
+from jaxsplit.experiment.base_model import base_of, from_base
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.settings import Settings, check
 from jaxsplit.experiment.tokens import check_data, read_store, same_tokens
@@ -52,7 +53,7 @@ def run(settings: Settings, workdir: str | os.PathLike) -> Result:
     OSError: the disk is full or lost.
   """
   def train(store: Store, opened: Workdir, progress: Progress, interruption: Interruption) -> Result:
-    findings = experiment.run(settings, store, opened, progress, interruption)
+    findings = experiment.run(from_base(settings), store, opened, progress, interruption)
     progress.begin("writing the report")
     try:
       report = hosts.broadcast(lambda: try_report(opened.path, progress.log))
@@ -70,7 +71,7 @@ def dry_run(settings: Settings, workdir: str | os.PathLike) -> str:
   and some stacks are trained for seconds to time them; nothing else is done. Arguments and errors as of `run`."""
   def outline(store: Store, opened: Workdir, progress: Progress, interruption: Interruption) -> str:
     del interruption
-    text = experiment.outlook(settings, store, opened, progress)
+    text = experiment.outlook(from_base(settings), store, opened, progress)
     progress.log(text)
     return text
 
@@ -84,6 +85,7 @@ def _opened(settings: Settings, workdir: str | os.PathLike,
     raise InputError(f"--workdir={os.fspath(workdir)}: has to be a folder on a disk, whose files can be renamed and locked; keep a copy "
                      "in a bucket by scripts/mirror.sh (docs/tpu.md)")
   path = pathlib.Path(from_home(os.fspath(workdir), "--workdir"))
+  given, settings = settings, from_base(settings)
   used = present_devices(settings.layout)
   check(settings)
   hosts.broadcast(lambda: check_data(settings, path))
@@ -95,7 +97,7 @@ def _opened(settings: Settings, workdir: str | os.PathLike,
         if settings.store:  # Before the claim: a store that is refused leaves no trace.
           same = same_tokens(opened)
           hosts.broadcast(lambda: same(open_store(settings.store)))
-        opened.claim(claimed(settings))
+        opened.claim(claimed(given))
         store = read_store(settings, opened, progress)
         if settings.corpus.domains_from == "cluster":
           progress.log(hosts.broadcast(lambda: try_domain_report(store.directory)))
@@ -105,10 +107,14 @@ def _opened(settings: Settings, workdir: str | os.PathLike,
       raise
 
 
-def claimed(settings: Settings) -> dict[str, dict[str, Any]]:
+def claimed(given: Settings) -> dict[str, dict[str, Any]]:
   """The settings that make an experiment: of a store that is given, its hash stands for corpus and tokenizer. Of a family and an
-  optimizer that an extension adds, its hash says which."""
-  claimed = {type(part).__name__: dataclasses.asdict(part) for part in settings.parts}
+  optimizer that an extension adds, its hash says which, and likewise of a base model; `given` does not know yet what that decides."""
+  settings = from_base(given)
+  base = base_of(settings)
+  claimed = {type(part).__name__: dataclasses.asdict(part) for part in given.parts}
+  claimed["Experiment"] = dataclasses.asdict(settings.experiment)
+  claimed["Base"] = {"content": base.content if base else None}
   named = (FAMILIES, settings.architecture.family), (OPTIMIZERS, settings.optimizer.name)
   claimed["Extension"] = {registry.setting: registry.origins[name] for registry, name in named if name in registry.origins}
   if settings.store:

@@ -13,7 +13,7 @@ import shutil
 
 import pytest
 
-from jaxsplit import cli, design, evaluate, fit, plan, predict, prepare, train
+from jaxsplit import cli, design, evaluate, export, fit, generate, plan, predict, prepare, train
 from jaxsplit.report.__main__ import main as report
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -79,7 +79,7 @@ def place(corpus, finished, tmp_path, monkeypatch):
 @pytest.mark.long
 def test_the_commands_of_the_readme_work(place, capsys):
   mains = {"prepare": prepare.main, "fit": fit.main, "plan": plan.main, "predict": predict.main, "report": report,
-           "evaluate": evaluate.main, "design": design.main}
+           "evaluate": evaluate.main, "design": design.main, "export": export.main, "generate": generate.main}
   ran = []
   for _, words in commands(ROOT / "README.md"):
     if words[:2] != ["python", "-m"] or words[2] == "jaxsplit.train":

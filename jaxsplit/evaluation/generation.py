@@ -20,6 +20,7 @@ from jaxsplit.models.family import ModelConfig, Params
 from jaxsplit.models.kernels.projection import project
 from jaxsplit.training.trained import TrainedModel
 
+_USUAL = 128  # Tokens that follow where nothing else is said.
 _STEP = 32  # Prompts are padded to a multiple of it; so many tokens are made between two looks at whether that is enough.
 
 
@@ -28,7 +29,7 @@ class Generation:
   """How a text is gone on with.
 
   Attributes:
-    tokens: how many follow at most; fewer where the text ends before.
+    tokens: how many follow at most; fewer where the text ends before. 0: 128, or half of what the model reads, where that is less.
     temperature: 0 takes the most likely token each time (greedy decoding); otherwise one is drawn, from probabilities to the power of
       1 / temperature.
     top_k: draws from so many most likely tokens only; 0: all.
@@ -36,21 +37,26 @@ class Generation:
     seed: of the draws.
   """
 
-  tokens: int = 128
+  tokens: int = 0
   temperature: float = 0.0
   top_k: int = 0
   top_p: float = 1.0
   seed: int = 0
 
   def __post_init__(self):
-    if self.tokens < 1:
-      raise InputError(f"Generation.tokens = {self.tokens}: must be 1 or more")
+    if self.tokens < 0:
+      raise InputError(f"Generation.tokens = {self.tokens}: must be 0 (as suits the model) or more")
     if not 0 <= self.temperature < float("inf"):
       raise InputError(f"Generation.temperature = {self.temperature}: must be 0 (greedy) or more")
     if self.top_k < 0:
       raise InputError(f"Generation.top_k = {self.top_k}: must be 0 (all) or more")
     if not 0 < self.top_p <= 1:
       raise InputError(f"Generation.top_p = {self.top_p}: must be above 0, at most 1")
+
+
+def room_for(model: TrainedModel, settings: Generation) -> int:
+  """How many tokens follow a prompt at most."""
+  return settings.tokens or max(min(_USUAL, model.config.sequence_length // 2), 1)
 
 
 def fitted(model: TrainedModel, prompt: np.ndarray, tokens: int) -> np.ndarray:
@@ -83,22 +89,23 @@ def generate(model: TrainedModel, prompts: Sequence[np.ndarray], settings: Gener
     InputError: the model reads too few tokens, or its family does not generate.
   """
   end, config = model.tokenizer.end_of_document, dataclasses.replace(model.config, attention="dense", remat="none")
-  prompts = [fitted(model, np.asarray(prompt if len(prompt) else [end], np.int32), settings.tokens) for prompt in prompts]
+  most = room_for(model, settings)
+  prompts = [fitted(model, np.asarray(prompt if len(prompt) else [end], np.int32), most) for prompt in prompts]
   longest = -(-max(map(len, prompts)) // _STEP) * _STEP
   tokens = np.stack([np.pad(prompt, (longest - len(prompt), 0), constant_values=end) for prompt in prompts])
   first = np.array([longest - len(prompt) for prompt in prompts], np.int32)
-  room = longest + -(-settings.tokens // _STEP) * _STEP
+  room = longest + -(-most // _STEP) * _STEP
   cache, logits_BxV = _reading(config, end, room)(model.params, tokens, first)
   step = _writing(config, end, settings.temperature > 0)
   chosen = np.zeros((len(prompts), 0), np.int32)
   key = jax.random.key(settings.seed)
-  while chosen.shape[1] < settings.tokens:
+  while chosen.shape[1] < most:
     key, now = jax.random.split(key)
     cache, logits_BxV, made = step(model.params, cache, logits_BxV, now, np.float32(settings.temperature),
                                    settings.top_k or config.vocab_size, np.float32(settings.top_p))
     chosen = np.concatenate([chosen, np.asarray(made)], axis=1)
-    texts = [_ended(row[:settings.tokens], end) for row in chosen]
-    if all(len(text) < min(chosen.shape[1], settings.tokens) or enough(text) for text in texts):
+    texts = [_ended(row[:most], end) for row in chosen]
+    if all(len(text) < min(chosen.shape[1], most) or enough(text) for text in texts):
       break
   return texts
 

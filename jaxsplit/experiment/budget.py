@@ -44,7 +44,7 @@ class Steps(Budget):
     for seed in map(self.seed_steps, seed_fractions):
       rest = max(0, self.amount - self.seeds * seed) // self.experts
       points |= {Point(seed, min(self.expert_steps(fraction), rest), "grid") for fraction in (0, *expert_fractions)}
-    return sorted(points)
+    return sorted(point for point in points if point.seed_steps or point.expert_steps)  # A law has no place for what is not trained.
 
   def line(self, tokens: float) -> Steps:
     """A smaller budget, of this share of C, that cells are splits of."""
@@ -75,7 +75,7 @@ class Steps(Budget):
     taken: dict[int, float] = {}
     for fraction in fractions:
       least = paid / self.amount
-      if fraction / least < 1 - 1e-9:
+      if fraction and fraction / least < 1 - 1e-9:
         raise InputError(f"Experiment.{name} = {fractions}: {fraction} is less than a step; the least that works is "
                          f"{_rounded_up(least)}, or raise Experiment.budget_tokens")
       if steps(fraction) in taken:

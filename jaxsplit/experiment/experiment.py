@@ -6,6 +6,7 @@ import dataclasses
 
 from jaxsplit.data.store import Store
 from jaxsplit.experiment import guards
+from jaxsplit.experiment.base_model import base_of
 from jaxsplit.experiment.forecast import forecast
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.recipe import Recipe, StageSetup
@@ -74,4 +75,4 @@ def recipe_of(settings: Settings, store: Store) -> Recipe:
   tokens = lambda domain: store.counts(domain, "train").tokens
   weights = {domain: 1.0 if experiment.mixture == "uniform" else float(tokens(domain)) for domain in store.domains}
   return Recipe(settings.training, settings.optimizer, settings.layout, weights, experiment.seed, experiment.keep_moments,
-               experiment.validation_tokens, experiment.data == "phonebook", experiment.replay)
+               experiment.validation_tokens, experiment.data == "phonebook", experiment.replay, base_of(settings))

@@ -128,7 +128,7 @@ class Grid:
     """Refuses sizes that cells which are there say something else of."""
     target = self._settings.experiment.target
     totals = {cell.params_total for cell in self._cells if cell.role == "grid"}
-    if self.models[target].params_total in totals:
+    if self.models[target].params_total in totals and not self._settings.experiment.init_from:
       raise InputError(f"Experiment.target = {target}: the law's cells in {self._workdir.path} were measured at that size too; take "
                        "one that the law has not seen, or another --workdir")
     measured = {cell.params_total for cell in self._cells}

@@ -12,12 +12,13 @@ from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Stream, interleaved, mixture, windows
 from jaxsplit.experiment.tree import Run, Stage
 from jaxsplit.files import content_hash
+from jaxsplit.interop.huggingface import Folder
 from jaxsplit.parallel import hosts
 from jaxsplit.parallel.sharding import Layout
-from jaxsplit.training import capacity
+from jaxsplit.training import capacity, stack
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer, Schedule
-from jaxsplit.training.stack import StackSpec
+from jaxsplit.training.stack import StackSpec, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Recipe:
     validation_tokens: held-out tokens per domain that a cell's loss is measured on.
     exact_match: also measure accuracy.
     replay: share of an expert's stream that is the mixture.
+    base: the model that every run begins with; None: fresh weights.
   """
 
   training: Training
@@ -43,6 +45,7 @@ class Recipe:
   validation_tokens: int
   exact_match: bool
   replay: float = 0.0
+  base: Folder | None = None
 
   def passes(self, domain: str, seed_tokens: int, expert_tokens: int) -> float:
     """The tokens of a domain that a seed and its expert for that domain see together."""
@@ -109,6 +112,12 @@ class StageSetup:
   def keeps_moments(self, stage: Stage) -> bool:
     """Whether the stage begins with its parents' moments."""
     return self.recipe.keep_moments or not stage.forks
+
+  def first_state(self, stage: Stage) -> State:
+    """The state of a stage that has no parents: the base model's weights, or fresh ones."""
+    if self.recipe.base:
+      return stack.begin(self.spec(stage), self.recipe.base.part)
+    return stack.initialize(self.spec(stage), self.weight_seeds(stage))
 
   def weight_seeds(self, stage: Stage) -> list[int]:
     """Init seed per run, idle copies included."""

@@ -158,7 +158,7 @@ class Runner:
     parents = {name for stage in stages for name in stage.parents}
     for stage in stages:
       spec = self._setup.spec(stage)
-      if not stage.parents:
+      if not stage.parents and not self._recipe.base:
         self._compiler.ask(("initialize", spec), functools.partial(stack.compile_initialization, spec))
       self._compiler.ask(("train", spec), functools.partial(
           stack.compile_training, spec, self._recipe.training.steps_per_dispatch))
@@ -176,7 +176,7 @@ class Runner:
     resume = self._snapshots.resume_point(stage, self._stages)
     if resume is None:
       self._compiler.wait(("initialize", spec))
-      resume = ResumePoint(stack.initialize(spec, self._setup.weight_seeds(stage)), 0, (), (RunStatus(),) * len(stage.runs))
+      resume = ResumePoint(self._setup.first_state(stage), 0, (), (RunStatus(),) * len(stage.runs))
     self._workdir.metrics.rewind(stage.name, resume.done)
     return resume
 

@@ -70,6 +70,9 @@ class Experiment:
     keep_moments: experts start with their seed's moments; else from zero, warming up again.
     validation_tokens: held-out tokens per domain that losses are measured on.
     seed: of all randomness.
+    init_from: "hf:DIR": every run begins with the weights of the Hugging Face model in that folder, whose tokenizer and size are the
+      experiment's; sizes and target are left out. D counts what the seed is trained on the mixture after that, and seed_fractions may
+      have 0: experts forked from the base model itself. None: fresh weights.
   """
 
   data: Literal["text", "phonebook"] = "text"
@@ -91,8 +94,13 @@ class Experiment:
   keep_moments: bool = True
   validation_tokens: int = 32_768
   seed: int = 0
+  init_from: str | None = None
 
   def __post_init__(self):
+    if self.init_from is not None and not (self.init_from.startswith("hf:") and self.init_from[3:]):
+      raise InputError(f"Experiment.init_from = {self.init_from!r}: must be hf:DIR, where DIR is the folder of a Hugging Face model")
+    if self.init_from and len(self.sizes or ()) > 1:
+      raise InputError(f"Experiment.sizes = {self.sizes}: with Experiment.init_from there is one size, the base model's; leave it out")
     for name in ("budget_tokens", "replicas", "validation_tokens"):
       if getattr(self, name) < 1:
         raise InputError(f"Experiment.{name} = {getattr(self, name)}: must be 1 or more")
@@ -102,13 +110,13 @@ class Experiment:
     if not 0 < self.line <= 1:
       raise InputError(f"Experiment.line = {self.line}: must be a share of the budget above 0")
     given = [name for name in GRID if getattr(self, name) != type(self).__dataclass_fields__[name].default]
-    if self.sizes is None and given:
+    if self.sizes is None and given and not self.init_from:
       raise InputError(f"Experiment.{given[0]} = {getattr(self, given[0])}: belongs to a grid of one's own, so give Experiment.sizes too; "
                        "without sizes Sweep chooses all of the grid")
     if self.sizes == () and not self.compare:
       raise InputError("Experiment.sizes and Experiment.compare are both empty, so there is nothing to train: give sizes for a law "
                        "and a plan, or compare for splits to measure")
-    for name, low_open in (("seed_fractions", True), ("expert_fractions", True), ("compare", False)):
+    for name, low_open in (("seed_fractions", False), ("expert_fractions", True), ("compare", False)):
       for value in getattr(self, name):
         if not (0 <= value <= 1) or (low_open and value == 0):
           raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a share of the budget")
@@ -121,7 +129,7 @@ class Experiment:
       raise InputError(f"Experiment.replay = {self.replay}: must be 0, or a share from .0001 to below 1")
     if not 0 <= self.cooldown <= 1:
       raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a share between 0 and 1")
-    if self.target in (self.sizes or ()):
+    if self.target in (self.sizes or ()) and not self.init_from:
       raise InputError(f"Experiment.target = {self.target} is one of Experiment.sizes; take a size that the law has not seen")
 
   def cooldown_steps(self, seed_steps: int, expert_steps: int) -> int:
@@ -233,6 +241,9 @@ def check(settings: Settings) -> None:
     InputError: it names the setting.
   """
   experiment, training = settings.experiment, settings.training
+  if 0 in experiment.seed_fractions and experiment.sizes and not experiment.init_from:
+    raise InputError(f"Experiment.seed_fractions = {experiment.seed_fractions}: 0 is a base model, which Experiment.init_from names; "
+                     "without one, give shares above 0")
   steps = experiment.budget_tokens // training.batch_tokens
   if steps < _LEAST_STEPS:
     raise InputError(f"Experiment.budget_tokens = {experiment.budget_tokens} is {steps} steps of {training.batch_tokens} tokens; give "
@@ -278,7 +289,7 @@ def check_grid(settings: Settings, unique_tokens: Mapping[str, int], measured: I
               for size, points in grid.items()}
   else:  # How many steps a share is, K decides.
     shares = [(seed * experiment.budget_tokens, min(expert, 1 - seed) * experiment.budget_tokens)
-              for seed in experiment.seed_fractions for expert in (0, *experiment.expert_fractions)]
+              for seed in experiment.seed_fractions for expert in (0, *experiment.expert_fractions) if seed or expert]
     tokens = dict.fromkeys(experiment.sizes or (), shares)
   if not tokens:
     return

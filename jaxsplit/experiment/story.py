@@ -10,6 +10,7 @@ from jaxsplit.errors import Interrupted
 from jaxsplit.experiment import ledger, tree
 from jaxsplit.experiment.budget import uneven_points
 from jaxsplit.experiment.cell_table import CellTable
+from jaxsplit.experiment.base_model import base_text
 from jaxsplit.experiment.closing import USUAL, closing_lines, closing_text, rate_text
 from jaxsplit.experiment.curve import curve_text, measured_curve
 from jaxsplit.experiment.grid import Grid
@@ -124,7 +125,7 @@ class Story:
     """Trains the planned split and the fractions to compare it with, at the target size."""
     target = self._settings.experiment.target
     points = self._proof_points(self._budget.point(plan.fraction) if plan else None)
-    splits = ", ".join(f"{self._budget.share(point):.0%} seed" if point.expert_steps else "dense" for point in points)
+    splits = ", ".join(f"{self._budget.share(point):.0%} seed" if point.expert_steps else point.role for point in points)
     for seeds, some in self._by_seeds(points):
       self._sizes.ask(target, seeds, some)
     uneven = self._uneven(plan)
@@ -136,7 +137,8 @@ class Story:
   def close(self, law: Law, plan: Plan) -> str:
     """The closing table."""
     table = hosts.broadcast(lambda: closing_text(closing_lines(self._cells, law, plan.point, self._budget, self._uneven(plan)), plan))
-    return f"{table}\n{self.compared(plan, law.scatter)}"
+    said = hosts.broadcast(lambda: base_text(self._settings, self._cells, plan))
+    return "\n".join(filter(None, (table, self.compared(plan, law.scatter), said)))
 
   def compared(self, plan: Plan | None = None, scatter: float = 0.0) -> str:
     """What was measured at the target size, split by split."""
@@ -187,12 +189,13 @@ class Story:
     """The proof's points by the number of their seeds: the dense model is one, however many seeds a split has."""
     groups: dict[int, list[Point]] = {}
     for point in points:
-      groups.setdefault(1 if point.role == "dense" else self._own_seeds, []).append(point)
+      groups.setdefault(1 if point.role in ("dense", "base") else self._own_seeds, []).append(point)
     return list(groups.items())
 
   def _proof_points(self, planned: Point | None) -> list[Point]:
     compared = {self._budget.point(fraction) for fraction in (*self._settings.experiment.compare, *(_ALWAYS if planned else ()))}
-    return sorted(compared | ({planned} if planned else set()))
+    base = {Point(0, 0, "base")} if self._settings.experiment.init_from else set()
+    return sorted(compared | base | ({planned} if planned else set()))
 
   def _run(self, purpose: Purpose, what: str, stages: Sequence[Stage], table: CellTable, later: Sequence[Stage] = ()) -> None:
     try:

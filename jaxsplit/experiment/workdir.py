@@ -26,7 +26,7 @@ GROWS = ("Experiment.sizes", "Experiment.line", "Experiment.seed_fractions", "Ex
 # Settings that say what is in the token store. Its manifest's hash, which cells and snapshots record, says that better.
 DATA = ("Corpus", "Clustering", "Tokenization", "Store")
 # Settings that say where something lies. The same corpus elsewhere, or by another spelling, is the same experiment.
-WHERE = ("Corpus.path", "Tokenization.path", "Store.path")
+WHERE = ("Corpus.path", "Tokenization.path", "Store.path", "Experiment.init_from")
 # Settings that say how to train, not what, or what to make of what was measured: an experiment may go on with others, on other
 # devices for one, or with another law of the same cells.
 HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps",
@@ -104,7 +104,7 @@ class Workdir:
       InputError: it holds the results of other settings, which are named, or the lead has others.
     """
     text = "\n".join("".join(f"{part}.{name} = {value!r}\n" for name, value in fields.items())
-                     for part, fields in config.items() if part not in ("Store", "Extension"))
+                     for part, fields in config.items() if part not in ("Store", "Extension", "Base"))
     config = json.loads(json.dumps({**config, "Workdir": {"format": FORMAT}}))
     for name, value in hosts.broadcast(lambda: _flat(config)).items():
       if _flat(config).get(name) != value:

@@ -9,6 +9,7 @@ Weights go through float32 both ways: a model that was read and is written in it
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -21,7 +22,7 @@ from flax import traverse_util
 
 from jaxsplit.data.tokenizer import Tokenizer
 from jaxsplit.errors import InputError
-from jaxsplit.files import from_home, write_json
+from jaxsplit.files import content_hash, file_hash, from_home, write_json
 from jaxsplit.interop import configs, tensors, tokenizers
 from jaxsplit.interop.layouts import Leaf, layout_of
 from jaxsplit.interop.tensors import Tensor
@@ -47,7 +48,7 @@ def load(directory: str | os.PathLike, context: int | None = None) -> TrainedMod
   return TrainedModel(folder.config, params, folder.tokenizer, steps=0)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Folder:
   """An open folder, of which no weights have been read yet.
 
@@ -61,6 +62,12 @@ class Folder:
   config: ModelConfig
   tokenizer: Tokenizer
   _tensors: Mapping[str, Tensor]
+
+  @functools.cached_property
+  def content(self) -> str:
+    """A hash of the model: of its config, its weights and its tokenizer."""
+    files = {self.directory / configs.CONFIG, self.directory / tokenizers.FILE, *(tensor.path for tensor in self._tensors.values())}
+    return content_hash(*(part for path in sorted(files) for part in (path.name, file_hash(path))))
 
   def params(self) -> Params:
     """All parameters: float32 arrays of NumPy's, as `config.abstract_params` has them."""

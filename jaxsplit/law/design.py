@@ -127,6 +127,8 @@ def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints
   """
   if reason := misfit(constraints, form.name, Model(form, True, constraints.names.count("R_star") > 0).known):
     return reason
+  if form.one_size and len(np.unique(cells.params)) > 1:
+    return "it has no term in N, and there are several sizes"
   axes = {"params": cells.params, "seed_tokens": cells.seed_tokens, "expert_tokens": cells.expert_tokens,
           "total_tokens": cells.seed_tokens + cells.expert_tokens}
   need = _LEVELS if priors else form.levels

@@ -140,8 +140,9 @@ def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[s
     if not priors:
       check_domains([form], cells, settings.share, constraints)
     return [form], {}
-  reasons = {form.name: skip_reason(form, cells, constraints, priors) for form in FORMS.values()}
-  forms = [form for form in FORMS.values() if not reasons[form.name]]
+  known = [form for form in FORMS.values() if not form.one_size]
+  reasons = {form.name: skip_reason(form, cells, constraints, priors) for form in known}
+  forms = [form for form in known if not reasons[form.name]]
   if not forms:
     raise InputError(f"{cells.source.get('file', 'cells')}: no law can be told from these cells: {reasons['chinchilla']}")
   if priors:

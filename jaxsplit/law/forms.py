@@ -78,6 +78,7 @@ class Form:
     source: where the form comes from.
     levels: how many values of each column in `needs` its constants are told from where they have no priors: three of a power law,
       four of one that bends.
+    one_size: whether it is of models of one size, and has no term in N: fitted to such tables, and only where it is named.
   """
 
   name: str
@@ -88,6 +89,7 @@ class Form:
   diverges: tuple[str, ...]
   source: str
   levels: int = 3
+  one_size: bool = False
 
 
 def coefficient(name: str) -> Parameter:
@@ -167,6 +169,14 @@ def _natural_effective_by_size(p: Constants, u: Point) -> dict[str, Any]:
   return dict(natural, k=natural["k"] * u.params ** -p["kappa"])
 
 
+def _continued(p: Constants, x: Point) -> Any:
+  return p["E"] + p["B"] * jnp.exp(-p["beta"] * jnp.log1p(p["t"] * jnp.exp(x.expert) + p["k"] * jnp.exp(p["gamma"] * x.seed)))
+
+
+def _natural_continued(p: Constants, u: Point) -> dict[str, Any]:
+  return dict(p, t=p["t"] / u.expert, k=p["k"] * u.seed ** -p["gamma"])
+
+
 def _multiplicative(p: Constants, x: Point) -> Any:
   return p["E"] + p["A"] * jnp.exp(-p["alpha"] * x.params) * jnp.exp(-p["beta"] * x.seed) * jnp.exp(-p["gamma"] * x.expert)
 
@@ -223,6 +233,10 @@ for _form in (
     Form("effective_data_by_size", (_E, _A, _ALPHA, _B, _BETA, _K, _SEED_POWER, _KAPPA),
          _effective_by_size, _natural_effective_by_size, ("params", "seed_tokens", "expert_tokens"), (),
          "L = E + A/N^alpha + B/(D' + k N^kappa D^gamma)^beta; Hernandez et al. 2021, arXiv 2102.01293, eq. 3.2"),
+    Form("continued", (_E, _B, _BETA, Parameter("t", "positive", 1e-5, 1e5, (0.1, 10.0), (0.0, 2.0)), _K, _SEED_POWER), _continued,
+         _natural_continued, ("seed_tokens", "expert_tokens"), (),
+         "L = E + B/(1 + t D' + k D^gamma)^beta; effective data (arXiv 2102.01293) after a base model's, whose tokens are the unit: of "
+         "one size, without a term in N", one_size=True),
     Form("multiplicative", (_E, _A, _ALPHA, _BETA, _GAMMA), _multiplicative, _natural_multiplicative,
          ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
          "L = E + A N^-alpha D^-beta D'^-gamma; Zhang et al. 2024, arXiv 2402.17193, extended by D"),

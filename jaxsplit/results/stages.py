@@ -16,7 +16,7 @@ from jaxsplit.results.record import made, read_record, shape_of
 VERSION = 2
 Purpose = Literal["probe", "grid", "proof", "retry", "added", "router"]
 Phase = Literal["probe", "trunk", "full", "branch", "cooldown"]
-Role = Literal["probe", "grid", "split", "dense", "uneven", "added", "router"]
+Role = Literal["probe", "grid", "split", "dense", "uneven", "added", "router", "base"]
 
 
 @dataclasses.dataclass(frozen=True, order=True)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import traverse_util
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec as P
 
 from jaxsplit.data.stream import Windows
@@ -86,6 +87,29 @@ class StackSpec:
 def initialize(spec: StackSpec, seeds: Sequence[int]) -> State:
   """A stack of fresh runs at step 0, one per seed, created where it will live."""
   return _compiled_initialize(spec)(placement.put(np.array(seeds, np.uint32), sharding.replicated(spec.mesh)))
+
+
+def begin(spec: StackSpec, part: Callable[[str, tuple[slice, ...]], np.ndarray]) -> State:
+  """A stack of runs at step 0 that all begin with the same weights, each device's part of them read for it alone.
+
+  Args:
+    spec: of the stack.
+    part: gives a part of a parameter, by its path, as in "layers.mlp.out_FxD", and a slice for each axis.
+  """
+  def read(path: str, whole: jax.ShapeDtypeStruct) -> jax.Array:
+    def of_device(index):
+      one = part(path, index[1:])
+      return np.broadcast_to(one, (len(range(*index[0].indices(spec.runs))), *one.shape))
+
+    return jax.make_array_from_callback(whole.shape, whole.sharding, of_device)
+
+  flat = traverse_util.flatten_dict(spec.abstract["params"], sep=".")
+  return _compiled_begin(spec)(traverse_util.unflatten_dict({path: read(path, x) for path, x in flat.items()}, sep="."))
+
+
+@functools.cache
+def _compiled_begin(spec: StackSpec):
+  return jit(jax.vmap(functools.partial(_fresh, spec)), donate_argnums=0, out_shardings=spec.shardings)
 
 
 @functools.cache

@@ -8,6 +8,8 @@ import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.files import file_hash
+from jaxsplit.law.cells import Cells
+from jaxsplit.law.design import skip_reason
 from jaxsplit.law.forms import FORMS, Form, Point
 from jaxsplit.law.problem import Counts, Model
 from jaxsplit.registry import run_extension
@@ -34,7 +36,7 @@ def test_forms_are_the_formulas_they_name():
   n, d, e = 3e6, 2e7, 4e6
   x = Point(*(np.log(v) for v in (n, d, e, d + e)))
   p = {"E": 1.5, "A": 90.0, "B": 200.0, "C": 30.0, "alpha": 0.31, "beta": 0.28, "gamma": 0.4, "delta": 0.01, "k": 2.0,
-       "kappa": 0.1, "b": 0.05, "c": -0.04, "aa": 0.01, "dd": 0.02, "xx": 0.03, "ad": -0.01, "ax": 0.015, "dx": -0.02}
+       "kappa": 0.1, "t": 1e-6, "b": 0.05, "c": -0.04, "aa": 0.01, "dd": 0.02, "xx": 0.03, "ad": -0.01, "ax": 0.015, "dx": -0.02}
   a, b, c = np.log([n, d, e])
   base = 1.5 + 90 * n**-0.31
   expected = {
@@ -44,6 +46,7 @@ def test_forms_are_the_formulas_they_name():
       "interaction": base + 200 * d**-0.28 * e ** (-0.4 + 0.01 * np.log(d)),
       "effective_data": base + 200 * (e + 2 * d**0.4) ** -0.28,
       "effective_data_by_size": base + 200 * (e + 2 * n**0.1 * d**0.4) ** -0.28,
+      "continued": 1.5 + 200 * (1 + 1e-6 * e + 2 * d**0.4) ** -0.28,
       "multiplicative": 1.5 + 90 * n**-0.31 * d**-0.28 * e**-0.4,
       "log_quadratic": 1.5 + 90 * n**-0.31 * d**-0.28 * e**-0.4 * np.exp(
           0.01 * a * a + 0.02 * b * b + 0.03 * c * c - 0.01 * a * b + 0.015 * a * c - 0.02 * b * c),
@@ -52,6 +55,13 @@ def test_forms_are_the_formulas_they_name():
   with jax.enable_x64(True):
     for name, value in expected.items():
       assert float(FORMS[name].loss(p, x)) == pytest.approx(value, rel=1e-12), name
+
+
+def test_a_form_of_one_size_is_for_cells_of_one_size():
+  cells = Cells.from_columns({"params": [1e6] * 15 + [2e6], "loss": [2.0] * 16, "seed_tokens": [1e6, 2e6, 4e6, 8e6] * 4,
+                              "expert_tokens": [1e5] * 4 + [2e5] * 4 + [4e5] * 4 + [8e5] * 4})
+  assert skip_reason(FORMS["continued"], cells) == "it has no term in N, and there are several sizes"
+  assert not skip_reason(FORMS["continued"], cells.take(cells.params == 1e6))
 
 
 def domain(seed, expert, unique):
