@@ -12,7 +12,7 @@ import numpy as np
 from jaxsplit.experiment.closing import closing_rows, rate_text
 from jaxsplit.experiment.curve import curve_text
 from jaxsplit.law import Cells
-from jaxsplit.report import figures, html, law_figures, style, training_figures, ways
+from jaxsplit.report import figures, found as found_domains, html, law_figures, style, training_figures, ways
 from jaxsplit.report.album import Album
 from jaxsplit.report.comparison import comparison, predictions
 from jaxsplit.report.evidence import Evidence, means
@@ -243,9 +243,10 @@ def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Alb
     found = [("fractions", "Measured against the split", measured_fractions)]
   probed = [("probe", "Learning rates", probe)] if len(evidence.config["Probe"]["rates"]) > 1 else []
   beside = [("ways", "Beside the usual ways", ways.ways)] if ways.is_worth_it(evidence) else []
+  found_in_text = [("domains", "Domains that were found", found_domains.found)] if found_domains.is_worth_it(evidence) else []
   later = [("added", "Domains added later", added)] if evidence.added else []
   timed = [("speed", "Speed", speed)] if read_telemetry(evidence.path / _TELEMETRY) else []
-  return [*found, *beside, *later, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger), *timed,
+  return [*found, *beside, *found_in_text, *later, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger), *timed,
           ("settings", "Every setting", settings)]
 
 

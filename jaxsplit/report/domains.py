@@ -54,13 +54,13 @@ def write_domain_report(store: Store) -> pathlib.Path:
   shown = sorted(sorted(store.domains, key=lambda domain: -store.count(domain, "train"))[:_SHOWN])
   portrait = portray({domain: _passages(store, domain, "train") for domain in shown},
                      {domain: _passages(store, domain, "valid") for domain in shown})
-  labels = _labels(store)
+  labels = labels_of(store)
   sections = [("sizes", "Sizes and words", [_sizes(store, shown, portrait)]),
               ("picture", "Picture", [_figure(_picture(shown, portrait), (
                   f"{len(portrait.picture[0]):,} training passages, neighbours where their words are alike (TF-IDF, t-SNE). Distances "
                   "between groups that are far apart mean nothing."))]),
               ("apart", "How far apart", _apart(shown, portrait)),
-              *([("labels", "Labels", _agreement(*labels))] if labels else []),
+              *([("labels", "Labels", agreement_parts(*labels))] if labels else []),
               ("passages", "Passages", _quotes(shown, portrait))]
   notes = [f"The {_SHOWN} largest of {len(store.domains):,} domains are shown."] if len(store.domains) > _SHOWN else []
   notes += [f"{a} and {b} share {documents:,} training documents." for a, b, documents in store.overlaps[:8]]
@@ -87,7 +87,7 @@ def _passages(store: Store, domain: str, split: str) -> list[str]:
   return list(dict.fromkeys(found))
 
 
-def _labels(store: Store) -> tuple[list[str], np.ndarray, float, float] | None:
+def labels_of(store: Store) -> tuple[list[str], np.ndarray, float, float] | None:
   """Of found domains: labels, the tokens of each label in each domain [labels, K], and the adjusted mutual information of both, and
   of labels and a draw. None where domains are labels, or there is but one."""
   from sklearn.metrics import adjusted_mutual_info_score
@@ -135,7 +135,8 @@ def _apart(shown: Sequence[str], portrait: Portrait) -> list[str]:
                                         "centroid (columns). Right: bits per byte of its held-out text by each domain's n-grams."))]
 
 
-def _agreement(names: list[str], tokens: np.ndarray, agreement: float, drawn: float) -> list[str]:
+def agreement_parts(names: list[str], tokens: np.ndarray, agreement: float, drawn: float) -> list[str]:
+  """What `labels_of` found, as HTML."""
   share = tokens / np.maximum(tokens.sum(1, keepdims=True), 1)
   rows = []
   for name, own in zip(names, share):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from jaxsplit.clustering.ngrams import NGrams
 from jaxsplit.clustering.portrait import portray
 from jaxsplit.data.store import open_store
 from jaxsplit.report.domains import PAGE, write_domain_report
+from jaxsplit.report.page import write_report
 
 _WORDS = {"sea": "ship sail wave harbour captain anchor storm deck", "law": "court section statute appeal clause judge party contract"}
 
@@ -44,7 +46,7 @@ def test_an_n_gram_costs_what_its_chances_say():
   assert np.isnan(model.bits_per_byte(b""))
 
 
-def test_the_page_of_found_domains(tmp_path, capsys):
+def test_the_page_of_found_domains_and_the_report_that_leads_to_it(tmp_path, capsys, finished):
   (tmp_path / "corpus").mkdir()
   for name, words in _WORDS.items():
     lines = [json.dumps({"text": text + (" <i>" if name == "sea" else "")}) for text in texts(words, 60, 2)]
@@ -60,3 +62,9 @@ def test_the_page_of_found_domains(tmp_path, capsys):
   assert (tmp_path / "store" / PAGE).read_text() == page
   prepare.main([given[0], f"--store={tmp_path / 'plain'}", *given[2:]])
   assert "agree with the labels" not in (tmp_path / "plain" / PAGE).read_text()
+  shutil.copytree(finished, tmp_path / "experiment")
+  (tmp_path / "store").rename(tmp_path / "experiment" / "store")
+  report = write_report(tmp_path / "experiment").read_text()
+  chapter = report.partition('<section id="domains">')[2].partition("</section>")[0]
+  assert 'href="#domains"' in report and f'<a href="store/{PAGE}">' in chapter and "100% 0" in chapter
+  assert re.search(r"<td>cluster_0</td>.*(captain|statute)", chapter)
