@@ -207,7 +207,8 @@ def _string(row: Mapping[str, Any], key: str, where: str, remedy: str) -> str:
   if isinstance(value, bytes):
     return decoded(value, where)
   if not isinstance(value, str):
-    raise InputError(f"{where}: field `{key}` is a {type(value).__name__}, not a string (fields: {', '.join(list(row)[:8])}); "
+    kind = "null" if value is None else f"a {type(value).__name__}"
+    raise InputError(f"{where}: field `{key}` is {kind}, not a string (fields: {', '.join(list(row)[:8])}); "
                      f"{remedy}")
   try:
     value.encode()

@@ -215,5 +215,6 @@ class _Reading:
 
 
 def _short_reason(bad: str, path: str) -> str:
-  """What is wrong with a document, without its place and without what to do about it."""
-  return re.sub(r"^(:\d+)?: ((row|element) \d+:? )?", "", bad.removeprefix(path)).split(";")[0]
+  """What is wrong with a document, without its place, any in its text, or what to do about it: documents are counted by it."""
+  short = re.sub(r"^(:\d+)?: ((row|element) \d+:? )?", "", bad.removeprefix(path)).split(";")[0]
+  return re.sub(r"^byte \d+ is", "a byte is", short)

@@ -246,8 +246,8 @@ def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Alb
   found_in_text = [("domains", "Domains that were found", found_domains.found)] if found_domains.is_worth_it(evidence) else []
   later = [("added", "Domains added later", added)] if evidence.added else []
   timed = [("speed", "Speed", speed)] if read_telemetry(evidence.path / _TELEMETRY) else []
-  return [*found, *beside, *found_in_text, *later, ("curves", "Loss curves", curves), *probed, ("ledger", "Tokens and FLOPs", ledger), *timed,
-          ("settings", "Every setting", settings)]
+  return [*found, *beside, *found_in_text, *later, ("curves", "Loss curves", curves), *probed,
+          ("ledger", "Tokens and FLOPs", ledger), *timed, ("settings", "Every setting", settings)]
 
 
 def _plain(value: Any) -> str:

@@ -76,7 +76,8 @@ def test_a_book_whose_passages_are_divided_has_a_row_for_each_split(tmp_path):
   assert {row["sha256"] for row in long} == {hashlib.sha256(book.encode()).hexdigest()}
 
 
-BAD = [b'{"text": "fine 1 xxxxxxxxxxxxxx"}', b'{"text": "\xff"}', b'{"text": "cut', b'{"body": "x"}', b'{"text": null}', b"", b'{"text": "fine 2 yyyyyyyyyyyyyy"}']
+BAD = [b'{"text": "fine 1 xxxxxxxxxxxxxx"}', b'{"text": "\xff"}', b'{"text": "further on \xff"}', b'{"text": "cut', b'{"body": "x"}', b'{"text": null}', b"",
+       b'{"text": "fine 2 yyyyyyyyyyyyyy"}']
 
 
 def test_bad_documents_stop_it_or_are_skipped_and_counted(tmp_path, capsys):
@@ -92,19 +93,20 @@ def test_bad_documents_stop_it_or_are_skipped_and_counted(tmp_path, capsys):
   main([*given, "--gin.Corpus.on_bad_document=skip"])
   out = capsys.readouterr().out
   store = open_store(tmp_path / "s")
-  assert sum(store.left_out.values()) == 6
-  for reason in ("byte 10 is not UTF-8", "not a JSON line (Unterminated string starting at)", "no field `text` (fields: body)", "cannot be read as parquet"):
+  assert sum(store.left_out.values()) == 7
+  for reason in ("a byte is not UTF-8: 2 documents", "not a JSON line (Unterminated string starting at)", "no field `text` (fields: body)",
+                 "field `text` is null", "cannot be read as parquet"):
     assert f"left out, {reason}" in out
   rows = table(store)
   assert [(row["source"], row["position"]) for row in rows if row["reason"]] == [
-      *(("law/a.jsonl", i) for i in range(1, 5)), ("law/c.parquet", 1), ("law/d.parquet", 0)]
+      *(("law/a.jsonl", i) for i in range(1, 6)), ("law/c.parquet", 1), ("law/d.parquet", 0)]
   assert all(row["split"] is None and row["tokens"] is None and row["sha256"] is None for row in rows if row["reason"])
   with pytest.raises(InputError, match=r"Corpus.on_bad_document = 'skip' there, None given"):
     main(given)
   main(["--list", given[1], "--gin.Corpus.on_bad_document=skip"])
   listed = capsys.readouterr().out
   assert "law/a.jsonl    law     train          2" in listed
-  assert f"law/a.jsonl: 4 documents are bad, the first: {tmp_path}/c/law/a.jsonl:2: byte 10 is not UTF-8" in listed
+  assert f"law/a.jsonl: 5 documents are bad, the first: {tmp_path}/c/law/a.jsonl:2: byte 10 is not UTF-8" in listed
 
 
 def test_no_domain_trains_on_what_another_holds_out(tmp_path):

@@ -42,7 +42,7 @@ def test_parquet_gives_the_same_documents(tmp_path, kind):
 
 @pytest.mark.parametrize("columns, message", [
     ({"body": ["x"]}, "no column `text` (columns: body)"), ({"text": [1]}, "column `text` is of type int64, not of strings"),
-    ({"text": ["x", None]}, "row 2: field `text` is a NoneType, not a string"), (None, "cannot be read as parquet")])
+    ({"text": ["x", None]}, "row 2: field `text` is null, not a string"), (None, "cannot be read as parquet")])
 def test_a_bad_parquet_file_is_one_line(tmp_path, columns, message):
   path = tmp_path / "a.parquet"
   path.write_bytes(b"PAR1 no more") if columns is None else parquet.write_table(pa.table(columns), path)
@@ -103,7 +103,7 @@ GOOD = jsonl(["fine"])
     ("a.jsonl", GOOD + b'{"text": "cut of', ":2:", "not a JSON line"),
     ("a.jsonl", GOOD + GOOD + b'{"body": "x"}\n', ":3:", "no field `text` (fields: body)"),
     ("a.jsonl", b'{"text": 7}\n', ":1:", "is a int, not a string"),
-    ("a.jsonl", b'{"text": null}\n', ":1:", "is a NoneType, not a string"),
+    ("a.jsonl", b'{"text": null}\n', ":1:", "is null, not a string"),
     ("a.jsonl", b'["text"]\n', ":1:", "a list where a JSON object"),
     ("a.jsonl", b"[" * 100_000, ":1:", "not a JSON line"),
     ("a.jsonl", b'{"text": "\\ud800"}\n', ":1:", "half a surrogate pair"),
