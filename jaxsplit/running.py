@@ -99,7 +99,7 @@ def _opened(settings: Settings, workdir: str | os.PathLike,
           hosts.broadcast(lambda: same(open_store(settings.store)))
         opened.claim(claimed(given))
         store = read_store(settings, opened, progress)
-        if settings.corpus.domains_from == "cluster":
+        if settings.corpus.clustered:
           progress.log(hosts.broadcast(lambda: try_domain_report(store.directory)))
         return act(store, opened, progress, interruption)
     except Interrupted:

@@ -10,8 +10,8 @@ from typing import Literal
 from jaxsplit.data.documents import Fields
 from jaxsplit.errors import InputError
 
-# Begin what `Corpus.domains_from` names a field, or a single domain, with.
-COLUMN, ONE = "column:", "one:"
+# Begin what `Corpus.domains_from` names a field, a field beside clusters, or a single domain with.
+COLUMN, CLUSTER, ONE = "column:", "cluster:", "one:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Corpus:
       domains that ship with the package.
     data_dir: where data sets of TensorFlow Datasets lie; empty for TFDS_DATA_DIR, or ~/tensorflow_datasets without it.
     domains_from: "folder" for domains by the names of folders and files, "column:NAME" for a field of each document, "cluster"
-      for domains that are found in the texts (`Clustering`); folders are labels then, to compare with; or "one:NAME" where all of
-      it is one domain.
+      for domains that are found in the texts (`Clustering`); folders are labels then, to compare with, or with "cluster:NAME" a
+      field is; or "one:NAME" where all of it is one domain.
     domains: the domains to use; empty for all.
     text_key: the field of a document's text; a dot leads into a field of fields, as in meta.text.
     text_separator: what stands between the documents of a .txt file; empty where each file is one.
@@ -58,8 +58,8 @@ class Corpus:
   def __post_init__(self):
     if not self.path.strip():
       raise InputError("Corpus.path is empty; name the corpus folder, or 'bundled' for the texts that ship with the package")
-    if not self.by_folder and not (self.domains_from.startswith(COLUMN) and self.domains_from != COLUMN) or self.only == "":
-      raise InputError(f"Corpus.domains_from = {self.domains_from!r}: must be folder, cluster, column:NAME or one:NAME")
+    if not self.by_folder and not (self.domains_from.startswith((COLUMN, CLUSTER)) and self.fields.label) or self.only == "":
+      raise InputError(f"Corpus.domains_from = {self.domains_from!r}: must be folder, column:NAME, cluster, cluster:NAME or one:NAME")
     for name, known in (("on_bad_document", ("fail", "skip")), ("duplicates", ("keep", "drop"))):
       if getattr(self, name) not in known:
         raise InputError(f"Corpus.{name} = {getattr(self, name)!r}: must be {' or '.join(known)}")
@@ -80,6 +80,11 @@ class Corpus:
     return self.domains_from in ("folder", "cluster") or self.only is not None
 
   @property
+  def clustered(self) -> bool:
+    """Whether domains are found in the texts."""
+    return self.domains_from == "cluster" or self.domains_from.startswith(CLUSTER)
+
+  @property
   def only(self) -> str | None:
     """The domain that all of it is; None where there may be several."""
     return self.domains_from.removeprefix(ONE) if self.domains_from.startswith(ONE) else None
@@ -87,7 +92,7 @@ class Corpus:
   @property
   def fields(self) -> Fields:
     """Where its documents lie in records."""
-    label = None if self.by_folder else self.domains_from.removeprefix(COLUMN)
+    label = None if self.by_folder else self.domains_from.partition(":")[2]
     return Fields(self.text_key, label, self.text_separator)
 
 

@@ -54,7 +54,7 @@ def find_domains(read: ReadCorpus, clustering: Clustering, folder: pathlib.Path,
       of_row[document.row] = cluster
       there[cluster, SPLITS.index(split)] = True
   rows["domain"] = of_row
-  splits = {split: tuple(file for domain in read.domains for file in domain.files.get(split, ())) for split in SPLITS}
+  splits = {split: tuple(dict.fromkeys(file for domain in read.domains for file in domain.files.get(split, ()))) for split in SPLITS}
   files = {split: found for split, found in splits.items() if found}
   wanted = [split for split in SPLITS if any(split in domain.splits for domain in read.domains)]
   for k, name in enumerate(names):

@@ -96,7 +96,7 @@ def _write(corpus: Corpus, tokenization: Tokenization, clustering: Clustering, t
   of_ids = tokenization.kind == "tokens"
   ids = Ids(tokenizer.vocab_size, tokenizer.end_of_document, tokenization.dtype) if of_ids else None
   read = read_corpus(corpus, table, parts, log, ids, driver)
-  if corpus.domains_from == "cluster":
+  if corpus.clustered:
     from jaxsplit.data.found_domains import find_domains  # Imports scikit-learn, which takes a second.
 
     read = find_domains(read, clustering, build / CLUSTERS, log)
@@ -134,7 +134,7 @@ def _tokenized(read: ReadCorpus, tokenizer: Tokenizer, parts: pathlib.Path, log:
 
 def _check_clustering(corpus: Corpus, tokenization: Tokenization, clustering: Clustering) -> None:
   """Refuses settings of clusters where none are to be found, or can be."""
-  if corpus.domains_from != "cluster":
+  if not corpus.clustered:
     if clustering != Clustering():
       name = next(field.name for field in dataclasses.fields(clustering) if getattr(clustering, field.name) != field.default)
       raise InputError(f"Clustering.{name} = {getattr(clustering, name)!r} is given, but domains are not found in the texts; "
@@ -207,7 +207,7 @@ def _settings(corpus: Corpus | None, tokenization: Tokenization | None, clusteri
               if field.name in _DECIDING and getattr(corpus, field.name) != field.default}
     if not corpus.by_folder and corpus.domains:  # Else files tell.
       others["domains"] = list(corpus.domains)
-    if corpus.domains_from == "cluster":
+    if corpus.clustered:
       others["clustering"] = _identity(clustering)
     settings["corpus"] = {"valid_fraction": corpus.valid_fraction, "valid_tokens_min": corpus.valid_tokens_min, **others}
     settings["rules"] = {"passage_characters": PASSAGE_CHARACTERS, "bpe_training_characters": _BPE_TRAINING_CHARACTERS,

@@ -210,9 +210,9 @@ def test_labels_that_are_no_domains_are_one_line(tmp_path, labels, message):
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"domains_from": "column:"}, "must be folder, cluster, column:NAME or one:NAME"),
-    ({"domains_from": "one:"}, "must be folder, cluster, column:NAME or one:NAME"),
-    ({"domains_from": "label"}, "must be folder, cluster, column:NAME or one:NAME"),
+    ({"domains_from": "column:"}, "must be folder, column:NAME, cluster, cluster:NAME or one:NAME"),
+    ({"domains_from": "one:"}, "must be folder, column:NAME, cluster, cluster:NAME or one:NAME"),
+    ({"domains_from": "label"}, "must be folder, column:NAME, cluster, cluster:NAME or one:NAME"),
     ({"on_bad_document": "ignore"}, "must be fail or skip"), ({"duplicates": "no"}, "must be keep or drop"), ({"text_key": " "}, "Corpus.text_key is empty"),
     ({"min_characters": -1}, "must be 0 or more"), ({"test_fraction": 0.9}, "leave something to train on")])
 def test_bad_settings_are_refused(settings, message):

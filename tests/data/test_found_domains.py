@@ -56,6 +56,17 @@ def test_domains_are_the_subjects_and_the_store_knows_how_they_were_found(corpus
     assert sum(store.count(name, split) for name in store.domains) == sum(r["tokens"] for r in kept if r["split"] == split)
 
 
+def test_a_field_of_documents_is_a_label_to_compare_with(corpus, tmp_path, capsys):
+  lines = [json.dumps({**json.loads(line), "meta": {"of": path.stem}}) for path in sorted(corpus.iterdir()) for line in path.open()]
+  (tmp_path / "all.jsonl").write_text("\n".join(lines))
+  store, rows = prepared(tmp_path / "all.jsonl", tmp_path / "store", "--gin.Corpus.domains_from=cluster:meta.of", *CLUSTER[1:],
+                         "--gin.Clustering.k=3")
+  assert "clusters and labels: 1.00" in capsys.readouterr().out
+  assert store.domains == ("cluster_0", "cluster_1", "cluster_2") and {row["label"] for row in rows} == set(_SUBJECTS)
+  by_folder = prepared(corpus, tmp_path / "by_folder", *CLUSTER, "--gin.Clustering.k=3")[1]
+  assert {row["sha256"]: row["split"] for row in rows} == {row["sha256"]: row["split"] for row in by_folder}
+
+
 def test_what_is_held_out_is_the_same_for_every_number_of_clusters(corpus, tmp_path):
   tables = [prepared(corpus, tmp_path / str(i), *flags)[1] for i, flags in enumerate((
       (), (*CLUSTER, "--gin.Clustering.k=2"), (*CLUSTER, "--gin.Clustering.k=4", "--gin.Clustering.by=random")))]
@@ -86,7 +97,7 @@ def test_balanced_clusters(corpus, tmp_path):
     ((*CLUSTER, "--gin.Clustering.features=lenghts"), "Clustering.features = 'lenghts': there is none of that name"),
     ((*CLUSTER, "--gin.Clustering.features=hidden_states", "--gin.Clustering.model=nowhere"), "no work directory of an experiment"),
     ((*CLUSTER, "--gin.Clustering.k=60"), "take fewer clusters"),
-    (("--gin.Corpus.domains_from=magic",), "must be folder, cluster, column:NAME or one:NAME")])
+    (("--gin.Corpus.domains_from=magic",), "must be folder, column:NAME, cluster, cluster:NAME or one:NAME")])
 def test_clusters_that_cannot_be_domains(corpus, tmp_path, flags, says):
   with pytest.raises(InputError, match=says) as error:
     prepared(corpus, tmp_path / "store", *flags)
