@@ -65,7 +65,7 @@ class Grid:
     """Chooses more cells by a plan, where the sweep has another round; whether it has."""
     if self._rounds is None or not self._rounds.go_on(plan):
       return False
-    self._told(self._rounds)
+    self._log(f"  {self._rounds.text}")
     self._update()
     return True
 
@@ -97,13 +97,7 @@ class Grid:
         self._probe = probe
     if self._rounds is None:
       self._rounds = begun(sweep.flops)
-    self._told(self._rounds)
-
-  def _told(self, rounds: Rounds) -> None:
-    *_, last = rounds
-    sizes = ", ".join(f"{self.task.candidates[cells.size].params:,}" for cells in last.cells)
-    self._log(f"  sweep: N = {sizes}, {sum(len(cells.points) for cells in last.cells)} splits in all, for {last.price:.1%} of the final "
-              f"training's FLOPs; expected regret {last.regret:.2%}")
+    self._log(f"  {self._rounds.text}")
 
   def _update(self) -> None:
     """What follows from the cells that are chosen."""

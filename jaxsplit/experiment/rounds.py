@@ -96,6 +96,16 @@ class Rounds:
     """Of all rounds."""
     return sum(one.price for one in self)
 
+  @property
+  def text(self) -> str:
+    """What the last round asks, in a line."""
+    *earlier, last = self
+    sizes = ", ".join(f"{self._task.candidates[cells.size].params:,}" for cells in last.cells)
+    splits, number = sum(len(cells.points) for cells in last.cells), f", round {len(earlier) + 1}" if earlier else ""
+    more, whole = ("more ", f", {self.price:.1%} with those before") if earlier else ("", "")
+    return (f"sweep{number}: N = {sizes}, {splits} {more}splits in all, for {last.price:.1%} of the final training's FLOPs{whole}; "
+            f"expected regret {last.regret:.2%}")
+
   def begin(self) -> None:
     """Chooses the first cells, where none are.
 

@@ -39,6 +39,8 @@ def test_later_rounds_add_splits_around_the_recommended_one_for_what_is_left(tmp
   assert told.go_on(plan) and not told.go_on(plan)
   *_, last = told
   assert price < told.price <= 1.0 and last.regret < 0.02
+  assert told.text.startswith("sweep, round 2: N = ") and "more splits" in told.text
+  assert f"for {last.price:.1%} of the final training's FLOPs, {told.price:.1%} with those before" in told.text
   for cells in last.cells:
     assert not set(cells.points) & {point for points in first.get(cells.size, ()) for point in points}
     shares = {asked.budget.fraction(p.seed_steps, p.expert_steps) for p in cells.points if p.expert_steps}
