@@ -1,7 +1,8 @@
-"""Goes on with a text: python -m jaxsplit.generate --workdir=DIR --prompt=TEXT [--domain=NAME]
+"""Goes on with a text: python -m jaxsplit.generate --workdir=DIR --prompt=TEXT [--domain=NAME | --router=NAME]
 
-By the expert of a domain, by the "seed" or the "dense" model of an experiment, or with --model=hf:DIR by a Hugging Face model. Without
---domain, by the expert that finds the prompt likeliest, which is told. Greedily, or with --temperature=0.8 at random.
+By the expert of a domain, by the "seed" or the "dense" model of an experiment, or with --model=hf:DIR by a Hugging Face model.
+Without --domain, by the expert that a router chooses for the prompt, which is told (docs/routing.md). Greedily, or with
+--temperature=0.8 at random.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ signals.end_at_once(__name__)  # The imports below take seconds.
 # ruff: noqa: E402
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from jaxsplit import cli
 from jaxsplit.errors import InputError
-from jaxsplit.evaluation.experts import Experts, Span
+from jaxsplit.evaluation.experts import Experts
 from jaxsplit.evaluation.generation import Generation, fitted, generate, room_for
+from jaxsplit.evaluation.routers import Routing
+from jaxsplit.evaluation.routing import routed_evaluation
 from jaxsplit.files import from_home
 from jaxsplit.training.program_cache import keep_programs
 from jaxsplit.training.trained import TrainedModel, load_model, load_models
@@ -26,7 +27,8 @@ from jaxsplit.training.trained import TrainedModel, load_model, load_models
 FLAGS = {
     "workdir": cli.Path("the work directory of an experiment, by whose models the text is gone on with"),
     "model": "hf:DIR, the folder of a Hugging Face model, in place of an experiment's",
-    "domain": "whose expert: a domain, seed or dense; by default that of the domain to which the prompt belongs",
+    "domain": "whose expert: a domain, seed or dense; by default the router's choice",
+    "router": "the router that chooses an expert by the prompt, one of those of python -m jaxsplit.evaluate; by default bayes",
     "prompt": "the text to go on with; required",
     "store": cli.Path("where the experiment's tokens lie, if they were moved"),
 }
@@ -40,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     raise InputError("--prompt is missing; give the text to go on with, as in --prompt='Once upon a time'")
   if bool(flags["workdir"]) == bool(flags["model"]):
     raise InputError("give the model: either --workdir, an experiment's, or --model=hf:DIR, a Hugging Face model")
+  if flags["router"] and (flags["domain"] or flags["model"]):
+    raise InputError(f"--router chooses among an experiment's experts, and --{'domain' if flags['domain'] else 'model'} names one; "
+                     "give one of the two")
   keep_programs()
   model = _routed(flags) if flags["workdir"] and not flags["domain"] else _model(flags)
   prompt = model.tokenizer.encode(flags["prompt"])
@@ -62,17 +67,15 @@ def _model(flags: Mapping[str, str | None]) -> TrainedModel:
 
 
 def _routed(flags: Mapping[str, str | None]) -> TrainedModel:
-  """The expert of the likeliest domain: by Bayes' rule, all domains alike beforehand, from what each expert gives to the prompt."""
+  """The expert that the router prefers."""
+  routing = Routing(router=flags["router"] or "bayes")
+  if len(routing.names) != 1:
+    raise InputError(f"--router={flags['router']}: one router chooses the expert; name one")
   models = load_models(flags["workdir"], store=flags["store"], log=lambda line: None)
-  tokens = np.concatenate([[models.tokenizer.end_of_document], models.tokenizer.encode(flags["prompt"])])[-models.config.sequence_length:]
-  if len(tokens) < 2 or not models.domains:
-    raise InputError("--domain is missing, and an empty prompt tells none; name a domain, whose expert goes on with the text")
-  experts = [models.names.index(domain) for domain in models.domains]
-  log_likelihoods_K = Experts(models).score([Span(tokens)]).sums[experts, 0]
-  shares_K = np.exp(log_likelihoods_K - np.logaddexp.reduce(log_likelihoods_K))
-  best = models.domains[int(shares_K.argmax())]
-  told = ", ".join(f"{domain} {share:.1%}" for domain, share in sorted(zip(models.domains, shares_K), key=lambda pair: -pair[1]))
-  print(f"expert of {best} (the prompt is of {told})", flush=True)
+  routed = routed_evaluation(flags["workdir"], routing, Experts(models), replica=0, store=flags["store"])
+  weights = routed.weights(flags["prompt"])
+  best = next(iter(weights))
+  print(f"expert of {best} ({routing.names[0]}: {', '.join(f'{domain} {weight:.1%}' for domain, weight in weights.items())})", flush=True)
   return models[best]
 
 

@@ -1,6 +1,7 @@
 """Experts as Hugging Face folders: what is read back is what was trained; generation by them; refusals in a line."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -40,7 +41,22 @@ def test_every_model_is_written_with_its_card(finished, tmp_path, capsys):
   assert capsys.readouterr().out == written and set(written.strip()) <= set("0123456789 ")
   assert generate.main([f"--workdir={finished}", "--prompt=17 288", "--tokens=6"]) == 0
   told = capsys.readouterr().out
-  assert "expert of numbers (the prompt is of numbers " in told and ", latin " in told
+  assert "expert of numbers (bayes: numbers " in told and ", latin " in told
+
+
+@pytest.mark.parametrize("router", ["centroid", "bayes@1", "best_single"])
+def test_generate_goes_on_by_the_choice_of_any_router(finished, capsys, router):
+  assert generate.main([f"--workdir={finished}", f"--router={router}", "--prompt=17 288", "--tokens=6"]) == 0
+  told = capsys.readouterr().out
+  assert re.match(rf"expert of (numbers|latin) \({router}: \1 ", told) and (router == "best_single" or "numbers (" in told)
+
+
+@pytest.mark.parametrize("router, match", [
+    ("uniform", "--router=uniform prefers no expert for this prompt; name a domain as --domain"),
+    ("bayes,uniform", "one router chooses the expert; name one"), ("oracle", "--router=oracle: no expert is known to be right")])
+def test_a_router_that_chooses_no_expert_is_refused(finished, router, match):
+  with pytest.raises(InputError, match=match):
+    generate.main([f"--workdir={finished}", f"--router={router}", "--prompt=17 288"])
 
 
 def test_a_longer_prompt_than_the_model_reads_is_cut_and_told(finished, capsys):
@@ -55,6 +71,7 @@ def test_a_longer_prompt_than_the_model_reads_is_cut_and_told(finished, capsys):
     (generate, ["--workdir=x"], "--prompt is missing"),
     (generate, ["--prompt=x"], "give the model: either --workdir"),
     (generate, ["--prompt=x", "--model=x"], "--model=x: must be hf:DIR"),
+    (generate, ["--prompt=x", "--workdir=x", "--domain=y", "--router=bayes"], "--domain names one; give one of the two"),
     (generate, ["--prompt=x", "--model=hf:/none"], "hf:/none: no such folder"),
     (generate, ["--prompt=x", "--workdir=x", "--temperature=-1"], "Generation.temperature = -1.0: must be 0")])
 def test_refusals(entry, argv, match):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from jaxsplit.errors import InputError, nearest
-from jaxsplit.evaluation.tasks import TASKS, Question, Row, choose, complete, fill_in
+from jaxsplit.evaluation.tasks import TASKS, Question, Row, check_choices, choose, complete, fill_in
 
 _OLMES = "Answer:"  # Its context for unconditional scores.
 
@@ -21,11 +21,11 @@ def _arc(row: Row) -> Question:
 
 def _hellaswag(row: Row) -> Question:
   context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-  return choose(_without_markup(context), [_without_markup(ending) for ending in row["endings"]], int(row["label"]))
+  return choose(_without_markup(context), [_without_markup(ending) for ending in row["endings"]], _counted(row, "label"))
 
 
 def _piqa(row: Row) -> Question:
-  return choose(f"Question: {row['goal']}\nAnswer:", (row["sol1"], row["sol2"]), int(row["label"]))
+  return choose(f"Question: {row['goal']}\nAnswer:", (row["sol1"], row["sol2"]), _counted(row, "label"))
 
 
 def _winogrande(row: Row) -> Question:
@@ -50,7 +50,7 @@ def _openbookqa(row: Row) -> Question:
 
 
 def _commonsense_qa(row: Row) -> Question:
-  return _by_letter(f"Question: {row['question'].strip()}", _texts(row), "ABCDE", "ABCDE".find(row["answerKey"]))
+  return _by_letter(f"Question: {row['question'].strip()}", _texts(row), "ABCDE", _position(row["answerKey"].strip(), "ABCDE", "answerKey"))
 
 
 def _social_iqa(row: Row) -> Question:
@@ -59,7 +59,7 @@ def _social_iqa(row: Row) -> Question:
 
 def _mmlu(row: Row) -> Question:
   about = f"The following are multiple choice questions (with answers) about {row['subject'].replace('_', ' ')}."
-  return _by_letter(f"{about}\n\n{row['question'].strip()}", row["choices"], "ABCD", int(row["answer"]))
+  return _by_letter(f"{about}\n\n{row['question'].strip()}", row["choices"], "ABCD", _counted(row, "answer"))
 
 
 def _lambada(row: Row) -> Question:
@@ -79,7 +79,7 @@ def _olmes_question(row: Row) -> Question:
 
 
 def _olmes_piqa(row: Row) -> Question:
-  return choose(f"Goal: {row['goal']}\nAnswer:", (row["sol1"], row["sol2"]), int(row["label"]), _OLMES)
+  return choose(f"Goal: {row['goal']}\nAnswer:", (row["sol1"], row["sol2"]), _counted(row, "label"), _OLMES)
 
 
 def _olmes_social_iqa(row: Row) -> Question:
@@ -97,7 +97,11 @@ def _without_markup(text: str) -> str:
 
 
 def _texts(row: Row) -> Sequence[str]:
-  return Row(row["choices"])["text"]
+  choices = Row(row["choices"])
+  texts, labels = choices["text"], choices["label"]
+  if not isinstance(texts, list) or len(texts) != len(labels):
+    raise InputError(f"field 'choices' has not one text for each of its {len(labels)} labels; mend the row")
+  return texts
 
 
 def _labelled(row: Row) -> int:
@@ -110,8 +114,16 @@ def _numbered(row: Row, field: str, labels: Sequence[str]) -> int:
   return _position(str(row[field]), labels, field)
 
 
+def _counted(row: Row, field: str) -> int:
+  """A number, or its digits."""
+  try:
+    return int(str(row[field]))
+  except ValueError:
+    raise InputError(f"field {field!r} = {row[field]!r} is not the number of a choice, counted from 0; mend the row") from None
+
+
 def _position(label: str, labels: Sequence[str], field: str) -> int:
-  if label not in labels:
+  if label not in list(labels):
     raise InputError(f"field {field!r} = {label!r} is the label of no choice{nearest(label, labels)}; mend the row")
   return list(labels).index(label)
 
@@ -121,13 +133,14 @@ def _answers(row: Row) -> Sequence[str]:
 
 
 def _yes(row: Row) -> int:
-  return int(row["label"] if "label" in row else row["answer"])
+  return _counted(row, "label") if "label" in row else int(row["answer"])
 
 
 def _by_letter(question: str, answers: Sequence[str], letters: str, gold: int) -> Question:
   """Answers are listed by letters, and the letter is the answer."""
   if len(answers) != len(letters):
     raise InputError(f"{len(answers)} choices instead of {len(letters)}; mend the row")
+  check_choices(answers)
   listed = "".join(f"\n{letter}. {answer}" for letter, answer in zip(letters, answers))
   return choose(f"{question}{listed}\nAnswer:", letters, gold)
 

@@ -23,6 +23,7 @@ from jaxsplit.evaluation.experts import Experts, Scores, Span
 from jaxsplit.evaluation.matrix import MatrixRow, matrix
 from jaxsplit.evaluation.routed import AVERAGE, Cost, RoutedExperts, behind, part_of
 from jaxsplit.evaluation.routers import Mixture, Router, Routing, make_router
+from jaxsplit.evaluation.tasks import complete
 from jaxsplit.files import read_json
 from jaxsplit.results.stages import read_stages
 from jaxsplit.training.trained import TrainedModels, load_small_models, store_of
@@ -131,6 +132,19 @@ class RoutedEvaluation:
     for row in told.rows:
       self._found[row.name].row = row
     return self._table()
+
+  def weights(self, prompt: str) -> dict[str, float]:
+    """What each expert counts for, behind a prompt, by the first router; experts by their domains, those that count most in front.
+
+    Raises:
+      InputError: the router prefers none of them.
+    """
+    name, router = next(iter(self._routers.items()))
+    weights_K = router.weights(self._routed.question_contexts([complete(prompt, "")]))[0]
+    order = np.argsort(-weights_K, kind="stable")
+    if np.isclose(*weights_K[order[:2]]):
+      raise InputError(f"--router={name} prefers no expert for this prompt; name a domain as --domain, whose expert goes on with it")
+    return {self._domains[row]: float(weights_K[row]) for row in order}
 
   def answers(self, task: str, scored: ScoredAnswers) -> list[str]:
     """Measures all routers on a task's questions, which the models have scored. Returns lines that say it."""

@@ -69,6 +69,7 @@ def choose(context: str, answers: Sequence[str], gold: int, unconditional: str =
 
 def fill_in(before: str, options: Sequence[str], after: str, gold: int) -> Question:
   """A gap with options to choose from; the text behind the gap is what is scored (Trinh and Le, arXiv 1806.02847)."""
+  check_choices(options)
   return Question(before, tuple(f"{before}{option}" for option in options), (f" {after}",) * len(options), (len(after),) * len(options),
                   gold)
 
@@ -109,9 +110,14 @@ def _check(question: Question) -> None:
   count = len(question.continuations)
   if isinstance(question.gold, bool) or not isinstance(question.gold, int) or not 0 <= question.gold < count:
     raise InputError(f"the right answer is number {question.gold!r} of {count}, counted from 0; mend the row")
-  for number, continuation in enumerate(question.continuations):
-    if not continuation.strip():
-      raise InputError(f"choice {number + 1} of {count} is empty; mend the row")
+  check_choices(question.continuations)
+
+
+def check_choices(choices: Sequence[str]) -> None:
+  """An empty choice is an InputError. Of a `Question`'s continuations that is seen to; not of choices that stand in its contexts."""
+  for number, choice in enumerate(choices, 1):
+    if not choice.strip():
+      raise InputError(f"choice {number} of {len(choices)} is empty; mend the row")
 
 
 def _file(task: str, folder: pathlib.Path) -> pathlib.Path:

@@ -102,11 +102,11 @@ def _llama(config: _Config, context: int | None) -> Llama:
 def _theta(config: _Config, length: int) -> float:
   """The base of rotary positions, which transformers 5 keeps in rope_parameters."""
   of = config.fields.get("rope_parameters") or {}
-  scaling = of if "rope_parameters" in config.fields else config.fields.get("rope_scaling") or {}
-  kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, dict) else scaling
-  if kind not in ("default", "dynamic"):  # The latter changes nothing up to the length that the model was trained on.
-    raise config.refused("rope_scaling" if "rope_parameters" not in config.fields else "rope_parameters",
-                         f"rotary positions scaled by {kind!r} are not computed here; take a model without them")
+  for name in ("rope_parameters", "rope_scaling"):  # Who reads a folder with both may go by either.
+    scaling = config.fields.get(name) or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, dict) else scaling
+    if kind not in ("default", "dynamic"):  # The latter changes nothing up to the length that the model was trained on.
+      raise config.refused(name, f"rotary positions scaled by {kind!r} are not computed here; take a model without them")
   theta = of.get("rope_theta", config.fields.get("rope_theta", 10_000.0))
   if not isinstance(theta, (int, float)) or not 0 < theta < math.inf:
     raise config.refused("rope_theta", "must be a positive number")

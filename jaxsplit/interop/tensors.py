@@ -90,7 +90,7 @@ def read_header(path: pathlib.Path) -> dict[str, Tensor]:
     header = json.loads(text)
     header.pop("__metadata__", None)
     tensors, end = {}, 0
-    for name, entry in header.items():
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
       begin, stop = map(int, entry["data_offsets"])
       shape = tuple(map(int, entry["shape"]))
       if entry["dtype"] not in _DTYPES:
@@ -100,7 +100,9 @@ def read_header(path: pathlib.Path) -> dict[str, Tensor]:
         raise damaged(f"{name} of {entry['dtype']} {list(shape)} has {stop - begin:,} bytes")
       if stop > size - 8 - length:
         raise damaged(f"truncated: {name} ends at byte {8 + length + stop:,}, the file has {size:,}")
-      tensors[name], end = Tensor(path, 8 + length + begin, dtype, shape), max(end, stop)
+      if begin != end:
+        raise damaged(f"{name} begins at byte {8 + length + begin:,}, where {8 + length + end:,} is next")
+      tensors[name], end = Tensor(path, 8 + length + begin, dtype, shape), stop
   except InputError:
     raise
   except (ValueError, RecursionError, AttributeError, KeyError, TypeError):

@@ -101,6 +101,19 @@ def test_rows_that_are_none_are_named(tmp_path, row, message):
   assert len(read_questions("piqa", tmp_path, limit=1)) == 1
 
 
+@pytest.mark.parametrize("task, row, message", [
+    ("commonsense_qa", {"question": "q", "choices": {"text": list("vwxyz"), "label": list("ABCDE")}, "answerKey": ""},
+     "is the label of no choice"),
+    ("mmlu", {"question": "q", "subject": "s", "choices": ["1", "", "3", "4"], "answer": 3}, "choice 2 of 4 is empty"),
+    ("winogrande", {"sentence": "A _ b.", "option1": "x", "option2": " ", "answer": "1"}, "choice 2 of 2 is empty"),
+    ("arc_easy", {"question": "q", "choices": {"text": ["a", "b", "c"], "label": ["A", "B"]}, "answerKey": "B"},
+     "not one text for each of its 2 labels"),
+    ("piqa", ROW | {"label": 0.7}, "'label' = 0.7 is not the number of a choice")])
+def test_choices_that_are_listed_or_filled_in_are_checked(task, row, message):
+  with pytest.raises(InputError, match=message):
+    ask(task, **row)
+
+
 def test_files_that_are_none_are_named(tmp_path):
   with pytest.raises(InputError, match=r"piqa.jsonl\[.gz\]: no such file"):
     read_questions("piqa", tmp_path)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -94,6 +95,8 @@ def test_a_part_of_a_parameter_is_that_part_of_the_whole():
     ("config.json", {"num_hidden_layers": 3}, "has no tensor model.layers.2"),
     ("config.json", {"intermediate_size": 32}, r"gate_proj.weight has shape \[48, 16\], where config.json asks for \[32, 16\]"),
     ("config.json", {"vocab_size": 28}, "its tokenizer has ids up to 28, and its model a vocab_size of 28"),
+    ("config.json", {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "yarn"}},
+     "rope_scaling = .*scaled by 'yarn'"),
     ("config.json", {"quantization_config": {"bits": 4}}, "has a quantization_config"),
     ("config.json", {"sliding_window": 8}, "sliding_window = 8: .*read at most 8"),
     ("config.json", {"num_hidden_layers": 1}, r"tensor model.layers.1.* \(and 8 more\): no model here has it")])
@@ -111,6 +114,12 @@ def test_biases_are_refused_by_name(tmp_path):
   refused("tensor model.layers.0.self_attn.q_proj.bias: this family has no biases here", tmp_path / "m")
 
 
+def overlapping(whole: bytes) -> bytes:
+  """The file with two tensors in one place, by its header."""
+  offsets = re.findall(rb'"shape":\[16\],"data_offsets":\[(\d+,\d+)\]', whole)
+  return whole.replace(offsets[1], offsets[0].ljust(len(offsets[1])), 1)
+
+
 def test_damaged_weights_are_named(folder):
   file, whole = folder / "model.safetensors", (folder / "model.safetensors").read_bytes()
   length = int.from_bytes(whole[:8], "little")
@@ -122,7 +131,8 @@ def test_damaged_weights_are_named(folder):
       (whole + b"more", "4 bytes follow its last tensor"),
       (whole[:8] + b"[" + whole[9:], "its header is not that of a safetensors file"),
       (whole.replace(b'"F32"', b'"I32"', 1), "has dtype I32; only F64, F32, F16, BF16 are read"),
-      (whole.replace(b'"shape":[16]', b'"shape":[17]', 1), r"of F32 \[17\] has 64 bytes")]:
+      (whole.replace(b'"shape":[16]', b'"shape":[17]', 1), r"of F32 \[17\] has 64 bytes"),
+      (overlapping(whole), "begins at byte .*, where .* is next")]:
     file.write_bytes(data)
     refused(match, folder)
   with file.open("wb") as f:
