@@ -1,4 +1,4 @@
-"""python -m jaxsplit.design: which cells tell the best split of a budget for a share of what the training itself costs.
+"""python -m jaxsplit.design: the cells that determine the best split of a budget for a fraction of the final training's cost.
 
 Prints the sizes and splits to be measured, what that costs with everything counted, how near to the best split a plan read off them
 is expected to come, what half and twice the price would give, and the gin bindings with which `train` measures just these cells.
@@ -29,16 +29,16 @@ from jaxsplit.experiment.settings import GRID, Experiment, Settings, Sweep
 
 SETTINGS = tuple(map(type, Settings().parts))
 _BYTES = 256  # Tokens of a vocabulary of bytes.
-_PLAIN = {name: getattr(Experiment(), name) for name in GRID}  # A grid of one's own is not looked at.
+_PLAIN = {name: getattr(Experiment(), name) for name in GRID}  # A grid given in the settings is ignored.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   given = cli.parse("design", __doc__, SETTINGS, argv, flags={
-      "params": "N of the model that the split is wanted of; without it Experiment.target",
+      "params": "N of the target model; without it Experiment.target",
       "budget_tokens": "C; without it Experiment.budget_tokens",
       "num_domains": "K; required",
-      "sweep": "share of the final training's FLOPs that the sweep may cost; without it Sweep.flops"},
-      switches={"json": "print a record"})
+      "sweep": "maximum cost of the sweep, as a fraction of the final training's FLOPs; without it Sweep.flops"},
+      switches={"json": "print JSON"})
   number = lambda name, kind, otherwise: otherwise if given.flags[name] is None else _positive(
       of_text(kind, given.flags[name], f"--{name}"), name)
   domains = number("num_domains", int, None)
@@ -86,19 +86,19 @@ def _record(task: Task, experiment: Experiment, asked: Design, half: Design | No
 
 def _text(record: dict[str, Any], flops: float) -> str:
   """The record in words."""
-  says = lambda design: f"{design['price']:.1%} of the FLOPs, regret {design['regret']:.3%}, split within {design['fraction_width']:.2f}"
+  text = lambda design: f"{design['price']:.1%} of the FLOPs, regret {design['regret']:.3%}, split within {design['fraction_width']:.2f}"
   lines = [
       f"a sweep for {flops:.3g} of the final training, {record['final_flops']:.3g} FLOPs: N = {record['params']:,}, "
       f"C = {record['budget_tokens']:,} tokens, K = {record['num_domains']}",
-      f"price: {says(record)} of the best (95 %)",
+      f"price: {text(record)} of the best (95 %)",
       f"{'size':<14}{'N':>16}{'N / target':>12}{'price':>9}",
       *(f"{str(tuple(shape)):<14}{params:>16,}{params / record['params']:>12.4f}{price:>9.2%}"
         for shape, params, price in zip(record["shapes"], record["sizes"], record["prices"])),
       f"at each of them, {len(record['points'])} points D + D', on {'the whole line' if record['line'] == 1 else 'a line of'} "
-      f"D + K D' = {'C' if record['line'] == 1 else format(record['line'], 'g') + ' C'} and off it:",
+      f"D + K D' = {'C' if record['line'] == 1 else format(record['line'], 'g') + ' C'} and below it:",
       *(f"  D = {seed:>16,}   D' = {expert:>14,}" for seed, expert in record["points"]),
-      "half the price: " + (says(record["half"]) if record["half"] else "buys no sweep from which a split can be told"),
-      f"twice the price: {says(record['twice'])}", "", "bindings:", *record["bindings"]]
+      "half the price: " + (text(record["half"]) if record["half"] else "too little for a sweep that determines a split"),
+      f"twice the price: {text(record['twice'])}", "", "bindings:", *record["bindings"]]
   return "\n".join(lines)
 
 

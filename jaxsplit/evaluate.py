@@ -42,18 +42,18 @@ from jaxsplit.training.program_cache import keep_programs
 from jaxsplit.training.trained import TrainedModels, load_models, side_by_side, store_of
 
 FLAGS = {
-    "workdir": cli.Path("the work directory of an experiment, whose models are evaluated"),
-    "model": "hf:DIR, the folder of a Hugging Face model, evaluated in place of an experiment's",
+    "workdir": cli.Path("the work directory of the experiment whose models are evaluated"),
+    "model": "hf:DIR, the folder of a Hugging Face model to evaluate, in place of an experiment's",
     "store": cli.Path("the token store with the documents; by default the experiment's"),
     "data": cli.Path("the folder of the tasks' rows: <task>.jsonl or <task>.jsonl.gz, in the schema of the Hugging Face hub"),
     "out": cli.Path("write the results to this .json file"),
 }
-SWITCHES = {"compare": "only show the recommended split beside 80/20, 50/50, no seed, full pretraining and other dense models, out of the "
-                       "cells that are there, and name what is not measured"}
+SWITCHES = {"compare": "only compare the recommended split with 80/20, 50/50, no seed, full pretraining and other dense models, from the "
+                       "measured cells, and list what is not measured"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Evaluates, prints tables for people, and writes results.json for programs."""
+  """Evaluates, prints tables, and writes results.json."""
   given = cli.parse("evaluate", __doc__, [Evaluation, Routing], argv, flags=FLAGS, switches=SWITCHES, fields_as_flags=True)
   settings, routing, flags = given[Evaluation], given[Routing], given.flags
   log = lambda line: print(line, flush=True)
@@ -79,13 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(settings: Evaluation, routing: Routing, flags: Mapping[str, str | None]) -> None:
   if bool(flags["workdir"]) == bool(flags["model"]):
-    raise InputError("give the models to evaluate: either --workdir, an experiment's, or --model=hf:DIR, a Hugging Face model")
+    raise InputError("give the models to evaluate: either --workdir of an experiment, or --model=hf:DIR, a Hugging Face model")
   if flags["model"] and not flags["model"].startswith("hf:"):
     raise InputError(f"--model={flags['model']}: must be hf:DIR, where DIR is the folder of a Hugging Face model")
   if flags["model"] and not settings.task_names and not flags["store"]:
     raise InputError("--model: nothing to evaluate it on; give --tasks and --data, or a token store as --store")
   if flags["model"] and (routing.names or flags["compare"]):
-    raise InputError(f"--{'router' if routing.names else 'compare'} is of an experiment's experts; give its --workdir in place of --model")
+    raise InputError(f"--{'router' if routing.names else 'compare'} needs the experts of an experiment; give --workdir in place of --model")
   if settings.task_names and not flags["data"]:
     raise InputError("--tasks needs --data: the folder with the tasks' rows, <task>.jsonl or <task>.jsonl.gz")
   if flags["out"]:
@@ -111,7 +111,7 @@ def _store(flags: Mapping[str, str | None]) -> Store | None:
 
 
 def _compare(flags: Mapping[str, str | None], log) -> int:
-  """The split beside the usual ways."""
+  """Compares the split with the usual ways."""
   found = contenders_of(pathlib.Path(flags["workdir"]))
   rows = contender_rows(found)
   widths = [max(map(len, column)) for column in zip(*rows)]
@@ -134,7 +134,7 @@ def _matrix(settings: Evaluation, store: Store, experts: Experts, routed: Routed
   for name, measure in (("perplexity per token", "perplexity"), ("bits per byte", "bits_per_byte")):
     log("\n".join(["", f"{name}, {split} documents, ± standard error", *table(found, measure)]))
   if routed:
-    log("\n".join(["", f"perplexity per token behind the beginnings of {split} documents; cost in passes of one model",
+    log("\n".join(["", f"perplexity per token after the contexts of {split} documents; cost in forward passes of one model",
                    *routed.documents(documents, scores, split, stride)]))
   return found
 

@@ -1,7 +1,7 @@
-"""Writes models for others: python -m jaxsplit.export --workdir=DIR --out=DIR
+"""Exports models: python -m jaxsplit.export --workdir=DIR --out=DIR
 
-The experts of an experiment as Hugging Face folders, OUT/<domain>, with their seed in OUT/seed and, where it was trained, the model of
-full pretraining in OUT/dense. transformers, vLLM and mergekit read them.
+Writes the experts of an experiment as Hugging Face folders, OUT/<domain>, their seed to OUT/seed and, if it was trained, the model of
+full pretraining to OUT/dense. transformers, vLLM and mergekit read them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from jaxsplit.training.trained import TrainedModel, load_models
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-  """What is written.
+  """How models are written.
 
   Attributes:
     dtype: of the weights.
-    replica: which repetition of the experiment.
-    shard_bytes: weights of more bytes are several files.
+    replica: which replica of the experiment to export.
+    shard_bytes: maximum bytes of a weights file; larger models are split into several.
   """
 
   dtype: Literal["float32", "bfloat16"] = "float32"
@@ -48,9 +48,9 @@ class Export:
 
 
 FLAGS = {
-    "workdir": cli.Path("the work directory of an experiment, whose models are written; required"),
-    "out": cli.Path("the folder that gets a folder a model; required"),
-    "store": cli.Path("where the experiment's tokens lie, if they were moved"),
+    "workdir": cli.Path("the work directory of the experiment whose models are exported; required"),
+    "out": cli.Path("the folder in which a folder for each model is made; required"),
+    "store": cli.Path("where the experiment's token store is, if it was moved"),
 }
 
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   models = load_models(workdir, settings.replica, flags["store"], log)
   taken = next((out / name for name in models.names if (out / name).exists()), None)
   if taken:
-    raise InputError(f"--out={out}: {taken} is there already; name another folder, or move that one away")
+    raise InputError(f"--out={out}: {taken} exists already; name another folder, or move that one away")
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(folder: pathlib.Path, model: TrainedModel, card: str, settings: Export) -> None:
-  """One model's folder, which is there whole or not at all."""
+  """Writes one model's folder, atomically."""
   temporary = folder.with_name(f".{folder.name}{TEMPORARY}")
   shutil.rmtree(temporary, ignore_errors=True)  # Of a process that was killed.
   temporary.mkdir()
@@ -92,11 +92,11 @@ def _write(folder: pathlib.Path, model: TrainedModel, card: str, settings: Expor
 
 
 def _cells_of(kind: str, name: str, cells: Sequence[Cell], plan: Plan | None) -> list[Cell]:
-  """What was measured of one of the models: an expert on its domain, the model of full pretraining on all."""
+  """The measured cells of one of the models: of an expert on its domain, of the model of full pretraining on all."""
   dense = [cell for cell in cells if cell.role == "dense"]
   if kind != "expert":
     return dense if kind == "dense" else []
-  if not plan.point.expert_steps:  # Not to split is best: that model is the expert of every domain.
+  if not plan.point.expert_steps:  # The plan is not to split: the dense model is the expert of every domain.
     return [cell for cell in dense if cell.domain == name]
   at = plan.point.seed_tokens, plan.point.expert_tokens
   return [cell for cell in cells if cell.role == "split" and cell.domain == name and (cell.seed_tokens, cell.expert_tokens) == at]

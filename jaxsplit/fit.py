@@ -22,20 +22,20 @@ from jaxsplit.law.mapping import parse_columns
 
 FLAGS = {
     "cells": cli.Path("the table of measured models: .csv (also with semicolons or tabs), .jsonl, .json or .parquet; required"),
-    "columns": "our names for its columns, with units, as in params=N[M],seed_tokens=D1[B],expert_tokens=D2,loss=L,domain=set; "
-               "flops=C stands for tokens; names that are the same need no mention",
+    "columns": "mapping of its columns, with units, as in params=N[M],seed_tokens=D1[B],expert_tokens=D2,loss=L,domain=set; "
+               "flops=C replaces tokens; columns that have our names need not be given",
     "where": "the rows to fit, as in status=finished,split=train|valid,step>1000",
     "rows": "of the rows at the same N, D, D' and domain: best, mean or all (default)",
-    "flop_factor": "training FLOPs for each parameter and token, where --columns maps flops; 6 by default",
+    "flop_factor": "training FLOPs per parameter and token, if --columns maps flops; 6 by default",
     "out": cli.Path("where to write the law; law.json by default"),
     "report": cli.Path("also write a page of figures to this .html file"),
 }
-SWITCHES = {"drop_missing": "leave out rows in which a number is missing, and count them"}
+SWITCHES = {"drop_missing": "leave out rows with a missing number, and count them"}
 _PROFILE = 21  # Values per constant on a report's profiles.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Reads cells, fits, says what was found, writes the law."""
+  """Reads cells, fits, prints a summary, writes the law."""
   settings = cli.parse("fit", __doc__, [FitSettings], argv, flags=FLAGS, switches=SWITCHES, fields_as_flags=True)
   if not settings.flags["cells"]:
     raise InputError("--cells is missing; give the table of measured models, as in --cells=cells.csv")
@@ -71,7 +71,7 @@ def _flop_factor(text: str | None) -> float | None:
 
 
 def _summary(law: Law, cells: Cells) -> str:
-  """What a reader wants to know first."""
+  """The most important results."""
   dropped = ", ".join(f"{n} {why}" for why, n in cells.source.get("dropped", {}).items())
   within = f" ({law.r2_within_domains:.4f} within domains)" if len(law.domains) > 1 else ""
   penalty = law.objective["overestimate_penalty"]

@@ -1,8 +1,8 @@
-"""Goes on with a text: python -m jaxsplit.generate --workdir=DIR --prompt=TEXT [--domain=NAME | --router=NAME]
+"""Continues a text: python -m jaxsplit.generate --workdir=DIR --prompt=TEXT [--domain=NAME | --router=NAME]
 
-By the expert of a domain, by the "seed" or the "dense" model of an experiment, or with --model=hf:DIR by a Hugging Face model.
-Without --domain, by the expert that a router chooses for the prompt, which is told (docs/routing.md). Greedily, or with
---temperature=0.8 at random.
+With the expert of a domain, the "seed" or the "dense" model of an experiment, or with --model=hf:DIR a Hugging Face model.
+Without --domain, with the expert that a router chooses for the prompt, which is printed (docs/routing.md). Greedy decoding, or
+sampling with --temperature=0.8.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from jaxsplit.training.program_cache import keep_programs
 from jaxsplit.training.trained import TrainedModel, load_model, load_models
 
 FLAGS = {
-    "workdir": cli.Path("the work directory of an experiment, by whose models the text is gone on with"),
+    "workdir": cli.Path("the work directory of the experiment whose models continue the text"),
     "model": "hf:DIR, the folder of a Hugging Face model, in place of an experiment's",
-    "domain": "whose expert: a domain, seed or dense; by default the router's choice",
+    "domain": "the model: a domain, seed or dense; by default the router's choice",
     "router": "the router that chooses an expert by the prompt, one of those of python -m jaxsplit.evaluate; by default bayes",
-    "prompt": "the text to go on with; required",
-    "store": cli.Path("where the experiment's tokens lie, if they were moved"),
+    "prompt": "the text to continue; required",
+    "store": cli.Path("where the experiment's token store is, if it was moved"),
 }
 
 

@@ -21,11 +21,10 @@ from jaxsplit.law import Plan, PlanSettings, load_law, plan_split
 from jaxsplit.law.mapping import number
 
 _COUNTS = {
-    "params": "model size N, as in 1.2B; without it a FLOP budget chooses it",
+    "params": "model size N, as in 1.2B; without it, the best one for a FLOP budget",
     "budget_tokens": "C in tokens, as in 60M",
-    "budget_flops": "C in FLOPs, 6 N a token; give one of the two budgets",
-    "unique_tokens": "the distinct tokens that each domain will have; by default what the table says. It counts where the law "
-                     "discounts repeats",
+    "budget_flops": "C in FLOPs, 6 N per token; give one of the two budgets",
+    "unique_tokens": "number of distinct tokens of each domain; by default as in the table. Used if the law discounts repeats",
 }
 FLAGS = {
     "law": cli.Path("the law, as written by python -m jaxsplit.fit; required"),
@@ -77,7 +76,7 @@ def _summary(plan: Plan) -> str:
       f"N = {plan.params:.4g}, C = {plan.budget_tokens:.4g} tokens = {plan.budget_flops:.4g} FLOPs ({plan.accounting})",
       f"split: {plan.fraction:.1%} seed ({between(plan.fraction_interval, '.1%')}): {counted}",
       "beyond the cells: " + _beyond(plan),
-      f"read off: {', '.join(f'{form} {weight:.0%}' for form, weight in plan.forms.items())}",
+      f"forms, by weight: {', '.join(f'{form} {weight:.0%}' for form, weight in plan.forms.items())}",
       f"loss: {plan.loss:.4f} ({between(plan.loss_interval, '.4f')}), expected regret {plan.regret:.4f}",
       "full pretraining: never measured (no cell has D' = 0)" if plan.dense_loss is None else
       f"full pretraining: {plan.dense_loss:.4f}, so the split gains {plan.gain_over_dense:.4f} "
@@ -86,7 +85,7 @@ def _summary(plan: Plan) -> str:
       f"({between(plan.gain_over_fixed_interval, '.4f')})",
       "no seed at all: never measured (no cell has D = 0)" if plan.seedless_loss is None else
       f"no seed at all: {plan.seedless_loss:.4f}",
-      f"split point: from {plan.split_point:.4g} seed tokens on, experts gain more from a token",
+      f"split point: up to {plan.split_point:.4g} seed tokens a longer seed phase lowers the loss, beyond it experts gain more",
       f"{'domain':<20}{'loss':>9}{'full pretraining':>18}{'uneven D':>13}{'uneven D_':>13}{'loss':>9}".replace("D_", "D'"),
   ]
   for d in plan.domains:
@@ -94,8 +93,8 @@ def _summary(plan: Plan) -> str:
     lines.append(f"{d.domain:<20}{d.loss:>9.4f}{dense:>18}{d.best_seed_tokens:>13.4g}{d.best_expert_tokens:>13.4g}"
                  f"{d.best_loss:>9.4f}")
   if plan.giving:
-    lines.append(f"uneven: where the same budget helps their mean most; {', '.join(plan.giving)} would do worse than at the common "
-                 "split, since other domains make more of those tokens")
+    lines.append(f"uneven: the best mean loss of the same total budget; {', '.join(plan.giving)} would do worse than at the common "
+                 "split, since other domains gain more from those tokens")
   if plan.better_dense:
     lines.append(f"full pretraining is better than an uneven split for {', '.join(plan.better_dense)}: it is all of the budget in one "
                  "model, and a split is chosen for the mean of all domains")

@@ -31,14 +31,14 @@ FLAGS = {
     "seed_tokens": "seed tokens D, 0 by default; all N, D and D' are combined",
     "expert_tokens": "expert tokens D', 0 by default",
     "domain": "one of the law's domains, or all of them; their mean by default",
-    "budget_flops": "compute budgets of --compute_optimal, 6 N a token",
+    "budget_flops": "compute budgets of --compute_optimal, 6 N per token",
     "num_domains": "experts that a budget pays for; the law's domains by default",
-    "accounting": "what a budget counts: total (default), per_model or separate, as of the plan entry point",
+    "accounting": "what a budget counts: total (default), per_model or separate, as for the plan entry point",
     "figure": cli.Path("draw --compute_optimal to this .svg, .png or .pdf file; compute_optimal.svg by default, none with --json"),
 }
 _FIGURE = "compute_optimal.svg"
 _KINDS = "svg", "png", "pdf"
-_ALIKE = 0.05  # A count of tokens that is this near to another is the same level.
+_ALIKE = 0.05  # Relative difference up to which two counts of tokens are the same level.
 SWITCHES = {"compute_optimal": "for each of --budget_flops, the best N, tokens and split", "json": "print JSON"}
 
 
@@ -85,7 +85,7 @@ def predictions(law: Law, params: Sequence[float], seed_tokens: Sequence[float],
   rows = []
   for name, (n, d, x) in itertools.product(names, itertools.product(params, seed_tokens, expert_tokens)):
     if d == x == 0:
-      raise InputError(f"--seed_tokens=0 and --expert_tokens=0: a model (N = {n:g}) that sees no tokens has no law; give one "
+      raise InputError(f"--seed_tokens=0 and --expert_tokens=0: a model (N = {n:g}) that trains on no tokens has no prediction; give one "
                        "of them")
     known = _measured(law, "seed_tokens", d) and _measured(law, "expert_tokens", x)
     loss = float(law.mean_of_forms(n, d, x, name))
@@ -97,13 +97,13 @@ def predictions(law: Law, params: Sequence[float], seed_tokens: Sequence[float],
 
 
 def _measured(law: Law, axis: str, tokens: float) -> bool:
-  """Whether a law's cells tell anything of so many tokens."""
+  """Whether the range of a law's cells allows a prediction at so many tokens."""
   low, high = law.data["ranges"][axis]
   return abs(tokens - low) <= _ALIKE * low if low == high else tokens > 0 or low == 0
 
 
 def _check_together(flags: dict) -> None:
-  """Refuses flags of one use with the other, and a figure of a kind that cannot be drawn."""
+  """Refuses flags that do not apply, and a figure of an unknown format."""
   if flags["figure"] and _kind(flags["figure"]) not in _KINDS:
     raise InputError(f"--figure={flags['figure']}: name a .{', .'.join(_KINDS[:-1])} or .{_KINDS[-1]} file")
   mine, others = ("budget_flops",), ("params", "seed_tokens", "expert_tokens", "domain")
@@ -116,7 +116,7 @@ def _check_together(flags: dict) -> None:
                        f"{'' if flags['compute_optimal'] else ', or --compute_optimal'}")
   for name in others:
     if flags[name]:
-      raise InputError(f"--{name} says nothing of {use}; leave it out"
+      raise InputError(f"--{name} does not apply to {use}; leave it out"
                        f"{'' if flags['compute_optimal'] else ', or add --compute_optimal'}")
 
 
@@ -141,7 +141,7 @@ def _accounting(text: str | None) -> str:
 
 
 def _beyond(law: Law, n: float, d: float, x: float) -> list[str]:
-  """Which of N, D and D' lie outside what was measured, and how far."""
+  """Which of N, D and D' are outside the measured range, and how far."""
   out = []
   for label, name, value in (("N", "params", n), ("D", "seed_tokens", d), ("D'", "expert_tokens", x)):
     low, high = law.data["ranges"][name]

@@ -31,19 +31,19 @@ from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation import hidden_states  # noqa: F401 Adds "hidden_states" to Clustering.features.
 
-_DESCRIPTION = "Tokenizes a corpus (one subfolder or file per domain) into a token store, and prints what it holds."
+_DESCRIPTION = "Tokenizes a corpus (one subfolder or file per domain) into a token store, and prints its contents."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   settings = cli.parse(
       "prepare", _DESCRIPTION, (Corpus, Clustering, Tokenization), argv,
       flags={"store": cli.Path("the folder to write; required without --list"),
-             "runner": "Apache Beam's, as DirectRunner or DataflowRunner, to read and tokenize on an engine (docs/corpora.md); without "
-                       "it, all cores of this machine do",
+             "runner": "a runner of Apache Beam to read and tokenize with, as DirectRunner or DataflowRunner (docs/corpora.md); "
+                       "without it, all cores of this machine are used",
              "runner_args": "arguments of the runner, in quotes, as '--project=mine --region=here'"},
-      switches={"list": "say what each file is taken for, and count its documents; tokenizes nothing",
-                "check": "hash every file of the store, and of the corpus where one is given, and compare them; writes nothing",
-                "report": "write domains.html into the store: what its domains are",
+      switches={"list": "show how each file would be read, and count its documents; tokenizes nothing",
+                "check": "hash every file of the store, and of the corpus if one is given, and compare them; writes nothing",
+                "report": "write domains.html into the store, a page that describes its domains",
                 "replace": "replace a store of another corpus or other settings"})
   log = lambda line: print(line, flush=True)
   corpus, tokenization, directory = settings[Corpus], settings[Tokenization], settings.flags["store"]
@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise InputError(f"{' and '.join(ways)} cannot be given together; leave out {ways[-1]}")
   if settings.flags["list"]:
     if directory:
-      raise InputError(f"--list looks at a corpus, not at --store={directory}; leave that out (what a store was made from is in its "
-                       "files.csv)")
+      raise InputError(f"--list lists a corpus, not --store={directory}; leave that out (the files that a store was made from are in "
+                       "its files.csv)")
     table = count_documents(corpus, list_files(corpus), log)
     print("\n".join((*table.lines(), "", *table.each())), flush=True)
     check_domains(table)
@@ -63,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
   if settings.flags["check"]:
     given = corpus if corpus != Corpus() else None
     store = check_store(directory, given, tokenization if tokenization != Tokenization() else None, settings[Clustering])
-    log(f"every token file is what was written{', every file of the corpus what it was made from' if given else ''}")
+    log(f"all token files are unchanged{', and so are all files of the corpus' if given else ''}")
   else:
     check_apart(corpus, "--store", directory, directory)
     workdir = real(directory).parent
     if settings.flags["replace"] and real(directory).name == "store" and (workdir / "cells.csv").exists():
-      raise InputError(f"--store={directory}: its tokens are those of the cells in {workdir}, which could not be gone on with if they "
-                       "were replaced; name another --store (a damaged one is made anew without --replace)")
+      raise InputError(f"--store={directory}: the cells in {workdir} were measured with its tokens, so that experiment could not resume "
+                       "if they were replaced; name another --store (a damaged one is made anew without --replace)")
     store = prepare_store(corpus, tokenization, directory, log, settings.flags["replace"], clustering=settings[Clustering],
                           driver=_driver(settings.flags["runner"], settings.flags["runner_args"]))
   print("\n".join(describe_files(store)))
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _driver(runner: str | None, arguments: str | None) -> Driver:
-  """Where the steps run."""
+  """What runs the steps: this machine, or Apache Beam."""
   if runner is None:
     if arguments is not None:
       raise InputError(f"--runner_args={arguments} is given without --runner; name the runner too, or leave it out")
@@ -91,7 +91,7 @@ def _driver(runner: str | None, arguments: str | None) -> Driver:
 
 
 def _table(store: Store) -> list[str]:
-  """One line a domain: the train split, and the size of the validation split."""
+  """One line per domain: the train split, and the size of the validation split."""
   rows = [("domain", "documents", "tokens", "bytes", "unique tokens", "unknown", "valid tokens")]
   for domain in store.domains:
     train = store.counts(domain, "train")

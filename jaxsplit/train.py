@@ -1,11 +1,11 @@
-"""python -m jaxsplit.train: from a corpus and a budget to a recommended, trained and proven split.
+"""python -m jaxsplit.train: from a corpus and a budget to a recommended, trained and measured split.
 
 Probes learning rates, trains trunks at several sizes and forks their snapshots into experts, fits the split law to the cells,
-plans, trains the plan and the dense model of the same compute at a size that the law has not seen, and reports. The same
-command again finishes what is missing and recomputes nothing.
+plans, trains the plan and the dense model of the same compute at a size that the law was not fitted to, and writes a report.
+The same command again trains only what is missing.
 
-With --add_domain, forks the experiment in --workdir once more, for a domain that comes later; with --add_small_models,
-trains small models to route by. Settings are those that are there.
+With --add_domain, trains an expert on a further domain, forked from the experiment in --workdir; with --add_small_models,
+trains small models for routing. Both use the experiment's settings.
 """
 
 from __future__ import annotations
@@ -53,23 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = cli.parse("train", __doc__, SETTINGS, argv, flags={
       "workdir": cli.Path("where everything is written; required"),
       "store": cli.Path("a token store that prepare made, instead of a corpus"),
-      "add_domain": cli.Path("texts of one more domain, a folder, file or URL: trains and measures its expert, off the snapshot of the "
-                             "seed that the experts in --workdir were forked from, and changes nothing else"),
-      "name": "with --add_domain: what the domain is called; without it, the last name of its path",
-      "seed_tokens": "with --add_domain: D of the measured split that the expert is for; without it, the planned one",
+      "add_domain": cli.Path("texts of a further domain, a folder, file or URL: trains and measures its expert, forked from the same "
+                             "snapshot as the experts in --workdir, and changes nothing else"),
+      "name": "with --add_domain: the name of the domain; without it, the last component of its path",
+      "seed_tokens": "with --add_domain: D of the measured split to train the expert for; without it, the planned split",
       **cluster.FLAGS}, switches={
-          "add_small_models": "trains a small model of every domain in --workdir, by which evaluate's --router=prefix chooses experts",
-          "dry_run": "show what would be trained, and what that takes of FLOPs, memory and time here, and train nothing"})
+          "add_small_models": "train a small model of every domain in --workdir, with which evaluate's --router=prefix chooses experts",
+          "dry_run": "show what would be trained, with its FLOPs, memory and time on this machine, and train nothing"})
   if not given.flags["workdir"]:
     raise InputError("--workdir is missing; name a folder, as in --workdir=runs/mine")
   if given.flags["add_domain"] and given.flags["add_small_models"]:
-    raise InputError("--add_domain and --add_small_models: give one after the other")
+    raise InputError("--add_domain and --add_small_models cannot be given together; run one after the other")
   if given.flags["dry_run"] and (given.flags["add_domain"] or given.flags["add_small_models"]):
-    raise InputError("--dry_run is of a whole experiment; leave it out, or what is to be added")
+    raise InputError("--dry_run cannot be given with --add_domain or --add_small_models; leave one out")
   if not given.flags["add_domain"]:
     for flag in ("name", "seed_tokens"):
       if given.flags[flag] is not None:
-        raise InputError(f"--{flag} is of --add_domain, which is missing; name the texts of the domain to add")
+        raise InputError(f"--{flag} needs --add_domain, which is missing; name the texts of the domain to add")
   with hosts.joined(cluster.find(*(given.flags[name] for name in cluster.FLAGS))):
     try:
       if given.flags["add_domain"] or given.flags["add_small_models"]:
@@ -83,13 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add(given: cli.Settings) -> None:
-  """Trains something beside the experiment that is there."""
+  """Adds models to an existing experiment."""
   flags, flag = given.flags, "--add_domain" if given.flags["add_domain"] else "--add_small_models"
   own = (Corpus, Layout) if flags["add_domain"] else (Layout,)
   for cls in SETTINGS:
     if cls not in own and given[cls] != cls():
       name = next(name for name, value in vars(given[cls]).items() if value != getattr(cls(), name))
-      raise InputError(f"{cls.__name__}.{name} is given with {flag}, whose settings are those of the experiment in --workdir; leave it "
+      raise InputError(f"{cls.__name__}.{name} is given with {flag}, which takes the settings of the experiment in --workdir; leave it "
                        f"out. Only {' and '.join(f'{one.__name__}.*' for one in own)} may be given")
   layout = None if given[Layout] == Layout() else given[Layout]
   if flags["add_small_models"]:

@@ -1,7 +1,7 @@
-"""Writes docs/reference.md: every flag of every entry point, and every binding of every setting, out of the code.
+"""Writes docs/reference.md: every flag of every entry point, and every binding of every setting, from the code.
 
     python scripts/reference.py            writes it
-    python scripts/reference.py --check    says whether it is as the code has it; exit code 1 if not
+    python scripts/reference.py --check    checks that it is up to date; exit code 1 if not
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from jaxsplit.cli.help import meanings
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reference.md"
 _COMMON = [
-    ("gin_file=FILE", "a gin config: a file, or one that comes with jaxsplit by its name, as in `quickstart.gin`; repeatable, later ones "
+    ("gin_file=FILE", "a gin config: a file, or the name of one that comes with jaxsplit, as in `quickstart.gin`; repeatable, later ones "
                       "win"),
-    ("gin_search_paths=DIR", "where gin files and their includes are looked for; repeatable"),
+    ("gin_search_paths=DIR", "a folder to search for gin files and their includes; repeatable"),
     ("gin.NAME=VALUE", "one binding of the settings below, as in `--gin.Probe.rates=\"(4e-3, 8e-3)\"`; wins over files"),
-    ("extension=FILE", "a Python file of yours that is run first and adds model families, optimizers, readers, forms of the law and the "
+    ("extension=FILE", "your Python file, run first, which may add model families, optimizers, readers, forms of the law and the "
                        "like ([extending.md](extending.md)); repeatable"),
-    ("help", "the same as this page, of one entry point"),
+    ("help", "the flags and bindings of one entry point"),
 ]
 
 
 class _Asked(BaseException):
-  """Carries what an entry point asks of its command line, in place of reading it."""
+  """Carries the arguments of an entry point's `cli.parse`, instead of parsing."""
 
 
 def entry_points() -> list[str]:

@@ -129,7 +129,7 @@ def test_the_matrix_and_the_routers_gain_it(added, tmp_path):
     (["--name=latin"], "has a domain latin already; take another name"), (["--name=../x"], "cannot name a domain"),
     (["--name=Latin"], "differ in upper and lower case only"),
     (["--gin.Training.batch_sequences=4"], "Training.batch_sequences is given with --add_domain"),
-    (["--seed_tokens=7"], "--seed_tokens=7: no split of that D is trained"), (["--seed_tokens=x"], "--seed_tokens = 'x'"),
+    (["--seed_tokens=7"], "--seed_tokens=7: no split with that D is trained"), (["--seed_tokens=x"], "--seed_tokens = 'x'"),
     (["--store=elsewhere"], "--store=elsewhere: the tokens of .* lie in")])
 def test_what_cannot_be_added_is_refused(added, chess, flags, message, tmp_path):
   after = added[1]
@@ -151,9 +151,9 @@ def test_there_must_be_an_experiment_and_texts(finished, chess, tmp_path):
     train.main([f"--workdir={tmp_path}", f"--add_domain={chess}"])
   with pytest.raises(InputError, match="no such folder"):
     train.main([f"--workdir={finished}", f"--add_domain={tmp_path / 'gone'}"])
-  with pytest.raises(InputError, match="--name is of --add_domain, which is missing"):
+  with pytest.raises(InputError, match="--name needs --add_domain, which is missing"):
     train.main([f"--workdir={finished}", "--name=x"])
   shutil.copytree(finished, tmp_path / "w")
   shutil.rmtree(next((tmp_path / "w" / "checkpoints").glob("d24*/trunk")))
-  with pytest.raises(InputError, match="that the others were forked from is not there; snapshots of seeds stay with"):
+  with pytest.raises(InputError, match="that the others were forked from is missing; snapshots of seeds are kept with"):
     train.main([f"--workdir={tmp_path / 'w'}", f"--add_domain={chess}"])

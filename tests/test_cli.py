@@ -216,7 +216,7 @@ def test_help_says_what_every_binding_means(capsys):
   with pytest.raises(SystemExit):
     train.main(["--help"])
   out = capsys.readouterr().out
-  assert "    Training.retries = 1\n        how often a stretch in which a run diverged is trained again, in another order of its data.\n" in out
+  assert "    Training.retries = 1\n        how often a stage in which a run diverged is trained again, with its data in another order.\n" in out
   assert "    Optimizer.b1 = 0.9\n        Adam's constants.\n" in out  # Of an entry that several share.
   assert all(f"\n    {cls.__name__}.{field.name} = " in out for cls in train.SETTINGS for field in dataclasses.fields(cls))
   assert max(map(len, out.splitlines())) <= 130

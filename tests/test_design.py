@@ -46,7 +46,7 @@ def test_the_text_says_the_price_and_what_others_would_give(record, capsys):
 
 
 @pytest.mark.parametrize("more, message", [
-    (["--sweep=0.001"], "--sweep = 0.001: no sweep from which a split can be told .* the least that does takes"),
+    (["--sweep=0.001"], "--sweep = 0.001: too little for a sweep that determines a split.* the cheapest one takes"),
     (["--sweep=0"], "--sweep=0: must be positive"), (["--params=-1"], "--params=-1: must be positive"),
     (["--num_domains=x"], "--num_domains"), (["--params=100"], "only 0 smaller sizes")])
 def test_what_cannot_be_is_one_line(more, message):

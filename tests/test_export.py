@@ -32,7 +32,7 @@ def test_every_model_is_written_with_its_card(finished, tmp_path, capsys):
     assert text in card
   config = json.loads((tmp_path / "out" / "latin" / "config.json").read_text())
   assert (config["architectures"], config["max_position_embeddings"]) == (["Qwen3ForCausalLM"], 16)
-  with pytest.raises(InputError, match="latin is there already; name another folder"):
+  with pytest.raises(InputError, match="latin exists already; name another folder"):
     export.main([f"--workdir={finished}", f"--out={tmp_path / 'out'}"])
   capsys.readouterr()
   assert generate.main([f"--model=hf:{tmp_path / 'out' / 'numbers'}", "--prompt=1", "--tokens=6"]) == 0

@@ -66,7 +66,7 @@ def test_a_domain_that_an_uneven_split_costs_is_named(tmp_path, capsys):
   columns = dict(zip(("params", "seed_tokens", "expert_tokens", "loss", "domain"), zip(*rows)))
   fit_law(Cells.from_columns(columns), form="effective_data", bootstrap=0).save(tmp_path / "law.json")
   plan.main([f"--law={tmp_path / 'law.json'}", "--params=1e6", "--budget_tokens=4e7", "--num_domains=9"])
-  assert "uneven: where the same budget helps their mean most; verse would do worse than at the common split" in capsys.readouterr().out
+  assert "uneven: the best mean loss of the same total budget; verse would do worse than at the common split" in capsys.readouterr().out
 
 
 def test_a_law_without_experts_plans_nothing(tmp_path):

@@ -97,11 +97,11 @@ def test_compute_optimal_splits(split_law, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("argv, message", [
-    ([], "--params is missing"), (["--params=x"], "--params=x: give numbers"), (["--params=1e6"], "sees no tokens has no law"),
+    ([], "--params is missing"), (["--params=x"], "--params=x: give numbers"), (["--params=1e6"], "trains on no tokens has no prediction"),
     (["--params=-1", "--seed_tokens=1e6"], "params must be positive"), (["--params=1e6", "--seed_tokens=1e6", "--domain=prosa"], "did you mean prose"),
-    (["--params=1e6", "--budget_flops=1e9"], "--budget_flops says nothing of a prediction.*--compute_optimal"),
+    (["--params=1e6", "--budget_flops=1e9"], "--budget_flops does not apply to a prediction.*--compute_optimal"),
     (["--compute_optimal"], "--budget_flops is missing"), (["--compute_optimal", "--budget_flops=0"], "--budget_flops=0: must be positive"),
-    (["--compute_optimal", "--budget_flops=1e15", "--params=1e6"], "--params says nothing of --compute_optimal"),
+    (["--compute_optimal", "--budget_flops=1e15", "--params=1e6"], "--params does not apply to --compute_optimal"),
     (["--compute_optimal", "--budget_flops=1e15", "--num_domains=0"], "--num_domains=0: must be a whole number"),
     (["--compute_optimal", "--budget_flops=1e15", "--accounting=all"], "--accounting=all: must be total"),
     (["--compute_optimal", "--budget_flops=1e15", "--figure=x.gif"], "name a .svg, .png or .pdf"),

@@ -166,10 +166,10 @@ def test_check_needs_no_corpus_and_writes_nothing(tmp_path, capsys):
   before = contents(tmp_path / "s")
   capsys.readouterr()
   main([*argv, "--check"])
-  assert capsys.readouterr().out.startswith("every token file is what was written, every file of the corpus what it was made from\n")
+  assert capsys.readouterr().out.startswith("all token files are unchanged, and so are all files of the corpus\n")
   (tmp_path / "c" / "law.jsonl").unlink()
   main([argv[0], "--check"])
-  assert capsys.readouterr().out.startswith("every token file is what was written\n") and contents(tmp_path / "s") == before
+  assert capsys.readouterr().out.startswith("all token files are unchanged\n") and contents(tmp_path / "s") == before
 
 
 @pytest.mark.parametrize("argv, message", [

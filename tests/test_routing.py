@@ -23,7 +23,7 @@ def test_routers_find_the_experts_of_documents_and_questions(finished, tmp_path,
                         f"--data={tmp_path}", f"--out={out}"]) == 0
   found, told = json.loads(out.read_text()), capsys.readouterr().out
   routers = found["routers"]
-  assert list(routers) == ["seed", "dense", *names] and "perplexity per token behind the beginnings of valid documents" in told
+  assert list(routers) == ["seed", "dense", *names] and "perplexity per token after the contexts of valid documents" in told
   for name in ("centroid@1", "bayes_cached@1"):
     for domain in ("latin", "numbers"):
       assert routers[name]["chosen"][domain][domain] > 0.9
@@ -82,7 +82,7 @@ def test_what_cannot_be_routed_is_one_line(finished, flags, message):
 
 def test_only_experiments_have_experts(tmp_path):
   for flag in ("--router=bayes", "--compare"):
-    with pytest.raises(InputError, match="is of an experiment's experts; give its --workdir"):
+    with pytest.raises(InputError, match="needs the experts of an experiment; give --workdir"):
       evaluate.main(["--model=hf:x", f"--store={tmp_path}", flag])
   with pytest.raises(InputError, match="no experiment there .config.json is missing"):
     evaluate.main([f"--workdir={tmp_path}", "--compare"])

@@ -83,7 +83,7 @@ def test_a_report_that_fails_costs_neither_the_closing_table_nor_the_exit_code(c
   assert train.main(arguments(corpus, workdir)) == 0
   said = capsys.readouterr().out
   assert re.search(r"^recommended split of .*\n(.*\n)*mean ", said, re.MULTILINE) and said.endswith(f"report: {workdir / 'report.html'}\n")
-  assert re.search(r"^report: .*\(KeyError: 'retry', jaxsplit/.*\.py:\d+\)+; nothing that was measured is lost$", said, re.MULTILINE)
+  assert re.search(r"^report: .*\(KeyError: 'retry', jaxsplit/.*\.py:\d+\)+; no measurement is lost$", said, re.MULTILINE)
 
 
 def test_a_run_that_is_trained_again_is_told_of_in_the_report(corpus, tmp_path, capsys):
@@ -200,8 +200,8 @@ def test_a_store_that_cannot_be_taken_is_one_line(finished, tmp_path, monkeypatc
     (["--gin.Corpus.path=/nonexistent"], "/nonexistent"),
     (["--gin.Corpus.path=''"], "Corpus.path is empty"),
     (["--gin.Experiment.target=(16, 2)"], "is one of Experiment.sizes"),
-    (["--gin.Experiment.seed_fractions=(0.5, 1.5)"], "1.5 is not a share"),
-    (["--gin.Experiment.sizes=((8, 1), (16, 1), (8, 1))"], r"\(8, 1\) is there twice"),
+    (["--gin.Experiment.seed_fractions=(0.5, 1.5)"], "1.5 is not a fraction"),
+    (["--gin.Experiment.sizes=((8, 1), (16, 1), (8, 1))"], r"\(8, 1\) is given twice"),
     (["--gin.Experiment.expert_fractions=(0.001, 0.5)"], "0.001 is less than a step; the least that works is 0.00534"),
     (["--gin.Experiment.sizes=((8, 1), (16, 1))"], "params has 2 distinct values .* needs 3; measure another size N"),
     (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)"], "seed_tokens has 1 distinct value"),
@@ -223,8 +223,8 @@ def test_what_cannot_work_is_said_in_one_line(corpus, tmp_path, more, message):
     (["--gin.Architecture.head_dim=7"], "head_dim = 7"),
     (["--gin.Experiment.target=(16, 1)", "--gin.Experiment.sizes=((8, 1), (24, 1), (8, 2))"],
      r"\(24, 1\) has N = [0-9,]+, more than Experiment.target = \(16, 1\)"),
-    (["--gin.Experiment.line=0"], "Experiment.line = 0.0: must be a share"),
-    (["--gin.Experiment.uneven", "--gin.Experiment.trunk=per_domain"], "an uneven plan is of experts that share a trunk"),
+    (["--gin.Experiment.line=0"], "Experiment.line = 0.0: must be a fraction"),
+    (["--gin.Experiment.uneven", "--gin.Experiment.trunk=per_domain"], "an uneven plan needs a law, and experts that share a trunk"),
     (["--gin.Architecture.attention=cudnn", "--gin.Architecture.compute_dtype=bfloat16"], "'cudnn' needs CUDA devices, and here is cpu"),
     (["--gin.Architecture.attention=splash", "--gin.Architecture.head_dim=128", "--gin.Training.sequence_length=128",
       "--gin.Experiment.budget_tokens=1_000_000", "--gin.Experiment.sizes=()", "--gin.Experiment.target=(128, 1)"],

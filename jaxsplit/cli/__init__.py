@@ -1,12 +1,12 @@
-"""The edge of the package: flags and gin become frozen dataclasses; errors become one line and an exit code.
+"""The command line: flags and gin become frozen dataclasses; errors become one line and an exit code.
 
-Every setting is a field of a frozen dataclass. An entry point names the dataclasses it takes; their fields are then bindable from
-gin files (`Probe.rates = (1e-3, 3e-3)`), from `--gin.Probe.rates=...`, and, for entry points that ask for it, from plain flags
-(`--form=auto`). Nothing else in the package imports gin.
+Every setting is a field of a frozen dataclass. An entry point names the dataclasses it takes; their fields can then be bound in
+gin files (`Probe.rates = (1e-3, 3e-3)`), by `--gin.Probe.rates=...`, and, for some entry points, by plain flags
+(`--form=auto`). No other package imports gin.
 
-    bindings.py   gin texts -> what they bind
-    values.py     what a person wrote -> the type of the setting
-    help.py       the dataclasses' docstrings -> what --help says of each binding
+    bindings.py   gin texts -> bindings
+    values.py     texts and literals -> values of the setting's type
+    help.py       the dataclasses' docstrings -> a line of --help for each binding
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from jaxsplit.files import from_home
 from jaxsplit.registry import run_extension
 
 _UNSET = object()
-_PATIENCE = 5.0  # Seconds from a signal to the end at the latest, where nothing is being saved.
+_PATIENCE = 5.0  # Maximum seconds from a signal to the end if nothing is being saved.
 
 
 class Path(str):
-  """The help of a flag that takes a path: in what it is given, ~ and ~user are expanded."""
+  """The help of a flag that takes a path, in which ~ and ~user are expanded."""
 
 
 class Paths(Path):
-  """The help of one that may be repeated: a tuple of paths."""
+  """The help of a path flag that may be repeated: a tuple of paths."""
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -53,7 +53,7 @@ class _OneLineParser(argparse.ArgumentParser):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What an entry point was started with.
+  """The parsed command line of an entry point.
 
   Attributes:
     values: one instance per settings dataclass, keyed by the dataclass.
@@ -84,10 +84,10 @@ def parse(
     description: the first lines of `--help`.
     settings: frozen dataclasses that gin may bind, by class name.
     argv: arguments without the program's name; None takes sys.argv.
-    flags: the entry point's own flags that are no settings (paths, for one): name -> help, a `Path` for those that take one.
-    switches: those of them that are true or false, false by default: name -> help. As every boolean, they are given as --name,
+    flags: the entry point's flags that are not settings (such as paths): name -> help, a `Path` for those that take one.
+    switches: boolean flags, false by default: name -> help. Like every boolean, they are given as --name,
       or with a value: true, yes, on, 1, false, no, off or 0.
-    fields_as_flags: also accept every field of `settings` as `--field=value`, but those that the entry point reads itself.
+    fields_as_flags: also accept every field of `settings` as `--field=value`, except names in `flags`.
 
   Raises:
     InputError: an unknown flag, gin name or file, or a value that cannot be read.
@@ -129,15 +129,15 @@ def _parser(entry_point: str, description: str, settings: Sequence[type], flags:
       prog=f"python -m jaxsplit.{entry_point}", description=description, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter, epilog=bindings_help(settings))
   parser.add_argument("--gin_file", action="append", default=[], metavar="FILE",
-                      help="a gin config: a file, or one that comes with jaxsplit by its name, as in quickstart.gin; repeatable, later "
+                      help="a gin config: a file, or the name of one that comes with jaxsplit, as in quickstart.gin; repeatable, later "
                            "ones win")
   parser.add_argument("--gin_search_paths", action="append", default=[], metavar="DIR",
-                      help="where gin files and their includes are looked for; repeatable")
+                      help="a folder to search for gin files and their includes; repeatable")
   parser.add_argument("--gin.NAME", dest="_", metavar="VALUE",
-                      help="bind one name of those below, as in --gin.Probe.replicas=2; wins over files")
+                      help="bind one of the names below, as in --gin.Probe.replicas=2; wins over files")
   parser.add_argument("--extension", action="append", default=[], metavar="FILE",
-                      help="a Python file of yours that is run first, and may add model families, optimizers, forms, routers and the like, "
-                           "which settings then name (docs/extending.md); repeatable. No config can name one")
+                      help="your Python file, run first, which may add model families, optimizers, forms of the law, routers and the like "
+                           "for settings to name (docs/extending.md); repeatable. Cannot be given in a config")
   for name, text in flags.items():
     repeated = {"action": "append", "default": [], "metavar": "PATH"} if isinstance(text, Paths) else {}
     parser.add_argument(f"--{name}", help=text, **repeated)

@@ -17,18 +17,18 @@ class Clustering:
 
   Attributes:
     k: K, the number of clusters.
-    levels: further numbers of clusters that come out of the same fit: all are unions of the same fine clusters.
-    by: kmeans, or random: the control, which draws a document's cluster by its hash and looks at no features.
+    levels: further numbers of clusters from the same fit: all are unions of the same fine clusters.
+    by: kmeans, or random: a control that assigns documents to clusters by their hash, without features.
     features: tfidf; hidden_states of a seed model; a name that an extension adds; or the path of a .npy file with a vector for each
       document, in the order of documents.parquet.
-    model: for hidden_states, the work directory of an experiment whose seed makes them.
+    model: for hidden_states, the work directory of the experiment whose seed computes them.
     dimensions: F, of the vectors of tfidf.
-    terms: the most words that tfidf knows.
-    balance: how far the tokens of a cluster may be from the mean over clusters, as a share of it; None: as they fall.
-    sample: passages that features and clusters are fitted on, at most.
-    iterations: of k-means, at most.
-    batch: passages of an iteration of minibatch k-means; 0: each iteration takes all of the sample.
-    seed: of all randomness.
+    terms: maximum vocabulary of tfidf.
+    balance: maximum deviation of a cluster's tokens from the mean over clusters, as a fraction of it; None: not balanced.
+    sample: maximum number of passages that features and clusters are fitted to.
+    iterations: maximum number of k-means iterations.
+    batch: passages per iteration of minibatch k-means; 0: each iteration takes the whole sample.
+    seed: random seed.
   """
 
   k: int = 16

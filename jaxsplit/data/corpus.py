@@ -16,28 +16,28 @@ COLUMN, CLUSTER, ONE = "column:", "cluster:", "one:"
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """Which documents to learn from, and which to hold out.
+  """Which documents to train on, and which to hold out.
 
   Attributes:
     path: a folder, a file, or a pattern of them with * ? [] ** and {a,b} or {00..12}, here or at a URL that fsspec knows
       (gs://bucket/folder); tfds:NAME:VERSION for a data set of TensorFlow Datasets; or "bundled" for the five public-domain
       domains that ship with the package.
-    data_dir: where data sets of TensorFlow Datasets lie; empty for TFDS_DATA_DIR, or ~/tensorflow_datasets without it.
+    data_dir: the folder of TensorFlow Datasets; empty for TFDS_DATA_DIR, or ~/tensorflow_datasets without it.
     domains_from: "folder" for domains by the names of folders and files, "column:NAME" for a field of each document, "cluster"
-      for domains that are found in the texts (`Clustering`); folders are labels then, to compare with, or with "cluster:NAME" a
-      field is; or "one:NAME" where all of it is one domain.
+      for domains that are found in the texts (`Clustering`), where folders become labels to compare with, or with "cluster:NAME" a
+      field of each document; or "one:NAME" for a single domain.
     domains: the domains to use; empty for all.
-    text_key: the field of a document's text; a dot leads into a field of fields, as in meta.text.
-    text_separator: what stands between the documents of a .txt file; empty where each file is one.
-    include: patterns of the files to read, all where it is empty, as in "*.jsonl.zst" or "law/*": each is compared with a
-      file's path within the corpus and with those of the folders that it lies in; * stands for any characters, / too.
+    text_key: the field of a document's text; dots separate nested fields, as in meta.text.
+    text_separator: the text between two documents of a .txt file; empty if each file is one document.
+    include: patterns of the files to read, as in "*.jsonl.zst" or "law/*"; empty for all. A pattern is matched against a
+      file's path within the corpus and those of its parent folders; * matches any characters, including /.
     exclude: patterns of files and folders to leave out.
     on_bad_document: "fail" to stop at a document that cannot be read, "skip" to leave it out and count it.
-    min_characters: documents of fewer characters (of tokens: fewer of these) are left out of all splits.
-    duplicates: "keep" to train on equal documents as often as they are there, "drop" to keep the first of the corpus.
-    valid_fraction: the share of a domain's bytes to hold out where it has no validation files.
-    test_fraction: the share to hold out for testing as well, where it has no test files.
-    valid_tokens_min: the fewest tokens a domain's validation set may have.
+    min_characters: documents with fewer characters (for a corpus of tokens: fewer tokens) are left out of all splits.
+    duplicates: "keep" to train on all copies of equal documents, "drop" to keep the first of the corpus.
+    valid_fraction: fraction of a domain's bytes to hold out for validation if it has no validation files.
+    test_fraction: fraction to hold out for testing as well, if it has no test files.
+    valid_tokens_min: minimum number of tokens of a domain's validation set.
   """
 
   path: str = "bundled"

@@ -27,11 +27,11 @@ class Phonebook:
   """A seeded phonebook.
 
   Attributes:
-    subsets: how many domains it is divided into.
-    entries: names and numbers in each.
+    subsets: number of domains.
+    entries: entries (a name and a number) of each domain.
     name_length: letters of a name; no two names are equal.
     number_length: digits of a number.
-    seed: other seeds give other names and numbers.
+    seed: random seed of names and numbers.
   """
 
   subsets: int = 8

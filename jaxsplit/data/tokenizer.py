@@ -29,13 +29,14 @@ class Tokenization:
 
   Attributes:
     kind: "bytes" (256 ids), "bpe" (byte-level byte-pair encoding), or "tokens" for a corpus that consists of ids already.
-    vocab_size: the ids of a BPE that is trained on the corpus, or that a corpus of tokens may have; bytes and loaded tokenizers
-      have their own.
-    path: a tokenizer.json or GPT-2 merges (vocab.bpe) to load instead of training, or, of tokens, that has made them.
-    end_of_document: the token of a loaded tokenizer.json that separates documents, where it has none of the usual names; of
-      tokens without one, the id that does (where none does, one that no document has).
+    vocab_size: number of ids of a BPE that is trained on the corpus, or of a corpus of tokens; ignored for bytes and loaded
+      tokenizers.
+    path: a tokenizer.json or GPT-2 merges (vocab.bpe) to load instead of training one; for a corpus of tokens, the tokenizer that
+      made them.
+    end_of_document: the token of a loaded tokenizer.json that separates documents, if it has none of the usual names; for a corpus
+      of tokens without a tokenizer, the id that separates documents (if there is none, an id that no document has).
     dtype: of raw files of tokens, "uint16" or "uint32".
-    unknown_max: the largest share of a split's tokens that may be unknown to the tokenizer.
+    unknown_max: maximum fraction of a split's tokens that may be unknown to the tokenizer.
   """
 
   kind: Literal["bytes", "bpe", "tokens"] = "bytes"
@@ -66,7 +67,7 @@ class Tokenization:
       raise InputError(f"Tokenization.end_of_document = {self.end_of_document!r} needs Tokenization.path; other tokenizers have "
                        "a separator of their own")
     if not 0 <= self.unknown_max <= 1:
-      raise InputError(f"Tokenization.unknown_max = {self.unknown_max}: must be a share between 0 and 1")
+      raise InputError(f"Tokenization.unknown_max = {self.unknown_max}: must be a fraction between 0 and 1")
     if not (2 if self.kind == "tokens" else 257) <= self.vocab_size <= 1 << 20:
       raise InputError(f"Tokenization.vocab_size = {self.vocab_size}: must be from 257 (256 bytes and the separator) to 2^20")
 

@@ -26,15 +26,14 @@ _STEP = 32  # Prompts are padded to a multiple of it; so many tokens are made be
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-  """How a text is gone on with.
+  """How a text is continued.
 
   Attributes:
-    tokens: how many follow at most; fewer where the text ends before. 0: 128, or half of what the model reads, where that is less.
-    temperature: 0 takes the most likely token each time (greedy decoding); otherwise one is drawn, from probabilities to the power of
-      1 / temperature.
-    top_k: draws from so many most likely tokens only; 0: all.
-    top_p: draws from the fewest most likely tokens whose probabilities sum to it only (nucleus sampling, arXiv 1904.09751).
-    seed: of the draws.
+    tokens: maximum number of generated tokens; fewer if the text ends before. 0: 128, or half of the model's context if that is less.
+    temperature: 0 is greedy decoding; otherwise tokens are sampled from probabilities to the power of 1 / temperature.
+    top_k: sample from the k most likely tokens only; 0: all.
+    top_p: sample from the smallest set of most likely tokens whose probabilities sum to this (nucleus sampling, arXiv 1904.09751).
+    seed: random seed of sampling.
   """
 
   tokens: int = 0
@@ -60,10 +59,10 @@ def room_for(model: TrainedModel, settings: Generation) -> int:
 
 
 def fitted(model: TrainedModel, prompt: np.ndarray, tokens: int) -> np.ndarray:
-  """A prompt, int [n], as much of its end as leaves the model room for so many tokens more.
+  """A prompt, int [n], cut from the left so that the context holds `tokens` more tokens.
 
   Raises:
-    InputError: the model does not read more than so many.
+    InputError: the model's context is not longer than that.
   """
   most = model.config.sequence_length - tokens
   if most < 1:

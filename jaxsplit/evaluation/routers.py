@@ -26,11 +26,11 @@ class Routing:
   """How texts are routed to experts.
 
   Attributes:
-    router: names of routers, with commas between them; behind a name, @k keeps its k largest weights.
-    context_tokens: of a document, the first tokens that a router sees (half of a shorter one); those behind them are measured.
-    temperature: T of softmax(-d2/T), of a context's squared distances to the domains' centroids.
-    prior_contexts: how many contexts of a set (a domain's documents, a task's questions) a cached prior is estimated from.
-    calibration_tokens: of each domain's training text, by which the best single expert is chosen.
+    router: names of routers, separated by commas; NAME@k keeps the k largest weights.
+    context_tokens: number of a document's first tokens that a router sees (half of a shorter document); the following ones are scored.
+    temperature: T of softmax(-d2/T), with d2 a context's squared distances to the domains' centroids.
+    prior_contexts: number of contexts of a set (a domain's documents, a task's questions) that a cached prior is estimated from.
+    calibration_tokens: tokens of each domain's training text by which the best single expert is chosen.
   """
 
   router: str = ""

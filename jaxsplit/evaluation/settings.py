@@ -13,15 +13,15 @@ class Evaluation:
   """How models are evaluated.
 
   Attributes:
-    tasks: names of zero-shot tasks, with commas between them; none: only the matrix.
-    limit: rows of each task, the first ones; 0: all.
+    tasks: names of zero-shot tasks, separated by commas; empty for the matrix of models by domains only.
+    limit: number of rows of each task, from the first; 0: all.
     unconditional: also score answers without their question (acc_uncond); takes longer.
-    split: of the documents of the matrix, valid or test; auto is test where every domain has that.
-    tokens: of each domain's split that suffice for the matrix, in whole documents from all over it; 0: all.
-    stride: tokens by which windows move on in documents longer than the models' context; 0: half of it.
-    context: tokens that models read at most; 0: as many as they can.
-    batch_tokens: tokens of a batch; 0: 2,048 on a CPU, 32,768 elsewhere.
-    replica: which repetition of an experiment's models.
+    split: split of the matrix's documents, valid or test; auto is test if every domain has one.
+    tokens: number of tokens of each domain for the matrix, in whole documents spread over the split; 0: all.
+    stride: tokens between windows of documents longer than the models' context; 0: half of the context.
+    context: maximum context in tokens; 0: that of the models.
+    batch_tokens: tokens per batch; 0: 2,048 on a CPU, 32,768 elsewhere.
+    replica: which replica of an experiment's models to evaluate.
   """
 
   tasks: str = ""

@@ -1,8 +1,8 @@
-"""What is trained beside an experiment, off its trunks: the expert on a domain that comes later, and small models to route by.
+"""Models added to an experiment, forked from its trunks: experts on domains added later, and small models for routing.
 
-The mixture and its seed stay what they were, and so does every snapshot and every row that is there: tables gain rows. A later
-domain's tokens lie in a store of their own, made with the experiment's tokenizer. Cells have roles of their own, so that no law,
-plan or split curve takes them for the experiment's.
+The mixture, the seed, all snapshots and all existing rows of tables stay as they are: tables gain rows. An added
+domain's tokens are in a separate store, made with the experiment's tokenizer. The cells have separate roles, so that no law,
+plan or split curve includes them.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from jaxsplit.training.interruption import Interruption
 
 
 def fork_point(settings: Settings, workdir: Workdir, seed_tokens: int | None) -> Point:
-  """The split that a new expert is trained for, at the experiment's target size.
+  """The split of a new expert, at the experiment's target size.
 
   Args:
     settings: of the experiment, whose `workdir` is claimed.
-    seed_tokens: D of a split that was measured; None for the planned one, or for the only one.
+    seed_tokens: D of a measured split; None for the planned one, or for the only one.
 
   Raises:
-    InputError: there is none, or no such one, or it is not clear which.
+    InputError: there is no split, none with that D, or several.
   """
   experiment, batch_tokens = settings.experiment, settings.training.batch_tokens
   sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.log)
   if experiment.trunk == "per_domain":
-    raise InputError(f"{workdir.path}: every domain has a seed of its own (Experiment.trunk), so there is none that an expert on a new "
+    raise InputError(f"{workdir.path}: each domain has its own seed (Experiment.trunk), so there is none that an expert on a new "
                      "domain could be forked from; train the domains together in another --workdir")
   splits = sorted({point for request in sizes.requests(experiment.target) for point in request.points if point.role == "split"})
   known = ", ".join(f"{point.seed_steps * batch_tokens:,}" for point in splits)
   if not splits:
-    raise InputError(f"{workdir.path}: no experts are trained there, so none can be added; ask for a split, as in "
+    raise InputError(f"{workdir.path}: has no trained experts, so none can be added; request a split, such as by "
                      "--gin.Experiment.compare='(0.5, 1.0)', and finish it first")
   if seed_tokens is not None:
     found = [point for point in splits if point.seed_steps * batch_tokens == seed_tokens]
     if not found:
-      raise InputError(f"--seed_tokens={seed_tokens}: no split of that D is trained at Experiment.target; there are {known}")
+      raise InputError(f"--seed_tokens={seed_tokens}: no split with that D is trained at Experiment.target; there are {known}")
     return found[0]
   plan = hosts.broadcast(lambda: _planned(workdir))
   found = [point for point in splits if [point.seed_steps, point.expert_steps] == plan] if plan else splits
   if len(found) != 1:
-    raise InputError(f"{workdir.path}: {'the plan is not to split' if plan else 'several splits are trained there'}; say which the "
-                     f"expert is for by its D, as --seed_tokens=N, N one of {known}")
+    raise InputError(f"{workdir.path}: {'the plan is not to split' if plan else 'has several trained splits'}; choose one "
+                     f"by its D, as --seed_tokens=N, N one of {known}")
   return found[0]
 
 
@@ -70,20 +70,20 @@ def _planned(workdir: Workdir) -> list[int] | None:
 
 def add_expert(settings: Settings, store: JoinedStore, domain: str, split: Point, recipe: Recipe, workdir: Workdir,
                progress: Progress, interruption: Interruption) -> list[Cell]:
-  """Trains the expert on one domain of `store.added`, for a split that the others were trained for, and measures it.
+  """Trains and measures the expert on one domain of `store.added`, at a split of the other experts.
 
   Args:
     settings: of the experiment.
-    store: its store, and the domain's.
+    store: the experiment's store joined with the domain's.
     domain: its name.
     split: D and D'.
     recipe: the experiment's.
 
   Returns:
-    The expert's cells, one a replica.
+    The expert's cells, one per replica.
 
   Raises:
-    InputError: the snapshot to fork from is not there, or a guard has tripped.
+    InputError: the snapshot to fork from is missing, or a guard failed.
   """
   workdir.once(f"disjoint {store.manifest_hash} {store.added[domain]}", lambda: guards.check_disjoint(store))
   fork = Fork(settings.experiment.target, dataclasses.replace(split, role="added"), (domain,), f"+domain-{domain}")
@@ -92,27 +92,27 @@ def add_expert(settings: Settings, store: JoinedStore, domain: str, split: Point
 
 def add_small_models(settings: Settings, store: Store, split: Point, recipe: Recipe, workdir: Workdir, progress: Progress,
                      interruption: Interruption) -> list[Cell]:
-  """Trains a small model of every domain, to route by (SmallTalk LM, arXiv 2410.03529), and measures them.
+  """Trains and measures a small model of each domain for routing (SmallTalk LM, arXiv 2410.03529).
 
-  They are of the smallest size that the law is fitted on, forked off its snapshot that is nearest to the split's D, and trained for
-  the split's D'. Domains that came later have theirs too.
+  They have the smallest size of the law's grid, are forked from its snapshot nearest to the split's D, and trained for
+  the split's D'. Domains that were added later have one too.
 
   Args:
-    settings, store, recipe: of the experiment; the store with the domains that came later.
+    settings, store, recipe: of the experiment; the store with the domains that were added later.
     split: D and D' of the experts.
 
   Raises:
-    InputError: there is no smaller size than the experts', a snapshot to fork from is not there, or a guard has tripped.
+    InputError: there is no smaller size than the experts', a snapshot to fork from is missing, or a guard failed.
   """
   experiment = settings.experiment
   if experiment.trunk == "per_domain":
-    raise InputError(f"{workdir.path}: every domain has a seed of its own (Experiment.trunk), so there is none to fork small models from; "
-                     "take another router")
+    raise InputError(f"{workdir.path}: each domain has its own seed (Experiment.trunk), so there is none to fork small models from; "
+                     "use another router")
   sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.log)
   asked = [size for size in experiment.sizes if sizes.requests(size)]
   if not asked:
-    raise InputError(f"{workdir.path}: no smaller size is trained there (Experiment.sizes), and small models are forked from its seed; "
-                     "take another router")
+    raise InputError(f"{workdir.path}: has no smaller size (Experiment.sizes), and small models are forked from its seed; "
+                     "use another router")
   before = tuple(name for name in store.domains if name not in store.added)
   trees = Trees(settings, before, store.vocab_size, sizes)
   size = min(asked, key=lambda one: trees.model(one).params_total)
@@ -124,13 +124,13 @@ def add_small_models(settings: Settings, store: Store, split: Point, recipe: Rec
 
 @dataclasses.dataclass(frozen=True)
 class Fork:
-  """Runs that are forked off an experiment's trunk beside those that it has asked for.
+  """Runs forked from an experiment's trunk in addition to its own.
 
   Attributes:
     size: (width, depth) of the trunk.
-    point: D and D', and the role of their cells; the ledger knows them by that too.
+    point: D and D', and the role of their cells, which is also their purpose in the ledger.
     domains: of the runs.
-    mark: ends the names of their stages.
+    mark: suffix of their stages' names.
   """
 
   size: tuple[int, int]
@@ -141,10 +141,10 @@ class Fork:
 
 def train_beside(settings: Settings, store: Store, fork: Fork, recipe: Recipe, workdir: Workdir, progress: Progress,
                  interruption: Interruption) -> list[Cell]:
-  """Trains what is missing of a fork, and measures it; nothing else is trained, and no snapshot of the trunk dropped.
+  """Trains and measures what is missing of a fork; nothing else is trained, and no snapshot of the trunk is removed.
 
   Raises:
-    InputError: the snapshot to fork from is not there, or a guard has tripped.
+    InputError: the snapshot to fork from is missing, or a guard failed.
   """
   table, sizes = CellTable(workdir.path / "cells.csv", workdir.log), Sizes(workdir.path / SIZES, workdir.config_hash, workdir.log)
   before = [name for name in store.domains if name not in store.added]
@@ -160,8 +160,8 @@ def train_beside(settings: Settings, store: Store, fork: Fork, recipe: Recipe, w
     lacking = hosts.broadcast(lambda: sorted(runner.missing(in_waves, table)))
     gone = [stage.name for stage in in_waves if stage.name in lacking and waves.whole(stage)[0] not in own]
     if gone:
-      raise InputError(f"{workdir.path}: the snapshot of {gone[-1]} that the others were forked from is not there; snapshots of seeds "
-                       "stay with Training.retention = 'trunks' (the default) or 'all', and once their experiment is finished")
+      raise InputError(f"{workdir.path}: the snapshot of {gone[-1]} that the others were forked from is missing; snapshots of seeds "
+                       "are kept with Training.retention = 'trunks' (the default) or 'all', once the experiment is finished")
 
     def account() -> None:
       trained = [stage for stage in runner.trained if waves.whole(stage)[0] in own]
@@ -170,7 +170,7 @@ def train_beside(settings: Settings, store: Store, fork: Fork, recipe: Recipe, w
 
     models = f"an expert on {fork.domains[0]}" if len(fork.domains) == 1 else f"{len(fork.domains)} models"
     try:
-      runner.run(stages, table, what=f"training {models} of {shape.name}, off the seed of {fork.point.seed_steps} steps")
+      runner.run(stages, table, what=f"training {models} of {shape.name}, forked from the seed at {fork.point.seed_steps} steps")
     except Interrupted:
       hosts.broadcast(account)
       raise

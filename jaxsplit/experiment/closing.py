@@ -12,7 +12,7 @@ from jaxsplit.results.cells import Cell
 from jaxsplit.results.plan import PlannedPoint
 from jaxsplit.results.stages import Point
 
-USUAL = 0.8  # The seeds' share of the usual split, which every plan is measured beside.
+USUAL = 0.8  # The seeds' share of the usual split, which every plan is compared with.
 _STEPS = 0.02  # How far whole steps may take it off.
 
 
@@ -66,7 +66,7 @@ def closing_lines(cells: Iterable[Cell], law: Law, point: PlannedPoint, budget: 
 
 
 def closing_rows(lines: Sequence[Line]) -> list[list[str]]:
-  """The table's texts, its header first. Without an 80/20 split or a dense model that was measured, there are no columns for it."""
+  """The table's texts, header first. Columns for the 80/20 split, the dense model and the uneven plan only if they were measured."""
   number = lambda value, form: format(value, form) if math.isfinite(value) else "-"
   columns = {"predicted": ("predicted", ".4f"), "measured": ("measured", ".4f")}
   if any(math.isfinite(line.fixed) for line in lines):
@@ -87,9 +87,9 @@ def closing_text(lines: Iterable[Line], plan: Plan) -> str:
   head = (f"recommended split of {of}{plan.budget_tokens:,.0f} tokens for {plan.num_domains} domains at N = {plan.params:,.0f}: "
           f"{plan.fraction:.0%} seed (95 % interval {low:.0%} to {high:.0%})\n"
           f"trained: {seeds} {point.seed_tokens:,} tokens, then {point.expert_tokens:,} tokens for each expert"
-          f"{f'; {point.left_over:,} are left over, too few for a step of each' if point.left_over else ''}\n")
+          f"{f'; {point.left_over:,} tokens are unused, too few for another step of each' if point.left_over else ''}\n")
   if of:
-    head += f"dense: one model of as many tokens as each of the {plan.num_domains}\n"
+    head += f"dense: one model trained on as many tokens as each of the {plan.num_domains} models\n"
   rows = closing_rows(list(lines))
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   return head + "\n".join("  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths)))
@@ -102,8 +102,8 @@ def rate_text(proof: Iterable[Cell], probe: Iterable[Cell]) -> str:
   if not proof:
     return ""
   rates = ", ".join(f"{rate:g}" for rate in sorted({cell.learning_rate for cell in proof}))
-  of = "as given" if not probe else "found by probing full pretraining at that size, among others" if any(
-      cell.params_total == proof[0].params_total for cell in probe) else "by the rule fitted to probes of smaller sizes"
+  of = "as given" if not probe else "from a rule fitted to probes, including full pretraining at that size" if any(
+      cell.params_total == proof[0].params_total for cell in probe) else "from a rule fitted to probes of smaller sizes"
   return f"all models of N = {proof[0].params:,} train at learning rate {rates}, {of}, in batches of {proof[0].batch_tokens:,} tokens"
 
 

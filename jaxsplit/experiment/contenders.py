@@ -1,4 +1,4 @@
-"""What a split is compared with: the usual ways to spend the same compute, each from the cells that are there, or said to be missing."""
+"""Baselines that a split is compared with: the usual ways to spend the same compute, from the measured cells, or noted as missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Contender:
   Attributes:
     name: in words.
     share: the seed's share of the tokens; 1 for a dense model.
-    params: N of the model that answers: what inference costs.
+    params: N of the one model that processes a text: the cost of inference.
     total_params: parameters of all models together, with embeddings; None where nothing is measured.
     training_flops: of all of them together.
     loss: mean over domains and replicas, nats per token; None where it is not measured.
@@ -63,7 +63,7 @@ def contenders(cells: Iterable[Cell], params_total: int, domains: Sequence[str],
   out = []
   if planned:
     out.append(make("recommended split", planned.fraction, Point(planned.seed_steps, planned.expert_steps, "split"),
-                    "the experiment's command, finished, measures it"))
+                    "the experiment's command measures it"))
   for name, share in (("80/20", 0.8), ("50/50 (BTM)", 0.5), ("D = 0, no seed (SmallTalk-like)", 0.0)):
     out.append(make(name, share, budget.point(share), compare(share)))
   out.append(make("full pretraining", 1.0, budget.point(1.0), compare(1)))
@@ -80,7 +80,7 @@ def _dense_models(whole: Sequence[Cell], own: Sequence[Cell], dense: list[list[C
     if cell.role == "dense" and near(cell.flops, flops):
       groups.setdefault((cell.batch_tokens, cell.learning_rate), []).append(cell)
   complete = {key: found for key, group in groups.items() if (found := _by_replica(group, domains))}
-  out, unmeasured = [], "only one batch size and rate are measured; a work directory of another Training.batch_sequences has another"
+  out, unmeasured = [], "only one batch size and rate are measured; run another work directory with another Training.batch_sequences"
   name = "dense, best batch size and rate"
   if len(complete) > 1:
     key = min(complete, key=lambda key: np.mean([cell.loss for group in complete[key] for cell in group]))
@@ -92,7 +92,7 @@ def _dense_models(whole: Sequence[Cell], own: Sequence[Cell], dense: list[list[C
   out.append(dataclasses.replace(equal, note="full pretraining: one expert answers, of the same N") if dense else equal)
   total = len(domains) * own[0].params_total if own else None
   others = [cell for cell in whole if cell.role == "dense" and near(cell.params_total, total) and near(cell.flops, flops)]
-  what = f"; a target of {total:,} parameters in all and fewer tokens would be it" if total else ""
+  what = f"; it would be a target of {total:,} parameters in total, trained on fewer tokens" if total else ""
   how = f"no dense model of that size is measured{what}"
   return [*out, _contender("dense, equal total parameters", 1.0, _by_replica(others, domains), dense, budget, how)]
 
@@ -131,7 +131,7 @@ def _contender(name: str, share: float, groups: list[list[Cell]], dense: list[li
 def contender_rows(found: Sequence[Contender]) -> list[list[str]]:
   """The table's texts, its header first."""
   show = lambda value, form: "-" if value is None else format(value, form)
-  rows = [["way", "seed", "loss", "perplexity", "training FLOPs", "N that answers", "parameters in all", ""]]
+  rows = [["way", "seed", "loss", "perplexity", "training FLOPs", "active N", "total parameters", ""]]
   for one in found:
     loss = show(one.loss, ".4f") + (f" ± {one.loss_stderr:.4f}" if one.loss_stderr is not None else "")
     rows.append([one.name, f"{one.share:.0%}", loss, show(one.perplexity_change, "+.2%"), show(one.training_flops, ".3g"),

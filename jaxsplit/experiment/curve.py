@@ -1,4 +1,4 @@
-"""The splits that were measured at one size, by the seed's share, and how the recommended one stands among them."""
+"""The losses of the splits measured at one size, by seed fraction, and how the recommended split compares with the others."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from jaxsplit.law import Plan
 from jaxsplit.results.budget import Budget
 from jaxsplit.results.cells import Cell
 
-Curve = dict[float, list[float]]  # Seed share -> the mean over domains of each replica.
+Curve = dict[float, list[float]]  # Seed fraction -> the mean over domains of each replica.
 
 
 def measured_curve(cells: Iterable[Cell], domains: Sequence[str], budget: Budget, value: str = "loss") -> Curve:
-  """What was measured at each share, by rising share.
+  """What was measured at each seed fraction, in rising order.
 
   Args:
     cells: of one size.
@@ -32,12 +32,12 @@ def measured_curve(cells: Iterable[Cell], domains: Sequence[str], budget: Budget
 
 
 def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None, scatter: float = 0.0) -> str:
-  """The measured curve on a line, and, where the recommended share was measured with others, whether another was better.
+  """The measured curve on one line, and, if the recommended split and others were measured, whether another one was better.
 
   Args:
     curve: what was measured.
     plan: an experiment's.
-    scatter: standard deviation of the relative difference between two splits that is chance.
+    scatter: standard deviation of the relative difference between two runs of the same split.
   """
   if not curve:
     return ""
@@ -51,9 +51,9 @@ def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None,
     return text
   best = min(loss, key=loss.get)
   if best == recommended:
-    return f"{text}\nno other split that was measured is better than the recommended one"
+    return f"{text}\nno other measured split is better than the recommended one"
   low, high = plan.fraction_interval
   better, inside = loss[recommended] / loss[best] - 1, "within" if low <= best <= high else "outside"
-  chance = f", which may be chance: two runs of equal splits differ by about {scatter:.2%}" if better < 2 * scatter else ""
-  return (f"{text}\nanother split was better: {percent(best)} seed, by {better:.2%} of the loss{chance}; it lies {inside} the 95 % "
-          f"interval of the best split, {low:.0%} to {high:.0%}")
+  chance = f", which may be noise: two runs of the same split differ by about {scatter:.2%}" if better < 2 * scatter else ""
+  return (f"{text}\nanother split was better: {percent(best)} seed, by {better:.2%} of the loss{chance}; it is {inside} the 95 % "
+          f"interval of the recommendation, {low:.0%} to {high:.0%}")

@@ -1,6 +1,6 @@
-"""Guards: what must hold where a run forks, each a named check. A wrong number is worse than none, so a guard that trips ends it.
+"""Guards: named checks of what must hold where a run is forked or resumed. A failed guard ends the experiment.
 
-What a snapshot says of itself is in its `about` (see `describe`). At a fork it is compared with what the tree has planned, and
+A snapshot's facts are in its `about` (see `describe`). At a fork they are compared with those that the tree of stages plans, and
 the runs' fingerprints with those of their parents.
 """
 
@@ -28,23 +28,23 @@ About = Mapping[str, Any]
 
 
 class GuardError(InputError):
-  """A guard has tripped: going on would measure something else than was planned."""
+  """A guard failed: to continue would measure something other than planned."""
 
   def __init__(self, guard: str, where: str, what: str):
-    super().__init__(f"{where}: guard {guard!r} has tripped: {what}; nothing was trained from there")
+    super().__init__(f"{where}: guard {guard!r} failed: {what}; nothing was trained from there")
     self.guard = guard
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """What all stages of an experiment share.
+  """What all stages of an experiment have in common.
 
   Attributes:
     data: the token store's manifest hash.
     tokenizer: the tokenizer's fingerprint.
     config: the hash of all settings.
     batch_tokens: tokens per run and step.
-    provenance: what made it, see training.provenance.
+    provenance: versions and devices, see training.provenance.
   """
 
   data: str
@@ -56,11 +56,11 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-  """What happened to a run up to a point of its life.
+  """The history of a run up to some step.
 
   Attributes:
-    retries: how often a stretch of it, or of what it descends from, was trained again.
-    diverged: whether it, or what it descends from, diverged to the end.
+    retries: how often a stage of it, or of its ancestors, was trained again.
+    diverged: whether it, or an ancestor, diverged in all attempts.
   """
 
   retries: int = 0
@@ -73,10 +73,10 @@ def describe(stage: Stage, step: int, rows: int, identity: Identity, prints: Map
 
   Args:
     stage, step: which.
-    rows: rows of the stack, idle ones included.
+    rows: runs of the stack, idle ones included.
     identity: of the experiment.
-    prints: the rows' fingerprints of `params` and `moments`.
-    schedule: the rows' schedules.
+    prints: the runs' fingerprints of `params` and `moments`.
+    schedule: the runs' schedules.
     parents: of each parent stage, name, step, the hash of its snapshot and its runs' fingerprints.
     keep_moments: whether the stage began with its parents' moments.
     run_status: of each run.
@@ -96,17 +96,17 @@ def describe(stage: Stage, step: int, rows: int, identity: Identity, prints: Map
 
 
 def run_status(about: About) -> tuple[RunStatus, ...]:
-  """The runs' run_status, as a snapshot has it."""
+  """The status of each run, from a snapshot's `about`."""
   return tuple(RunStatus(run["retries"], run["diverged"]) for run in about["runs"])
 
 
 def inherited_status(stage: Stage, parents: Sequence[About]) -> tuple[RunStatus, ...]:
-  """The run_status that the stage's runs have from their parents."""
+  """The status that each of the stage's runs inherits from its parent."""
   return tuple(RunStatus(parent["retries"], parent["diverged"]) for parent in _parents(stage, parents))
 
 
 def check_same_inputs(stage: Stage, about: About, identity: Identity) -> None:
-  """same data, same tokenizer, same model, same settings: of a snapshot that `stage` starts from or goes on from."""
+  """same data, same tokenizer, same model, same settings: of a snapshot that `stage` starts or resumes from."""
   for guard, there, here in (
       ("same data", about["data"], identity.data), ("same tokenizer", about["tokenizer"], identity.tokenizer),
       ("same model", _decisive(about["model"]), _decisive(_plain(dataclasses.asdict(stage.model)))),
@@ -116,17 +116,17 @@ def check_same_inputs(stage: Stage, about: About, identity: Identity) -> None:
 
 
 def _decisive(model: Mapping) -> dict:
-  """A model's fields but for those that say how it is computed, with which an experiment may go on otherwise."""
+  """A model's fields except those on how it is computed, which may change when an experiment resumes."""
   return {name: value for name, value in model.items() if f"Architecture.{name}" not in HOW}
 
 
 def check_fork_point(stage: Stage, parents: Sequence[About], identity: Identity) -> None:
-  """fork point: every run starts from a state of exactly as many steps and tokens as planned."""
+  """fork point: every run starts from a state with exactly the planned steps and tokens."""
   for run, parent in zip(stage.runs, _parents(stage, parents)):
     steps, tokens = run.born, run.born * identity.batch_tokens
     if (parent["steps"], parent["tokens"]) != (steps, tokens):
-      raise GuardError("fork point", stage.name, f"its parent has {parent['steps']} steps and {parent['tokens']:,} tokens behind "
-                                               f"it, planned were {steps} and {tokens:,}")
+      raise GuardError("fork point", stage.name, f"its parent was trained for {parent['steps']} steps and {parent['tokens']:,} tokens, "
+                                               f"planned were {steps} and {tokens:,}")
 
 
 def check_before_decay(stage: Stage, parents: Sequence[About]) -> None:
@@ -138,7 +138,7 @@ def check_before_decay(stage: Stage, parents: Sequence[About]) -> None:
 
 
 def check_schedule(stage: Stage, parents: Sequence[About], schedule: Schedule) -> None:
-  """schedule: the first learning rate is the one that the parent would have had next, or the first of a new warm-up."""
+  """schedule: the first learning rate is the parent's next one, or the first of a new warm-up."""
   count = len(stage.runs)
   planned = Schedule(*(np.asarray(values)[:count] for values in schedule))
   before = Schedule(*(np.array(values) for values in zip(*(parent["schedule"] for parent in _parents(stage, parents)))))
@@ -149,7 +149,7 @@ def check_schedule(stage: Stage, parents: Sequence[About], schedule: Schedule) -
   expected = _rates(before._replace(warmup_start=start, warmup_end=end), born)
   for r, (rate, other) in enumerate(zip(_rates(planned, born), expected)):
     if abs(rate - other) > 1e-6 * other:
-      raise GuardError("schedule", stage.name, f"run {r} would begin at a learning rate of {rate:g}, not {other:g}")
+      raise GuardError("schedule", stage.name, f"run {r} would start at a learning rate of {rate:g}, not {other:g}")
 
 
 def _rates(schedule: Schedule, steps: np.ndarray) -> np.ndarray:
@@ -157,7 +157,7 @@ def _rates(schedule: Schedule, steps: np.ndarray) -> np.ndarray:
 
 
 def check_moments(stage: Stage, parents: Sequence[About], keep_moments: bool, prints: Mapping[str, Sequence[str]]) -> None:
-  """parameters, moments: the runs' are exactly their parents'; moments are all zero where they are to be reset."""
+  """parameters, moments: the runs' are exactly their parents'; moments are zero if they are to be reset."""
   for r, parent in enumerate(_parents(stage, parents)):
     if prints["params"][r] != parent["params"]:
       raise GuardError("parameters", stage.name, f"run {r} did not get its parent's parameters")
@@ -166,34 +166,34 @@ def check_moments(stage: Stage, parents: Sequence[About], keep_moments: bool, pr
 
 
 def check_parents(stage: Stage, about: About, parents: Sequence[Mapping[str, Any]]) -> None:
-  """parent: a stage that goes on does so from the parents that it recorded."""
+  """parent: a stage that is resumed has the parents that its snapshot recorded."""
   names = [(parent["stage"], parent["step"]) for parent in about["parents"]]
   if names != [(parent["stage"], parent["step"]) for parent in parents]:
-    raise GuardError("parent", stage.name, f"its snapshot descends from {names}, not from what is planned")
+    raise GuardError("parent", stage.name, f"its snapshot descends from {names}, not from the planned parents")
   for recorded, planned in zip(about["parents"], parents):
     if recorded["runs"] != planned["runs"]:
-      raise GuardError("parent", stage.name, f"its snapshot descends from another state of {planned['stage']} than the one there")
+      raise GuardError("parent", stage.name, f"its snapshot descends from another state of {planned['stage']} than the one on disk")
 
 
 def check_restored(where: str, about: About, prints: Mapping[str, Sequence[str]]) -> None:
-  """restored: a snapshot was read back to the bit, on whatever devices."""
+  """restored: a snapshot was read back bit for bit, on any devices."""
   for part in ("params", "moments"):
     if list(prints[part])[:len(about["runs"])] != [run[part] for run in about["runs"]]:
       raise GuardError("restored", where, f"its {part} are not those that were saved")
 
 
 def check_same_corpus(cells: Iterable[Cell], workdir: pathlib.Path, store: Store) -> None:
-  """same corpus: the cells that are there were measured with the tokens that are here, as far as provenance.json knows theirs."""
+  """same corpus: existing cells were measured with this store's tokens, as far as provenance.json has their hash."""
   made_with = _made_with(workdir)
   theirs = {made_with[cell.provenance].get("data") for cell in cells if isinstance(made_with.get(cell.provenance), dict)}
   if theirs - {None, store.manifest_hash}:
     raise InputError(f"--workdir={workdir}: the corpus has changed since its cells were measured (tokens "
-                     f"{', '.join(sorted(theirs - {None, store.manifest_hash}))} there, {store.manifest_hash} here); name "
+                     f"{', '.join(sorted(theirs - {None, store.manifest_hash}))} then, {store.manifest_hash} now); name "
                      "another folder, restore the corpus, or give the --store that they were made with")
 
 
 def check_same_addition(workdir: pathlib.Path, domain: str, manifest_hash: str) -> None:
-  """same addition: a domain that came later has the tokens that it was first trained on, as far as provenance.json knows them."""
+  """same addition: a domain added later has the tokens that its expert was trained on, as far as provenance.json has their hash."""
   added = [facts.get("added") for facts in _made_with(workdir).values() if isinstance(facts, dict)]
   theirs = {one.get(domain) for one in added if isinstance(one, dict)}
   if theirs - {None, manifest_hash}:
@@ -202,7 +202,7 @@ def check_same_addition(workdir: pathlib.Path, domain: str, manifest_hash: str) 
 
 
 def _made_with(workdir: pathlib.Path) -> dict[str, Any]:
-  """What cells were made with, by its name; nothing where the file does not say, which a work directory mends."""
+  """Provenance by name; empty if the file is missing or damaged (a work directory rewrites it)."""
   try:
     return dict(read_json(workdir / "provenance.json")["made_with"])
   except (InputError, KeyError, TypeError, ValueError):
@@ -210,7 +210,7 @@ def _made_with(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def check_streams(stage: Stage, runs: Sequence[Run], streams: Sequence[Stream], store: Store, batch: int) -> None:
-  """domain: the first batch of expert k is of domain k, and that of the mixture of the mixture's domains."""
+  """domain: the first batch of expert k is from domain k, that of a run on the mixture from the mixture's domains."""
   for run, stream in zip(runs, streams, strict=True):
     indices = run.first_batch * batch + np.arange(batch)
     for window, (domain, number) in zip(stream.rows(indices), stream.origins(indices)):
@@ -221,8 +221,8 @@ def check_streams(stage: Stage, runs: Sequence[Run], streams: Sequence[Stream], 
 
 
 def check_disjoint(store: Store) -> None:
-  """disjoint: no document of any validation set is in any training set: a seed is trained on all domains. Records are there to
-  be memorised."""
+  """disjoint: no document of any validation set is in any training set, as a seed is trained on all domains. Not checked for
+  records, which are to be memorized."""
   if store.record:
     return
   valid = {document: domain for domain in store.domains for document in _documents(store, domain, "valid")}
@@ -235,7 +235,7 @@ def check_disjoint(store: Store) -> None:
 
 
 def _documents(store: Store, domain: str, split: str):
-  """A hash of every document, by its tokens; empty ones are left out."""
+  """A hash of each document's tokens; empty documents are left out."""
   tokens = store.tokens(domain, split)
   ends = np.flatnonzero(tokens == store.end_of_document)
   for start, end in zip(np.concatenate([[0], ends[:-1] + 1]), ends):
@@ -244,13 +244,13 @@ def _documents(store: Store, domain: str, split: str):
 
 
 def _parents(stage: Stage, parents: Sequence[About]) -> list[Mapping[str, Any]]:
-  """The parent of each run, among the runs of all parent stages one after the other."""
+  """The parent of each run, an index into the concatenated runs of the parent stages."""
   runs = [run for about in parents for run in about["runs"]]
   return [runs[run.parent] for run in stage.runs]
 
 
 def _plain(value: Any) -> Any:
-  """As JSON gives it back."""
+  """The value after a round trip through JSON."""
   if isinstance(value, dict):
     return {str(k): _plain(v) for k, v in value.items()}
   return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

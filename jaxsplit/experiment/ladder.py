@@ -1,4 +1,4 @@
-"""Model sizes of one set of proportions: a ladder of them below a target, and the one that has about N parameters."""
+"""Model sizes of the same proportions: a ladder of sizes below a target, and the size with about N parameters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ladder(architecture: Architecture, target: Size, vocab_size: int, sequence_l
       model = architecture.at(*size, vocab_size, sequence_length)
     except InputError:  # Heads that do not divide this width.
       continue
-    found.setdefault(model.params_total, (size, model))  # Cells are told apart by that number.
+    found.setdefault(model.params_total, (size, model))  # The size of a cell is identified by that number.
   return dict(sorted(found.values(), key=lambda one: one[1].params))
 
 

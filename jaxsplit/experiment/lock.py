@@ -1,7 +1,7 @@
-"""One process at a time in a work directory.
+"""A lock, so that one process at a time uses a work directory.
 
-Not the package filelock: its lock does not say who has it, and where a file system has no locks it makes do with a marker, which
-outlives a process that is killed (tests/experiment/test_workdir.py).
+Not the package filelock: its lock does not name its owner, and on a file system without locks it falls back to a marker file, which
+stays when a process is killed (tests/experiment/test_workdir.py).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from jaxsplit.errors import InputError
 
 
 class Lock:
-  """A lock on a file that the kernel gives back when its owner ends, however it ends. To be released.
+  """A lock on a file, which the kernel releases when the owner ends in any way. Call `release`.
 
   Args:
     path: the file; it stays.
-    log: told if the file system has no locks.
+    log: gets a line if the file system has no locks.
 
   Raises:
-    InputError: another process has it.
+    InputError: another process holds it.
   """
 
   def __init__(self, path: pathlib.Path, log: Callable[[str], None]):
@@ -37,7 +37,7 @@ class Lock:
         owner = self._file.read(200).strip() or "another process"
         self._file.close()
         raise InputError(f"--workdir={path.parent}: in use by {owner}; wait for it, or name another folder") from None
-      log(f"{path}: this file system has no locks ({error.strerror}); take care that no other process uses the folder")
+      log(f"{path}: this file system has no locks ({error.strerror}); make sure that no other process uses the folder")
     self._file.truncate(0)
     self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     self._file.flush()

@@ -1,4 +1,4 @@
-"""The learning-rate probe: short runs at several rates at every size, and the rule in N that is read off them."""
+"""The learning-rate probe: short runs at several rates at every size, and the rule in N that is fitted to them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Probe:
   """A stack of short runs on the mixture at every size N, at several learning rates.
 
   Attributes:
-    rates: the learning rates tried, of at most nine digits. A single one is taken as it is, without a probe.
-    fractions: lengths of the probe runs, as fractions of the budget; more than one shows how the best rate moves with D.
-    replicas: repetitions, with other weights and data.
-    exponent: bounds on the power of N by which the best rate may fall: between N^-high and N^-low.
+    rates: the learning rates tried, with at most nine digits. A single one is used as it is, without a probe.
+    fractions: lengths of the probe runs, as fractions of the budget; more than one shows how the best rate depends on D.
+    replicas: repetitions with different initial weights and data.
+    exponent: (low, high) bounds on the exponent of the rule: the rate falls between N^-low and N^-high.
   """
 
   rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
@@ -42,7 +42,7 @@ class Probe:
         if not 0 < value <= most or math.isinf(value):
           raise InputError(f"Probe.{name} = {values}: {value} must be positive" + (" and at most 1" if most == 1 else ""))
       if len(set(values)) < len(values):
-        raise InputError(f"Probe.{name} = {values}: one is there twice; give each once")
+        raise InputError(f"Probe.{name} = {values}: one is given twice; give each once")
     for rate in self.rates:
       kept = float(f"{rate:.9g}")
       if rate != kept:
@@ -60,8 +60,8 @@ class RateRule:
 
   Attributes:
     reference_rate, reference_params, exponent: the rule.
-    best: what was read off each size and probe length alone: rows (params, tokens, best rate, whether inside the rates tried);
-      none where the rate was given.
+    best: the best rate of each size and probe length alone, as (params, tokens, best rate, whether inside the rates tried);
+      empty if the rate was given.
   """
 
   reference_rate: float
@@ -70,7 +70,7 @@ class RateRule:
   best: tuple[tuple[int, int, float, bool], ...] = ()
 
   def rate(self, params: int) -> float:
-    """The learning rate for N = `params`: the one given, or the one found to three significant digits."""
+    """The learning rate for N = `params`: the one given, or the rule's to three significant digits."""
     if not self.best:
       return self.reference_rate
     return float(f"{self.reference_rate * (params / self.reference_params) ** -self.exponent:.3g}")
@@ -90,19 +90,19 @@ def probe_stages(
 
 
 def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
-  """Reads the rule off the probe's cells.
+  """Fits the rule to the probe's cells.
 
   Near its minimum, the mean loss of one size and length is a parabola in the log of the rate: c + k (x - a - b z)^2 with
-  z = log N. Multiplied out it is linear in c', k, ka and kb, and one k, a and b are fitted to all sizes together by least
-  squares, so that one noisy size cannot pick a bad rate. Rates more than `_NEAR` nats above their size's best are left out:
-  the parabola does not reach so far. No rate outside those tried is ever the reference.
+  z = log N. Expanded, it is linear in c', k, ka and kb, and one k, a and b are fitted to all sizes together by least
+  squares, so that noise at one size has little influence. Rates more than `_NEAR` nats above their size's best are left out, as
+  the parabola does not hold there. The reference rate is always within the rates tried.
   """
   if len(probe.rates) == 1:
     return RateRule(probe.rates[0], 1.0, 0.0)
   series = _series(cells)
   for (params, tokens), (rates, _) in series.items():
     if not len(rates):
-      raise InputError(f"Probe.rates = {probe.rates}: each of them diverged at N = {params:,} after {tokens:,} tokens or less; "
+      raise InputError(f"Probe.rates = {probe.rates}: all of them diverged at N = {params:,} within {tokens:,} tokens; "
                        "give lower ones, and a new --workdir")
   best = tuple((params, tokens, *_best_rate(*curve)) for (params, tokens), curve in series.items())
   center = float(np.mean([math.log(params) for params, *_ in best]))
@@ -117,7 +117,7 @@ def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
   design, losses = np.array(rows, float), np.array(losses)
 
   def solve(exponent: float | None) -> tuple[float, float, float]:
-    """k, a and b; with b given where the data would take it out of bounds."""
+    """k, a and b; b is given if the data would put it out of bounds."""
     if exponent is None:
       k, ka, kb = np.linalg.lstsq(design, losses)[0][number:]
       return k, ka / k, kb / k
@@ -130,7 +130,7 @@ def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
   k, a, b = solve(None) if len({params for params, *_ in best}) > 1 else solve(0.0)
   if not bounds[0] <= b <= bounds[1]:
     k, a, b = solve(float(np.clip(b, *bounds)))
-  if not (k > 0 and math.isfinite(a)):  # No valley in the rates tried: each size's own best is all that there is.
+  if not (k > 0 and math.isfinite(a)):  # No minimum within the rates tried: take the best rate of each size.
     a, b = float(peaks.mean()), bounds[1]
   reference = float(np.clip(a, math.log(min(probe.rates)), math.log(max(probe.rates))))
   return RateRule(math.exp(reference), math.exp(center), -b, best)

@@ -1,4 +1,4 @@
-"""What an experiment is asked, and how it is to be done: its settings, and what can be refused by them alone."""
+"""The settings of an experiment, and checks that need nothing but them."""
 
 from __future__ import annotations
 
@@ -31,48 +31,48 @@ from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
 
 _LEAST_STEPS = 100  # Of a budget: its fractions are whole steps.
-_ANY_VOCABULARY = 256  # Where it decides nothing.
-_ANY_DOMAINS = "abcdefgh"  # Before the corpus is read: so many that they share all that a law lets them share.
+_ANY_VOCABULARY = 256  # Where it has no influence.
+_ANY_DOMAINS = "abcdefgh"  # Before the corpus is read: enough for every constant that domains of a law share.
 
 
-GRID = "line", "seed_fractions", "expert_fractions"  # What belongs to sizes.
+GRID = "line", "seed_fractions", "expert_fractions"  # Settings that need `sizes`.
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """What is asked, and which cells answer it. Tokens D and D' of every cell follow from the budget and the domains' number K.
+  """The budget, and the cells to measure. Tokens D and D' of each cell follow from the budget and the number of domains K.
 
-  A work directory may be asked again with other `sizes`, fractions, `target` and `compare`: it grows, and keeps what it has.
+  The same work directory may be used with other `sizes`, fractions, `target` and `compare`: cells are added, none is lost.
 
   Attributes:
     data: text (a `Corpus`) or phonebook (a `Phonebook`).
-    budget_tokens: C, the tokens that the recommended split and the dense baseline may each train on.
+    budget_tokens: C, the tokens that the recommended split and the dense baseline each train on.
     accounting: total: C = D + K D' (K seeds: K D + K D'); per_model: C = D + D'. The dense baseline is one model of C tokens.
-    target: (width, depth) of the models that are wanted; their N is not in the law's data.
-    sizes: (width, depth) of the models that the law is fitted on. None: `Sweep` chooses them, and the line and fractions below;
+    target: (width, depth) of the models that the split is for; their N is not in the law's data.
+    sizes: (width, depth) of the models that the law is fitted to. None: `Sweep` chooses them, and the line and fractions below;
       empty: no law, only `compare` is measured.
-    line: share of C whose splits the law's cells are; the fractions are shares of that.
-    seed_fractions: shares at which the trunk is snapshotted and forked: the D of the law's cells. D' = 0 is measured at
+    line: fraction of C that the law's cells split; the fractions below are fractions of that.
+    seed_fractions: fractions at which the trunk is snapshotted and forked: D of the law's cells. D' = 0 is measured at
       each of them too.
-    expert_fractions: shares that all experts of a fork train on together: the D' of the law's cells, times K or not,
-      as accounting has it. They get at most what their seed leaves, so with a share of 1 every seed is measured in a split
-      of the whole: on the line that a plan chooses from.
-    compare: split fractions measured at the target, besides the recommended one, 80/20 and full pretraining, which always are where
-      there is a plan; 1 is the dense baseline. Experts have the whole
-      number of steps that is nearest, seeds the rest: a split trains on as many tokens as the dense baseline.
-    uneven: the best uneven plan is measured too: its experts fork from snapshots, and train for lengths, of their own.
-    replicas: repetitions of everything, with other weights and data order.
+    expert_fractions: fractions that all experts of a fork train on together: D' of the law's cells, times K or not,
+      by accounting. They get at most the tokens that their seed leaves, so a fraction of 1 adds, for each seed, the split
+      that spends the whole line.
+    compare: split fractions measured at the target, besides the recommended one, 80/20 and full pretraining, which are always
+      measured if there is a plan; 1 is the dense baseline. Experts get the nearest whole number of steps, seeds the remaining
+      ones, so a split trains on as many tokens as the dense baseline.
+    uneven: also measure the best uneven plan, in which each domain has its own D and D'.
+    replicas: repetitions of everything with different initial weights and data order.
     trunk: shared by all domains, or one independent seed per_domain.
-    mixture: domains in the mixture weigh the same (uniform), or as the tokens that they have (tokens).
-    replay: share of every expert's stream that is the mixture: .01 nearly stops forgetting (Bethune et al. 2025, arXiv 2502.06042).
-    cooldown: share of training over which the learning rate falls to 0 at the end of a cell.
-    cooldown_of: what it is a share of: the model's D + D' (at most all of D'), or the branch's D' alone (of D where D' = 0).
-    keep_moments: experts start with their seed's moments; else from zero, warming up again.
+    mixture: domains have equal weights in the mixture (uniform), or weights in proportion to their tokens (tokens).
+    replay: fraction of each expert's stream that is the mixture: .01 nearly stops forgetting (Bethune et al. 2025, arXiv 2502.06042).
+    cooldown: fraction of training over which the learning rate falls to 0 at the end of a cell.
+    cooldown_of: what it is a fraction of: the model's D + D' (at most all of D'), or the branch's D' alone (of D where D' = 0).
+    keep_moments: experts start with their seed's optimizer moments; otherwise from zero, with a new warm-up.
     validation_tokens: held-out tokens per domain that losses are measured on.
-    seed: of all randomness.
-    init_from: "hf:DIR": every run begins with the weights of the Hugging Face model in that folder, whose tokenizer and size are the
-      experiment's; sizes and target are left out. D counts what the seed is trained on the mixture after that, and seed_fractions may
-      have 0: experts forked from the base model itself. None: fresh weights.
+    seed: random seed of the whole experiment.
+    init_from: "hf:DIR": all runs start from the weights of the Hugging Face model in that folder, with its tokenizer and size; sizes
+      and target are left out. D counts the tokens that the seed is trained on the mixture after that, and seed_fractions may
+      have 0: experts forked from the base model itself. None: initial weights.
   """
 
   data: Literal["text", "phonebook"] = "text"
@@ -105,32 +105,32 @@ class Experiment:
       if getattr(self, name) < 1:
         raise InputError(f"Experiment.{name} = {getattr(self, name)}: must be 1 or more")
     if self.uneven and (self.trunk == "per_domain" or self.sizes == ()):
-      raise InputError("Experiment.uneven = True: an uneven plan is of experts that share a trunk, at sizes that a law is fitted on; leave "
+      raise InputError("Experiment.uneven = True: an uneven plan needs a law, and experts that share a trunk; leave "
                        "Experiment.trunk = 'shared', and give sizes or leave them to Sweep")
     if not 0 < self.line <= 1:
-      raise InputError(f"Experiment.line = {self.line}: must be a share of the budget above 0")
+      raise InputError(f"Experiment.line = {self.line}: must be a fraction of the budget above 0")
     given = [name for name in GRID if getattr(self, name) != type(self).__dataclass_fields__[name].default]
     if self.sizes is None and given and not self.init_from:
-      raise InputError(f"Experiment.{given[0]} = {getattr(self, given[0])}: belongs to a grid of one's own, so give Experiment.sizes too; "
-                       "without sizes Sweep chooses all of the grid")
+      raise InputError(f"Experiment.{given[0]} = {getattr(self, given[0])}: needs Experiment.sizes, so give them too; "
+                       "without sizes Sweep chooses the whole grid")
     if self.sizes == () and not self.compare:
       raise InputError("Experiment.sizes and Experiment.compare are both empty, so there is nothing to train: give sizes for a law "
                        "and a plan, or compare for splits to measure")
     for name, low_open in (("seed_fractions", False), ("expert_fractions", True), ("compare", False)):
       for value in getattr(self, name):
         if not (0 <= value <= 1) or (low_open and value == 0):
-          raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a share of the budget")
+          raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a fraction of the budget")
     if self.sizes and (len(self.seed_fractions) < 1 or len(self.expert_fractions) < 1):
       raise InputError("Experiment.seed_fractions and expert_fractions: a law needs at least one of each")
     for size in self.sizes or ():
       if self.sizes.count(size) > 1:
-        raise InputError(f"Experiment.sizes = {self.sizes}: {size} is there twice; give each once")
+        raise InputError(f"Experiment.sizes = {self.sizes}: {size} is given twice; give each once")
     if not (self.replay == 0 or 1e-4 <= self.replay < 1):
-      raise InputError(f"Experiment.replay = {self.replay}: must be 0, or a share from .0001 to below 1")
+      raise InputError(f"Experiment.replay = {self.replay}: must be 0, or a fraction from .0001 to below 1")
     if not 0 <= self.cooldown <= 1:
-      raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a share between 0 and 1")
+      raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a fraction between 0 and 1")
     if self.target in (self.sizes or ()) and not self.init_from:
-      raise InputError(f"Experiment.target = {self.target} is one of Experiment.sizes; take a size that the law has not seen")
+      raise InputError(f"Experiment.target = {self.target} is one of Experiment.sizes; take a size that the law is not fitted to")
 
   def cooldown_steps(self, seed_steps: int, expert_steps: int) -> int:
     """The length of a cell's cooldown, in steps."""
@@ -141,12 +141,12 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-  """What the cells may cost that the law is fitted to, where `Experiment.sizes` leaves them to be chosen.
+  """The cost of the cells that the law is fitted to, if they are chosen automatically (`Experiment.sizes` is not given).
 
   Attributes:
-    flops: share of the final training's FLOPs that probe, trunks, branches and cooldowns of all sizes may take together.
-    rounds: in how many rounds they are spent. Cells of a later round are chosen by what those before it have told.
-    tolerance: expected regret, as a share of the loss, at which no other round is begun.
+    flops: fraction of the final training's FLOPs that probe, trunks, branches and cooldowns of all sizes may take together.
+    rounds: number of rounds in which they are spent. Cells of a later round are chosen by the plan of the rounds before it.
+    tolerance: expected regret, as a fraction of the loss, at which no further round begins.
   """
 
   flops: float = 0.1
@@ -155,24 +155,24 @@ class Sweep:
 
   def __post_init__(self):
     if not 0 < self.flops < math.inf:
-      raise InputError(f"Sweep.flops = {self.flops}: must be positive, a share of the final training's FLOPs such as 0.1")
+      raise InputError(f"Sweep.flops = {self.flops}: must be positive, a fraction of the final training's FLOPs such as 0.1")
     if self.rounds < 1:
       raise InputError(f"Sweep.rounds = {self.rounds}: must be 1 or more")
     if not 0 <= self.tolerance < 1:
-      raise InputError(f"Sweep.tolerance = {self.tolerance}: must be a share of the loss, such as 0.001; 0 spends the whole sweep")
+      raise InputError(f"Sweep.tolerance = {self.tolerance}: must be a fraction of the loss, such as 0.001; 0 spends the whole sweep")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """All that an experiment is told.
+  """All settings of an experiment.
 
   Attributes:
-    experiment: what is asked.
-    corpus, tokenization, phonebook: the text, and how it becomes tokens; or, by experiment.data, what is to be memorised.
+    experiment: the budget, and the cells to measure.
+    corpus, tokenization, phonebook: the text, and how it becomes tokens; or, by experiment.data, what is to be memorized.
     probe, architecture, optimizer, training, layout, fit: how it is measured and fitted.
-    clustering: how domains are found in the text, where corpus.domains_from says that they are.
-    sweep: what the law's cells may cost, where experiment.sizes leaves them to be chosen.
-    store: a folder with the tokens of a corpus that `prepare` has tokenized, in place of the corpus.
+    clustering: how domains are found in the text, if corpus.domains_from requests that.
+    sweep: cost of the law's cells, if experiment.sizes is not given.
+    store: a token store made by `prepare`, in place of the corpus.
   """
 
   experiment: Experiment = Experiment()
@@ -197,7 +197,7 @@ class Settings:
         except TypeError:
           raise InputError(f"{type(part).__name__}.{name} = {value!r}: give tuples, not lists") from None
     if not isinstance(self.fit.form, str):
-      raise InputError("FitSettings.form: an experiment's law is of a form that has a name; fit one of your own to its cells.csv")
+      raise InputError("FitSettings.form: must be the name of a form in an experiment; a Form object can be fitted to its cells.csv")
 
   @property
   def parts(self) -> tuple[Any, ...]:
@@ -210,10 +210,10 @@ def kept_settings(workdir: pathlib.Path, store: str | os.PathLike | None = None)
 
   Args:
     workdir: the folder.
-    store: where its tokens lie, if they were given as a store that has moved since.
+    store: where its token store is now, if it was given as a store that has moved since.
 
   Raises:
-    InputError: no experiment there, or its config.json is not what was written.
+    InputError: there is no experiment, or its config.json is damaged.
   """
   path = workdir / "config.json"
   if not path.is_file():
@@ -221,21 +221,21 @@ def kept_settings(workdir: pathlib.Path, store: str | os.PathLike | None = None)
   kinds = {field.name: type(field.default) for field in dataclasses.fields(Settings) if field.name != "store"}
   config = read_json(path)
   try:
-    # What an earlier version had no setting for is as by default; where that decides results, claiming the folder refuses it.
+    # Settings that an earlier version lacked have their defaults; if they change results, claiming the folder refuses it.
     plain = {kind.__name__: json.loads(json.dumps(dataclasses.asdict(kind()))) for kind in kinds.values()}
     parts = {name: parsed(kind, {**plain[kind.__name__], **config.get(kind.__name__, {})}) for name, kind in kinds.items()}
     own = config["Store"]["path"] if "Store" in config else None
   except (KeyError, TypeError, ValueError) as error:
-    raise InputError(f"{path}: damaged, or written by another version of jaxsplit ({error}); give the experiment's command again to "
-                     "have it written anew") from None
+    raise InputError(f"{path}: damaged, or written by another version of jaxsplit ({error}); run the experiment's command again to "
+                     "rewrite it") from None
   if store is not None and own is None:
-    raise InputError(f"--store={store}: the tokens of {workdir} lie in {workdir / 'store'}; leave the flag out")
+    raise InputError(f"--store={store}: the tokens of {workdir} are in {workdir / 'store'}; leave the flag out")
   return Settings(**parts, store=own if store is None else os.fspath(store))
 
 
 def check(settings: Settings) -> None:
-  """Refuses what cannot work here whatever the data: a budget of next to no steps, sizes of which there is no model, a kernel or
-  a mesh that these devices do not have.
+  """Refuses settings that cannot work here whatever the data: a budget of too few steps, sizes without a model, a kernel or
+  a mesh that these devices do not support.
 
   Raises:
     InputError: it names the setting.
@@ -251,7 +251,7 @@ def check(settings: Settings) -> None:
                      "Training.batch_sequences")
   if experiment.validation_tokens < training.sequence_length:
     raise InputError(f"Experiment.validation_tokens = {experiment.validation_tokens} is less than one window of "
-                     f"Training.sequence_length = {training.sequence_length}; give some thousands, so that losses can be told apart")
+                     f"Training.sequence_length = {training.sequence_length}; give some thousands, so that losses are not mostly noise")
   at = lambda size: settings.architecture.at(*size, _ANY_VOCABULARY, training.sequence_length)
   target = at(experiment.target)
   attention.check_here(target)
@@ -259,8 +259,8 @@ def check(settings: Settings) -> None:
     attention.check_here(at(size))
     if at(size).params > target.params:
       raise InputError(f"Experiment.sizes = {experiment.sizes}: {size} has N = {at(size).params:,}, more than Experiment.target = "
-                       f"{experiment.target} with {target.params:,}; a sweep is of smaller models than the one it is for")
-  if hosts.count() == 1:  # Of several processes, the number of runs decides too.
+                       f"{experiment.target} with {target.params:,}; take sizes smaller than the target")
+  if hosts.count() == 1:  # With several processes, it depends on the number of runs too.
     sharding.make_mesh(settings.layout, settings.layout.expert or 1, training.batch_sequences // (training.accumulation or 1))
 
 
@@ -272,22 +272,22 @@ def budget_of(experiment: Experiment, training: Training, num_domains: int) -> S
 
 def check_grid(settings: Settings, unique_tokens: Mapping[str, int], measured: Iterable[Cell] = (),
                grid: Mapping[tuple[int, int], Sequence[Point]] | None = None) -> None:
-  """Refuses a grid that no law can be fitted to and no split planned from, once all of it is measured.
+  """Refuses a grid from which no law can be fitted or no split planned, once all of it is measured.
 
   Args:
-    settings: what is asked.
-    unique_tokens: of each domain; empty before any is known.
-    measured: the cells that are there.
-    grid: the points of each size; None before they are chosen, where the settings' own shares stand for them.
+    settings: of the experiment.
+    unique_tokens: of each domain; empty before they are known.
+    measured: the cells measured so far.
+    grid: the points of each size; None before they are chosen, when the fractions of the settings are taken.
 
   Raises:
-    InputError: it says what is missing.
+    InputError: with what is missing.
   """
   experiment, batch_tokens = settings.experiment, settings.training.batch_tokens
   if grid is not None:
     tokens = {size: [(point.seed_steps * batch_tokens, point.expert_steps * batch_tokens) for point in points]
               for size, points in grid.items()}
-  else:  # How many steps a share is, K decides.
+  else:  # The number of steps of a fraction depends on K.
     shares = [(seed * experiment.budget_tokens, min(expert, 1 - seed) * experiment.budget_tokens)
               for seed in experiment.seed_fractions for expert in (0, *experiment.expert_fractions) if seed or expert]
     tokens = dict.fromkeys(experiment.sizes or (), shares)
@@ -306,4 +306,4 @@ def check_grid(settings: Settings, unique_tokens: Mapping[str, int], measured: I
     check_fit(cells, settings.fit)
     check_plan(cells, settings.fit.form)
   except InputError as error:
-    raise InputError(f"{error}. Nothing was trained: the law needs another grid, or another FitSettings") from None
+    raise InputError(f"{error}. Nothing was trained: change the grid, or FitSettings") from None

@@ -59,7 +59,7 @@ class Snapshots:
     """Where to go on with a stage: its newest snapshot that the metrics lead up to, or its parents' last; None: fresh weights.
 
     Raises:
-      GuardError: a guard has tripped.
+      GuardError: a guard failed.
     """
     checkpoints, parents = self._checkpoints, [stages[name] for name in stage.parents]
     done = step = checkpoints.newest(stage.name, at_most=self._metrics.recorded(stage.name)) or 0

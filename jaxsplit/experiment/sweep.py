@@ -1,9 +1,9 @@
-"""A sweep for a price: which sizes and which splits are measured so that the best split is known best for so many FLOPs.
+"""The design of a sweep: the sizes and splits to measure that determine the best split best for a given number of FLOPs.
 
-The best split moves with the budget in tokens and hardly with N (docs/sweep.md), so every size is measured on the whole line
-D + K D' = C, and what a small price shrinks are the sizes. Candidates are a ladder of models below the target, taken three to
-five at a time, and grids of three to six seeds. Each is priced by its tree of stages, probe included, and scored by the regret
-that is expected of a plan read off it (law.expected).
+The best split depends on the budget in tokens and little on N (docs/sweep.md), so every size is measured on the whole line
+D + K D' = C, and a smaller price is met by smaller sizes. Candidates are a ladder of models below the target, three or four at a
+time, and grids of three to five seeds. Each is priced by its tree of stages, probe included, and scored by the expected regret of
+its plan (law.expected).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from jaxsplit.results.stages import Point
 _COUNTS = 3, 4  # Sizes: a power law in N needs three.
 _SEEDS = 3, 4, 5  # On a line.
 _ENDS = (0.05, 0.95), (0.1, 0.9)  # Of the line.
-_SHORT = 0.1, 0.2  # The experts' share in cells off the line.
+_SHORT = 0.1, 0.2  # The experts' fraction in cells that do not spend the whole line.
 _LINES = 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125  # Tokens of a line over C.
-_WORTH = 0.6  # Of what may be spent: candidates for less are passed over where there are others.
+_WORTH = 0.6  # Of the allowance: cheaper candidates are considered only if there are no others.
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """What is measured at every size.
+  """The splits measured at every size.
 
   Attributes:
-    tokens: share of C that the line has.
-    seed_fractions, expert_fractions: shares of that, as of `Experiment`.
-    points: what they come to.
+    tokens: fraction of C that is split.
+    seed_fractions, expert_fractions: fractions of that, as in `Experiment`.
+    points: the same in whole steps.
   """
 
   tokens: float
@@ -54,8 +54,8 @@ class Design:
   Attributes:
     sizes: (width, depth), from small to large.
     line: measured at each of them.
-    price: share of the final training's FLOPs.
-    regret: expected of a plan, as a share of the loss.
+    price: fraction of the final training's FLOPs.
+    regret: expected regret of a plan, as a fraction of the loss.
     deviation: expected standard error of the best split.
   """
 
@@ -67,12 +67,12 @@ class Design:
 
   @property
   def width(self) -> float:
-    """Expected half of the best split's 95 % interval."""
+    """Expected half width of the best split's 95 % interval."""
     return 1.96 * self.deviation
 
   @property
   def bindings(self) -> dict[str, Any]:
-    """The settings of `Experiment` that ask for it."""
+    """The settings of `Experiment` that request it."""
     return {"sizes": self.sizes, "line": self.line.tokens, "seed_fractions": self.line.seed_fractions,
             "expert_fractions": self.line.expert_fractions}
 
@@ -95,10 +95,10 @@ def lines(task: Task) -> list[Line]:
 
 
 def design(task: Task, flops: float) -> Design:
-  """The sweep of least expected regret among those that cost at most a share `flops` of the final training.
+  """The sweep of least expected regret among those that cost at most a fraction `flops` of the final training.
 
   Raises:
-    InputError: that buys none from which a split can be told.
+    InputError: no sweep that determines a split costs so little.
   """
   (found,), least = designs(task, (flops,))
   if found is None:
@@ -107,21 +107,21 @@ def design(task: Task, flops: float) -> Design:
 
 
 def no_design(setting: str, flops: float, least: float) -> InputError:
-  """The refusal of a price that buys no sweep, where `least` is the least that does."""
-  return InputError(f"{setting} = {flops:g}: no sweep from which a split can be told costs so little; the least that does takes "
-                    f"{least:g} of the final training's FLOPs. Give that or more, fewer Probe.rates, or a larger target, beside which "
-                    "small models cost less")
+  """The error for a price below that of every sweep; `least` is the lowest price of one."""
+  return InputError(f"{setting} = {flops:g}: too little for a sweep that determines a split; the cheapest one takes a fraction of "
+                    f"{least:g} of the final training's FLOPs. Give that or more, fewer Probe.rates, or a larger target, relative to "
+                    "which small models cost less")
 
 
 def designs(task: Task, budgets: Sequence[float]) -> tuple[list[Design | None], float]:
-  """The best sweep for each of some prices, None for those that buy none; and the least price that buys one, rounded up.
+  """The best sweep for each of some prices, None where there is none; and the lowest price of a sweep, rounded up.
 
   Raises:
-    InputError: none can be, whatever it costs.
+    InputError: there is no sweep at any price.
   """
   if len(task.candidates) < _COUNTS[0]:
-    raise InputError(f"Experiment.target = {(task.target.width, task.target.depth)}: only {len(task.candidates)} smaller sizes of such "
-                     "models are there, and a law needs three; give Experiment.sizes, a smaller Architecture.head_dim, or a larger target")
+    raise InputError(f"Experiment.target = {(task.target.width, task.target.depth)}: there are only {len(task.candidates)} smaller sizes "
+                     "of such models, and a law needs three; give Experiment.sizes, a smaller Architecture.head_dim, or a larger target")
   if not (found := lines(task)):
     raise InputError(f"Experiment.budget_tokens: {task.budget.amount:,} steps leave no splits outside a warm-up of {task.warmup_steps:,} "
                      "steps; give more tokens, or a smaller Optimizer.warmup_tokens")
@@ -132,12 +132,12 @@ def designs(task: Task, budgets: Sequence[float]) -> tuple[list[Design | None], 
     prices = {size: task.price(model, steps) for size, model in task.candidates.items()}
     every = [(sum(map(prices.get, sizes)), sizes) for count in _COUNTS for sizes in itertools.combinations(task.candidates, count)]
     least = min(least, *(price for price, _ in every))
-    told = functools.cache(lambda size, line=line: information(task, known, size, line.points))
+    information_of = functools.cache(lambda size, line=line: information(task, known, size, line.points))
     for i, flops in enumerate(budgets):
       paid = [one for one in every if one[0] <= flops]
       paid = [one for one in paid if one[0] >= _WORTH * flops] or paid
       if paid:
-        informed = expected.prior(known) + np.stack([sum(map(told, sizes)) for _, sizes in paid])
+        informed = expected.prior(known) + np.stack([sum(map(information_of, sizes)) for _, sizes in paid])
         regrets, deviations = expected.regret(known, informed)
         at = int(regrets.argmin())
         if best[i] is None or regrets[at] < best[i].regret:
@@ -146,7 +146,7 @@ def designs(task: Task, budgets: Sequence[float]) -> tuple[list[Design | None], 
 
 
 def information(task: Task, known: expected.Outlook, size: Size, points: Sequence[Point]) -> np.ndarray:
-  """What the points at one size tell."""
+  """The information of the points at one size."""
   budget = task.budget
   return expected.information(known, task.candidates[size].params / task.target.params,
                               [budget.seeds * point.seed_steps / budget.amount for point in points],
@@ -154,6 +154,6 @@ def information(task: Task, known: expected.Outlook, size: Size, points: Sequenc
 
 
 def rounded_up(share: float) -> float:
-  """A share to two significant digits, not below it."""
+  """A fraction rounded up to two significant digits."""
   digit = 10.0 ** (math.floor(math.log10(share)) - 1)
   return float(f"{math.ceil(share / digit - 1e-9) * digit:.2g}")

@@ -1,4 +1,4 @@
-"""The work directory: where everything that an experiment makes lies, and whose experiment it is."""
+"""The work directory: all files of one experiment, and the check that they belong to it."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from jaxsplit.parallel import hosts
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Telemetry
 
-FORMAT = 2  # Of the files of a work directory: what their records call things.
-# Settings that say which cells are wanted: an experiment may grow. Those that are there stay, and are what they were.
+FORMAT = 2  # Of the files of a work directory: the names in their records.
+# Settings that request cells: an experiment may grow, and existing cells stay as they are.
 GROWS = ("Experiment.sizes", "Experiment.line", "Experiment.seed_fractions", "Experiment.expert_fractions", "Experiment.target",
          "Experiment.compare", "Experiment.uneven", "Sweep")
-# Settings that say what is in the token store. Its manifest's hash, which cells and snapshots record, says that better.
+# Settings that determine the token store. Cells and snapshots record its manifest's hash, which is compared instead.
 DATA = ("Corpus", "Clustering", "Tokenization", "Store")
-# Settings that say where something lies. The same corpus elsewhere, or by another spelling, is the same experiment.
+# Settings that are paths. The same corpus at another path is the same experiment.
 WHERE = ("Corpus.path", "Tokenization.path", "Store.path", "Experiment.init_from")
-# Settings that say how to train, not what, or what to make of what was measured: an experiment may go on with others, on other
-# devices for one, or with another law of the same cells.
+# Settings on how to train or fit that do not change cells: an experiment may resume with others, for example on other
+# devices, or with another law of the same cells.
 HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.steps_per_dispatch", "Training.save_every_steps",
        "Training.retention", "Training.trace", "Architecture.remat", "Architecture.attention", "FitSettings", *GROWS, *WHERE)
-_PATTERN = "[]*?\\"  # Orbax and TensorStore write under a path with one of these, but take it for a pattern when they read.
+_PATTERN = "[]*?\\"  # Orbax and TensorStore write to paths with one of these, but read them as glob patterns.
 
 _NOTES = ("made_with", "files", "checked")  # The parts of provenance.json.
 
 
 class Workdir:
-  """One experiment's files. A context manager: it is locked by the process that has entered it, and left durable.
+  """One experiment's files. A context manager: locked on entry, flushed to disk on exit.
 
-  Several processes share one, and its lead (see parallel.hosts) locks and writes it; checkpoints are written by all.
+  Several processes may use one together: the lead (see parallel.hosts) locks and writes it; all write checkpoints.
 
       config.gin     the settings, for --gin_file      cells.csv     the measured cells
       config.json    every setting, resolved           probe.csv     the learning-rate probe's cells
-      metrics.jsonl  every training step               ledger.json   who spent which tokens and FLOPs
+      metrics.jsonl  every training step               ledger.json   tokens and FLOPs of each stage
       checkpoints/   snapshots                         law.json, plan.json, report.html, figures/
       store/         the tokens                        provenance.json, divergence.json, sizes.json
       telemetry.jsonl  speed and memory                trace/  profiles
 
   Args:
-    path: the folder; made if it is not there.
-    log: told of what was found damaged, and of what that means.
+    path: the folder; made if it does not exist.
+    log: gets a line for each damaged file, with the consequences.
   """
 
   def __init__(self, path: str | os.PathLike, log: Callable[[str], None] = print):
@@ -59,8 +59,8 @@ class Workdir:
     self.log = log
     odd = next((character for character in os.path.abspath(path) if character in _PATTERN), None)
     if odd:
-      raise InputError(f"--workdir={path}: has a {odd} in its path, {os.path.abspath(path)}, from where snapshots cannot be read "
-                       f"back; name a folder without any of {' '.join(_PATTERN)}")
+      raise InputError(f"--workdir={path}: has a {odd} in its path, {os.path.abspath(path)}, from which snapshots cannot be "
+                       f"read; name a folder without any of {' '.join(_PATTERN)}")
     try:
       self.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,7 +84,7 @@ class Workdir:
 
   def __exit__(self, kind: type[BaseException] | None, *_) -> None:
     if hosts.count() > 1 and kind is not None and kind is not Interrupted:
-      return  # A snapshot under way needs all processes, but this one is about to end. So does its lock.
+      return  # A snapshot in progress needs all processes, but this one is ending, and its lock with it.
     try:
       self.metrics.close()
     finally:
@@ -95,7 +95,7 @@ class Workdir:
           self._lock.release()
 
   def claim(self, config: dict[str, dict[str, Any]]) -> None:
-    """Makes this the work directory of one experiment, or makes sure that it is.
+    """Makes this the work directory of one experiment, or checks that it already is.
 
     Args:
       config: every setting, by dataclass and field.
@@ -114,25 +114,25 @@ class Workdir:
     self.config_hash = content_hash(json.dumps({k: v for k, v in decisive.items() if not k.startswith(DATA)}, sort_keys=True))
     hosts.broadcast(lambda: self._claim(config, decisive, text))
     if not (self.path / "config.json").exists():
-      raise InputError(f"--workdir={self.path}: what process 0 writes is not seen on {socket.gethostname()}; name a folder on a "
-                       "file system that all hosts share")
+      raise InputError(f"--workdir={self.path}: files written by process 0 are not visible on {socket.gethostname()}; name a folder "
+                       "on a file system that all hosts share")
 
   def _claim(self, config: dict[str, Any], decisive: dict[str, Any], text: str) -> None:
     file = self.path / "config.json"
     if self._has_results():
       if not file.exists():
-        raise InputError(f"--workdir={self.path}: holds results but no config.json to tell whose; name another folder")
+        raise InputError(f"--workdir={self.path}: has results but no config.json, so their settings are unknown; name another folder")
       held = _flat(read_json(file))
       new = next((name for name in decisive if name not in held and not name.startswith((*DATA, "Extension"))), None)
       if new:
-        raise InputError(f"--workdir={self.path}: was made by another version of jaxsplit, which has no setting {new}; go on with "
-                         "that version, or name another folder")
+        raise InputError(f"--workdir={self.path}: was made by another version of jaxsplit, which has no setting {new}; use that "
+                         "version, or name another folder")
       # A corpus in place of its store, or the other way round: their tokens are compared.
       other = [name for name, value in decisive.items() if held.get(name) != value and (name in held or not name.startswith(DATA))]
       if other:
         differ = "; ".join(f"{name} = {held.get(name)!r} there, {decisive[name]!r} here" for name in other)
         as_there = "the --store that it was made with" if other[0].startswith("Store.") else f"{' and '.join(other)} as there"
-        raise InputError(f"--workdir={self.path}: holds another experiment's results ({differ}); to go on with it, give "
+        raise InputError(f"--workdir={self.path}: holds another experiment's results ({differ}); to resume that experiment, give "
                          f"{as_there}; otherwise name another folder")
       if held == _flat(config):
         return
@@ -140,29 +140,29 @@ class Workdir:
     write_json(file, config)
 
   def _has_results(self) -> bool:
-    """Whether anything was trained or measured here. An experiment that was refused before that has no claim to the folder."""
+    """Whether anything was trained or measured here. The settings of an experiment that was refused before that do not count."""
     return (any(self.path.glob("*.csv")) or (self.path / "metrics.jsonl").exists()
             or any((self.path / "checkpoints").rglob(MANIFEST)))
 
   def record_provenance(self, facts: Mapping[str, Any]) -> str:
-    """Keeps what cells are made with in provenance.json. Returns the name they have for it."""
+    """Records the provenance of cells in provenance.json. Returns the name by which cells refer to it."""
     name = content_hash(json.dumps(facts, sort_keys=True))
     hosts.broadcast(lambda: self._note("made_with", name, dict(facts)))
     self._made_with = name
     return name
 
   def commit(self, name: str, made_from: Mapping[str, str]) -> None:
-    """Records that the file `name` is whole, what it was made from, such as other files' hashes, and what with."""
+    """Records that the file `name` is complete, with its inputs (such as other files' hashes) and its provenance."""
     self._note("files", name, {"sha256": file_hash(self.path / name), **made_from, "made_with": self._made_with})
 
   def is_committed(self, name: str, made_from: Mapping[str, str]) -> bool:
-    """Whether the file `name` is as it was committed, from the same things."""
+    """Whether the file `name` is unchanged since it was committed, from the same inputs."""
     path = self.path / name
     noted = self._notes()["files"].get(name)
     return path.exists() and isinstance(noted, dict) and {**noted, "sha256": file_hash(path), **made_from} == noted
 
   def once(self, name: str, check: Callable[[], None]) -> None:
-    """Runs a check that stays passed, unless it has passed before."""
+    """Runs a check unless it has passed before."""
     hosts.broadcast(lambda: self._once(name, check))
 
   def _once(self, name: str, check: Callable[[], None]) -> None:
@@ -176,7 +176,7 @@ class Workdir:
       notes = read_json(path) if path.exists() else {}
       return {part: dict(notes.get(part, {})) for part in _NOTES}
     except (InputError, AttributeError, TypeError, ValueError) as error:
-      self.log(f"{path}: damaged ({error}), and begun anew; what it said of earlier processes is lost")
+      self.log(f"{path}: damaged ({error}), so it is started anew; the records of earlier processes are lost")
       return {part: {} for part in _NOTES}
 
   def _note(self, part: str, name: str, value: Any) -> None:

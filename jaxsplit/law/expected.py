@@ -1,17 +1,17 @@
-"""How well cells will tell the best split, before any of them is measured: its expected regret, and how wide its interval will be.
+"""The expected regret and interval of the best split from given cells, before any of them is measured.
 
 The loss of one size, in ln L, against the seeds' share x and the experts' share y of the budget, at u = ln(N / target's N):
 
     b (x^-beta - 1)/beta e^(-p u) + g ((y + o)^-gamma - 1)/gamma e^(-q u)
 
-an additive law with amplitudes that lean on N, of which constants are drawn whose best splits lie anywhere. About each draw the
-cells' information on the constants is that of a linear model: beside the constants it has a smooth discrepancy, an offset of the
-models without experts (y = 0), an offset and a tilt of each size that all its cells share, and the noise of snapshots and cells.
-The variance of the best split follows, and with the curvature of the loss there the regret (docs/sweep.md; an optimal design in
-the sense of Chaloner & Verdinelli 1995, doi 10.1214/ss/1177009939).
+an additive law whose amplitudes depend on N; its constants are drawn such that the best split may lie anywhere. Around each draw the
+cells' information on the constants is that of a linear model: besides the constants it has a smooth discrepancy, an offset of the
+models without experts (y = 0), an offset and a tilt common to the cells of each size, and the noise of snapshots and cells.
+The variance of the best split follows, and with the curvature of the loss there the regret (docs/sweep.md; a Bayesian optimal design,
+Chaloner & Verdinelli 1995, doi 10.1214/ss/1177009939).
 
-How far sizes, snapshots and cells scatter, and how far the best split drifts with N, are what experiments on real text have
-shown whose whole split curve was measured at the target (docs/sweep.md).
+The standard deviations of sizes, snapshots and cells, and of the best split's drift with N, were read off tables of experiments on
+real text whose whole split curve was measured at the target (docs/sweep.md); they were not fitted.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from collections.abc import Sequence
 import numpy as np
 
 # Standard deviations. Of ln L where it is not said otherwise.
-_OFFSET = 0.05  # What cells of a size share.
-_TILT = 0.03  # By how much a size's best split lies off, whatever cells it has.
-_SNAPSHOT = 0.002  # What cells off one snapshot share.
-_CELL = 0.003  # Of one domain; a mean over domains has less.
-_DENSE = 0.02  # By how much models without experts lie off the law.
+_OFFSET = 0.05  # Of the error common to all cells of a size.
+_TILT = 0.03  # Of the error of a size's best split, whatever cells it has.
+_SNAPSHOT = 0.002  # Of the error common to all cells of one snapshot.
+_CELL = 0.003  # Of a cell of one domain; a mean over domains has less.
+_DENSE = 0.02  # Of the offset of models without experts from the law.
 _SMOOTH = 0.006  # Coefficients of the quadratic discrepancy in ln x and ln(y + o).
-# By how much the best split moves with the square of u, and with the logarithm of the budget in tokens, beyond the form.
+# How far the best split moves with the square of u, and with the logarithm of the budget in tokens, beyond the form's prediction.
 _DRIFTS = 0.004, 0.12
 # Of the constants: ln b, ln g, beta, gamma, ln o, p, q.
 _CONSTANTS = np.array([0.7, 0.7, 0.25, 0.25, 1.0, 0.1, 0.1])
@@ -39,7 +39,7 @@ _CAP = 0.06  # Of the variance of the best split: of a uniform one between .08 a
 
 @dataclasses.dataclass(frozen=True)
 class Outlook:
-  """What is known of a law before its cells are measured: draws [S] of its constants.
+  """Prior of a law before its cells are measured: draws [S] of its constants.
 
   Attributes:
     best: the best split.

@@ -31,14 +31,13 @@ class PlanSettings:
   """What is to be split.
 
   Attributes:
-    params: model size N; None lets a FLOP budget choose it.
+    params: model size N; None: the best one for a FLOP budget.
     budget_tokens: C in tokens.
-    budget_flops: C in FLOPs, 6 N a token; give one of the two.
-    num_domains: K; None takes the law's domains.
-    accounting: what the budget counts: "total" (the trunk and all experts), "separate" (a trunk and an expert for every domain)
+    budget_flops: C in FLOPs, 6 N per token; give one of the two.
+    num_domains: K; None: the number of the law's domains.
+    accounting: what the budget counts: "total" (the trunk and all experts), "separate" (a trunk and an expert for each domain)
       or "per_model" (the trunk and one expert).
-    unique_tokens: the distinct tokens that each domain will have; None takes what the table says. It counts where the law
-      discounts repeats.
+    unique_tokens: number of distinct tokens of each domain; None: as in the table. Used if the law discounts repeats.
   """
 
   params: float | None = None
@@ -57,8 +56,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
     settings: see PlanSettings; `overrides` replace its fields.
 
   Raises:
-    InputError: a law that knows nothing of splits, or a budget that is missing, doubled or not positive, or a size that nothing
-      determines.
+    InputError: a law without information on splits, a budget that is missing, given twice or not positive, or no size.
   """
   settings = _settings(law, settings or PlanSettings(), overrides)
   check_splits(law)
@@ -71,7 +69,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   has_dense, has_seedless = (law.data["ranges"][name][0] == 0 for name in ("expert_tokens", "seed_tokens"))
   fractions = _fractions()[0 if has_seedless else 1:None if has_dense else -1]
   fraction = _refine(split, fractions, split.loss(fractions))
-  # The optimum joins the grid, so that the recommended point lies on the curve that is drawn.
+  # The optimum is added to the grid, so that the recommended point is on the curve.
   fractions = np.unique(np.append(fractions, fraction).round(_DIGITS))
   losses = split.loss(fractions)
   at, dense, fixed = (int(np.abs(fractions - f).argmin()) for f in (fraction, 1.0, _FIXED))

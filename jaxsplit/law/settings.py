@@ -20,28 +20,27 @@ class FitSettings:
   """How a law is fitted.
 
   Attributes:
-    form: a name of law.forms.FORMS, which an extension may add to, or "auto": the best held-out error of all.
-    objective: what is summed over residuals.
+    form: a name of law.forms.FORMS, which an extension may add to, or "auto": the form with the lowest held-out error.
+    objective: loss function of the residuals.
     delta: Huber's width, in the residuals' unit.
-    overestimate_penalty: how much more a loss that is predicted too high counts than one predicted too low.
+    overestimate_penalty: weight of losses that are predicted too high, relative to those predicted too low.
     fix: constants that are not fitted, in plain units, as in "E=1.69,alpha=0.34".
-    tie: constants that take another's value, as in "alpha=beta".
-    space: residuals are of log loss, or of the loss.
-    share: what several domains have in common: "exponents" (constants per domain) or "everything" (one law).
+    tie: constants that are equal to others, as in "alpha=beta".
+    space: residuals of log loss, or of the loss (raw).
+    share: what several domains have in common: "exponents" (other constants per domain) or "everything" (one law).
     repeats: discount repeated tokens of seeds and experts (needs unique_tokens; see law.repeats).
     holdout: "auto", "none", "leave_one_out" or AXIS:k, the k largest values of params, seed_tokens, expert_tokens,
-      tokens or compute; two of these with a plus between ask about the cells that are the largest of both.
+      tokens or compute; AXIS:k+AXIS:k leaves out both and scores the cells that are among the largest of both.
     starts: starting points per form.
     bootstrap: refits of resampled cells per form in play; 0 for none.
-    resample: what a bootstrap draws: "rows" that are independent, "shared" errors of sizes and snapshots besides, "auto" which of
-      the two the table needs, "pairs" or "trunks"; see law.resampling.resample.
-    profile: values per constant at which the objective is profiled; 0 for none. The fit entry point takes 21 where a report is
-      asked for.
-    seed: of starts, bootstrap and draws.
-    reading: "plain" fits every form by itself and keeps the best held-out error, with constants of each domain's own; "prior" reads
-      them with weak priors, domains partially pooled, errors of sizes, snapshots and cells estimated, forms weighed by evidence: for
-      few cells, see law.prior_fit.
-    prior: law.json files of earlier sweeps that the priors of reading "prior" are taken from, too.
+    resample: kind of bootstrap: "rows" for independent rows, "shared" for common errors of sizes and snapshots as well, "auto" for
+      the one of these that the table needs, "pairs" or "trunks"; see law.resampling.resample.
+    profile: values per constant at which the likelihood is profiled; 0 for none. The fit entry point takes 21 with --report.
+    seed: random seed of starts, bootstrap and draws.
+    reading: "plain" fits each form separately, with separate constants for each domain, and keeps the lowest held-out error; "prior",
+      for few cells, has weak priors, partial pooling of domains, estimated error variances of sizes, snapshots and cells, and forms
+      weighted by evidence (law.prior_fit).
+    prior: law.json files of earlier sweeps that narrow the priors of reading "prior".
   """
 
   form: str = "auto"

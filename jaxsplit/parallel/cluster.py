@@ -14,10 +14,10 @@ import urllib.request
 from jaxsplit.errors import InputError
 
 FLAGS = {
-    "coordinator": "of several processes that train together: HOST:PORT of process 0, as 10.0.0.1:1234; without these three "
-                   "flags, a TPU slice, SLURM and Open MPI are seen by themselves",
-    "processes": "how many there are",
-    "process": "which of them this one is, from 0",
+    "coordinator": "for several processes that train together: HOST:PORT of process 0, as 10.0.0.1:1234; without these three "
+                   "flags, a TPU slice, SLURM and Open MPI are detected",
+    "processes": "number of processes",
+    "process": "index of this process, from 0",
 }
 
 _TPU_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"

@@ -29,14 +29,14 @@ _EVEN = ("heads", "kv_heads", "mlp")  # Axes that are shared out over `tensor`, 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """How devices are divided, where stacks fit so; `capacity` divides them otherwise for those that do not.
+  """The device mesh. Stacks that do not fit into memory with it are laid out differently (`training.capacity`).
 
   Attributes:
-    expert: device groups that hold different runs; 0 takes as many as a stack can keep busy (see `padded_runs`).
-    data: devices that share one run's batch. 0 takes all that are left, but on a CPU one: its cores are quicker apart.
-    tensor: devices that share one layer's heads and hidden units.
-    fsdp: parameters and moments are sharded over `data` too, instead of replicated.
-    devices: how many to use, evenly from all processes; 0 is all. A CPU counts as one per core, so that runs train side by side.
+    expert: device groups with different runs; 0 takes as many as a stack can use (see `padded_runs`).
+    data: devices over which one run's batch is sharded. 0 takes all remaining ones, but one on a CPU, where cores are faster separately.
+    tensor: devices over which a layer's heads and hidden units are sharded.
+    fsdp: shard parameters and moments over `data` too, instead of replicating them.
+    devices: number of devices to use, evenly from all processes; 0 is all. A CPU counts as one per core, so that runs train in parallel.
   """
 
   expert: int = 0

@@ -1,4 +1,4 @@
-"""Figures on their way into a page, and into files of their own beside it."""
+"""The figures of a page, which are also written to separate files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Album:
     return html.figure(style.inline(self._figures[name]), caption)
 
   def keep(self, folder: pathlib.Path, log: Callable[[str], None]) -> None:
-    """Writes all figures to FOLDER/NAME.svg. One that something is in the way of stands in the page alone, which `log` is told.
+    """Writes all figures to FOLDER/NAME.svg. One that cannot be written is in the page only, which is logged.
 
     Raises:
       OSError: the disk is full or lost.
@@ -36,4 +36,4 @@ class Album:
     except OSError as error:
       if not in_the_way(error):
         raise
-      log(f"report: {error.filename} cannot be written ({error.strerror}); the figures are in the page alone")
+      log(f"report: {error.filename} cannot be written ({error.strerror}); the figures are in the page only")

@@ -23,7 +23,7 @@ from jaxsplit.training.telemetry import Stretch, read_telemetry
 
 Parts = list[str]  # HTML.
 _TELEMETRY = "telemetry.jsonl"
-_UNTRAINED = "No stage of training is finished yet, so there are neither loss curves nor a ledger."
+_UNTRAINED = "No training stage is finished yet, so there are neither loss curves nor a ledger."
 
 
 class Missing(Exception):
@@ -34,7 +34,7 @@ def closing(evidence: Evidence, album: Album) -> Parts:
   """The closing table and the gains."""
   lines = evidence.closing()
   if lines is None:
-    raise Missing("All runs of the recommended split diverged, so there is no closing table." if evidence.finished else
+    raise Missing("All runs of the recommended split diverged, so there is no table of results." if evidence.finished else
                   "The recommended split and the dense model that it is compared with are not both measured yet.")
   seed, expert = evidence.recommended.seed_tokens, evidence.recommended.expert_tokens
   plan, (low, high) = evidence.plan, evidence.plan.fraction_interval
@@ -45,16 +45,16 @@ def closing(evidence: Evidence, album: Album) -> Parts:
   caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95% interval {low:.0%} to "
              f"{high:.0%}); trained: {seeds}, then {expert:,} tokens for each expert.")
   if "80/20" in header:
-    caption += " 80/20: 80% seed, the usual split, measured too; from 80/20: the change of perplexity against it."
+    caption += " 80/20: 80% seed, the usual split, measured too; from 80/20: change of perplexity relative to it."
   if "dense" in header:
-    caption += (" Dense: full pretraining of one model on as many tokens as each of these has seen." if evidence.per_model else
-                " Dense: full pretraining at the same compute.")
+    caption += (" Dense: full pretraining of one model on as many tokens as each seed and expert together." if evidence.per_model else
+                " Dense: full pretraining at the same compute; perplexity: change relative to it.")
   if "uneven" in header:
-    caption += " Uneven: each domain's loss in the plan whose experts fork from snapshots, and train for lengths, of their own."
+    caption += " Uneven: each domain's loss in the plan in which each expert has its own seed tokens D and expert tokens D′."
   rates = rate_text(evidence.proof, evidence.probe)
   table = html.table(header, rows, f"{caption} {rates[0].upper()}{rates[1:]}.", total=True)
   compared = [line for line in lines[:-1] if math.isfinite(line.perplexity_change)]
-  if expert == 0 or not compared:  # The dense model is the recommendation: there is nothing to gain over itself.
+  if expert == 0 or not compared:  # The dense model is the recommendation, so there is no gain to show.
     return [table]
   words = (f"against {evidence.rival}" if evidence.per_model else
            "when the same compute is split instead of spent on one dense model")
@@ -71,12 +71,11 @@ def split(evidence: Evidence, album: Album) -> Parts:
       f"{plan.num_domains} seeds and their experts; at 100% it is one dense model of them all" if evidence.own_seeds else
       f"the seed and {plan.num_domains} experts")
   figure = album.show("split_curve", figures.split_curve(evidence, plan), (
-      f"Loss expected at N = {plan.params:,.0f}, a size that no cell was measured at, for every split of "
+      f"Expected loss at N = {plan.params:,.0f}, a size that the law was not fitted to, for every split of "
       f"{evidence.budget_text} between {between}. The lowest point is the "
-      "recommendation; where the curve is flat around it, the choice matters little; where it is dotted, no size was measured with "
-      "so few or so many tokens. Diamonds are means over domains of what was "
-      "then measured (dots: each replica); the dashed line is the dense model. Diamonds belong within the band, "
-      "19 of 20."))
+      "recommendation; where the curve is flat around it, the choice matters little; where it is dotted, no cell has "
+      "so few or so many tokens. Diamonds are the losses measured afterwards, means over domains "
+      "(dots: each replica); the dashed line is the dense model. 19 of 20 diamonds should lie within the band."))
   scatter = evidence.law.scatter if evidence.law else 0.0
   measured = [html.paragraph(f"{line[0].upper()}{line[1:]}.") for line in
               curve_text(evidence.by_fraction("loss"), plan, scatter).splitlines()]
@@ -86,12 +85,12 @@ def split(evidence: Evidence, album: Album) -> Parts:
 def measured_fractions(evidence: Evidence, album: Album) -> Parts:
   """What was measured at the target size against the split fraction."""
   if not evidence.by_fraction("loss"):
-    raise Missing("At the target size, a domain of every split diverged, so there are no means over domains." if evidence.finished
+    raise Missing("At the target size, some domain diverged in every split, so there are no means over domains." if evidence.finished
                   else "No split is measured at the target size yet.")
   parts = []
   if all(cell.accuracy is not None for cell in evidence.proof):
-    parts.append(album.show("accuracy", figures.measured_curve(evidence, "accuracy", "share of sequences recalled exactly"), (
-        "Memorization: the share of entries whose every scored token is right under greedy decoding, against the seed's share of "
+    parts.append(album.show("accuracy", figures.measured_curve(evidence, "accuracy", "fraction of sequences recalled exactly"), (
+        "Memorization: the fraction of entries that greedy decoding recalls without an error, against the seed's share of "
         "one fixed budget. Thin lines are replicas, the thick line is their mean. 100% is one model pretrained on everything.")))
   parts.append(album.show("fractions", figures.measured_curve(evidence, "loss", style.LOSS), (
       "Mean loss over domains against the seed's share of one fixed budget. Thin lines are replicas, the thick line is their "
@@ -104,12 +103,12 @@ def cells(evidence: Evidence, album: Album) -> Parts:
   if not any(cell.expert_tokens for cell in evidence.grid):
     raise Missing("No experts of the law's grid are measured yet.")
   if not any(key[2] for key in means(evidence.grid, evidence.domains)):
-    raise Missing("In every cell that has expert tokens a domain is missing, so there are no means over domains to draw.")
+    raise Missing("No split with experts has been measured on all domains, so there are no means over domains to draw.")
   drawn = "Lines are the fitted law. " if evidence.law else ""
   return [album.show("cells", figures.cells_with_law(evidence, evidence.law), (
-      f"All {len(evidence.grid):,} cells, each point the mean over domains of one replica. {drawn}Left of the dotted line: no "
+      f"All {len(evidence.grid):,} cells; each point is the mean over domains of one replica. {drawn}Left of the dotted line: no "
       "expert tokens, full pretraining. The further a curve falls, the more its experts gain; where curves of different D meet, "
-      "pretraining has stopped mattering."))]
+      "a longer seed phase no longer helps."))]
 
 
 def agreement(evidence: Evidence, album: Album) -> Parts:
@@ -118,12 +117,12 @@ def agreement(evidence: Evidence, album: Album) -> Parts:
   if law is None:
     raise Missing("There is no law yet.")
   series, caption = comparison(law, Cells.from_records(evidence.grid))
-  told = [cell for cell in evidence.proof if law.domains == ("all",) or cell.domain in law.domains]
-  if told:
-    proof = Cells.from_records(told)
+  known = [cell for cell in evidence.proof if law.domains == ("all",) or cell.domain in law.domains]
+  if known:
+    proof = Cells.from_records(known)
     series["proof"] = proof.loss, predictions(law, proof)
     error = np.abs(series["proof"][1] / proof.loss - 1).mean()
-    caption += f"Diamonds: models at the target size, trained after the fit, which is off by {error:.2%} on average there. "
+    caption += f"Diamonds: models at the target size, trained after the fit; their mean error is {error:.2%}. "
   return [album.show("agreement", law_figures.agreement(series), caption + "Points on the line are predicted exactly.")]
 
 
@@ -138,7 +137,7 @@ def candidates(evidence: Evidence, album: Album) -> Parts:
   """The forms compared."""
   if evidence.law is None:
     raise Missing("There is no law yet, so no forms are compared.")
-  return [html.paragraph("The form is chosen by its error on cells that were held out of the fit, never by the fit alone."),
+  return [html.paragraph("The form is chosen by its error on held-out cells, not by how well it fits."),
           candidates_table(evidence.law)]
 
 
@@ -151,33 +150,34 @@ def curves(evidence: Evidence, album: Album) -> Parts:
     raise Missing("The grid's training is not finished yet, so there are no loss curves.")
   params = {stage.size: stage.params for stage in evidence.stages}
   return [album.show("loss_curves", training_figures.loss_curves(lines, params), (
-      "Training loss, smoothed, the mean over replicas and domains. Experts leave the trunk at its snapshots, without a jump if "
-      "the fork is clean, and each measured cell ends in its own cooldown, where the loss falls once more."))]
+      "Smoothed training loss, mean over replicas and domains. Experts are forked from the trunk at its snapshots; their loss should "
+      "continue without a jump. Each measured cell ends with its own cooldown, in which the loss falls further."))]
 
 
 def probe(evidence: Evidence, album: Album) -> Parts:
   """The learning-rate probe."""
   if not evidence.probe:
-    raise Missing("No learning rates are probed.")
+    raise Missing("The learning-rate probe has not been measured yet.")
   return [album.show("probe", training_figures.probe(evidence), (
-      "Short runs on the mixture at several learning rates, mean loss over domains. Triangles on the axis mark the rate at which "
-      "each size was then trained. One far from its curve's lowest point, or a lowest point at the edge of the rates tried, is a "
-      "reason to probe again with other rates."))]
+      "Short runs on the mixture at several learning rates, mean loss over domains. Triangles on the axis mark the learning rate that "
+      "each size was then trained at. If a triangle is far from its curve's minimum, or the minimum is at the lowest or highest rate, "
+      "probe again with other rates."))]
 
 
 def added(evidence: Evidence, album: Album) -> Parts:
-  """The domains that came later."""
+  """The domains that were added later."""
   rows = [[cell.domain, f"{cell.seed_tokens:,}", f"{cell.expert_tokens:,}", f"{cell.loss:.4f}", f"{cell.bits_per_byte:.4f}"]
           for cell in sorted(evidence.added, key=lambda cell: (cell.domain, cell.seed_tokens, cell.replica))]
   names = sorted({cell.domain for cell in evidence.added})
   was = f"{names[0]} was" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} were"
-  return [html.paragraph(f"{was} not in the mixture: the seed has seen none of that text, and no law, plan or split above knows of it."),
+  return [html.paragraph(f"{was} not in the mixture: the seed was not trained on these texts, and law, plan and splits above leave them "
+                         "out."),
           html.table(["domain", "seed tokens", "expert tokens", "loss", "bits per byte"], rows,
-                     "Experts forked from the snapshot that the others were forked from. Losses in nats per token on held-out text.")]
+                     "Experts forked from the same snapshot as the other experts. Losses in nats per token on held-out text.")]
 
 
 def ledger(evidence: Evidence, album: Album) -> Parts:
-  """What was spent on what."""
+  """Tokens and FLOPs by purpose."""
   if not evidence.stages:
     raise Missing(_UNTRAINED)
   spent = totals(evidence.stages)
@@ -185,14 +185,14 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
   rows = [[name, f"{tokens:,}", style.scientific(flops)] for name, tokens, flops in (
       *((total.name, total.tokens, total.flops) for total in spent), ("all training", tokens, flops))]
   return [album.show("ledger", training_figures.spending(spent), (
-      "Where the training went: probe (learning rates), grid (the law's cells), proof (the recommended split and its rivals at "
-      "the target size), added (experts on domains that came later), router (small models to route by), and retry, if runs diverged and "
-      "were trained again. Percentages are of all training.")),
+      "Training by purpose: probe (learning rates), grid (the law's cells), proof (the recommended split and its baselines at "
+      "the target size), added (experts on domains added later), router (small models for routing), and retry (runs that diverged and "
+      "were trained again). Percentages are of all training FLOPs.")),
           html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]
 
 
 def speed(evidence: Evidence, album: Album) -> Parts:
-  """How fast training went, and where its time went."""
+  """Training speed, and where the time was spent."""
   stretches = sorted(read_telemetry(evidence.path / _TELEMETRY), key=lambda s: (s.params, s.size))
   total = lambda name: sum(getattr(stretch, name) for stretch in stretches)
   peak = lambda name: max(getattr(stretch, name) or 0 for stretch in stretches)
@@ -201,14 +201,14 @@ def speed(evidence: Evidence, album: Album) -> Parts:
   columns = [name for name in rows[0] if name != "MFU" or any(row["MFU"] for row in rows)]
   kinds = " and ".join(f"{count:,} x {kind}" for kind, count in sorted(
       {kind: max(s.devices for s in stretches if s.device == kind) for kind in {s.device for s in stretches}}.items()))
-  memory = f"{peak('host_peak_bytes') / 1e9:.2f} GB by a process"
+  memory = f"{peak('host_peak_bytes') / 1e9:.2f} GB of one process"
   if peak("device_peak_bytes"):
-    memory += f", {peak('device_peak_bytes') / 1e9:.2f} GB on a device"
-  mfu = " MFU: their share of what the devices can do at best in bfloat16." if "MFU" in columns else ""
-  caption = (f"Training on {kinds}. FLOPs are the model's own.{mfu} Percentages on the right: time spent waiting for data, handing "
-             "work to the devices, waiting for them, and on metrics and snapshots. Waiting for the compiler took another "
-             f"{total('compiler_wait_seconds'):,.0f} s; {total('compiled'):,} programs were compiled and {total('loaded'):,} read "
-             f"from the cache, in {total('compile_seconds'):,.0f} s, some of it while others trained. Most memory in use: {memory}.")
+    memory += f", {peak('device_peak_bytes') / 1e9:.2f} GB of one device"
+  mfu = " MFU: model FLOPs utilization, the fraction of the devices' peak in bfloat16." if "MFU" in columns else ""
+  caption = (f"Training on {kinds}. FLOPs are model FLOPs, without recomputation.{mfu} Columns on the right: fractions of the time spent "
+             "waiting for data, dispatching work, waiting for the devices, and on metrics and snapshots. Waiting for the compiler took "
+             f"another {total('compiler_wait_seconds'):,.0f} s; {total('compiled'):,} programs were compiled and {total('loaded'):,} "
+             f"loaded from the cache, in {total('compile_seconds'):,.0f} s, partly while other stages trained. Peak memory: {memory}.")
   return [html.table(columns, [[row[name] for name in columns] for row in rows], caption, total=True)]
 
 
@@ -242,12 +242,12 @@ def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Alb
   if not evidence.plans:
     found = [("fractions", "Measured against the split", measured_fractions)]
   probed = [("probe", "Learning rates", probe)] if len(evidence.config["Probe"]["rates"]) > 1 else []
-  beside = [("ways", "Beside the usual ways", ways.ways)] if ways.is_worth_it(evidence) else []
-  found_in_text = [("domains", "Domains that were found", found_domains.found)] if found_domains.is_worth_it(evidence) else []
+  beside = [("ways", "Compared with the usual ways", ways.ways)] if ways.is_worth_it(evidence) else []
+  found_in_text = [("domains", "Domains found in the text", found_domains.found)] if found_domains.is_worth_it(evidence) else []
   later = [("added", "Domains added later", added)] if evidence.added else []
   timed = [("speed", "Speed", speed)] if read_telemetry(evidence.path / _TELEMETRY) else []
   return [*found, *beside, *found_in_text, *later, ("curves", "Loss curves", curves), *probed,
-          ("ledger", "Tokens and FLOPs", ledger), *timed, ("settings", "Every setting", settings)]
+          ("ledger", "Tokens and FLOPs", ledger), *timed, ("settings", "All settings", settings)]
 
 
 def _plain(value: Any) -> str:

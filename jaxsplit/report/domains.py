@@ -40,7 +40,7 @@ def try_domain_report(store: str | os.PathLike) -> str:
   except Exception as error:
     if isinstance(error, OSError) and not in_the_way(error):
       raise
-    return f"domains: no page was written ({resilient.why(error)}); the store does not depend on it"
+    return f"domains: no page was written ({resilient.why(error)}); the store is complete without it"
 
 
 def write_domain_report(store: Store) -> pathlib.Path:
@@ -57,8 +57,8 @@ def write_domain_report(store: Store) -> pathlib.Path:
   labels = labels_of(store)
   sections = [("sizes", "Sizes and words", [_sizes(store, shown, portrait)]),
               ("picture", "Picture", [_figure(_picture(shown, portrait), (
-                  f"{len(portrait.picture[0]):,} training passages, neighbours where their words are alike (TF-IDF, t-SNE). Distances "
-                  "between groups that are far apart mean nothing."))]),
+                  f"{len(portrait.picture[0]):,} training passages; close to each other where their words are similar (TF-IDF, t-SNE). "
+                  "Distances between groups that are far apart have no meaning."))]),
               ("apart", "How far apart", _apart(shown, portrait)),
               *([("labels", "Labels", agreement_parts(*labels))] if labels else []),
               ("passages", "Passages", _quotes(shown, portrait))]
@@ -110,9 +110,10 @@ def labels_of(store: Store) -> tuple[list[str], np.ndarray, float, float] | None
 
 def _answer(portrait: Portrait, labels: tuple | None) -> str:
   apart, control = portrait.distances, portrait.control
-  agree = f" They agree with the labels by {labels[2]:.2f} (adjusted mutual information; a draw: {labels[3]:.2f})." if labels else ""
-  return (f"{apart.own:.0%} of held-out passages lie nearest to the centroid of their own domain ({control.own:.0%} were domains drawn), "
-          f"and n-grams of a domain are {apart.gain:.2f} bits per byte better on it than those of another ({control.gain:.2f}).{agree}")
+  agree = (f" Their adjusted mutual information with the labels is {labels[2]:.2f} (random domains: {labels[3]:.2f})." if labels else "")
+  return (f"{apart.own:.0%} of held-out passages are nearest to the centroid of their own domain ({control.own:.0%} for random domains), "
+          f"and a domain's n-gram model is {apart.gain:.2f} bits per byte better on it than another domain's (random: "
+          f"{control.gain:.2f}).{agree}")
 
 
 def _sizes(store: Store, shown: Sequence[str], portrait: Portrait) -> str:
@@ -122,16 +123,16 @@ def _sizes(store: Store, shown: Sequence[str], portrait: Portrait) -> str:
     counts = store.counts(domain, "train")
     rows.append((domain, f"{counts.documents:,}", f"{counts.tokens:,}", f"{counts.tokens / total:.1%}",
                  f"{counts.unique_tokens / counts.tokens:.0%}", f"{store.count(domain, 'valid'):,}", ", ".join(portrait.terms[k])))
-  return html.table(("domain", "documents", "training tokens", "share", "different", "held out", "words"), rows)
+  return html.table(("domain", "documents", "training tokens", "of all", "unique", "held-out tokens", "characteristic words"), rows)
 
 
 def _apart(shown: Sequence[str], portrait: Portrait) -> list[str]:
   apart, control = portrait.distances, portrait.control
   rows = [(what, f"{d.own:.0%}", f"{np.diag(d.bits).mean():.3f}", f"{np.diag(d.bits).mean() + d.gain:.3f}", f"{d.gain:+.3f}")
-          for what, d in (("these domains", apart), ("drawn, the control", control))]
+          for what, d in (("these domains", apart), ("random domains", control))]
   return [html.table(("", "nearest to their own", "own n-grams", "another's n-grams", "difference"), rows,
                      "Held-out passages; bits per byte of byte-level 5-grams, mean over domains"),
-          _figure(_heat(shown, apart), ("Left: overlap, the share of each domain's held-out passages (rows) that lie nearest to each "
+          _figure(_heat(shown, apart), ("Left: overlap, the fraction of each domain's held-out passages (rows) that are nearest to each "
                                         "centroid (columns). Right: bits per byte of its held-out text by each domain's n-grams."))]
 
 
@@ -142,9 +143,9 @@ def agreement_parts(names: list[str], tokens: np.ndarray, agreement: float, draw
   for name, own in zip(names, share):
     order = np.argsort(-own, kind="stable")[:4]
     rows.append((name, ", ".join(f"{own[k]:.0%} {k}" for k in order if own[k] >= 0.005)))
-  return [html.paragraph(f"Adjusted mutual information of labels and domains over documents: {agreement:.2f}; of labels and domains that "
-                         f"are drawn: {drawn:.2f}. 1: the same, 0: by chance."),
-          html.table(("label", "where its tokens are: share and number of the domain"), rows[:200])]
+  return [html.paragraph(f"Adjusted mutual information of labels and domains over documents: {agreement:.2f}; of labels and random "
+                         f"domains: {drawn:.2f}. 1: identical partitions, 0: chance."),
+          html.table(("label", "domains that hold its tokens: fraction and number of the domain"), rows[:200])]
 
 
 def _quotes(shown: Sequence[str], portrait: Portrait) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an experiment has left in its work directory, as far as it got: read once, for all figures and the page."""
+"""The results in an experiment's work directory, complete or not: read once, for all figures and the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxsplit.results.stages import StageRecord, read_stages
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-  """An experiment's files; empty or None what there is not (yet).
+  """An experiment's files; what does not exist (yet) is empty or None.
 
   Attributes:
     path: the work directory.
@@ -62,23 +62,23 @@ class Evidence:
 
   @property
   def finished(self) -> bool:
-    """Whether all that was to be trained and planned is there."""
+    """Whether everything that was to be trained and planned exists."""
     proven = any(stage.purpose == "proof" for stage in self.stages)
     return proven and (not self.plans or (self.law is not None and self.plan is not None))
 
   @property
   def plans(self) -> bool:
-    """Whether a law and a plan are asked for: sizes are named, or left to a sweep."""
+    """Whether a law and a plan are requested: sizes are given, or left to a sweep."""
     return self.experiment["sizes"] != []
 
   @property
   def per_model(self) -> bool:
-    """Whether the budget is every model's own."""
+    """Whether the budget is per model."""
     return self.experiment["accounting"] == "per_model"
 
   @property
   def own_seeds(self) -> bool:
-    """Whether every domain has a seed of its own."""
+    """Whether each domain has its own seed."""
     return self.experiment["trunk"] == "per_domain"
 
   @property
@@ -89,7 +89,7 @@ class Evidence:
 
   @property
   def budget_text(self) -> str:
-    """What is split, in words."""
+    """The budget in words."""
     return ("each model's " if self.per_model else "") + f"{self.experiment['budget_tokens']:,} tokens"
 
   @property
@@ -98,7 +98,7 @@ class Evidence:
     return "one dense model of " + ("as many tokens as each of them has seen" if self.per_model else "the same compute")
 
   def by_fraction(self, value: str) -> Curve:
-    """A column of the cells at the target size, by their seed share."""
+    """A column of the cells at the target size, by seed fraction."""
     return measured_curve(self.proof, self.domains, self.budget, value)
 
   @property
@@ -118,7 +118,7 @@ class Evidence:
 
 
 def read_evidence(path: pathlib.Path) -> Evidence:
-  """Reads a work directory. Raises InputError where a file is there but damaged."""
+  """Reads a work directory. Raises InputError for a damaged file."""
   cells, probe = _cells(path / "cells.csv"), _cells(path / "probe.csv")
   whole, config = [cell for cell in cells if cell.status == "ok"], read_json(path / "config.json")
   target = _target(path, config)
@@ -137,7 +137,7 @@ def read_evidence(path: pathlib.Path) -> Evidence:
 
 
 def _target(path: pathlib.Path, config: Any) -> int | None:
-  """The parameters of the target's models: there may be proofs of targets of before. None where nothing says it."""
+  """The parameters of the target's models, as there may be cells of earlier targets. None where they are not recorded."""
   try:
     return read_params_total(path / SIZES, tuple(config["Experiment"]["target"]))
   except (KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The parts of a self-contained page: no script, nothing from elsewhere, light or dark as the reader has it, and printable."""
+"""The parts of a self-contained page: no scripts, no external resources, light or dark by the reader's setting, printable."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def page(title: str, *, meta: str, answer: str, notes: Iterable[str] = (),
 
 
 def text(value: object) -> str:
-  """Text with what HTML would read as markup written out."""
+  """Text with HTML's special characters escaped."""
   return html.escape(str(value))
 
 
@@ -86,13 +86,13 @@ def paragraph(words: str, kind: str = "") -> str:
 
 
 def figure(svg: str, caption: str) -> str:
-  """An inline SVG with what to see in it, which is also its description for whoever cannot see."""
+  """An inline SVG with a caption, which is also its description for screen readers."""
   svg = svg.replace("<svg", f'<svg role="img" aria-label="{text(caption)}"', 1)
   return f"<figure>\n{_scrolled(svg, 'figure')}\n<figcaption>{text(caption)}</figcaption>\n</figure>"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "", total: bool = False) -> str:
-  """A table of plain texts, the first column to the left; `total` sets the last row apart."""
+  """A table of plain texts, the first column left-aligned; `total` sets the last row apart."""
   rows = [[text(value) for value in row] for row in rows]
   lines = ["<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows]
   if total and lines:
@@ -103,7 +103,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str 
 
 
 def _scrolled(content: str, name: str) -> str:
-  """What may be wider than the page, in a region of that name that scrolls by itself, with the arrow keys too."""
+  """Content that may be wider than the page, in a named region that scrolls, by the arrow keys too."""
   return f'<div class="scroll" role="region" tabindex="0" aria-label="{text(name)}">{content}</div>'
 
 

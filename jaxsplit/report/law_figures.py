@@ -1,4 +1,4 @@
-"""Figures of a law: how well it fits its cells, what it says over N, D, D' and their splits, and how sure it is."""
+"""Figures of a law: how well it fits its cells, what it predicts over N, D, D' and their splits, and how certain it is."""
 
 from __future__ import annotations
 
@@ -126,12 +126,12 @@ def split_curve(plan: Plan) -> Figure:
 
 
 def draw_split(axes: Axes, plan: Plan, measured: Sequence[float]) -> None:
-  """The expected loss over all splits of a plan's budget, its band, and the recommended split; room for what was measured."""
-  fraction, loss, lower, upper, told = map(np.asarray, dataclasses.astuple(plan.curve))
+  """The expected loss over all splits of a plan's budget, its band, and the recommended split; the axes also hold `measured`."""
+  fraction, loss, lower, upper, inside = map(np.asarray, dataclasses.astuple(plan.curve))
   low, high = plan.fraction_interval
   axes.fill_between(fraction, lower, upper, color=BLUE, alpha=0.2, lw=0, label="95% band of new models")
-  axes.plot(fraction, np.where(told, loss, np.nan), color=BLUE, label="expected: mean loss over domains")
-  if not told.all():
+  axes.plot(fraction, np.where(inside, loss, np.nan), color=BLUE, label="expected: mean loss over domains")
+  if not inside.all():
     axes.plot(fraction, loss, color=BLUE, lw=1, ls=(0, (2, 2)), label="beyond the tokens measured")
   axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0, label=f"95% interval: {low:.0%} to {high:.0%}")
   axes.axvline(plan.fraction, color=GREEN, lw=1.6, label=f"recommended: {plan.fraction:.0%} seed")

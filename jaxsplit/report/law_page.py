@@ -22,7 +22,7 @@ from jaxsplit.report.law_text import candidates_table, law_parts, rule_text
 def write_law_page(path: str | os.PathLike, law: Law, cells: Cells, log: Callable[[str], None] = print) -> pathlib.Path:
   """Writes the page to `path` and returns it. Figures whose axes the cells do not vary are left out.
 
-  A chapter that fails says so in its place, and to `log`.
+  Where a chapter fails, the page has the reason in its place, and `log` gets it too.
 
   Raises:
     InputError: `path` cannot be written.
@@ -64,19 +64,19 @@ def _agreement(law: Law, cells: Cells, album: Album) -> list[str]:
 
 def _profiles(law: Law, album: Album) -> str:
   if not any("[" not in name for name in law.profiles):
-    return html.paragraph("No profiles were asked for: --profile=21 refits all other constants at 21 values of each.")
+    return html.paragraph("Not computed: --profile=21 refits all other constants at 21 values of each constant.")
   return album.show("profiles", law_figures.profiles(law), (
-      "How much worse the fit gets as one constant moves and all others follow. Shaded: the 95% interval, where the deviance "
-      "stays under the dashed line. A steep valley is a constant that the cells pin down; a flat one is a constant that they do "
-      "not, or that others make up for. Values are in units of the table's centre: there coefficients are multiples of the "
-      "typical loss, and exponents that interact differ from those far from it."))
+      "Profile likelihood: how much worse the fit gets as one constant changes and all others are refitted. Shaded: the 95% interval, "
+      "where the deviance is below the dashed line. A steep valley is a constant that the cells determine; a flat one is a constant "
+      "that they do not, or that other constants compensate. Values are relative to the centre of the table: coefficients are "
+      "multiples of the typical loss there, and exponents that interact are those at the centre."))
 
 
 def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
   experts = len(law.domains)
   parts = [album.show("contours", law_figures.contours(law, cells, experts), (
       "Lines of equal loss, the mean over domains, over seed and expert tokens, at the smallest and the largest size. The thick "
-      f"line is the best way to spend growing budgets of {law_figures.budget_text(experts)}. Where it leaves the cells, the law "
+      f"line is the best split of growing budgets {law_figures.budget_text(experts)}. Where it leaves the cells, the law "
       "extrapolates."))]
   if law.members[0].samples.size and not unplannable(law):
     size, budget = cells.params.max(), float(np.max(cells.seed_tokens + experts * cells.expert_tokens))

@@ -18,23 +18,23 @@ def law_parts(law: Law) -> list[str]:
   """HTML on the law itself: equation, quality, warnings, constants."""
   form = law.members[0].model.form
   within = f" (around each domain's own mean: {law.r2_within_domains:.4f})" if len(law.domains) > 1 else ""
-  quality = f"It explains R² = {law.r2:.4f} of the variance of log loss{within} over its {law.num_points:,} cells. "
+  quality = f"It explains a fraction R² = {law.r2:.4f} of the variance of log loss{within} over its {law.num_points:,} cells. "
   if law.held_out:
-    quality += (f"With {rule_text(law.held_out['rule'])} left out of the fit, it predicts those {law.held_out['num_points']:,} "
-                f"with an error of {law.held_out['mre']:.2%} on average (largest {law.held_out['max']:.2%}, "
+    quality += (f"Refitted without {rule_text(law.held_out['rule'])}, it predicts these {law.held_out['num_points']:,} held-out cells "
+                f"with a mean error of {law.held_out['mre']:.2%} (largest {law.held_out['max']:.2%}, "
                 f"bias {law.held_out['bias']:+.2%}).")
   quality += f" {starts_text(law.diagnostics)}"
   dropped = {name: count for name, count in (law.data.get("dropped") or {}).items() if count}
   if dropped:
     quality += " Rows not used: " + ", ".join(f"{count:,} ({name})" for name, count in dropped.items()) + "."
   warnings = (*law.data.get("notes", ()), *law.data.get("remarks", ()), *law.warnings)
-  told = [html.paragraph("What to know before trusting it:"), html.bullets(warnings)] if warnings else [
+  cautions = [html.paragraph("What to know before trusting it:"), html.bullets(warnings)] if warnings else [
       html.paragraph("The fit raised no warnings.")]
-  return [html.paragraph(f"Form {law.form}: {form.source}."), html.paragraph(quality), *told, *_constants(law)]
+  return [html.paragraph(f"Form {law.form}: {form.source}."), html.paragraph(quality), *cautions, *_constants(law)]
 
 
 def candidates_table(law: Law) -> str:
-  """All forms tried, best held-out error first, then those that these cells could not tell."""
+  """All forms that were fitted, lowest held-out error first, then those that these cells cannot determine."""
   rows = []
   for candidate in law.candidates:
     held_out = candidate["held_out"] or {}
@@ -43,44 +43,45 @@ def candidates_table(law: Law) -> str:
                      ("mre", False), ("max", False), ("bias", True), ("differences", False))),
                  *(_percent(other["mre"], False) for other in held_out.get("others", ()))])
   first = (law.candidates[0]["held_out"] or {}) if law.candidates else {}
-  caption = (f"Relative errors; held out: {rule_text(first['rule'])}. Between splits: the mean error of differences between splits "
-             "of one size, which is what a plan goes by." if first else "Nothing was held out.")
+  caption = (f"Relative errors on the held-out cells: {rule_text(first['rule'])}. Between splits: the mean error of the predicted "
+             "differences between splits of one size, which decide a plan." if first else "Nothing was held out.")
   others = []
   for other in first.get("others", ()):
     others.append(f"mean by {' and '.join(_AXES[part.partition(':')[0]][1] for part in other['rule'].split('+'))}")
-    caption += f" Column {others[-1]}: instead {rule_text(other['rule'])}."
+    caption += f" Column {others[-1]}: held out are {rule_text(other['rule'])} instead."
   skipped = law.diagnostics.get("skipped_forms") or {}
   return html.table(["form", "constants", "objective", "mean error", "largest", "bias", "between splits", *others], rows, caption) + (
-      html.bullets(f"{name} was not tried: {reason}." for name, reason in skipped.items()) if skipped else "")
+      html.bullets(f"{name} was not fitted: {reason}." for name, reason in skipped.items()) if skipped else "")
 
 
 def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
-  """HTML on what a plan expects of its split, and of one split for each domain; `known` warnings are told elsewhere."""
+  """HTML on what a plan expects of its split, and of one split for each domain; warnings in `known` are shown elsewhere."""
   gain = lambda value, pair: f"{_nats(value)} nats per token (95% interval {_nats(pair[0])} to {_nats(pair[1])})"
   weights = ", ".join(f"{form} ({weight:.0%})" for form, weight in plan.forms.items())
-  words = (f"The split was read off the cells by several forms, each with a smooth correction, weighed by its evidence: {weights}. "
+  words = (f"The split is an average over several forms of the law, each with a smooth correction, weighted by evidence: {weights}. "
            if len(plan.forms) > 1 else "")
   if plan.dense_loss is None:
-    words += "What the dense model would reach is not known, as no cell has D′ = 0. The law expects a gain of "
+    words += "The loss of a dense model is not known, as no cell has D′ = 0. The law expects a gain of "
   else:
     words += (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and "
               "of ")
   words += (f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. This split is "
-           f"expected to be {_nats(plan.regret)} nats per token worse than the best one, which is not known exactly. From "
-           f"{plan.split_point:,.0f} seed tokens on, a token helps the experts more than the seed.")
+           f"expected to be {_nats(plan.regret)} nats per token worse than the best one, which is not known exactly. The split point "
+           f"is at {plan.split_point:,.0f} seed tokens: up to there a longer seed phase lowers the expected mean loss, beyond it the "
+           "same tokens lower it more when experts train on them.")
   far = ", ".join(f"{plan.beyond[name]:.3g} times in {words_for}" for name, words_for in (
       ("params", "model size N"), ("seed_tokens", "D"), ("expert_tokens", "D′"), ("tokens", "D + D′")))
-  words += f" Against the largest measured, the plan stands at {far}: above 1 it is extrapolated, and the intervals widen."
+  words += f" Relative to the largest measured values, the plan is at {far}: above 1 it extrapolates, and the intervals widen."
   rows = [[d.domain, f"{d.loss:.4f}", "{:.4f} to {:.4f}".format(*d.loss_interval),
            "" if d.dense_loss is None else f"{d.dense_loss:.4f}",
            f"{d.best_seed_tokens:,.0f}", f"{d.best_expert_tokens:,.0f}", f"{d.best_loss:.4f}"] for d in plan.domains]
-  caption = ("Predicted, in nats per token: at the common split and for the dense model. Then the best that could be had if "
-             "every domain had its own fork and length, at the same budget for all.")
+  caption = ("Predicted losses in nats per token, at the common split and for the dense model. Uneven: the best split if each domain "
+             "may have its own seed tokens and expert tokens within the same total budget.")
   if plan.giving:
-    caption += (f" There {', '.join(plan.giving)} would do worse than at the common split, since other domains make more of the "
-                "tokens.")
+    caption += (f" In the uneven split {', '.join(plan.giving)} would do worse than at the common split, since other domains gain "
+                "more from the tokens.")
   if plan.better_dense:
-    caption += f" The dense model is better than that for {', '.join(plan.better_dense)}."
+    caption += f" For {', '.join(plan.better_dense)} the dense model is better than the uneven split."
   header = ["domain", "loss", "95% interval", "dense", "uneven seed tokens", "uneven expert tokens", "uneven loss"]
   warnings = [warning for warning in plan.warnings if warning not in known]
   return [html.paragraph(words), *([html.bullets(warnings)] if warnings else []), html.table(header, rows, caption)]
@@ -92,12 +93,12 @@ def rule_text(rule: str) -> str:
     return "each cell in turn" if rule == "leave_one_out" else rule
   parts = [part.partition(":") for part in rule.split("+")]
   named = [f"the {'largest' if count == '1' else f'{count} largest values of'} {_AXES[axis][0]}" for axis, _, count in parts]
-  only = "; errors are of those with both" if len(named) > 1 else ""
+  only = "; errors are on the cells with both" if len(named) > 1 else ""
   return f"the cells with {' or '.join(named)}{only}"
 
 
 def _constants(law: Law) -> list[str]:
-  """The constants: those of all domains with their intervals, those of each domain in a row of their own."""
+  """The constants: shared ones with their intervals, those of each domain in one row a domain."""
   shared = {name: value for name, value in law.parameters.items() if "[" not in name}
   rows = [[name, f"{value:.5g}", _interval(law.intervals.get(name))] for name, value in shared.items()]
   tables = [html.table(["constant", "value", "95% interval"], rows, "Constants, in plain parameters and tokens.")] if rows else []

@@ -29,13 +29,13 @@ def try_report(workdir: str | os.PathLike, log: Callable[[str], None]) -> str:
   except Exception as error:
     if isinstance(error, OSError) and not in_the_way(error):
       raise
-    return f"report: not written ({resilient.why(error)}); nothing that was measured is lost, and the same command tries again"
+    return f"report: not written ({resilient.why(error)}); no measurement is lost, and the same command writes it again"
 
 
 def write_report(workdir: str | os.PathLike, log: Callable[[str], None] = print) -> pathlib.Path:
   """Writes figures/*.svg and report.html into a work directory, as far as its experiment got, and returns the page's path.
 
-  A chapter that fails says so in its place, and to `log`.
+  Where a chapter fails, the page has the reason in its place, and `log` gets it too.
 
   Raises:
     InputError: the directory holds no experiment, or a damaged file.
@@ -53,7 +53,7 @@ def write_report(workdir: str | os.PathLike, log: Callable[[str], None] = print)
   if missing:
     notes.append("This experiment is not finished. " * (not evidence.finished) + " ".join(dict.fromkeys(missing)))
   if evidence.diverged:
-    notes.append(f"Left out of everything below: {evidence.diverged:,} cells of runs that diverged.")
+    notes.append(f"Excluded from everything below: {evidence.diverged:,} cells of runs that diverged.")
   meta = f"jaxsplit {jaxsplit.__version__} · {path.resolve().name}"
   found = resilient.sentence(lambda: answer(evidence), log)
   page = html.page(_title(evidence), meta=meta, answer=found, notes=notes, sections=written)
@@ -76,20 +76,20 @@ def answer(evidence: Evidence) -> str:
     advice += (f"{plan.num_domains} seeds, one for each domain, and the rest on their experts" if evidence.own_seeds else
                f"a shared seed and the rest on {plan.num_domains} experts")
   if plan.fraction == 1:
-    advice = f"Do not split the {plan.budget_tokens:,.0f} tokens, train one dense model (share of a seed: 100%, {interval})"
+    advice = f"Do not split the {plan.budget_tokens:,.0f} tokens: train one dense model (a seed of 100%, {interval})"
   if lines is None:
-    unknown = "no run of it came through" if evidence.finished else "which is not measured yet"
+    unknown = "but all its runs diverged" if evidence.finished else "which is not measured yet"
     return f"{advice}: the law expects a mean loss of {plan.loss:.3f} nats per token, {unknown}."
   mean = lines[-1]
   if not math.isfinite(mean.measured):
     return f"{advice}: the law expects a mean loss of {plan.loss:.3f} nats per token, but runs of some domains diverged."
-  measured = f"{advice}: this measured a mean loss of {mean.measured:.3f} nats per token"
+  measured = f"{advice}: the measured mean loss is {mean.measured:.3f} nats per token"
   predicted = f"the law had predicted {mean.predicted:.3f}."
   if evidence.recommended.expert_tokens == 0 or not math.isfinite(mean.perplexity_change):
     return f"{measured}; {predicted}"
   side = "lower" if mean.perplexity_change < 0 else "higher"
-  return (f"{measured} against {mean.dense:.3f} for {evidence.rival}, which is "
-          f"{abs(mean.perplexity_change):.1%} {side} perplexity, averaged over domains; {predicted}")
+  return (f"{measured} against {mean.dense:.3f} for {evidence.rival}, "
+          f"{abs(mean.perplexity_change):.1%} {side} perplexity on average over domains; {predicted}")
 
 
 def _title(evidence: Evidence) -> str:
@@ -99,7 +99,7 @@ def _title(evidence: Evidence) -> str:
 
 
 def _best_measured(evidence: Evidence) -> str | None:
-  """The best of the splits measured, where no law is asked for; None before there are any."""
+  """The best of the measured splits, where no law is requested; None before there are any."""
   if not evidence.by_fraction("loss") or evidence.plans:
     return None
   exact = all(cell.accuracy is not None for cell in evidence.proof)

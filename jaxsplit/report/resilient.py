@@ -1,4 +1,4 @@
-"""Writing that survives its own faults: a chapter that cannot be drawn must not cost what was measured."""
+"""Error handling of reports: a chapter that cannot be written must not end an experiment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST = 200  # Characters of a reason.
 
 def chapter(title: str, write: Callable[[], list[str]], log: Callable[[str], None],
             passes: type[Exception] | tuple[type[Exception], ...] = ()) -> list[str]:
-  """A chapter's HTML parts; where writing it fails, a sentence that says so in its place, and to `log`.
+  """A chapter's HTML parts; if writing it fails, a sentence with the reason in its place, which `log` gets too.
 
   Args:
     title: of the chapter.
@@ -30,22 +30,22 @@ def chapter(title: str, write: Callable[[], list[str]], log: Callable[[str], Non
     raise
   except Exception as error:
     reason = why(error)
-    log(f"report: the chapter {title!r} could not be written ({reason}); nothing that was measured is lost")
-    return [html.paragraph(f"This chapter could not be written ({reason}). Nothing that was measured is lost.")]
+    log(f"report: the chapter {title!r} could not be written ({reason}); no measurement is lost")
+    return [html.paragraph(f"This chapter could not be written ({reason}). No measurement is lost.")]
 
 
 def sentence(write: Callable[[], str], log: Callable[[str], None]) -> str:
-  """A sentence, or one on why there is none, which `log` is told too."""
+  """A sentence, or one with the reason why there is none, which `log` gets too."""
   try:
     return write()
   except Exception as error:
     reason = f"What was found could not be put in a sentence ({why(error)})."
-    log(f"report: {reason[0].lower()}{reason[1:-1]}; nothing that was measured is lost")
+    log(f"report: {reason[0].lower()}{reason[1:-1]}; no measurement is lost")
     return reason
 
 
 def why(error: Exception) -> str:
-  """What went wrong, and in which line of this package, where it is no message for users."""
+  """What went wrong and, unless it is a message for users, in which line of this package."""
   words = " ".join(str(error).split())
   words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
   if isinstance(error, InputError):

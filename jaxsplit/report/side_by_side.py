@@ -41,9 +41,9 @@ def compare_experiments(workdirs: Sequence[str | os.PathLike], path: str | os.Pa
   album, sections = Album(), [("results", "What each found", _results(found))]
   if any(evidence.plan for evidence in found.values()):
     sections.append(("curves", "Split curves", [album.show("curves", split_curves(found), (
-        "Lines: the loss that each experiment's law expects of a split, over that of its best split. Marks: what was measured at "
-        "its target size, over the best of those. So experiments of unlike sizes, tokens and domains can be compared; the lowest "
-        "point of a line is its recommendation."))]))
+        "Lines: the expected loss of each split, relative to that of the best split. Marks: losses measured at "
+        "its target size, relative to the best of those. This makes experiments with different sizes, tokens and domains comparable; "
+        "the lowest point of a line is its recommendation."))]))
   sections.append(("domains", "Domains", [_domains(found)]))
   sections.append(("settings", "Settings that differ", [_settings(found)]))
   page = html.page("Experiments compared", meta=f"jaxsplit {jaxsplit.__version__} · {' · '.join(found)}", answer="",
@@ -79,7 +79,7 @@ def split_curves(found: Mapping[str, Evidence]) -> Figure:
 
 
 def _named(paths: Sequence[pathlib.Path]) -> dict[str, Evidence]:
-  """The experiments by the shortest ends of their paths that tell them apart."""
+  """The experiments by the shortest suffixes of their paths that differ."""
   whole = [path.resolve() for path in paths]
   if len(set(whole)) < len(whole):
     raise InputError(f"--workdir={next(str(p) for p, q in zip(paths, whole) if whole.count(q) > 1)}: is given twice")
@@ -93,10 +93,10 @@ def _named(paths: Sequence[pathlib.Path]) -> dict[str, Evidence]:
 def _results(found: Mapping[str, Evidence]) -> list[str]:
   columns = [_column(evidence) for evidence in found.values()]
   rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
-  told = [f"{name}: {answer(evidence)}" for name, evidence in found.items()]
-  caption = ("Losses in nats per token, means over domains at the target size. Losses of experiments with other tokenizers or "
-             "other held-out text do not compare; changes of perplexity against each one's own dense model do.")
-  return [html.bullets(told), html.table(["", *found], rows, caption)]
+  answers = [f"{name}: {answer(evidence)}" for name, evidence in found.items()]
+  caption = ("Losses in nats per token, means over domains at the target size. Losses of experiments with different tokenizers or "
+             "held-out texts are not comparable; changes of perplexity relative to each one's dense model are.")
+  return [html.bullets(answers), html.table(["", *found], rows, caption)]
 
 
 def _column(evidence: Evidence) -> dict[str, str]:

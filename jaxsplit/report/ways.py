@@ -34,7 +34,7 @@ def contenders_of(workdir: pathlib.Path) -> list[Contender]:
     raise InputError(f"--workdir={workdir}: no experiment there (config.json is missing); name the work directory of one")
   found = ways_of(read_evidence(workdir))
   if not found:
-    raise InputError(f"--workdir={workdir}: nothing is measured at the target size yet; the experiment's command goes on with it")
+    raise InputError(f"--workdir={workdir}: nothing is measured at the target size yet; continue the experiment with its command")
   return found
 
 
@@ -48,11 +48,11 @@ def ways(evidence: Evidence, album: Album) -> list[str]:
   found = ways_of(evidence)
   header, *rows = contender_rows(found)
   spent = ("Each way trains for the budget of one model" if evidence.per_model else
-           "All spend the same training compute but where the table says otherwise")
+           "All have the same training compute unless the table shows otherwise")
   return [html.table(header, rows, f"{spent}. Losses in nats per token, means over domains on held-out text; perplexity against full "
-                     "pretraining. N that answers: without embeddings, where one expert is chosen."),
+                     "pretraining. Active N: the parameters, without embeddings, of the one model that processes a text."),
           album.show("ways", figure(found), (
-              "Mean loss over domains of every way that was measured, and its standard error over replicas where there are several. "
+              "Mean loss over domains of each measured way, with its standard error over replicas where there are several. "
               "Full pretraining is the dashed line; left of it is better."))]
 
 

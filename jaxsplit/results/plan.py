@@ -74,7 +74,7 @@ class Plan:
 
   Attributes:
     params, budget_tokens, budget_flops, num_domains, accounting, unique_tokens: as planned for.
-    forms: the forms that it was read off, each with its weight; they sum to 1.
+    forms: the forms that it was planned with, each with its weight; the weights sum to 1.
     seed_tokens: D, of each seed where there are several.
     expert_tokens: D' of each expert.
     fraction: the seeds' share of the budget in tokens.
@@ -85,7 +85,7 @@ class Plan:
     seedless_loss: predicted where experts share no seed (D=0); None where no cell has D = 0.
     fixed_loss: predicted at 80/20.
     gain_over_dense, gain_over_fixed: dense_loss - loss and fixed_loss - loss, with 95 % intervals; None where one is unknown.
-    split_point: the first D from which a token helps experts more than the seed, on the way from D=0.
+    split_point: D at which the expected mean loss stops falling as D grows from 0: beyond it, tokens lower it more in experts.
     regret: expected excess loss of this split over the best one.
     curve: the mean loss against the split.
     warnings: what to know before acting on the plan.

@@ -22,22 +22,22 @@ from jaxsplit.training.telemetry import Clock
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """How training is executed, and what is done when it fails. Only sequence length and batch change what is learned.
+  """Execution settings of training, and what to do when a run diverges. Only sequence length and batch change the results.
 
   Attributes:
     sequence_length: T, tokens per window.
     batch_sequences: B, windows per run and step.
-    accumulation: parts of a batch whose gradients are taken one after another and summed: less memory, the same update. 0 takes
+    accumulation: gradient accumulation: parts of a batch that are processed one after another; less memory, the same update. 0 takes
       as few as the devices' memory allows.
-    steps_per_dispatch: steps that one call of the jitted program trains.
-    runs_per_map: runs of a stack trained together by vmap on a device; the rest follow one another. 0: all together.
-    save_every_steps: steps between snapshots inside a stage.
-    retention: snapshots that stay once all that starts from them is measured, besides the last states of the models at the
-      target size: of trunks; all; or none (results).
-    spike: how far, in nats, a run's mean loss must rise above its lowest, and stay, to count as diverged.
-    retries: how often a stretch in which a run diverged is trained again, in another order of its data.
-    trace: the first blocks of the first stage whose name contains this are profiled, into trace/ in the work directory, as in
-      'd64-l4/experts'; empty for no trace.
+    steps_per_dispatch: training steps per call of the jitted program.
+    runs_per_map: runs of a stack that a device trains together by vmap; groups of them follow one another. 0: all together.
+    save_every_steps: steps between snapshots within a stage.
+    retention: snapshots to keep once everything that starts from them is measured: trunks, all, or none but the final states of the
+      models at the target size, which are always kept (results).
+    spike: a run counts as diverged if its mean loss rises this many nats above its lowest, and stays there.
+    retries: how often a stage in which a run diverged is trained again, with its data in another order.
+    trace: profile the first blocks of the first stage whose name contains this, as in 'd64-l4/experts', to trace/ in the work
+      directory; empty for no profile.
   """
 
   sequence_length: int = 128

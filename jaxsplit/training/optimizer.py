@@ -32,11 +32,11 @@ class Optimizer:
     name: adamw (arXiv 1711.05101), muon (arXiv 2502.16982: orthogonal updates of layers' matrices, as large as Adam's; AdamW for
       the rest), or one that an extension adds.
     b1, b2, eps: Adam's constants.
-    weight_decay: decoupled decay of matrices, multiplied by the learning rate; norms and other vectors are left alone.
+    weight_decay: decoupled decay of matrices, multiplied by the learning rate; norms and other vectors are not decayed.
     clip_norm: bound on the global norm of one run's gradient.
     warmup_tokens: the learning rate rises linearly over this many tokens of a run that starts from fresh moments.
-    moments: dtype that moments are kept in between steps. bfloat16 takes 4 bytes a parameter less; its steps of 0.4 %
-      stall an average longer than some hundred steps, so b2 may then be 0.99 at most.
+    moments: dtype of the moments between steps. bfloat16 takes 4 bytes per parameter less; its relative precision of 0.4 %
+      is too low for averages over more than some hundred steps, so b2 may then be 0.99 at most.
   """
 
   name: str = "adamw"
@@ -63,7 +63,7 @@ class Optimizer:
 
 
 class Schedule(NamedTuple):
-  """When one run (or, with leading axis R, each run of a stack) learns how fast. Steps count from the run's birth.
+  """The learning-rate schedule of one run (or, with leading axis R, of each run of a stack). Steps count from the run's start.
 
   Attributes:
     peak: the constant learning rate, float32.

@@ -12,7 +12,7 @@ from jaxsplit.experiment.settings import Experiment
     ({"budget_tokens": -5}, "Experiment.budget_tokens = -5: must be 1 or more"),
     ({"replicas": 0}, "Experiment.replicas = 0: must be 1 or more"),
     ({"sizes": (), "compare": ()}, "nothing to train: give sizes"),
-    ({"compare": (1.5,)}, "1.5 is not a share of the budget")])
+    ({"compare": (1.5,)}, "1.5 is not a fraction of the budget")])
 def test_what_can_be_said_of_an_experiment_alone(settings, message):
   with pytest.raises(InputError, match=message):
     Experiment(**settings)

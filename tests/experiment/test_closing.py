@@ -66,4 +66,4 @@ def test_the_head_says_whose_the_budget_is(law):
   assert "recommended split of 8,000 tokens for 2 domains" in text(law, cells("a"))
   assert "trained: 2 seeds of 4,000 tokens, then 2,000 tokens for each expert" in text(law, cells("a"), "separate")
   own = text(law, cells("a"), "per_model")
-  assert "split of each model's 8,000 tokens" in own and "dense: one model of as many tokens as each of the 2" in own
+  assert "split of each model's 8,000 tokens" in own and "dense: one model trained on as many tokens as each of the 2 models" in own

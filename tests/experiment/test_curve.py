@@ -34,13 +34,13 @@ def test_a_better_split_is_told_plainly(planned):
   first, verdict = text.splitlines()
   assert first == ("measured, mean over domains: 25% seed 2.0500, 50% seed (recommended) 2.0000, 60% seed 1.9600, "
                    "100% seed (dense) 2.2000")
-  assert verdict == ("another split was better: 60% seed, by 2.04% of the loss; it lies within the 95 % interval of the best split, "
+  assert verdict == ("another split was better: 60% seed, by 2.04% of the loss; it is within the 95 % interval of the recommendation, "
                      "40% to 70%")
   near = curve_text({0.4951: [2.0], 0.5: [1.999]}, planned(0.4951), scatter=0.004)
   assert "49.5% seed (recommended) 2.0000, 50.0% seed 1.9990" in near
-  assert "by 0.05% of the loss, which may be chance: two runs of equal splits differ by about 0.40%; it lies within" in near
+  assert "by 0.05% of the loss, which may be noise: two runs of the same split differ by about 0.40%; it is within" in near
   assert "outside the 95 % interval" in curve_text({0.25: [1.9], 0.5: [2.0]}, planned(0.5))
-  assert curve_text({0.5: [1.9], 1.0: [2.0]}, planned(0.5)).endswith("no other split that was measured is better than the recommended one")
+  assert curve_text({0.5: [1.9], 1.0: [2.0]}, planned(0.5)).endswith("no other measured split is better than the recommended one")
 
 
 def test_without_a_recommendation_there_is_no_verdict(planned):

@@ -213,7 +213,7 @@ def outcome(start):
     try:
       start()
     except GuardError as error:
-      assert "\n" not in str(error) and f"guard {error.guard!r} has tripped" in str(error)
+      assert "\n" not in str(error) and f"guard {error.guard!r} failed" in str(error)
       return error.guard
     except Ended as end:
       return str(end)
@@ -274,7 +274,7 @@ def test_experts_of_another_parent_start_anew_and_say_so(store, begun, tmp_path,
       if not guarded:
         patch.setattr(guards, "check_parents", lambda *_: None)
       assert outcome(lambda: run(store, path, log=said.append)) == f"trains {EXPERTS} from {from_step}"
-    assert [bool(re.search(r"guard 'parent' has tripped: .* starts anew", line)) for line in said[1:]] == [True] * guarded  # After the stage's name.
+    assert [bool(re.search(r"guard 'parent' failed: .* starts anew", line)) for line in said[1:]] == [True] * guarded  # After the stage's name.
     assert (path / "checkpoints" / EXPERTS / "16").exists() != guarded
 
 

@@ -45,7 +45,7 @@ def test_a_single_rate_is_taken_as_it_is():
 
 
 def test_a_size_at_which_every_rate_diverges_is_named():
-  with pytest.raises(InputError, match=r"Probe.rates = \(0.001, 0.016\): each of them diverged at N = 40,000 .* give lower ones"):
+  with pytest.raises(InputError, match=r"Probe.rates = \(0.001, 0.016\): all of them diverged at N = 40,000 .* give lower ones"):
     fit_rates(Probe(rates=(1e-3, 16e-3)), cells(lambda n, r: math.nan if n == 40_000 else 2.0))
 
 
@@ -53,7 +53,7 @@ def test_a_size_at_which_every_rate_diverges_is_named():
     ({"rates": ()}, r"Probe.rates = \(\): give at least one"),
     ({"rates": (1e-3, 0.0)}, r"Probe.rates = \(0.001, 0.0\): 0.0 must be positive"),
     ({"rates": (math.inf,)}, "inf must be positive"),
-    ({"rates": (1e-3, 1e-3)}, "one is there twice"),
+    ({"rates": (1e-3, 1e-3)}, "one is given twice"),
     ({"rates": (0.0012345678912, 1e-3)}, "0.0012345678912 has more digits than the nine that cells keep; use 0.00123456789"),
     ({"fractions": ()}, r"Probe.fractions = \(\)"),
     ({"fractions": (0.1, 1.5)}, "1.5 must be positive and at most 1"),

@@ -71,7 +71,7 @@ def test_more_money_tells_more_and_goes_to_tokens_before_sizes(asked):
 
 
 def test_a_price_that_buys_nothing_is_refused_with_the_least_that_does(asked):
-  with pytest.raises(InputError, match="Sweep.flops = 0.001: .* the least that does takes ([0-9.]+) of") as caught:
+  with pytest.raises(InputError, match="Sweep.flops = 0.001: .* the cheapest one takes a fraction of ([0-9.]+) of") as caught:
     design(asked, 0.001)
   least = float(str(caught.value).split("takes ")[1].split()[0])
   assert "\n" not in str(caught.value) and design(asked, least).price <= least
@@ -106,13 +106,13 @@ def test_a_size_near_a_number_of_parameters(params):
 
 @pytest.mark.parametrize("settings, message", [
     ({"flops": 0.0}, "Sweep.flops = 0.0: must be positive"), ({"rounds": 0}, "Sweep.rounds = 0: must be 1 or more"),
-    ({"tolerance": 1.5}, "Sweep.tolerance = 1.5: must be a share of the loss")])
+    ({"tolerance": 1.5}, "Sweep.tolerance = 1.5: must be a fraction of the loss")])
 def test_prices_that_are_none(settings, message):
   with pytest.raises(InputError, match=message):
     Sweep(**settings)
 
 
 def test_a_grid_of_ones_own_needs_sizes():
-  with pytest.raises(InputError, match=r"Experiment.seed_fractions = \(0.5,\): belongs to a grid of one's own, so give Experiment.sizes too"):
+  with pytest.raises(InputError, match=r"Experiment.seed_fractions = \(0.5,\): needs Experiment.sizes, so give them too"):
     Experiment(seed_fractions=(0.5,))
   assert dataclasses.replace(Experiment(), sizes=((16, 1),), seed_fractions=(0.5,)).sizes

@@ -105,7 +105,7 @@ def test_where_the_corpus_lies_is_no_setting_and_what_may_grow_may(tmp_path):
     (tmp_path / "cells.csv").write_text("")
     workdir.claim(CONFIG | data("/elsewhere/corpus/") | wanted([16, 1], [8, 1]))
     assert workdir.config_hash == first
-    with pytest.raises(InputError, match="valid_fraction = 0.1 there, 0.2 here.* to go on with it, give Corpus.valid_fraction as there"):
+    with pytest.raises(InputError, match="valid_fraction = 0.1 there, 0.2 here.* to resume that experiment, give Corpus.valid_fraction as there"):
       workdir.claim(CONFIG | data("corpus", 0.2) | wanted([8, 1]))
     for same in ({"Store": {"manifest_hash": "a"}}, data("corpus")):
       workdir.claim(CONFIG | same | wanted([8, 1]))
@@ -145,7 +145,7 @@ def test_results_without_their_settings_are_nobodys(tmp_path):
     workdir.claim(CONFIG)
   (tmp_path / "config.json").unlink()
   (tmp_path / "checkpoints" / "stage" / "8" / "snapshot.json").write_text("{}")
-  with Workdir(tmp_path) as workdir, pytest.raises(InputError, match="no config.json to tell whose"):
+  with Workdir(tmp_path) as workdir, pytest.raises(InputError, match="no config.json, so their settings are unknown"):
     workdir.claim(CONFIG)
 
 

@@ -55,7 +55,7 @@ def test_the_page_of_found_domains_and_the_report_that_leads_to_it(tmp_path, cap
   prepare.main([*given, "--gin.Corpus.domains_from=cluster", "--gin.Clustering.k=2", "--gin.Clustering.dimensions=8"])
   page = (tmp_path / "store" / PAGE).read_text()
   assert f"domains: {tmp_path / 'store' / PAGE}" in capsys.readouterr().out
-  assert "agree with the labels by 1.00" in page and re.search(r">(9\d|100)% of held-out passages lie nearest", page)
+  assert "mutual information with the labels is 1.00" in page and re.search(r">(9\d|100)% of held-out passages are nearest", page)
   assert page.count("<svg") == 2 and "&lt;i&gt;" in page and "<i>" not in page
   assert "100% 0" in page and "100% 1" in page  # Each label is one cluster.
   write_domain_report(open_store(tmp_path / "store"))

@@ -30,7 +30,7 @@ def test_each_in_turn(finished, monkeypatch, part, chapter):
   evidence, said = read_evidence(finished), []
   (title, write), = ((title, write) for name, title, write in chapters.chapters(evidence) if name == chapter)
   parts = resilient.chapter(title, lambda: write(evidence, Album()), said.append, passes=chapters.Missing)
-  assert len(said) == 1 and re.search(rf"^report: the chapter '{title}' could not be written \(KeyError: 'retry'.*\); nothing", said[0])
+  assert len(said) == 1 and re.search(rf"^report: the chapter '{title}' could not be written \(KeyError: 'retry'.*\); no measurement", said[0])
   assert len(parts) == 1 and parts[0].startswith("<p>This chapter could not be written (KeyError: &#x27;retry&#x27;")
 
 
@@ -49,20 +49,20 @@ def test_all_at_once(workdir, monkeypatch):
   page = write_report(workdir, said.append).read_text()
   check(page)
   assert set(re.findall(r'<section id="(\w+)">', page)) == set(CHAPTERS)
-  assert len(said) == page.count("nothing that was measured is lost") + page.count("Nothing that was measured is lost") + 1 == 12
+  assert len(said) == page.count("no measurement is lost") + page.count("No measurement is lost") + 1 == 12
 
 
 @pytest.mark.parametrize("part", ["read_evidence", "chapters"])
 def test_what_is_no_chapter(finished, monkeypatch, part):
   monkeypatch.setattr(f"jaxsplit.report.page.{part}", fails)
   line = try_report(finished, print)
-  assert line.startswith("report: not written (KeyError: 'retry'") and "nothing that was measured is lost" in line
+  assert line.startswith("report: not written (KeyError: 'retry'") and "no measurement is lost" in line
 
 
 def test_evidence_that_is_damaged_by_somebody_else(workdir):
   (workdir / "plan.json").write_text("{")
   line = try_report(workdir, print)
-  assert line.startswith(f"report: not written ({workdir / 'plan.json'}") and "nothing that was measured is lost" in line
+  assert line.startswith(f"report: not written ({workdir / 'plan.json'}") and "no measurement is lost" in line
   with pytest.raises(InputError):
     write_report(workdir)
 

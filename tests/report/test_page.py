@@ -117,7 +117,7 @@ def test_the_speed_is_told_by_size(workdir):
   page = write_report(workdir).read_text()
   row = "<tr><td>d16-l2</td><td>10,000</td><td>1,690,000</td><td>1,690.0</td><td>1,000</td>"
   assert row in page and "<td>10%</td><td>25%</td><td>50%</td><td>15%</td>" in page
-  assert "Training on 2 x cpu" in page and "12 programs were compiled and 6 read from the cache, in 24 s" in page
+  assert "Training on 2 x cpu" in page and "12 programs were compiled and 6 loaded from the cache, in 24 s" in page
   assert '<th scope="col">MFU</th>' not in page
   with (workdir / "telemetry.jsonl").open("a") as f:
     f.write(json.dumps(vars(stretch("d64-l4/trunk/9", 9, 1, params=200_000, mfu=0.425, device="NVIDIA H200"))) + "\n{torn")
@@ -163,7 +163,7 @@ def test_without_a_dense_model_the_experiment_is_as_finished(workdir):
   check(page)
   closing = page[page.index('<section id="closing">'):].split("</section>")[0]
   assert "not finished" not in page and "nan" not in closing and '<th scope="col">dense</th>' not in closing and "<svg" not in closing
-  assert "this measured a mean loss of" in answer(page) and "dense" not in answer(page)
+  assert "the measured mean loss is" in answer(page) and "dense" not in answer(page)
 
 
 def test_a_domain_whose_experts_all_diverged(workdir):
