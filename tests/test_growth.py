@@ -101,7 +101,7 @@ def test_a_new_target_gets_its_rate_without_moving_the_others(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("more, message", [
-    (["--gin.Experiment.sizes=((8, 1), (16, 1), (8, 2))", "--gin.Experiment.target=(16, 2)"], "take one that the law has not seen"),
+    (["--gin.Experiment.sizes=((8, 1), (16, 1), (8, 2))", "--gin.Experiment.target=(16, 2)"], "take another one, or another --workdir"),
     (["--gin.Experiment.replicas=2"], "another experiment's results"),
     (["--gin.Experiment.mixture=tokens"], "another experiment's results"),
     (["--gin.Probe.rates=(1e-3,)"], "another experiment's results"),

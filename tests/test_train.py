@@ -179,7 +179,7 @@ def test_a_store_that_prepare_made_is_trained_on_where_it_lies(corpus, tmp_path,
 
 
 @pytest.mark.parametrize("more, message", [
-    (["--gin.Corpus.path=elsewhere"], "has its corpus and tokenizer already, but Corpus.path = 'elsewhere' is given too"),
+    (["--gin.Corpus.path=elsewhere"], "already determines corpus and tokenizer, but Corpus.path = 'elsewhere' is given too"),
     (["--gin.Tokenization.kind=bpe"], "but Tokenization.kind = 'bpe' is given too"),
     (["--gin.Experiment.data=phonebook"], "but Experiment.data = 'phonebook' is given too"),
     (["--store=nowhere"], "nowhere: no token store here"),

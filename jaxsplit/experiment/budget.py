@@ -1,4 +1,4 @@
-"""A budget in whole steps: what its shares are for seeds and experts, and the points that spend it. Nothing here trains."""
+"""A budget in whole steps: seed and expert steps of its fractions, and the points that spend it. Nothing here trains."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from jaxsplit.results.stages import Point
 
 
 class Steps(Budget):
-  """A budget of so many steps, each of one model's batch; `amount` is what one dense model would train."""
+  """A budget in steps of one model's batch; `amount` is the number of steps of one dense model."""
 
   def seed_steps(self, fraction: float) -> int:
-    """D in steps, of each seed, when seeds take this share of the budget."""
+    """D in steps, of each seed, when seeds take this fraction of the budget."""
     return max(1, round(fraction * self.amount / self.seeds)) if fraction else 0
 
   def expert_steps(self, fraction: float) -> int:
-    """D' in steps, of each expert, when experts take this share of the budget."""
+    """D' in steps, of each expert, when experts take this fraction of the budget."""
     return int(fraction * self.amount / self.experts + 1e-9)
 
   def point(self, fraction: float) -> Point:
-    """The point that spends the whole budget with this share on seeds; too small a rest for a step is none.
+    """The point that spends the whole budget with this fraction on seeds; no experts if less than a step of each is left.
 
-    What is left where experts cannot have another step each goes to the seeds: all train on as many tokens as the dense model.
+    Steps that are too few for another one of each expert go to the seeds, so that a split trains on as many tokens as the dense model.
     """
     least = self.expert_steps(1 - fraction)
     if not least:
@@ -39,7 +39,7 @@ class Steps(Budget):
     return Point(rest(expert_steps), expert_steps, "split")
 
   def grid(self, seed_fractions: Sequence[float], expert_fractions: Sequence[float]) -> list[Point]:
-    """The points of all pairs of shares, and of all seeds without experts. Experts have at most what the seed leaves."""
+    """The points of all pairs of fractions, and of all seeds without experts. Experts have at most the steps that the seed leaves."""
     points = set()
     for seed in map(self.seed_steps, seed_fractions):
       rest = max(0, self.amount - self.seeds * seed) // self.experts
@@ -47,25 +47,25 @@ class Steps(Budget):
     return sorted(point for point in points if point.seed_steps or point.expert_steps)  # A law has no place for what is not trained.
 
   def line(self, tokens: float) -> Steps:
-    """A smaller budget, of this share of C, that cells are splits of."""
+    """A smaller budget, this fraction of C, for cells to split."""
     return dataclasses.replace(self, amount=max(1, round(tokens * self.amount)))
 
   def planned(self, fraction: float, params_total: int, batch_tokens: int) -> PlannedPoint:
-    """The point for this share, as a plan records it, of models of so many parameters and steps of so many tokens."""
+    """The point of this fraction as a plan records it, for models of so many parameters and steps of so many tokens."""
     point = self.point(fraction)
     return PlannedPoint(params_total, point.seed_steps, point.expert_steps, point.seed_steps * batch_tokens,
                         point.expert_steps * batch_tokens, self.share(point), self.left_over(point) * batch_tokens)
 
   def share(self, point: Point) -> float:
-    """The seeds' share of the steps that a point spends."""
+    """The seeds' fraction of the steps that a point spends."""
     return self.fraction(point.seed_steps, point.expert_steps)
 
   def left_over(self, point: Point) -> int:
-    """Steps that a point does not spend: too few for another one of each of its seeds, or it has none."""
+    """Steps that a point does not spend: too few for another one of each seed, or there are no seeds."""
     return self.amount - self.seeds * point.seed_steps - self.experts * point.expert_steps if point.expert_steps else 0
 
   def check_shares(self, name: str, fractions: Sequence[float]) -> None:
-    """Refuses shares that no whole number of steps can be, or that are the same number as another's.
+    """Refuses fractions of less than a step, or with the same number of steps as another.
 
     Args:
       name: seed_fractions or expert_fractions.
@@ -98,12 +98,12 @@ class Steps(Budget):
 
 
 def uneven_points(plan: Plan, batch_tokens: int) -> dict[str, Point]:
-  """By domain, the whole steps of a plan's uneven split that it pays for."""
+  """The points of a plan's uneven split by domain, rounded down to whole steps."""
   steps = lambda tokens: int(tokens / batch_tokens + 1e-9)
   return {domain.domain: Point(steps(domain.best_seed_tokens), steps(domain.best_expert_tokens), "uneven") for domain in plan.domains}
 
 
 def _rounded_up(share: float) -> float:
-  """A share to three significant digits, not below it."""
+  """A fraction rounded up to three significant digits."""
   digit = 10.0 ** (math.floor(math.log10(share)) - 2)
   return float(f"{math.ceil(share / digit - 1e-9) * digit:.3g}")

@@ -10,13 +10,13 @@ from jaxsplit.results.cells import Cell, as_read, read_whole_rows, write_cells
 
 
 class CellTable:
-  """The cells measured so far, kept in their file in the order of their keys, so that no history shows in it.
+  """The cells measured so far, in a file sorted by their keys, so that it does not depend on the order of measurement.
 
-  Of several processes, the lead's holds them all and is asked; the others' begin empty and write nothing.
+  With several processes, only the lead's table is complete; the others' start empty and are not written.
 
   Args:
     path: the file.
-    log: told of damaged rows; they are measured again.
+    log: gets a line on damaged rows, which are measured again.
   """
 
   def __init__(self, path: pathlib.Path, log: Callable[[str], None] = print):
@@ -44,7 +44,7 @@ class CellTable:
 
   def add(self, cells: Iterable[Cell]) -> None:
     """Records cells and writes the file."""
-    # As they will be read from the file: a process that goes on must see the same numbers as one that never stopped.
+    # Rounded as in the file: a resumed process must see the same numbers as an uninterrupted one.
     self._cells |= {cell.key: cell for cell in map(as_read, cells)}
     if hosts.is_lead():
       write_cells(self.path, self)

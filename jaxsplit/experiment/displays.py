@@ -1,4 +1,4 @@
-"""Where a table of progress is drawn anew: a terminal, or a notebook's cell."""
+"""Where a table of progress is updated in place: a terminal, or a notebook's cell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Display(Protocol):
 
 
 def display_of(console: Console) -> Display | None:
-  """Where standard output leads; None where a table cannot be drawn anew."""
+  """The display of standard output; None if a table cannot be updated in place."""
   if _in_notebook():
     return _Notebook()
   return _Terminal(console) if console.is_terminal else None
@@ -49,7 +49,7 @@ class _Terminal:
 
 
 class _Notebook:
-  """A cell's output, through IPython, which is there wherever there is a notebook."""
+  """A cell's output, through IPython, which every notebook has."""
 
   def __init__(self) -> None:
     self._handle: Any = None

@@ -1,12 +1,11 @@
-"""Divergence: which runs of a stage went wrong, and what became of it.
+"""Divergence: which runs of a stage diverged, and what was done about it.
 
-A run has diverged where its losses say so: `PATIENCE` updates in a row that were not finite (each was left out of the run's
-parameters), or a mean loss over `WINDOW` steps that rose `Training.spike` nats above the lowest that the stage had before, or above
-that of guessing, and had not come back by the stage's end. It is trained again from the stage's first state, its last good one,
-reading its windows in another order, up to `Training.retries` times. The other runs of the stack are not touched. A run that
-diverges to the end stays as it is, and its cells, and those of all that descends from it, are marked.
+A run has diverged if `PATIENCE` consecutive updates were not finite (each was skipped), or if its mean loss over `WINDOW` steps rose
+`Training.spike` nats above the lowest of the stage before, or above that of guessing, and had not come back by the stage's end. It is
+trained again from the stage's first state, with its windows in another order, up to `Training.retries` times. The other runs of the
+stack are not affected. If a run diverges in all attempts, its cells and those of its descendants are marked.
 
-All of this follows from the losses in metrics.jsonl, so a process that was killed finds the same again.
+This is a function of the losses in metrics.jsonl, so a process that was killed comes to the same result.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ class Divergence:
 
   Attributes:
     stage: the stage's name, without the attempt.
-    run: its row.
+    run: its index in the stack.
     attempt: 0 is the first.
-    step: of the stage, at which it was noticed.
-    what: not finite, or a spike.
+    step: of the stage, at which it was detected.
+    what: the criterion, in words.
   """
 
   stage: str
@@ -50,10 +49,10 @@ def first_divergence(losses_SxR: np.ndarray, spike: float, guessing: float) -> d
   Args:
     losses_SxR: NaN where a step was not finite.
     spike: nats.
-    guessing: the loss of a model that knows nothing, ln of the vocabulary's size.
+    guessing: the loss of a uniform guess, ln of the vocabulary's size.
 
   Returns:
-    row -> (step, what).
+    run -> (step, what).
   """
   found = {}
   for r, losses in enumerate(losses_SxR.T):
@@ -64,7 +63,7 @@ def first_divergence(losses_SxR: np.ndarray, spike: float, guessing: float) -> d
       found[r] = int(np.argmax(in_a_row)), f"{patience} steps that were not finite"
       continue
     good = np.flatnonzero(~bad)
-    # The first means are of fewer steps: a run that is lost from its second step on must have been somewhere.
+    # The first means are over fewer steps, so that a run that diverges at its second step has a mean before it.
     ends = np.arange(1, len(good) + 1)
     starts = np.maximum(ends - WINDOW, 0)
     sums = np.concatenate([[0], np.cumsum(losses[good])])
@@ -77,13 +76,13 @@ def first_divergence(losses_SxR: np.ndarray, spike: float, guessing: float) -> d
 
 
 def again(stage: Stage, rows: Sequence[int], attempt: int) -> Stage:
-  """The stage that trains these runs of `stage` once more."""
+  """The stage that trains these runs of `stage` again."""
   runs: tuple[Run, ...] = tuple(stage.runs[r] for r in rows)
   return dataclasses.replace(stage, name=f"{stage.name}~{attempt}", runs=runs, keep=False, wave=None)
 
 
 class Divergences:
-  """What diverged in an experiment, kept in a file. One that is not there, or damaged, is empty."""
+  """The divergences of an experiment, in a file. Empty if the file does not exist or is damaged."""
 
   def __init__(self, path: pathlib.Path):
     self._path = path
@@ -92,12 +91,12 @@ class Divergences:
       records = read_json(path) if path.exists() else []
       self._found = {(d.stage, d.run, d.attempt): d for d in parsed(tuple[Divergence, ...], records)}
     except ValueError:
-      pass  # It is written anew with the next stage that is trained; no number depends on it.
+      pass  # It is rewritten with the next trained stage; no result depends on it.
 
   def __iter__(self):
     return iter(self._found[key] for key in sorted(self._found))
 
   def add(self, found: Iterable[Divergence]) -> None:
-    """Records what was found, and writes the file."""
+    """Adds divergences, and writes the file."""
     self._found |= {(d.stage, d.run, d.attempt): d for d in found}
     write_json(self._path, [dataclasses.asdict(d) for d in self])

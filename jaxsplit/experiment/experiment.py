@@ -1,4 +1,4 @@
-"""The experiment: from a token store and a budget to a measured, fitted, planned and proven split."""
+"""The experiment: from a token store and a budget to cells, law, plan, and the measured split."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from jaxsplit.training.interruption import Interruption
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """What came out.
+  """Results of an experiment.
 
   Attributes:
-    cells: all that were measured, as in cells.csv; on several hosts, those of process 0 are all.
-    law, plan: fitted and read off it; None where no law was asked for.
+    cells: all measured cells, as in cells.csv; with several hosts, complete in process 0 only.
+    law, plan: the fitted law and its plan; None if no law was requested.
     summary: the closing table, as text.
   """
 
@@ -38,7 +38,7 @@ class Findings:
 
 
 def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, interruption: Interruption) -> Findings:
-  """Probes, trains the grid, fits, plans, and trains the plan and its rivals. Finishes what an earlier call began."""
+  """Probes, trains the grid, fits, plans, and trains the plan and its baselines. Resumes what an earlier call began."""
   check = same_tokens(workdir)
   hosts.broadcast(lambda: check(store))
   workdir.once(f"disjoint {store.manifest_hash}", lambda: guards.check_disjoint(store))
@@ -61,7 +61,7 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
 
 
 def outlook(settings: Settings, store: Store, workdir: Workdir, progress: Progress) -> str:
-  """What `run` would train, and what that takes, as text (experiment.forecast); nothing is trained or written."""
+  """What `run` would train, with its cost, as text (experiment.forecast); nothing is trained or written."""
   story = Story(settings, store, workdir, progress, runner=None)
   rounds = settings.sweep.rounds
   more = "" if settings.experiment.sizes is not None or rounds == 1 else (
@@ -70,7 +70,7 @@ def outlook(settings: Settings, store: Store, workdir: Workdir, progress: Progre
 
 
 def recipe_of(settings: Settings, store: Store) -> Recipe:
-  """What every stage of the experiment shares."""
+  """What all stages of the experiment have in common."""
   experiment = settings.experiment
   tokens = lambda domain: store.counts(domain, "train").tokens
   weights = {domain: 1.0 if experiment.mixture == "uniform" else float(tokens(domain)) for domain in store.domains}

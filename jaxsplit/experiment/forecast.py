@@ -1,9 +1,9 @@
 """What an experiment will train, and what that takes, before anything is trained: its tree, ledger, memory and time.
 
-The stages are those that will be trained, so tokens and FLOPs of probe and grid are what the ledger will say; with several rounds,
-more cells are added for what is left of the sweep. The proof is drawn for a recommended split of a half: every tenth of the budget
-less for the seed costs a tenth of it more. Times come of a few blocks of steps of the smallest, middle and largest stack, trained
-here on made-up tokens, and a line through them: seconds against FLOPs.
+The stages are those that will be trained, so tokens and FLOPs of probe and grid are exactly those of the later ledger; with several
+rounds, cells are added for the rest of the sweep. The proof assumes a recommended split of 50 %; each tenth of the budget
+less for the seed costs a tenth of it more. Times are estimated from a few blocks of steps of the smallest, middle and largest stack,
+trained here on random tokens, by a line through seconds against FLOPs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from jaxsplit.training.optimizer import Schedule
 from jaxsplit.training.stack import StackSpec
 
 _BLOCKS = 3  # Timed, after one that warms up.
-_PATIENCE = 1e13  # FLOPs of a block that are still measured: some minutes of a slow device.
+_PATIENCE = 1e13  # Maximum FLOPs of a block that is timed: some minutes on a slow device.
 _FORWARD = 1 / 3  # Of a training step's FLOPs.
-_USUAL = 0.4  # Of its peak, that a chip is taken to do where nothing could be measured on it.
+_USUAL = 0.4  # Assumed fraction of a chip's peak if nothing could be measured on it.
 
 
 def forecast(parts: Mapping[Purpose, Sequence[Stage]], grid: Grid | None, setup: StageSetup, sweep_text: str,
@@ -38,10 +38,10 @@ def forecast(parts: Mapping[Purpose, Sequence[Stage]], grid: Grid | None, setup:
 
   Args:
     parts: the stages of each purpose.
-    grid: the law's cells; None where no law is asked for.
-    setup: how stacks are laid out here.
+    grid: the law's cells; None if no law is requested.
+    setup: layout of the stacks.
     sweep_text: the rounds, in words.
-    log: told what is being measured.
+    log: gets a line on each measurement.
   """
   batch_tokens = setup.recipe.training.batch_tokens
   records = {purpose: ledger.records(purpose, stages, batch_tokens) for purpose, stages in parts.items() if stages}
@@ -58,7 +58,7 @@ def forecast(parts: Mapping[Purpose, Sequence[Stage]], grid: Grid | None, setup:
 
 
 def _tree(stages: Sequence[Stage]) -> list[str]:
-  """The stages of each size, those off a trunk or a branch set further in, with what they start from."""
+  """The stages of each size with their parents, indented by phase."""
   depth = {"probe": 1, "trunk": 1, "full": 2, "branch": 2, "cooldown": 3}
   out, size, short = [], None, lambda name: name.partition("/")[2]
   for one in stages:
@@ -67,21 +67,21 @@ def _tree(stages: Sequence[Stage]) -> list[str]:
       out.append(f"  {size}, N = {one.model.params:,}")
     cells = sum(run.point is not None for run in one.runs)
     out.append(f"  {'  ' * depth[one.phase]}{short(one.name)}: {len(one.runs)} run{'s' * (len(one.runs) != 1)} x {one.steps:,} steps, from "
-               f"{', '.join(map(short, one.parents)) or 'fresh weights'}{f'; {cells} measured' if cells else ''}")
+               f"{', '.join(map(short, one.parents)) or 'initial weights'}{f'; {cells} measured' if cells else ''}")
   return out
 
 
 def _ledger(records: Mapping[Purpose, Sequence[StageRecord]]) -> list[str]:
-  """Tokens and FLOPs, by purpose and phase, and in all."""
+  """Tokens and FLOPs, by purpose and phase, and in total."""
   all_records = [one for of in records.values() for one in of]
   rows = [(total.name, total.tokens, total.flops) for total in totals(all_records)]
-  rows.append(("in all", sum(tokens for _, tokens, _ in rows), sum(flops for *_, flops in rows)))
+  rows.append(("total", sum(tokens for _, tokens, _ in rows), sum(flops for *_, flops in rows)))
   note = " (proof: at a recommended split of 50 %)" if "proof" in records else ""
   return [f"ledger{note}:", *(f"  {name:<20}{tokens:>20,} tokens{flops:>14.6g} FLOPs" for name, tokens, flops in rows)]
 
 
 def _memory(stages: Sequence[Stage], setup: StageSetup) -> list[str]:
-  """What the largest stack takes of each device."""
+  """Memory per device of the largest stack."""
   largest = max(stages, key=lambda stage: memory.estimate(setup.spec(stage)).total)
   spec = setup.spec(largest)
   need, (room, what) = memory.estimate(spec), memory.limit(spec)
@@ -90,13 +90,13 @@ def _memory(stages: Sequence[Stage], setup: StageSetup) -> list[str]:
 
 
 def _time(stages: Sequence[Stage], setup: StageSetup, log: Callable[[str], None]) -> list[str]:
-  """How long training and evaluation take here."""
+  """Estimated time of training and evaluation on this machine."""
   recipe = setup.recipe
   block = recipe.training.steps_per_dispatch
   flops_of = lambda spec: spec.runs * spec.batch * spec.model.sequence_length * spec.model.flops_per_token
   specs = sorted({setup.spec(stage) for stage in stages}, key=lambda spec: (flops_of(spec), repr(spec)))
   measured = [spec for spec in dict.fromkeys(specs[i] for i in (0, len(specs) // 2, -1)) if block * flops_of(spec) < _PATIENCE]
-  # Of each stage, its steps, and the FLOPs of a step; cells are read off held-out text by forward passes.
+  # Steps and FLOPs of a step of each stage; cells are measured by forward passes.
   work = [(stage.steps, flops_of(setup.spec(stage))) for stage in stages]
   domains = len(setup.store.domains)
   reading = sum(_FORWARD * stage.model.flops_per_token * recipe.validation_tokens * (1 if run.domain or run.serves else domains)
@@ -111,12 +111,12 @@ def _time(stages: Sequence[Stage], setup: StageSetup, log: Callable[[str], None]
   slope, level = _line(np.array([flops_of(spec) for spec in measured]), np.array(seconds))
   training = sum(steps * (level + slope * flops) for steps, flops in work) + slope * reading
   compilation = float(np.mean(compiling)) * len(specs)
-  return [f"time: {_clock(training)} of training and reading cells, by {len(measured)} of {len(specs)} stacks measured here, and up to "
-          f"{_clock(compilation)} of compilation for programs that are not kept from before"]
+  return [f"time: {_clock(training)} of training and measuring cells, from {len(measured)} of {len(specs)} stacks timed here, and up to "
+          f"{_clock(compilation)} of compilation for programs that are not cached"]
 
 
 def _measured(spec: StackSpec, block: int, log: Callable[[str], None]) -> tuple[float, float]:
-  """Seconds of a step, the median over blocks, and of the compilation."""
+  """Seconds of a step (median over blocks), and of the compilation."""
   log(f"  measuring {spec.runs} run{'s' * (spec.runs != 1)} of {spec.model.params_total:,} parameters")
   shape = (block, spec.runs, spec.batch, spec.model.sequence_length + 1)
   random = np.random.default_rng(0)
@@ -139,7 +139,7 @@ def _measured(spec: StackSpec, block: int, log: Callable[[str], None]) -> tuple[
 
 
 def _line(flops: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-  """Seconds a FLOP, and a step, by least squares of relative errors; neither is negative."""
+  """Seconds per FLOP and per step, by least squares of relative errors; neither is negative."""
   if len(flops) > 1:
     slope, level = np.linalg.lstsq(np.stack([flops / seconds, 1 / seconds], 1), np.ones(len(flops)), rcond=None)[0]
     if slope > 0 and level >= 0:

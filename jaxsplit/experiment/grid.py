@@ -1,4 +1,4 @@
-"""The law's cells: those that the settings name, or those that a sweep chooses for its price, round by round."""
+"""The law's cells: those given in the settings, or those that a sweep chooses for its price, round by round."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from jaxsplit.results.cells import Cell
 from jaxsplit.results.stages import Point
 
 
-_PROBE = 0.2  # Of a sweep's price at most, that probing the target may take.
+_PROBE = 0.2  # Maximum cost of probing the target, as a fraction of the sweep's price.
 
 
 class Grid:
   """The cells that an experiment's law is fitted to, and the models that they are measured with.
 
   Attributes:
-    requests: by size, what is asked of it, one request after the other.
-    models: by size, the target's among them.
-    task: what any sweep of this experiment costs.
+    requests: by size, the requested points, one request after the other.
+    models: by size, including the target's.
+    task: the task of this experiment's sweep, which prices cells.
 
   Args:
     settings, store, workdir: the experiment's.
-    sizes, cells: what is decided, and measured, so far.
-    log: told what is chosen.
-    keep: choices are written down.
+    sizes, cells: the decisions and measurements so far.
+    log: gets a line on the chosen cells.
+    keep: whether choices are recorded.
 
   Raises:
-    InputError: no law can be fitted to the cells, no sweep is to be had for its price, or sizes cannot be told apart.
+    InputError: no law can be fitted to the cells, there is no sweep for the price, or two sizes have as many parameters.
   """
 
   def __init__(self, settings: Settings, store: Store, workdir: Workdir, sizes: Sizes, cells: Iterable[Cell],
@@ -58,11 +58,11 @@ class Grid:
     hosts.broadcast(lambda: check_grid(settings, unique_tokens, self._cells, {size: self.points(size) for size in self.requests}))
 
   def points(self, size: Size) -> list[Point]:
-    """All that is asked of a size."""
+    """All requested points of a size."""
     return sorted({point for points in self.requests.get(size, ()) for point in points})
 
   def grow(self, plan: Plan) -> bool:
-    """Chooses more cells by a plan, where the sweep has another round; whether it has."""
+    """Chooses more cells by a plan if the sweep has another round; returns whether it has."""
     if self._rounds is None or not self._rounds.go_on(plan):
       return False
     self._log(f"  {self._rounds.text}")
@@ -71,17 +71,17 @@ class Grid:
 
   @property
   def price(self) -> float:
-    """What probing and measuring all of it costs, as a share of the final training's FLOPs."""
+    """The cost of probing and measuring all of it, as a fraction of the final training's FLOPs."""
     return self._probe + sum(self.task.price(model, self.task.probed_steps + self.task.steps(self.requests[size]))
                for size, model in self.models.items() if size in self.requests)
 
   @property
   def probes_target(self) -> bool:
-    """Whether full pretraining is probed at the target too, as a sweep can pay for that; else its rate is the rule's."""
+    """Whether full pretraining is probed at the target too, within the sweep's price; otherwise the rule gives its rate."""
     return self._probe > 0
 
   def _begin(self, keep: bool) -> None:
-    """Chooses the first cells, for what the sweep leaves once the target is probed, where it can pay for that."""
+    """Chooses the first cells, for the sweep's price less that of probing the target, if it is probed."""
     sweep, workdir = self._settings.sweep, self._workdir
 
     def begun(flops: float) -> Rounds:
@@ -92,7 +92,7 @@ class Grid:
 
     probe = self.task.price(self.task.target, self.task.probed_steps)
     if 0 < probe <= _PROBE * sweep.flops:
-      with contextlib.suppress(InputError):  # It buys too little without.
+      with contextlib.suppress(InputError):  # Too little would be left for the cells.
         self._rounds = begun(sweep.flops - probe)
         self._probe = probe
     if self._rounds is None:
@@ -100,7 +100,7 @@ class Grid:
     self._log(f"  {self._rounds.text}")
 
   def _update(self) -> None:
-    """What follows from the cells that are chosen."""
+    """Derives requests and models from the chosen cells."""
     experiment = self._settings.experiment
     if self._rounds is not None:
       self.requests = self._rounds.requests
@@ -115,22 +115,22 @@ class Grid:
     for size, model in self.models.items():
       if sizes[model.params_total] != size:
         raise InputError(f"Experiment.sizes and target: {size} and {sizes[model.params_total]} have {model.params_total:,} "
-                         "parameters each, and cells are told apart by that; change one")
+                         "parameters each, by which cells are identified; change one")
     hosts.broadcast(self._check_sizes)
 
   def _check_sizes(self) -> None:
-    """Refuses sizes that cells which are there say something else of."""
+    """Refuses sizes that conflict with existing cells."""
     target = self._settings.experiment.target
     totals = {cell.params_total for cell in self._cells if cell.role == "grid"}
     if self.models[target].params_total in totals and not self._settings.experiment.init_from:
       raise InputError(f"Experiment.target = {target}: the law's cells in {self._workdir.path} were measured at that size too; take "
-                       "one that the law has not seen, or another --workdir")
+                       "another one, or another --workdir")
     measured = {cell.params_total for cell in self._cells}
     for size, model in self.models.items():
       other = self._sizes.other_of(size, model.params_total)
       if other and model.params_total in measured:
         raise InputError(f"Experiment.sizes and target: {size} has as many parameters as {other}, {model.params_total:,}, of which "
-                         f"{self._workdir.path} holds cells, and cells are told apart by that; take another size")
+                         f"{self._workdir.path} has cells, and cells are identified by that; take another size")
 
   def _model(self, size: Size) -> ModelConfig:
     return self._settings.architecture.at(*size, self._store.vocab_size, self._settings.training.sequence_length)

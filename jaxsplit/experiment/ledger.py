@@ -1,4 +1,4 @@
-"""The ledger: which part of an experiment trained which stages, and what they cost."""
+"""The ledger: the trained stages of an experiment by purpose, with their tokens and FLOPs."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def records(purpose: Purpose, stages: Sequence[Stage], batch_tokens: int) -> lis
 
 
 def recorded(path: pathlib.Path, log: Callable[[str], None] = print) -> tuple[StageRecord, ...]:
-  """The stages in a file; none where it is not there, or cannot be read, which `log` is told."""
+  """The stages in a file; none if it does not exist, or is damaged, which is logged."""
   try:
     return read_stages(path) if path.exists() else ()
   except InputError as error:
-    log(f"{error}: it is begun anew, and what it said of sizes and splits that are no longer asked for is lost")
+    log(f"{error}: it is started anew, without the records of sizes and splits that are no longer requested")
     return ()
 
 
 def add(path: pathlib.Path, purpose: Purpose, trained: Sequence[Stage], repairs: Sequence[Stage], batch_tokens: int,
         log: Callable[[str], None] = print) -> None:
-  """Adds stages that are trained now, or are found to have been, and stretches of them that were trained again, to a file."""
+  """Adds trained stages, and those of their runs that were trained again, to a file."""
   found = {stage.name: stage for stage in recorded(path, log)}
   for part, stages in ((purpose, trained), ("retry", repairs)):
     found |= {stage.name: stage for stage in records(part, stages, batch_tokens)}

@@ -1,4 +1,4 @@
-"""One display of a whole experiment: what is done, how fast, the loss, and how long it will take still."""
+"""The progress of a whole experiment: what is done, speed, loss, and the estimated time left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINE_EVERY = 10.0  # Seconds between plain lines.
 
 
 class Progress:
-  """A live table on a terminal or in a notebook, a plain line now and then elsewhere. Work is counted in FLOPs, so that the
+  """A live table on a terminal or in a notebook, elsewhere a plain line every ten seconds. Work is counted in FLOPs, so that the
   estimate holds across model sizes."""
 
   def __init__(self, batch_tokens: int):
@@ -51,7 +51,7 @@ class Progress:
     self.log(f"[{_clock(time.monotonic() - self._began)}] {name}")
 
   def plan(self, missing: Iterable[Stage], later: Iterable[Stage], cells: int, cells_done: int) -> None:
-    """Adds to the work: stages to train, cells to measure, and how many of them are there already. Stages like `later` will come."""
+    """Adds to the work: stages to train, cells to measure, and the number of cells already measured. `later`: stages of later calls."""
     whole = lambda stages: sum(self._work(stage, stage.steps) for stage in stages)
     self._planned += whole(missing)
     self._later = whole(later)
@@ -59,7 +59,7 @@ class Progress:
     self._cells_done += cells_done
 
   def start(self, stage: Stage, done: int, peak: float | None) -> None:
-    """A stage begins, or goes on from a snapshot, on devices that do at best `peak` FLOP/s, where that is known."""
+    """A stage starts, or resumes from a snapshot, on devices with a peak of `peak` FLOP/s, if that is known."""
     self._stage, self._busy_since, self._peak = stage.name, time.monotonic(), peak
     self._work_done += self._work(stage, done)
 

@@ -1,4 +1,4 @@
-"""What each stage trains on and how: its runs, programs, schedule and streams, by an experiment's recipe."""
+"""The recipe of an experiment, applied to stages: their runs, programs, schedules and data streams."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from jaxsplit.training.stack import StackSpec, State
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """What every stage of an experiment shares.
+  """What all stages of an experiment have in common.
 
   Attributes:
-    training, optimizer, layout: how to train.
-    weights: the mixture, a weight per domain.
+    training, optimizer, layout: execution, optimizer and mesh settings.
+    weights: the mixture's weights by domain.
     seed: of initial weights and data order.
     keep_moments: experts start with their seed's moments.
     validation_tokens: held-out tokens per domain that a cell's loss is measured on.
     exact_match: also measure accuracy.
-    replay: share of an expert's stream that is the mixture.
-    base: the model that every run begins with; None: fresh weights.
+    replay: fraction of an expert's stream that is the mixture.
+    base: the model whose weights all runs start from; None: initial weights.
   """
 
   training: Training
@@ -48,26 +48,26 @@ class Recipe:
   base: Folder | None = None
 
   def passes(self, domain: str, seed_tokens: int, expert_tokens: int) -> float:
-    """The tokens of a domain that a seed and its expert for that domain see together."""
+    """The tokens of a domain that a seed and its expert for that domain train on together."""
     share = self.weights[domain] / sum(self.weights.values())
     return seed_tokens * share + expert_tokens * (1 - self.replay + self.replay * share)
 
 
 class StageSetup:
-  """The recipe, applied to stages and one store, and how the stages' stacks are laid out on the devices."""
+  """The recipe applied to the stages of one store, and the layout of the stages' stacks on the devices."""
 
   def __init__(self, store: Store, recipe: Recipe):
     self.store, self.recipe = store, recipe
     any_parts = not recipe.training.accumulation
     self._fitted = functools.cache(lambda wanted: capacity.fitted(wanted, any_parts))
     self._waves = functools.cache(lambda wanted: capacity.waves(wanted, any_parts))
-    self._specs: dict[StackSpec, StackSpec] = {}  # As the settings have a stack -> as it is trained.
+    self._specs: dict[StackSpec, StackSpec] = {}  # Requested by the settings -> trained.
 
   def settle(self, stages: Iterable[Stage]) -> None:
-    """Decides how these stages' stacks are laid out, in how many parts of a batch and with how many idle runs.
+    """Decides the layout of these stages' stacks, the number of parts of a batch and the number of idle runs.
 
-    It depends on the devices' memory, of which each process sees its own: the lead decides for all, which call this at the same
-    point of the program.
+    It depends on the devices' memory, and each process sees only its own devices: the lead decides for all processes, which call
+    this at the same point of the program.
     """
     new = [wanted for wanted in dict.fromkeys(map(self._wanted, stages)) if wanted not in self._specs]
     decided = hosts.broadcast(lambda: [_decisions(self._fitted(wanted) or capacity.as_given(wanted)) for wanted in new])
@@ -75,25 +75,25 @@ class StageSetup:
                     for wanted, (runs, parts, layout) in zip(new, decided)}
 
   def padded_runs(self, stage: Stage) -> tuple[Run, ...]:
-    """The runs of a settled stage, filled up with idle copies of the first to as many as its stack has."""
+    """The runs of a settled stage, padded with idle copies of the first to the size of its stack."""
     return stage.runs + stage.runs[:1] * (self.spec(stage).runs - len(stage.runs))
 
   def spec(self, stage: Stage) -> StackSpec:
-    """What a settled stage's programs are compiled for."""
+    """The spec that a settled stage's programs are compiled for."""
     return self._specs[self._wanted(stage)]
 
   def fits(self, stage: Stage) -> bool:
-    """Whether the stage's stack fits into the devices, as this process sees them.
+    """Whether the stage's stack fits into the devices' memory, as this process sees it.
 
     Raises:
-      InputError: the settings' layout is none for a stage that is no wave.
+      InputError: the settings' layout is not possible for a whole stage.
     """
     if not stage.wave:
       _ = capacity.as_given(self._wanted(stage)).mesh  # Raises.
     return self._fitted(self._wanted(stage)) is not None
 
   def waves(self, stage: Stage) -> int:
-    """In how many waves the stage is best trained, as this process sees the devices.
+    """The best number of waves for the stage, as this process sees the devices.
 
     Raises:
       InputError: not even one of its runs fits.
@@ -101,7 +101,7 @@ class StageSetup:
     return self._waves(self._wanted(stage))
 
   def _wanted(self, stage: Stage) -> StackSpec:
-    """The stage's stack as the settings have it, without idle runs."""
+    """The stage's stack as requested by the settings, without idle runs."""
     training = self.recipe.training
     whole = StackSpec(
         model=stage.model, optimizer=self.recipe.optimizer, layout=self.recipe.layout, runs=len(stage.runs),
@@ -135,14 +135,14 @@ class StageSetup:
         decay_end=np.array([run.decay[1] for run in runs], np.int32))
 
   def streams(self, stage: Stage, attempt: int = 0) -> list[Stream]:
-    """What each run reads, idle copies included; in another order where a stretch is trained again."""
+    """The data stream of each run, idle copies included; in another order if a run is trained again."""
     return [self._stream(run, (attempt,) if attempt else ()) for run in self.padded_runs(stage)]
 
   def _stream(self, run: Run, again: tuple[int, ...]) -> Stream:
     length = self.recipe.training.sequence_length
     if run.domain is None:
       return mixture(self.store, self.recipe.weights, self._seed("mixture", run.replica, run.seed_index, *again), length)
-    # Experts of one domain and replica read the same order whatever snapshot they come from, so that cells differ by D alone.
+    # Experts of one domain and replica read the same order from whichever snapshot they fork, so that cells differ by D only.
     own = windows(self.store, run.domain, self._seed("expert", run.replica, *again), length)
     if not self.recipe.replay:
       return own
@@ -154,5 +154,5 @@ class StageSetup:
 
 
 def _decisions(spec: StackSpec) -> list:
-  """What is decided for a stack by its devices' memory, as JSON."""
+  """The decisions for a stack that depend on its devices' memory, as JSON."""
   return [spec.runs, spec.accumulation, dataclasses.asdict(spec.layout)]

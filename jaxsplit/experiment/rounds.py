@@ -1,8 +1,8 @@
-"""sweep.json: the rounds in which a sweep's cells were chosen, each by what the cells before it have told.
+"""sweep.json: the rounds in which a sweep's cells were chosen, each by the plan from the cells before it.
 
-The first is a design for a price (experiment.sweep). What a later one adds are points on the line, around the split that is
-recommended so far, at sizes that are there or new: of those that can be paid, one after the other, that which lowers the expected
-regret most for its price. What was chosen stays chosen: the same command asks for the same cells again.
+The first round is a design for a price (experiment.sweep). A later one adds points on the line, around the split that is
+recommended so far, at existing or new sizes: greedily, among those within the allowance, the one that lowers the expected
+regret most for its price. Rounds are kept: the same command requests the same cells again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WITHIN = 1 + 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-  """What a round asks of one size."""
+  """The cells that a round requests at one size."""
 
   size: Size
   points: tuple[Point, ...]
@@ -47,9 +47,9 @@ class Round:
 
   Attributes:
     target: the size that they were chosen for.
-    allowance: what all rounds up to this one might cost, as a share of the final training's FLOPs.
-    price: what this one costs.
-    regret: expected after it, as a share of the loss.
+    allowance: maximum cost of all rounds up to this one, as a fraction of the final training's FLOPs.
+    price: cost of this one.
+    regret: expected after it, as a fraction of the loss.
     deviation: expected standard error of the best split after it.
     cells: by size.
   """
@@ -67,12 +67,12 @@ class Rounds:
 
   Args:
     path: their file.
-    config: hash of the settings that it belongs to; a file of others is as if it were not there.
+    config: hash of the settings that it belongs to; a file of other settings is ignored.
     target: the size.
-    task: what the sweep is for.
-    sweep: what it may cost.
-    log: told if the file is damaged.
-    keep: write the file.
+    task: the task of the sweep.
+    sweep: its settings.
+    log: gets a line if the file is damaged.
+    keep: whether to write the file.
   """
 
   def __init__(self, path: pathlib.Path, config: str, target: Size, task: Task, sweep: Sweep, log: Callable[[str], None] = print,
@@ -85,7 +85,7 @@ class Rounds:
 
   @property
   def requests(self) -> dict[Size, list[tuple[Point, ...]]]:
-    """What is asked of each size, round by round."""
+    """The requests at each size, round by round."""
     found: dict[Size, list[tuple[Point, ...]]] = {}
     for cells in (cells for one in self for cells in one.cells):
       found.setdefault(cells.size, []).append(cells.points)
@@ -110,14 +110,14 @@ class Rounds:
     """Chooses the first cells, where none are.
 
     Raises:
-      InputError: the sweep's price buys none from which a split can be told, or its tolerance cannot be reached.
+      InputError: no sweep that determines a split costs so little, or its tolerance cannot be reached.
     """
     self._rounds = _parsed(hosts.broadcast(lambda: self._with(None if any(True for _ in self) else self._first())))
 
   def go_on(self, plan: Plan) -> bool:
-    """Chooses more cells by a plan that was read off those there are; whether there are any more.
+    """Chooses more cells by a plan from the existing ones; returns whether there are more.
 
-    None are, once the plan's regret is within the tolerance, or what is left of the price buys nothing.
+    There are none once the plan's regret is within the tolerance, or the remaining price is too low for any.
     """
     before = len(self._rounds)
     self._rounds = _parsed(hosts.broadcast(lambda: self._with(self._next(plan))))
@@ -158,8 +158,8 @@ class Rounds:
     task, requests, left = self._task, self.requests, allowance - self.price
     low, high = plan.fraction_interval
     known = expected.outlook((plan.fraction, max((high - low) / 3.92, _LEAST_DEVIATION)))
-    told = lambda asked: sum(information(task, known, size, sorted(set().union(*parts))) for size, parts in asked.items())
-    regret, deviation = map(float, expected.regret(known, expected.prior(known) + told(requests)))
+    informed = lambda asked: sum(information(task, known, size, sorted(set().union(*parts))) for size, parts in asked.items())
+    regret, deviation = map(float, expected.regret(known, expected.prior(known) + informed(requests)))
     steps = functools.cache(lambda parts: task.probed_steps + task.steps(parts) if parts else 0)
     cost = lambda size, parts: task.price(task.candidates[size], steps(tuple(parts)))
     spent = {size: cost(size, requests.get(size, [])) for size in task.candidates}
@@ -178,7 +178,7 @@ class Rounds:
           paid = sum(cost(other, [*requests.get(other, []), some]) - spent[other] for other, some in trial.items())
           if paid <= left * _WITHIN:
             after = {**requests, **{other: [*requests.get(other, []), some] for other, some in trial.items()}}
-            value, width = expected.regret(known, expected.prior(known) + told(after))
+            value, width = expected.regret(known, expected.prior(known) + informed(after))
             worth = (regret - value) / (paid - price)
             if best is None or worth > best[0]:
               best = worth, trial, paid, float(value), float(width)
@@ -190,7 +190,7 @@ class Rounds:
     return Round(self._target, allowance, price, regret, deviation, tuple(Cells(size, points) for size, points in chosen.items()))
 
   def _options(self, fraction: float) -> list[tuple[Point, ...]]:
-    """What may be added at a size: splits of the whole budget around the recommended one, with and without experts."""
+    """Candidates to add at a size: splits of the whole budget around the recommended one, with and without experts."""
     line, warm = self._task.budget, self._task.warm_steps
     shares = np.clip([fraction, *(fraction + sign * by for by in _AROUND for sign in (-1, 1))], 0.05, 0.95)
     of = lambda shares: tuple(point for point in line.grid(sorted(set(map(float, shares))), (1.0,)) if point.seed_steps >= warm)
@@ -198,15 +198,15 @@ class Rounds:
 
 
 def _read(path: pathlib.Path, config: str, log: Callable[[str], None]) -> list[dict[str, Any]]:
-  """The rounds in a file, as JSON; none where it is not there, of other settings, or damaged."""
+  """The rounds in a file, as JSON; none if it does not exist, belongs to other settings, or is damaged."""
   try:
     content = read_json(path) if path.exists() else {"config": config, "rounds": []}
     if any(min(point.seed_steps, point.expert_steps) < 0
            for one in _parsed(content["rounds"]) for cells in one.cells for point in cells.points):
-      raise ValueError("a number of steps that there cannot be")
+      raise ValueError("an impossible number of steps")
     return content["rounds"] if content["config"] == config else []
   except (InputError, KeyError, TypeError, ValueError) as error:
-    log(f"{path}: damaged ({error}), and begun anew; cells that are there stay")
+    log(f"{path}: damaged ({error}), so it is started anew; existing cells are kept")
     return []
 
 

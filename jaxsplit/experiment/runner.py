@@ -1,4 +1,4 @@
-"""Trains the stages of a tree and measures their cells. Running it again does only what is missing."""
+"""Trains the stages of a tree and measures their cells. A second run trains only what is missing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from jaxsplit.training.trace import Trace
 
 
 class Runner:
-  """Runs stages against one store and one work directory."""
+  """Trains and measures stages, with one token store and one work directory."""
 
   def __init__(self, store: Store, recipe: Recipe, workdir: Workdir, progress: Progress, interruption: Interruption):
     self._store, self._recipe, self._workdir = store, recipe, workdir
@@ -63,15 +63,15 @@ class Runner:
       self._trace.close()
 
   def run(self, stages: Sequence[Stage], table: CellTable, later: Sequence[Stage] = (), what: str = "training") -> None:
-    """Trains what `table` and the snapshots lack of `stages`, parents before children, in waves where they do not fit at once.
+    """Trains those of `stages` whose cells or snapshots are missing, parents before children, in waves if they do not fit at once.
 
-    `what` says so, in words, where anything is lacking. `later` are stages like those that will come in other calls: where anything
-    is trained now, they too have to fit into memory, and their programs are compiled meanwhile.
+    `what` is the line of progress if any is missing. `later` are stages like those of later calls: if anything
+    is trained now, they have to fit into memory too, and their programs are compiled in the background.
 
     Raises:
       InputError: not even one run of a stage fits into its devices' memory; nothing has been trained.
     """
-    self._stages, self._missing = {}, set()  # Until this call has some: it may be interrupted before.
+    self._stages, self._missing = {}, set()  # In case this call is interrupted before they are known.
     planned, there = stages, hosts.broadcast(lambda: waves.begun(stages, self._workdir.metrics.trained()))
     stages = self._in_waves(stages, there, lambda stages: self.missing(stages, table))
     missing = self._missing = set(hosts.broadcast(lambda: sorted(self.missing(stages, table))))
@@ -93,13 +93,13 @@ class Runner:
 
   @property
   def trained(self) -> list[Stage]:
-    """The stages of the latest call of `run` that are trained and measured so far, in the waves that they are trained in."""
+    """The stages of the latest call of `run` that are trained and measured so far, as waves."""
     return [stage for name, stage in self._stages.items() if name not in self._missing]
 
   def _complete(self, stage: Stage, table: CellTable, missing: set[str], there: Mapping[str, Sequence[int]]) -> int:
-    """Trains a stage and measures its cells, of which it returns the number.
+    """Trains a stage and measures its cells; returns the number of cells.
 
-    A call of its own, since nothing of a stage's state may be at hand while the next is trained: devices have room for one.
+    A separate call, so that no reference to a stage's state remains while the next is trained: devices have memory for one.
     """
     resume = self._resume_point(stage)
     with self._interruption.deferred():
@@ -115,7 +115,7 @@ class Runner:
     return len(cells)
 
   def missing(self, stages: Sequence[Stage], table: CellTable) -> set[str]:
-    """Names of the stages that must be trained: for a cell, for a result to keep, or for a stage that starts from them."""
+    """Names of the stages to train: for a cell, for a final state to keep, or for a stage that starts from them."""
     missing: set[str] = set()
     forked_from: set[str] = set()
     for stage in reversed(stages):
@@ -127,18 +127,18 @@ class Runner:
     return missing
 
   def repairs(self, stages: Sequence[Stage]) -> list[Stage]:
-    """The stretches of these stages that were trained again, so far."""
+    """The repeated trainings of runs of these stages, so far."""
     found = [d for d in self._divergences if d.attempt < self._recipe.training.retries]
     return [divergence.again(stage, rows, attempt + 1) for stage in stages for attempt in range(self._recipe.training.retries)
             if (rows := [d.run for d in found if (d.stage, d.attempt) == (stage.name, attempt)])]
 
   def _in_waves(self, stages: Sequence[Stage], there: Mapping[str, Sequence[int]],
                 missing: Callable[[Sequence[Stage]], set[str]]) -> list[Stage]:
-    """The stages in waves, as the lead's devices have room for them."""
+    """The stages in waves that fit into the memory of the lead's devices."""
     return waves.in_waves(stages, hosts.broadcast(lambda: waves.choose(stages, there, missing, self._setup.fits, self._setup.waves)))
 
   def _tell(self, planned: Sequence[Stage], to_train: Sequence[Stage]) -> None:
-    """Says which stacks are not trained as the settings have them, each once."""
+    """Logs, once each, the stacks whose layout differs from the settings."""
     runs = {stage.name: len(stage.runs) for stage in planned}
     for stage in to_train:
       text = waves.told(stage, runs[waves.whole(stage)[0]], self._recipe.layout, self._setup.spec(stage).layout)
@@ -147,7 +147,7 @@ class Runner:
         self._progress.log(f"  {text}")
 
   def _drop_other_waves(self, stage: Stage, there: Mapping[str, Sequence[int]], missing: set[str]) -> None:
-    """Once all waves of a stage are there, removes the snapshots that it has of other waves, on devices with other memory."""
+    """Once all waves of a stage are trained, removes snapshots of another number of waves, begun on devices with other memory."""
     name, count = waves.whole(stage)
     if missing.isdisjoint(waves.names(name, count)):
       for other in set(there.get(name, ())) - {count}:
@@ -162,14 +162,14 @@ class Runner:
         self._compiler.ask(("initialize", spec), functools.partial(stack.compile_initialization, spec))
       self._compiler.ask(("train", spec), functools.partial(
           stack.compile_training, spec, self._recipe.training.steps_per_dispatch))
-      if stage.parents or stage.keep or stage.name in parents:  # A probe's state is neither forked from nor to.
+      if stage.parents or stage.keep or stage.name in parents:  # Probes are neither forked nor saved.
         self._compiler.ask(("fingerprint", spec), functools.partial(fingerprint.compile_fingerprint, spec))
       if any(run.point for run in stage.runs):
         self._compiler.ask(("evaluate", spec), functools.partial(
             compile_held_out, spec, max(len(windows.tokens) for windows in self._windows.values()), self._recipe.exact_match))
 
   def _resume_point(self, stage: Stage, attempt: int = 0) -> ResumePoint:
-    """Where a stage's training begins, with everything at hand that it needs."""
+    """Where a stage's training begins, with its state loaded."""
     spec = self._setup.spec(stage)
     hosts.broadcast(lambda: guards.check_streams(
         stage, self._setup.padded_runs(stage), self._setup.streams(stage, attempt), self._store, spec.batch))
@@ -181,12 +181,12 @@ class Runner:
     return resume
 
   def _train(self, stage: Stage, resume: ResumePoint) -> tuple[State, tuple[RunStatus, ...]]:
-    """Trains a stage to its end, with all repairs. Its last state is saved if anything starts from it."""
+    """Trains a stage to its end, repeating runs that diverge. The final state is saved if anything starts from it."""
     if resume.done == stage.steps and self._snapshots.is_trained(stage):
       return resume.state, resume.run_status
     state = self._stretch(stage, resume)
     run_status = list(resume.run_status)
-    if stage.steps and stage.phase != "probe":  # A rate that makes a probe diverge is an answer.
+    if stage.steps and stage.phase != "probe":  # A probe that diverges is a result.
       rows: Sequence[int] = range(len(stage.runs))
       for attempt in range(self._recipe.training.retries + 1):
         trained = rows
@@ -199,7 +199,7 @@ class Runner:
           break
         for r in rows:
           run_status[r] = dataclasses.replace(run_status[r], retries=run_status[r].retries + 1)
-        # The runs that went well wait on disk: devices have room for one stack in training.
+        # The other runs wait on disk: devices have memory for one stack in training.
         self._snapshots.save(stage, stage.steps, state, fingerprint.fingerprint(state), resume, final=False)
         del state
         repair = divergence.again(stage, rows, attempt + 1)
@@ -215,7 +215,7 @@ class Runner:
     return state, tuple(run_status)
 
   def _diverged(self, stage: Stage, attempt: int, rows: Sequence[int]) -> list[int]:
-    """Which of the stage's runs have diverged in an attempt that trained `rows`; recorded, and said."""
+    """The stage's runs that diverged in an attempt that trained `rows`; they are recorded and logged."""
     name = divergence.again(stage, rows, attempt).name if attempt else stage.name
     found = divergence.first_divergence(self._workdir.metrics.losses(name, stage.steps), self._recipe.training.spike,
                                         math.log(stage.model.vocab_size))
@@ -223,7 +223,7 @@ class Runner:
       self._divergences.add(
           Divergence(stage.name, rows[i], attempt, step, what) for i, (step, what) in found.items())
       left = self._recipe.training.retries - attempt
-      then = "trained again from the start of this stage, in another order" if left else "marked, and no part of any fit"
+      then = "trained again from the start of this stage, with data in another order" if left else "marked, and excluded from fits"
       for i, (step, what) in found.items():
         run = stage.runs[rows[i]]
         self._progress.log(f"  {name}: run {rows[i]} ({run.domain or 'mixture'}) diverged at step {step}: {what}; it is {then}")

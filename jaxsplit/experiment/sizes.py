@@ -1,8 +1,8 @@
-"""sizes.json: of every model size of an experiment, its learning rate, and the cells that were asked of it, one after the other.
+"""sizes.json: the learning rate and the requested cells of each model size of an experiment, in order of request.
 
-A work directory grows: more sizes, fractions, targets and splits to compare. What was decided for a size stays decided. Its rate
-does not move when another size is probed, and its training stays cut into the same stages: what is asked later is a request of its
-own, whose stages start from those that are there.
+A work directory grows: more sizes, fractions, targets and splits to compare. Decisions for a size do not change: its rate
+stays the same when another size is probed, and its training stays divided into the same stages; cells requested later are a
+separate request, whose stages start from existing ones.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FILE = "sizes.json"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """Cells that were asked together.
+  """Cells that were requested together.
 
   Attributes:
     seeds: independent seeds per replica that they are forked from, see `tree.Shape`.
-    points: which cells.
-    domains: of which domains alone; none: of all.
+    points: of the cells.
+    domains: of the cells; empty for all.
   """
 
   seeds: int
@@ -39,13 +39,13 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """What is decided for one size.
+  """The decisions for one size.
 
   Attributes:
     size: (width, depth).
     params, params_total: N without and with embeddings.
     rate: the learning rate.
-    requests: what was asked of it so far.
+    requests: of its cells, so far.
   """
 
   size: tuple[int, int]
@@ -56,12 +56,12 @@ class Size:
 
 
 class Sizes:
-  """The sizes of an experiment, the same in all its processes; the lead keeps them in their file.
+  """The sizes of an experiment, the same in all its processes; the lead writes their file.
 
   Args:
     path: the file.
-    config: hash of the settings that it belongs to; a file of others is as if it were not there.
-    log: told if the file is damaged.
+    config: hash of the settings that it belongs to; a file of other settings is ignored.
+    log: gets a line if the file is damaged.
   """
 
   def __init__(self, path: pathlib.Path, config: str, log: Callable[[str], None] = print):
@@ -77,7 +77,7 @@ class Sizes:
     return next((other for other, one in self._sizes.items() if other != size and one.params_total == params_total), None)
 
   def requests(self, size: tuple[int, int]) -> tuple[Request, ...]:
-    """What was asked of the size, first things first."""
+    """The requests at the size, oldest first."""
     return self._sizes[size].requests if size in self._sizes else ()
 
   def decide(self, models: Mapping[tuple[int, int], ModelConfig], rate: Callable[[ModelConfig], float]) -> None:
@@ -89,7 +89,7 @@ class Sizes:
       self._save()
 
   def ask(self, size: tuple[int, int], seeds: int, points: Iterable[Point], domains: tuple[str, ...] = ()) -> None:
-    """Records those of the points that were not asked of a decided size before, as one request."""
+    """Records the points that were not requested at a decided size before, as one request."""
     asked = {point for request in self.requests(size) if (request.seeds, request.domains) == (seeds, domains) for point in request.points}
     new = tuple(sorted(set(points) - asked))
     if new:
@@ -103,21 +103,21 @@ class Sizes:
 
 
 def read_params_total(path: pathlib.Path, size: tuple[int, int]) -> int | None:
-  """The parameters, with embeddings, of a size in a work directory's file; None where nothing is decided for it."""
+  """The parameters, with embeddings, of a size in a work directory's file; None if the file does not have it."""
   return next((one.params_total for one in _sizes(_read(path, None, lambda line: None)) if one.size == size), None)
 
 
 def _read(path: pathlib.Path, config: str | None, log: Callable[[str], None]) -> list[dict[str, Any]]:
-  """The records in a file, as JSON; none where it is not there, of other settings, or damaged."""
+  """The records in a file, as JSON; none if it does not exist, belongs to other settings, or is damaged."""
   try:
     content = read_json(path) if path.exists() else {"config": None, "sizes": []}
     if any(size.rate <= 0 or min([0, *(steps for request in size.requests for point in request.points
                                        for steps in (point.seed_steps, point.expert_steps))]) < 0
            for size in _sizes(content["sizes"])):
-      raise ValueError("a rate or a number of steps that there cannot be")
+      raise ValueError("an impossible rate or number of steps")
     return content["sizes"] if config in (None, content["config"]) else []
   except (InputError, KeyError, TypeError, ValueError) as error:
-    log(f"{path}: damaged ({error}), and begun anew; sizes that have cells keep the rates of these")
+    log(f"{path}: damaged ({error}), so it is started anew; sizes with cells keep the learning rates of these")
     return []
 
 

@@ -19,12 +19,12 @@ from jaxsplit.training.stack import StackSpec, State
 
 @dataclasses.dataclass(frozen=True)
 class ResumePoint:
-  """Where the training of a stage begins in this process: a state, the steps of the stage that it has behind it, and its past.
+  """Where the training of a stage starts in this process: a state, the steps of the stage already done, and its history.
 
   Attributes:
     state: of the stack.
-    done: steps of the stage.
-    parents: what it descends from, as its snapshots record it.
+    done: steps of the stage already trained.
+    parents: its parents, as its snapshots record them.
     run_status: of each run.
   """
 
@@ -35,13 +35,13 @@ class ResumePoint:
 
 
 class Snapshots:
-  """The snapshots of stages, by what they are for.
+  """The snapshots of stages: what to resume from, what to save and what to remove.
 
   Args:
     checkpoints, metrics: of the work directory.
     setup: how stages are trained.
     identity: of the experiment.
-    log: told when a stage starts anew.
+    log: gets a line when a stage starts anew.
   """
 
   def __init__(self, checkpoints: Checkpoints, metrics: Metrics, setup: StageSetup, identity: Identity, log: Callable[[str], None]):
@@ -49,14 +49,14 @@ class Snapshots:
     self._identity, self._log = identity, log
 
   def is_trained(self, stage: Stage) -> bool:
-    """Whether the stage's last state is there, whole and final, also if it was cut off its trunk elsewhere than is planned now."""
+    """Whether the stage's final state exists, also if the stage began at another step of its trunk than is planned now."""
     step = self._checkpoints.newest(stage.name)
     about = self._checkpoints.about(stage.name, step) if step else None
     return about is not None and about["final"] and (
         step == stage.steps or [run["steps"] for run in about["runs"]] == [run.born + stage.steps for run in stage.runs])
 
   def resume_point(self, stage: Stage, stages: Mapping[str, Stage]) -> ResumePoint | None:
-    """Where to go on with a stage: its newest snapshot that the metrics lead up to, or its parents' last; None: fresh weights.
+    """Where to resume a stage: its newest snapshot up to which metrics are complete, or its parents' last; None: initial weights.
 
     Raises:
       GuardError: a guard failed.
@@ -68,11 +68,11 @@ class Snapshots:
       guards.check_same_inputs(stage, about, self._identity)
       if self.is_trained(stage):
         done = stage.steps
-      elif all(self.is_trained(parent) for parent in parents):  # Those of a finished stage may be gone.
+      elif all(self.is_trained(parent) for parent in parents):  # Parents of a finished stage may have been removed.
         try:
           guards.check_parents(stage, about, [self._reference(parent) for parent in parents])
         except GuardError as error:
-          self._log(f"{error}; its snapshots are dropped, and it starts anew from the parent that is there")
+          self._log(f"{error}; its snapshots are removed, and it starts anew from the existing parent")
           checkpoints.discard(stage.name)
           done = 0
     if done:
@@ -93,10 +93,10 @@ class Snapshots:
     """Starts saving a stage's state, which must not be donated, after `step` steps.
 
     Args:
-      stage, step, state: what.
+      stage, step, state: what to save.
       prints: the runs' fingerprints.
-      resume: where this stretch began; its run_status is that of the runs now.
-      final: the stage ends here, with all repairs.
+      resume: where this training began; its run_status is the current one.
+      final: whether the stage ends here, with no run left to train again.
     """
     about = guards.describe(
         stage, step, self._setup.spec(stage).runs, self._identity, prints, self._setup.schedule(stage), resume.parents,
@@ -108,7 +108,7 @@ class Snapshots:
     return self._restore(stage.name, step, self._setup.spec(stage))
 
   def tidy(self, stage: Stage, stages: Mapping[str, Stage], missing: set[str]) -> None:
-    """Removes the snapshots that nothing will start from any more, once a stage and its cells are there."""
+    """Removes the snapshots that no stage will start from any more, once a stage is trained and measured."""
     retention = self._setup.recipe.training.retention
     for name in (stage.name, *stage.parents):
       one, children = stages[name], [other.name for other in stages.values() if name in other.parents]
@@ -117,7 +117,7 @@ class Snapshots:
         self._checkpoints.discard(name)
 
   def _restore(self, name: str, step: int, spec: StackSpec) -> State:
-    """A snapshot as a stack of `spec`; it may have been saved with other idle runs, for other devices."""
+    """A snapshot as a stack of `spec`; it may have been saved with another number of idle runs, on other devices."""
     about = self._checkpoints.about(name, step)
     count, runs = about["rows"], len(about["runs"])
     if count == spec.runs:
@@ -129,7 +129,7 @@ class Snapshots:
     return state
 
   def _reference(self, parent: Stage) -> dict:
-    """What a child records of its parent."""
+    """The record of a parent in its children's snapshots."""
     name, step = parent.name, self._last(parent)
     return {"stage": name, "step": step, "digest": self._checkpoints.digest(name, step),
             "runs": [[run["params"], run["moments"]] for run in self._checkpoints.about(name, step)["runs"]]}
@@ -144,7 +144,7 @@ class Snapshots:
     keep_moments = self._setup.keeps_moments(stage)
     states = [self._restore(parent.name, self._last(parent), one) for parent, one in zip(parents, specs)]
     if specs == [spec] and [run.parent for run in stage.runs] == list(range(len(stage.runs))) and keep_moments:
-      return states[0]  # The parent's runs go on.
+      return states[0]  # The parent's runs continue.
     # Where in the parents' padded stacks, one after the other, each of their runs is.
     first = np.cumsum([0, *(one.runs for one in specs)])
     rows = [start + i for parent, start in zip(parents, first) for i in range(len(parent.runs))]

@@ -1,4 +1,4 @@
-"""The chapters of an experiment: probe, grid, law, plan, proof. What each trains follows from the settings and what is there."""
+"""The phases of an experiment: probe, grid, law, plan, proof. Each trains what the settings request and does not exist yet."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from jaxsplit.parallel import hosts
 from jaxsplit.results.cells import Cell
 from jaxsplit.results.stages import Point, Purpose
 
-_ALWAYS = USUAL, 1.0  # Splits that a plan is measured beside: the usual one, and full pretraining.
+_ALWAYS = USUAL, 1.0  # Splits that a plan is always compared with: the usual one, and full pretraining.
 
 
 class Story:
-  """The chapters of `experiment.run`, and the numbers that they share."""
+  """The phases of `experiment.run`, and their common state."""
 
   def __init__(self, settings: Settings, store: Store, workdir: Workdir, progress: Progress, runner: Runner | None):
-    """Without a runner it can be outlined only, and writes nothing."""
+    """Without a runner only `outline` can be called, and nothing is written."""
     self._settings, self._store, self._workdir, self._progress = settings, store, workdir, progress
     self._runner = runner
     experiment = settings.experiment
@@ -55,7 +55,7 @@ class Story:
     return self._grid
 
   def outline(self) -> dict[Purpose, list[Stage]]:
-    """All stages, of a recommended split of a half, as if nothing were trained yet."""
+    """All stages, with a recommended split of 50 %, as if nothing were trained yet."""
     probed = len(self._settings.probe.rates) > 1
     return {"probe": self._probe_stages() if probed else [], "grid": self._likely_grid_stages(), "proof": self._likely_proof_stages()}
 
@@ -86,13 +86,13 @@ class Story:
               later=self._likely_proof_stages())
 
   def grow(self, plan: Plan) -> bool:
-    """Asks for more cells by what a plan says, where the sweep has another round; whether it has."""
+    """Requests more cells by a plan if the sweep has another round; returns whether it has."""
     return self._grid.grow(plan)
 
   def fit(self) -> Law:
-    """The law of the grid's cells: fitted anew, or the one that was fitted to the same cells, in the same way, before."""
+    """The law of the grid's cells: fitted now, or an earlier fit to the same cells with the same settings."""
     hosts.broadcast(self._fit)
-    # As it is in the file, so that a plan read off it later is the same to the last bit.
+    # As in the file, so that a plan from the file is the same to the last bit.
     return load_law(self._workdir.path / "law.json")
 
   def _fit(self) -> None:
@@ -101,14 +101,14 @@ class Story:
                  "settings": content_hash(repr(self._settings.fit), *map(repr, FORMS.origins.items()))}
     diverged = [cell for cell in grid if cell.status != "ok"]
     if diverged:
-      self._progress.log(f"  {len(diverged)} of {len(grid)} cells are of runs that diverged, and left out; see divergence.json")
+      self._progress.log(f"  {len(diverged)} of {len(grid)} cells are from runs that diverged, and are excluded; see divergence.json")
     if not self._workdir.is_committed(path.name, fitted_to):
       self._progress.begin("fitting the split law")
       fit_law(Cells.of_experiment(self._cells.path), self._settings.fit).save(path)
       self._workdir.commit(path.name, fitted_to)
 
   def plan(self, law: Law) -> Plan:
-    """Reads the best split of the budget at the target size off the law, and what is trained for it."""
+    """The best split of the budget at the target size by the law, with the point in whole steps that is trained for it."""
     experiment, path = self._settings.experiment, self._workdir.path / "plan.json"
     model = self._grid.models[experiment.target]
 
@@ -141,33 +141,33 @@ class Story:
     return "\n".join(filter(None, (table, self.compared(plan, law.scatter), said)))
 
   def compared(self, plan: Plan | None = None, scatter: float = 0.0) -> str:
-    """What was measured at the target size, split by split."""
+    """The measured losses at the target size, split by split, in words."""
     target = self._grid.models[self._settings.experiment.target]
 
-    def told() -> str:
+    def text() -> str:
       cells = [cell for cell in self._cells if cell.params_total == target.params_total and cell.role in ("split", "dense")]
       whole = [cell for cell in cells if cell.status == "ok"]
-      lost = (f"{len(cells) - len(whole)} of {len(cells)} cells of splits are of runs that diverged, and left out; see "
+      lost = (f"{len(cells) - len(whole)} of {len(cells)} cells of splits are from runs that diverged, and are excluded; see "
               "divergence.json" if len(whole) < len(cells) else "")
-      text = curve_text(measured_curve(whole, self._store.domains, self._budget), plan, scatter)
-      return "\n".join(filter(None, (text, rate_text(whole, self._probed), lost)))
+      curve = curve_text(measured_curve(whole, self._store.domains, self._budget), plan, scatter)
+      return "\n".join(filter(None, (curve, rate_text(whole, self._probed), lost)))
 
-    return hosts.broadcast(told)
+    return hosts.broadcast(text)
 
   @property
   def cells(self) -> tuple[Cell, ...]:
-    """All that were measured."""
+    """All measured cells."""
     return tuple(self._cells)
 
   def _uneven(self, plan: Plan | None) -> dict[str, Point]:
-    """The uneven plan by domain, where it is measured."""
+    """The uneven plan by domain, if it is requested."""
     return uneven_points(plan, self._settings.training.batch_tokens) if plan and self._settings.experiment.uneven else {}
 
   def _probe_stages(self) -> list[Stage]:
     experiment, probe = self._settings.experiment, self._settings.probe
     sizes = [*self._grid.requests]
     target, known = experiment.target, {cell.params_total for cell in self._probed}
-    # Its rate stays as it was decided, so it is probed at first or never.
+    # Its rate never changes once it is decided, so it is probed at the beginning or not at all.
     if not sizes or self._grid.probes_target and (
         self._sizes.rate(target) is None or self._grid.models[target].params_total in known):
       sizes.append(target)
@@ -175,18 +175,18 @@ class Story:
     return probe_stages(probe, models, [self._budget.seed_steps(fraction) for fraction in probe.fractions], experiment.cooldown_steps)
 
   def _likely_grid_stages(self) -> list[Stage]:
-    """The grid's stages in kind, before their rates are known."""
+    """Stages like the grid's, before their learning rates are known."""
     return [stage for size, requests in self._grid.requests.items()
             for stage in tree.build_all([(self._trees.shape(size, self._own_seeds, keep=False), points) for points in requests])]
 
   def _likely_proof_stages(self) -> list[Stage]:
-    """The proof's stages in kind, before there is a plan."""
+    """Stages like the proof's, before there is a plan."""
     points = self._proof_points(self._budget.point(0.5) if self._grid.requests else None)
     return [stage for seeds, some in self._by_seeds(points)
             for stage in tree.build(self._trees.shape(self._settings.experiment.target, seeds, keep=True), some)]
 
   def _by_seeds(self, points: Iterable[Point]) -> list[tuple[int, list[Point]]]:
-    """The proof's points by the number of their seeds: the dense model is one, however many seeds a split has."""
+    """The proof's points by number of seeds: the dense model is one run, even if splits have one seed per domain."""
     groups: dict[int, list[Point]] = {}
     for point in points:
       groups.setdefault(1 if point.role in ("dense", "base") else self._own_seeds, []).append(point)
@@ -200,7 +200,7 @@ class Story:
   def _run(self, purpose: Purpose, what: str, stages: Sequence[Stage], table: CellTable, later: Sequence[Stage] = ()) -> None:
     try:
       self._runner.run(stages, table, later, what)
-    except Interrupted:  # What is asked next may be something else.
+    except Interrupted:  # The next command may request other cells.
       hosts.broadcast(lambda: self._account(purpose))
       raise
     hosts.broadcast(lambda: self._account(purpose))

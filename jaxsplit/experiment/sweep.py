@@ -108,7 +108,7 @@ def design(task: Task, flops: float) -> Design:
 
 def no_design(setting: str, flops: float, least: float) -> InputError:
   """The error for a price below that of every sweep; `least` is the lowest price of one."""
-  return InputError(f"{setting} = {flops:g}: too little for a sweep that determines a split; the cheapest one takes a fraction of "
+  return InputError(f"{setting} = {flops:g}: too little for a sweep that determines a split; the cheapest one takes "
                     f"{least:g} of the final training's FLOPs. Give that or more, fewer Probe.rates, or a larger target, relative to "
                     "which small models cost less")
 

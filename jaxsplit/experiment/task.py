@@ -1,4 +1,4 @@
-"""What a sweep is for, and what any cells of it would cost: their tree of stages is built, and its steps are counted."""
+"""The task of a sweep, and the cost of its cells: their tree of stages is built, and its steps are counted."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _WARM = 1.5  # Times the warm-up.
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What a sweep is for, and what its cells cost.
+  """The task of a sweep, by which its cells are priced.
 
   Attributes:
-    target: the model that the split is wanted of.
-    candidates: models that may be measured, of other sizes.
+    target: the model to plan a split for.
+    candidates: smaller models that may be measured, by size.
     budget: C.
     batch_tokens: tokens of a step.
     seeds: independent seeds per replica.
     replicas: of everything.
-    warmup_steps: no cell lies within them.
-    rewarms: experts warm up again.
+    warmup_steps: no cell is within them.
+    rewarms: whether experts warm up again.
     cooldown: (D, D') in steps -> length of the cooldown in steps.
     probe: how learning rates are found.
   """
@@ -47,41 +47,41 @@ class Task:
 
   @property
   def final_flops(self) -> float:
-    """Of the training that is planned: C tokens of the target. Where each model has a budget of its own, at a split of a half."""
+    """Of the planned training: C tokens of the target. With a budget per model, at a split of 50 %."""
     half = self.budget.point(0.5)
     steps = self.budget.seeds * half.seed_steps + self.budget.num_domains * half.expert_steps
     return steps * self.batch_tokens * self.target.flops_per_token
 
   def shape(self, model: ModelConfig, rate: float = 1.0) -> tree.Shape:
-    """What the tree of one size is built for, without domains' names."""
+    """The shape of one size's tree, with placeholder names of domains."""
     domains = tuple(f"domain-{k}" for k in range(self.budget.num_domains))
     return tree.Shape(f"d{model.width}-l{model.depth}", model, domains, self.replicas, rate, self.seeds, self.cooldown, not self.rewarms,
                       False)
 
   @property
   def warm_steps(self) -> float:
-    """What a cell trains at least: its rate has risen before it falls."""
+    """Minimum steps of a cell, so that its learning rate has risen before it falls."""
     return _WARM * self.warmup_steps
 
   @functools.cached_property
   def probed_steps(self) -> int:
-    """Steps that the probe of one size trains, of all its runs together."""
+    """Steps of all runs of one size's probe together."""
     if len(self.probe.rates) == 1:
       return 0
     lengths = [self.budget.seed_steps(fraction) for fraction in self.probe.fractions]
     return steps_of_stages(probe_stages(self.probe, [("", self.target)], lengths, self.cooldown))
 
   def steps(self, requests: Sequence[Sequence[Point]]) -> int:
-    """Steps that the trees of requests, one after the other, train at any size, of all their runs together."""
+    """Steps of all runs of the trees of successive requests together; the same at any size."""
     return steps_of_stages(tree.build_all([(self.shape(self.target), points) for points in requests]))
 
   def price(self, model: ModelConfig, steps: int) -> float:
-    """What so many steps of a model cost, as a share of the final training's FLOPs."""
+    """The cost of so many steps of a model, as a fraction of the final training's FLOPs."""
     return steps * self.batch_tokens * model.flops_per_token / self.final_flops
 
 
 def task_of(settings: Settings, num_domains: int, vocab_size: int) -> Task:
-  """The task that settings, K and a vocabulary make."""
+  """The task for given settings, K and vocabulary."""
   experiment, training = settings.experiment, settings.training
   target = settings.architecture.at(*experiment.target, vocab_size, training.sequence_length)
   return Task(target, ladder(settings.architecture, experiment.target, vocab_size, training.sequence_length),

@@ -1,4 +1,4 @@
-"""An experiment's tokens: what they are made of, what is refused before they are read, and whether they are still the same."""
+"""An experiment's tokens: checks before they are read, reading them, and the check that they have not changed."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from jaxsplit.results.cells import BESIDE, read_whole_rows
 
 
 def check_data(settings: Settings, workdir: pathlib.Path) -> None:
-  """Refuses, before anything is read, written or trained, data that is given twice, a work directory within its corpus, or cells
-  that cannot have a law."""
+  """Refuses, before anything is read, written or trained, data that is given twice, a work directory within its corpus, or a grid
+  to which no law can be fitted."""
   store = settings.store
   if store:
     changed = [*_changed(settings.corpus), *_changed(settings.clustering), *_changed(settings.tokenization)]
     if settings.experiment.data == "phonebook":
       changed.append("Experiment.data = 'phonebook'")
     if changed:
-      raise InputError(f"--store={store}: has its corpus and tokenizer already, but {changed[0]} is given too; leave one of them "
+      raise InputError(f"--store={store}: already determines corpus and tokenizer, but {changed[0]} is given too; leave one of them "
                        "out")
     if open_store(store).record:
-      raise InputError(f"--store={store}: is a phonebook's; give Experiment.data='phonebook' and no store")
+      raise InputError(f"--store={store}: is the store of a phonebook; give Experiment.data='phonebook' and no store")
   elif settings.experiment.data == "text":
     check_apart(settings.corpus, "--workdir", workdir, workdir / "store")
   cells = read_whole_rows(workdir / "cells.csv")[0] if (workdir / "cells.csv").exists() else []
@@ -41,7 +41,7 @@ def check_data(settings: Settings, workdir: pathlib.Path) -> None:
 
 
 def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Store:
-  """The experiment's tokens: of the store that is given, or of the corpus, tokenized once, or of the phonebook."""
+  """The experiment's tokens: the given store, or the corpus, tokenized once, or the phonebook."""
   folder = pathlib.Path(settings.store or workdir.path / "store")
   same = same_tokens(workdir)
 
@@ -62,7 +62,7 @@ def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Stor
 
 
 def same_tokens(workdir: Workdir) -> Callable[[Store], None]:
-  """A check, for the lead alone, that refuses a store other than that of the cells that are there."""
+  """A check, for the lead only, that refuses a store other than that of the existing cells."""
   tables = [CellTable(workdir.path / name, workdir.log) for name in ("cells.csv", "probe.csv")]
 
   def check(store: Store) -> None:

@@ -16,20 +16,20 @@ from jaxsplit.results.stages import Phase, Point
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """One row of a stage's stack.
+  """One run of a stage's stack. Its steps count from the start of its seed.
 
   Attributes:
-    parent: its row in the concatenation of the parents' stacks; unused where the stage has no parents.
-    replica: which repetition it belongs to; decides initial weights and data order.
+    parent: its index in the concatenation of the parents' stacks; unused if the stage has no parents.
+    replica: which replica it belongs to; determines initial weights and data order.
     seed_index: which of the independent seeds of that replica it descends from.
     domain: what it trains on; None is the mixture.
     learning_rate: the constant rate.
-    born: steps of the run's life before this stage; the mixture's part of them, for an expert, came before its fork.
-    first_batch: where in its stream the stage begins.
-    decay: steps of the run's life between which the rate falls to 0; equal for none.
-    rewarm: the step of its life at which the rate warms up: 0, or the fork if moments are reset there.
+    born: steps before this stage; for an expert, including those of its seed.
+    first_batch: index in its stream of the stage's first batch.
+    decay: steps between which the rate falls to 0; equal for none.
+    rewarm: step at which the rate warms up: 0, or the fork if moments are reset there.
     point: the cell measured at the end of the stage, or None.
-    serves: the one domain that a run on the mixture is measured on, where every domain has its own seed; None is all of them.
+    serves: the domain that a run on the mixture is measured on, if each domain has its own seed; None is all of them.
   """
 
   parent: int
@@ -51,8 +51,8 @@ class Wave:
 
   Attributes:
     stage: the whole stage's name.
-    count: how many waves it has.
-    runs: how many runs a wave's stack has room for; the last may have fewer.
+    count: number of waves.
+    runs: size of a wave's stack; the last wave may have fewer runs.
   """
 
   stage: str
@@ -68,11 +68,11 @@ class Stage:
     name: unique, and the folder of its snapshots.
     size: name of the model's shape.
     phase: as of `results.stages.StageRecord`.
-    parents: stages whose final stacks are concatenated and gathered from; none is fresh weights.
-    steps: how many.
+    parents: stages whose final stacks are concatenated and gathered from; empty for initial weights.
+    steps: of training.
     forks: whether the parents' runs become experts here (moments may be reset).
-    keep: the final state is a result, wanted even if no stage starts from it.
-    wave: which part of a larger stage it is, if it is one.
+    keep: whether the final state is a result, saved even if no stage starts from it.
+    wave: the part of a larger stage that it is, or None.
   """
 
   name: str
@@ -89,15 +89,15 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """What a tree is built for, besides its points.
+  """What a tree of stages depends on, besides its points.
 
   Attributes:
     name: of the model size; prefixes the stages' names.
     model, domains, replicas, learning_rate: of every run.
     seeds: independent seeds per replica: 1 is a trunk shared by all domains, K gives each domain its own.
     cooldown: (D, D') in steps -> length of the cooldown in steps.
-    keep_moments: experts start with their seed's moments.
-    keep: the final states are results.
+    keep_moments: whether experts start with their seed's moments.
+    keep: whether the final states are results.
   """
 
   name: str
@@ -115,9 +115,9 @@ def build(shape: Shape, points: Sequence[Point], trunk: Mapping[int, str] = {}, 
   """The stages that measure `points`, parents before children.
 
   Args:
-    shape, points: what is wanted.
-    trunk: step -> name of the stage that ends there, of a trunk that was built before: new stretches start from it.
-    mark: ends the names of stacks that such a trunk may have had before.
+    shape, points: of the cells.
+    trunk: step -> name of the stage that ends there, of an existing trunk, from which new stages start.
+    mark: suffix of the new stages' names, to differ from existing ones.
   """
   full = sorted(p for p in set(points) if p.expert_steps == 0)
   forks = sorted({p.seed_steps for p in points if p.expert_steps > 0})
@@ -128,7 +128,7 @@ def build(shape: Shape, points: Sequence[Point], trunk: Mapping[int, str] = {}, 
 
 
 def build_all(requests: Sequence[tuple[Shape, Sequence[Point]]]) -> list[Stage]:
-  """The stages of requests that came one after the other: each starts from the trunks of those before it."""
+  """The stages of successive requests: each starts from the trunks of those before it."""
   stages: list[Stage] = []
   for number, (shape, points) in enumerate(requests):
     stages += build(shape, points, trunk_of(stages, rows=shape.replicas * shape.seeds), f"+{number}" if number else "")
@@ -136,12 +136,12 @@ def build_all(requests: Sequence[tuple[Shape, Sequence[Point]]]) -> list[Stage]:
 
 
 def trunk_of(stages: Sequence[Stage], rows: int) -> dict[int, str]:
-  """Step -> name of the stage that ends there, of the trunks with so many runs among some stages."""
+  """Step -> name of the stage that ends there, for trunk stages with `rows` runs."""
   return {stage.runs[0].born + stage.steps: stage.name for stage in stages if stage.phase == "trunk" and len(stage.runs) == rows}
 
 
 def needed(stages: Sequence[Stage], points: Sequence[Point]) -> list[Stage]:
-  """Those of the stages that measure any of the points, and what they descend from."""
+  """The stages that measure any of the points, and their ancestors."""
   wanted, parents, out = set(points), set(), []
   for stage in reversed(stages):
     if stage.name in parents or any(run.point in wanted for run in stage.runs):
@@ -151,14 +151,14 @@ def needed(stages: Sequence[Stage], points: Sequence[Point]) -> list[Stage]:
 
 
 def _groups(points: Sequence[Point]) -> list[tuple[list[int], dict[int, dict[int, Point]]]]:
-  """Forks that want the same D' train as one stack: [(D values, D -> D' -> point)]."""
+  """Forks with the same set of D' train as one stack: [(D values, D -> D' -> point)]."""
   wanted: dict[int, dict[int, Point]] = {}
   for point in sorted(set(points)):
     if point.expert_steps > 0:
       wanted.setdefault(point.seed_steps, {})[point.expert_steps] = point
   groups: dict[tuple, list[int]] = {}
   for seed_steps, branch in wanted.items():
-    # D = 0 forks from fresh weights, not from a snapshot.
+    # D = 0 starts from initial weights, not from a snapshot.
     groups.setdefault((seed_steps > 0, *sorted(branch)), []).append(seed_steps)
   return [(seeds, {s: wanted[s] for s in seeds}) for seeds in groups.values()]
 
@@ -171,7 +171,7 @@ def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int], trunk: Map
   stops = (set(forks) | set(starts.values())) - trunk.keys()
   last = max(full, default=None)
   if last and max(stops, default=0) == starts[last] not in forks and list(starts.values()).count(starts[last]) == 1:
-    stops.discard(starts[last])  # Nothing else needs that state: one stage goes through to the end of the cooldown.
+    stops.discard(starts[last])  # Nothing else needs that state: one stage continues to the end of the cooldown.
   stages, at = [], dict(trunk)
   for stop in sorted(stops - {0}):
     here = max((step for step in at if step < stop), default=0)
@@ -190,7 +190,7 @@ def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int], trunk: Map
 
 def _experts(shape: Shape, seeds: Sequence[int], points: dict[int, dict[int, Point]], at: Mapping[int, str],
              mark: str) -> list[Stage]:
-  """One constant-rate branch for all experts of these forks, and a cooldown off it for each D'."""
+  """One constant-rate branch for all experts of these forks, and a cooldown from it for each D'."""
   name = f"{shape.name}/experts-" + "-".join(map(str, seeds)) + mark
   rows = [(seed, replica, k) for seed in seeds for replica in range(shape.replicas) for k in range(len(shape.domains))]
   parents = tuple(at[seed] for seed in seeds if seed)
@@ -214,7 +214,7 @@ def _experts(shape: Shape, seeds: Sequence[int], points: dict[int, dict[int, Poi
   begins = {length: min(decays[length].values()) for length in lengths}
   stages, here, source = [], 0, parents
   for length in sorted(lengths, key=lambda n: (begins[n], n)):
-    if begins[length] > here and length != lengths[-1]:  # Nothing starts from the end of the last constant stretch but its cooldown.
+    if begins[length] > here and length != lengths[-1]:  # Only its cooldown starts from the end of the last branch stage.
       stages.append(stage(f"branch-{begins[length]}", "branch", source, here, begins[length], None, False, forks=here == 0))
       here, source = begins[length], (stages[-1].name,)
     stages.append(stage(f"cooldown-{length}", "cooldown", source, here, length, decays[length], True, forks=here == 0))

@@ -1,4 +1,4 @@
-"""The stages of all that was asked of an experiment, size by size, whoever asks: the experiment itself, or what is added to it."""
+"""The stages of all requests of an experiment, size by size, for the experiment itself and for models added to it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _ANY_RATE = 1.0  # For stages of which only the shapes and lengths matter yet.
 
 
 class Trees:
-  """An experiment's models, and the trees of stages that they are trained in.
+  """An experiment's models, and the trees of stages in which they are trained.
 
   Args:
     settings: of the experiment.
     domains: its domains.
-    vocab_size: ids of its tokens.
-    sizes: what is decided for each size, and was asked of it.
+    vocab_size: of its tokenizer.
+    sizes: decisions and requests of each size.
   """
 
   def __init__(self, settings: Settings, domains: Sequence[str], vocab_size: int, sizes: Sizes):
@@ -31,17 +31,17 @@ class Trees:
     return self._settings.architecture.at(*size, self._vocab_size, self._settings.training.sequence_length)
 
   def shape(self, size: tuple[int, int], seeds: int, keep: bool, domains: tuple[str, ...] = ()) -> Shape:
-    """What a tree of the size is built for; `seeds` and `keep` as `Shape` has them, domains all where none are named."""
+    """The shape of a tree at the size; `seeds` and `keep` as in `Shape`, domains all if none are given."""
     experiment = self._settings.experiment
     return Shape(name_of(size), self.model(size), domains or self._domains, experiment.replicas, self._sizes.rate(size) or _ANY_RATE, seeds,
                  experiment.cooldown_steps, experiment.keep_moments, keep)
 
   def stages(self, size: tuple[int, int]) -> list[Stage]:
-    """The stages of all that was asked of a size: each request's, starting from the trunks of those before it."""
+    """The stages of all requests at a size: each request's start from the trunks of those before it."""
     shape = lambda request: self.shape(size, request.seeds, any(point.role != "grid" for point in request.points), request.domains)
     return tree.build_all([(shape(request), request.points) for request in self._sizes.requests(size)])
 
 
 def name_of(size: tuple[int, int]) -> str:
-  """What stages call a size (width, depth)."""
+  """The name of a size (width, depth) in stages' names."""
   return f"d{size[0]}-l{size[1]}"

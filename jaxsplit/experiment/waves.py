@@ -1,8 +1,8 @@
-"""Waves: a stage whose stack does not fit into the devices at once is several stages, of as many of its runs each as fit.
+"""Waves: a stage whose stack does not fit into the devices' memory is divided into several stages, each with as many runs as fit.
 
-Runs of a stack never see each other, so a wave's results are those of the whole stack. Waves are stages like any other: each has
-snapshots, metrics, cells and repairs of its own, and is trained once. A wave descends from those waves of the stage's parents that
-have its runs' parents. All waves of a stage have stacks of one shape, the last with idle rows where its runs are fewer.
+Runs of a stack are independent, so a wave's results are those of the whole stack. Waves are stages like any other: each has
+separate snapshots, metrics, cells and retries. A wave's parents are the waves of the stage's parents that contain its runs'
+parents. All waves of a stage have stacks of one shape, the last with idle runs if it has fewer.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from jaxsplit.parallel.sharding import Layout
 
 
 def names(stage: str, count: int) -> list[str]:
-  """The names of a stage's waves, if it has so many."""
+  """The names of a stage's waves, if it has `count`."""
   return [stage] if count == 1 else [f"{stage}.wave-{i + 1}-of-{count}" for i in range(count)]
 
 
 def whole(wave: Stage) -> tuple[str, int]:
-  """The name of the stage that this is a wave of, or is, and how many waves that has."""
+  """The name of the stage that this is (a wave of), and its number of waves."""
   return (wave.wave.stage, wave.wave.count) if wave.wave else (wave.name, 1)
 
 
 def told(stage: Stage, runs: int, given: Layout, layout: Layout) -> str:
-  """In words, how a stage or a wave of it is trained where that is not as the settings have it; empty where it is.
+  """How a stage or a wave of it is trained, in words, if that differs from the settings; otherwise empty.
 
   Args:
     stage: the stage, or a wave of it.
-    runs: how many the whole stage has.
-    given, layout: as the settings have it, and its own.
+    runs: number of runs of the whole stage.
+    given, layout: the layout of the settings, and the one used.
   """
   ways = [f"in {stage.wave.count} waves of {stage.wave.runs}"] if stage.wave else []
   changed = [f"Layout.{name} = {now}" for name, now in dataclasses.asdict(layout).items() if now != getattr(given, name)]
@@ -43,9 +43,9 @@ def told(stage: Stage, runs: int, given: Layout, layout: Layout) -> str:
 
 
 def in_waves(stages: Sequence[Stage], counts: Mapping[str, int]) -> list[Stage]:
-  """The stages, each in as many waves as `counts` says, parents before children."""
+  """The stages, each in `counts` waves, parents before children."""
   waves: list[Stage] = []
-  place: dict[str, list[tuple[str, int]]] = {}  # Stage -> of each of its runs, its wave and its row there.
+  place: dict[str, list[tuple[str, int]]] = {}  # Stage -> for each of its runs, the wave and the index there.
   for stage in stages:
     place[stage.name] = []
     any_wave = _any_wave(stage, counts[stage.name])
@@ -60,17 +60,17 @@ def in_waves(stages: Sequence[Stage], counts: Mapping[str, int]) -> list[Stage]:
 
 
 def _any_wave(stage: Stage, count: int) -> Stage:
-  """The stage, with a stack as each of so many waves has it."""
+  """The stage with the stack size of each of `count` waves."""
   return dataclasses.replace(stage, wave=Wave(stage.name, count, -(-len(stage.runs) // count)) if count > 1 else None)
 
 
 def _descending(wave: Stage, parents: Sequence[tuple[str, int]], sizes: Mapping[str, int]) -> Stage:
-  """The wave with the waves that its runs descend from, and each run's row in their concatenation.
+  """The wave with the waves that its runs descend from, and each run's index in their concatenation.
 
   Args:
-    wave: its runs' parents are indices of `parents`.
-    parents: of each run of all parents, its wave and its row there.
-    sizes: how many runs each wave has.
+    wave: its runs' parents are indices into `parents`.
+    parents: for each run of all parents, its wave and the index there.
+    sizes: number of runs of each wave.
   """
   if not wave.parents:
     return wave
@@ -81,11 +81,11 @@ def _descending(wave: Stage, parents: Sequence[tuple[str, int]], sizes: Mapping[
 
 
 def begun(stages: Sequence[Stage], trained: Mapping[str, int]) -> dict[str, list[int]]:
-  """Of each stage that was trained, wholly or in part, in how many waves: several numbers where it was begun again, furthest first.
+  """The numbers of waves in which each stage was trained, completely or in part; several if it was restarted, furthest first.
 
   Args:
     stages: which.
-    trained: of a stage or wave, how many of its steps were trained.
+    trained: number of trained steps, by stage or wave.
   """
   found = {}
   for stage in stages:
@@ -98,18 +98,18 @@ def begun(stages: Sequence[Stage], trained: Mapping[str, int]) -> dict[str, list
 def choose(
     stages: Sequence[Stage], there: Mapping[str, Sequence[int]], missing: Callable[[Sequence[Stage]], set[str]],
     fits: Callable[[Stage], bool], best: Callable[[Stage], int]) -> dict[str, int]:
-  """In how many waves each stage is trained.
+  """The number of waves of each stage.
 
-  What is there stays as it is where nothing has to be trained. A stage that has to be, or that one starts from which has to be,
-  is in as many waves as it was begun in, or as the stage that it continues is in, if such waves fit here; otherwise in as many
-  as are best. So devices of other memory go on with what is there as long as they can.
+  Stages that need no training stay as they are. A stage to be trained, or from which such a stage starts,
+  has as many waves as it was begun in, or as the stage that it continues, if such waves fit here; otherwise the best
+  number. So devices with other memory continue existing waves if they can.
 
   Args:
     stages: parents before children.
-    there: as `begun` has it.
-    missing: the names of those among stages in waves that have to be trained.
-    fits: whether a stage's stack, of a wave or whole, fits into the devices.
-    best: in how many waves a stage is best trained.
+    there: the result of `begun`.
+    missing: names of the stages, among those in waves, that have to be trained.
+    fits: whether a stage's stack, of a wave or whole, fits into the devices' memory.
+    best: the best number of waves of a stage.
   """
   counts = {stage.name: (*there.get(stage.name, ()), 1)[0] for stage in stages}
   while True:

@@ -1,7 +1,7 @@
-"""How a stack is trained where it does not fit as its settings have it: in other layouts, in more parts, or in waves.
+"""How to train a stack that does not fit into memory as requested: in other layouts, in more parts of a batch, or in waves.
 
-Everything here is decided by the estimate of `memory`, before anything is compiled. Of what fits, that is taken which costs the
-least time. Results are the same whichever it is: layouts and parts change the order of sums, and waves nothing at all.
+Decided by the estimate of `memory`, before anything is compiled: of what fits, the choice that takes the least time. It does not
+change results: layouts and parts change the order of sums only, waves nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def fitted(wanted: StackSpec, any_parts: bool) -> StackSpec | None:
   """The stack as it fits into its devices.
 
   Args:
-    wanted: as the settings have it. Its runs are those that are asked for, without idle ones.
-    any_parts: batches may be taken in more parts.
+    wanted: the stack requested by the settings, without idle runs.
+    any_parts: whether batches may be divided into more parts.
 
   Returns:
-    It with as many idle runs as its devices need, in as few parts as fit, and in the layout that it has; where that does not
-    fit, in the layout and parts that cost the least time, of those that keep what the layout sets explicitly, or else of all.
-    None where nothing fits.
+    The stack with as many idle runs as its devices need, in as few parts as fit, and in its layout; if that does not
+    fit, in the layout and parts that take the least time, among those that keep the layout's explicit settings, or else among all.
+    None if nothing fits.
   """
   given = next(filter(memory.fits, _given(wanted, any_parts)), None)
   if given is not None:
@@ -54,7 +54,7 @@ def wave(wanted: StackSpec, runs: int) -> StackSpec:
 
 
 def waves(wanted: StackSpec, any_parts: bool) -> int:
-  """In how many waves of equally many runs the stack is trained: 1 where it fits as it is, or those that cost the least time.
+  """The number of waves of equally many runs for the stack: 1 if it fits as it is, otherwise the number that takes the least time.
 
   Args: as of `fitted`.
 
@@ -114,7 +114,7 @@ def _laid_out(wanted: StackSpec, any_parts: bool) -> Iterator[StackSpec]:
 
 
 def _parts(spec: StackSpec, data: int) -> list[int]:
-  """In how many parts its batches can be taken: no fewer than now, and each of `data` devices has its share of each."""
+  """The possible numbers of parts of its batches: no fewer than now, each part divisible by the `data` devices."""
   return [spec.accumulation * factor for factor in range(1, spec.microbatch + 1) if spec.microbatch % (factor * data) == 0]
 
 
@@ -125,7 +125,7 @@ def _departs(layout: Layout, given: Layout) -> bool:
 
 
 def _refusal(wanted: StackSpec, any_parts: bool) -> InputError:
-  """Where not even one run fits: what it needs at least, and the settings that would take less, from little lost time to much."""
+  """The error if not even one run fits: its least memory, and settings that need less, by the time that they cost."""
   one = wave(wanted, 1)
   least = min(_laid_out(one, any_parts), key=lambda spec: memory.estimate(spec).total, default=as_given(one))
   optimizer = one.optimizer
@@ -146,4 +146,4 @@ def _refusal(wanted: StackSpec, any_parts: bool) -> InputError:
     advice = f"use {settings}, which needs {memory.text(memory.estimate(other).total)}"
   need, (there, what) = memory.estimate(least), memory.limit(least)
   return InputError(f"training a single run of {one.model.params_total:,} parameters needs about {memory.text(need.total)} "
-                    f"of each {what} at least ({need}), of which {memory.text(there)} are there; {advice}")
+                    f"of each {what} at least ({need}), of which {memory.text(there)} are available; {advice}")

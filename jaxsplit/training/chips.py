@@ -1,4 +1,4 @@
-"""How fast chips can be at best, so that a measured speed can be put as a share of it (MFU)."""
+"""Peak FLOP/s of chips, from which model FLOPs utilization (MFU) is computed."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ _TERAFLOPS = {
 
 
 def peak_bf16_flops(device_kind: str) -> float | None:
-  """The most bfloat16 FLOP/s that one such device can do; None where that is not known, as for every CPU."""
+  """Peak bfloat16 FLOP/s of one such device; None if that is not known, as for CPUs."""
   teraflops = _TERAFLOPS.get(device_kind)
   return None if teraflops is None else teraflops * 1e12

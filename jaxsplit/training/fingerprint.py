@@ -1,7 +1,7 @@
 """Fingerprints of runs: 32 bits that any changed bit of a run's state changes, the same on any mesh.
 
-They are sums of integers, so that neither the order of additions nor the sharding shows in them. Computed on the devices, they
-say of a snapshot that it was read back as it was, and of a fork that each expert got its own parent.
+They are sums of integers, so they do not depend on the order of additions or the sharding. Computed on the devices, they
+verify that a snapshot was read back unchanged, and that each expert of a fork got its parent.
 """
 
 from __future__ import annotations

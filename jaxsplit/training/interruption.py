@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a run to save and stop; a second one ends it at once."""
+"""SIGINT and SIGTERM make an experiment save and stop; a second signal ends the process at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Interruption:
 
   @contextlib.contextmanager
   def deferred(self) -> Iterator[None]:
-    """A block that asks for `requested` itself; leaving it raises Interrupted if a signal has come."""
+    """A block that checks `requested` itself; leaving it raises Interrupted if a signal has come."""
     self._deferred = True
     try:
       yield
@@ -41,7 +41,7 @@ class Interruption:
     self.check()
 
   def agreed(self) -> bool:
-    """Whether a signal has come to any process: the same answer in all of them, which all ask at the same point."""
+    """Whether a signal has come to any process: the same in all of them, which call this at the same point."""
     return hosts.broadcast(lambda: self.requested or hosts.asked_to_stop())
 
   def check(self) -> None:

@@ -68,7 +68,7 @@ class Training:
     return self.sequence_length * self.batch_sequences
 
 
-@jax.transfer_guard("disallow")  # A transfer that nobody asked for would stall the devices in every block.
+@jax.transfer_guard("disallow")  # An implicit transfer would stall the devices in every block.
 def train(
     spec: StackSpec,
     state: State,
@@ -91,15 +91,15 @@ def train(
   Args:
     spec, state: the stack; the state is donated.
     batches: each run's stream.
-    schedule: [R] arrays, in steps since each run's birth.
-    first_batch: [R], where in its stream each run stood when the stage began.
+    schedule: [R] arrays, in steps since each run's start.
+    first_batch: [R], index in its stream of each run's first batch of the stage.
     observe: called with (first step, metrics [n, R]) of every block, one block late, so that the device is never waited for.
     save: called with a step, the state after it, and its runs' fingerprints, every `training.save_every_steps` and before
       stopping on an interruption, when all metrics before that step have been observed.
-    saved: returns when what `save` was given is needed no more. It is called before more is saved, so that there are never two.
-    copies: whether there is room for a copy of the state. If so `save` is given one, a block late, and the device is not waited
-      for here either. Otherwise it is given the state itself, and training waits for `saved`.
-    clock: is given the laps data, dispatch, device and other: see `telemetry.Stretch`.
+    saved: returns when the state given to `save` is no longer needed. It is called before the next save, so that there are never two.
+    copies: whether there is memory for a copy of the state. If so `save` is given one, a block late, without waiting for the
+      device. Otherwise it is given the state itself, and training waits for `saved`.
+    clock: gets the laps data, dispatch, device and other: see `telemetry.Stretch`.
 
   Raises:
     Interrupted: the state has been handed to `save`, and every metric to `observe`.

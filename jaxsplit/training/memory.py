@@ -1,10 +1,10 @@
-"""What a stack's training needs of each device's memory, estimated from shapes alone, and what there is of it.
+"""The memory that training a stack needs on each device, estimated from shapes, and the memory available.
 
-An estimate costs no compilation, so that what cannot fit is known before anything is computed. It counts what XLA keeps: the
-state, one set of gradients for every run trained together, weights in the compute dtype, what the forward pass leaves for the
-backward pass, and what is at hand of one layer or of the loss. Against XLA's own count on a CPU it comes to 0.85 to 1.25 in
-float32 (tests/training/test_memory.py). One stack is alive while it trains, and the copy that a snapshot is written from only
-where there is room for it. Not counted: a fork has its parents there beside its runs, before these are trained.
+An estimate needs no compilation, so a stack that cannot fit is refused before anything is computed. It counts what XLA allocates: the
+state, one set of gradients for each run trained together, weights in the compute dtype, activations saved for the
+backward pass, and the working memory of one layer or of the loss. It is 0.85 to 1.25 times XLA's own count on a CPU in
+float32 (tests/training/test_memory.py). One stack is in memory while it trains, and the copy that a snapshot is written from only
+if there is memory for it. Not counted: during a fork the parents are in memory beside the new runs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Estimate:
     weights: those runs' parameters in the compute dtype, where that is another; with fsdp also two layers and the output
       projection, gathered whole, and where a batch and layers are both shared out, the embedding.
     activations: what the backward pass needs of the forward pass, of one part of a batch.
-    working: the larger of what one layer's backward pass and one chunk of the loss have at hand meanwhile.
+    working: temporary memory: the larger of one layer's backward pass and one chunk of the loss.
   """
 
   params: int
@@ -49,7 +49,7 @@ class Estimate:
 
   @property
   def total(self) -> int:
-    """All of it."""
+    """The sum."""
     return sum(dataclasses.astuple(self))
 
   def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Estimate:
 
 
 def estimate(spec: StackSpec) -> Estimate:
-  """What training this stack takes of each device of its mesh."""
+  """The memory that training this stack needs on each device of its mesh."""
   c, shape = spec.model, spec.mesh.shape
   here = spec.runs // shape["expert"]
   together = min(spec.runs_per_map or here, here)
@@ -129,12 +129,12 @@ def _machine_bytes() -> int:
 
 @functools.cache
 def _state_bytes(model: ModelConfig, optimizer: Optimizer, data: int, tensor: int, fsdp: bool) -> tuple[int, int]:
-  """Bytes of one run's float32 parameters, and of its moments, on each of the devices that share it."""
+  """Bytes of one run's float32 parameters, and of its moments, on each of the devices over which it is sharded."""
   shared = StackSpec(model, optimizer, Layout(1, data, tensor, fsdp), 1, 1, data, 0, elsewhere=Machine("tpu", data * tensor, 0))
   of_shard = lambda leaf: math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
   return tuple(sum(map(of_shard, jax.tree.leaves(shared.abstract[part]))) for part in ("params", "moments"))
 
 
 def text(size: float) -> str:
-  """Bytes as one reads them."""
+  """Bytes in words."""
   return f"{size / 2**30:.1f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"

@@ -21,12 +21,12 @@ class Metrics:
   """Appends blocks of steps and, on resuming a stage, drops what was written after its last snapshot.
 
   A line: `stage`, `first_step`, `steps` (how many the block has), per-step lists, `loss` and the rest, each [steps][R], and a
-  check sum of all that. Every step of every stage is in exactly one line. Of several processes, the lead alone writes it, and
-  tells the others what is there. To be closed.
+  checksum of all that. Every step of every stage is in exactly one line. With several processes, only the lead writes it, and
+  broadcasts its contents to the others. Call `close`.
 
   Args:
     path: the file.
-    log: told of lines that were damaged, and dropped.
+    log: gets a line on damaged lines, which are dropped.
   """
 
   def __init__(self, path: pathlib.Path, log: Callable[[str], None] = print):
@@ -110,7 +110,7 @@ class Metrics:
       lines = _whole_lines(self._path)
       kept = "".join(line for line, _ in lines)
       if self._path.exists() and self._path.stat().st_size != len(kept.encode()):
-        # The one that a crash cuts short is no loss worth a word: its steps come after the last snapshot.
+        # A last line cut short by a crash is not logged: its steps come after the last snapshot.
         lost = sum(line.endswith(b"\n") for line in self._path.open("rb")) - len(lines)
         if lost:
           self._log(f"{self._path}: {lost} damaged or repeated lines are dropped; stages that need them are trained again, "
@@ -129,7 +129,7 @@ def read_metrics(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def _whole_lines(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
-  """Text and content of the lines whose check sum is right, each block once."""
+  """Text and content of the lines whose checksum is right, each block once."""
   if not path.exists():
     return []
   lines, seen = [], set()
@@ -147,7 +147,7 @@ def _checked(line: str) -> str:
 
 
 def _read(line: bytes) -> dict[str, Any] | None:
-  """The content of a line without its check sum; None where that does not fit. Earlier versions wrote lines without one."""
+  """The content of a line without its checksum; None if that does not match. Earlier versions wrote lines without one."""
   body, mark, check = line.rpartition(_CHECK.encode())
   if mark and check != b'%08x"}\n' % zlib.crc32(body + b"}"):
     return None

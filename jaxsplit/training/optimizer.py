@@ -1,7 +1,7 @@
-"""Optimizers by name, with per-run clipping, and a learning rate read off an explicit step counter.
+"""Optimizers by name, with per-run clipping, and a learning rate that is a function of an explicit step counter.
 
-The schedule is data, not code: a row of numbers per run, compared with the step counter that is kept in the run's state. No
-count inside the optimizer's state decides a learning rate, so a fork or a resume cannot shift one silently.
+The schedule is data: a few numbers per run, compared with the step counter in the run's state. The learning rate does not
+depend on a count inside the optimizer's state, so a fork or a resume cannot shift it silently.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def transformation(optimizer: Optimizer, axes: Params) -> optax.GradientTransfor
   """Everything but the learning rate: gradients in, unit-rate descent directions (to subtract) out.
 
   Args:
-    axes: the logical axes of the parameters (`ModelConfig.param_axes`), which tell matrices from vectors.
+    axes: the logical axes of the parameters (`ModelConfig.param_axes`), by which matrices differ from vectors.
   """
   return optax.chain(
       optax.clip_by_global_norm(optimizer.clip_norm),

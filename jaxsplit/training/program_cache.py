@@ -37,13 +37,13 @@ def keep_programs() -> None:
 def _machine() -> str:
   """The kind of this machine's processor, and how many cores we have.
 
-  For a CPU, XLA compiles for just these, and JAX's keys do not tell them apart: a home that machines share would hand one a
-  program divided for fewer cores, or instructions that it does not have. (On some Intel CPUs XLA misses a feature
-  "prefer-no-gather" that is none, says so and compiles again, as reported in jax-ml/jax#38445.)
+  For a CPU, XLA compiles for exactly these, and JAX's cache keys do not contain them: from a home directory on several machines, one
+  could load a program for fewer cores, or with instructions that it does not have. (On some Intel CPUs XLA misses a
+  "prefer-no-gather" that is not a CPU feature, warns and compiles again, as reported in jax-ml/jax#38445.)
   """
   try:
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
   except OSError:
     lines = []
-  told = [next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags", "Features")]
-  return content_hash(platform.machine(), platform.processor(), *told, str(cores()))
+  facts = [next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags", "Features")]
+  return content_hash(platform.machine(), platform.processor(), *facts, str(cores()))

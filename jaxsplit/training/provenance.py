@@ -14,7 +14,7 @@ from jaxsplit.files import content_hash
 
 
 def environment() -> dict[str, str]:
-  """What may change a result besides settings and data: code, versions and the kind of device (their number is none of it)."""
+  """What may change a result besides settings and data: code, versions and the kind (not the number) of devices."""
   device = jax.devices()[0]
   return {"version": jaxsplit.__version__, "code": code_hash(), "jax": jax.__version__, "jaxlib": jaxlib.__version__,
           "python": platform.python_version(), "platform": device.platform, "device": device.device_kind}

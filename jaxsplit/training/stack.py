@@ -1,8 +1,8 @@
 """Run stacks: R runs of one shape on a leading axis, trained by one jitted program.
 
 A run is a dict of plain arrays, `{"params", "moments", "step"}`; a stack is the same dict with every leaf stacked to [R, ...].
-The seed is a stack of one, experts are a stack of many, and a fork is a gather along R. Runs never see each other: gradients,
-clipping and skipped updates are computed inside one run, and the run axis is mapped, never reduced.
+The seed is a stack of one run, experts are a stack of many, and a fork is a gather along R. Runs are independent: gradients,
+clipping and skipped updates are computed within one run, and the run axis is mapped, never reduced.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ State = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class StackSpec:
-  """What a stack's programs are compiled for.
+  """The static configuration that a stack's programs are compiled for.
 
   Attributes:
-    model, optimizer, layout: shapes and rules of every run.
+    model, optimizer, layout: of every run.
     runs: R.
-    runs_per_map: runs trained together by vmap on one device group; the rest follow one another (`lax.map`). 0 is all of them.
+    runs_per_map: runs trained together by vmap on one device group; groups of them follow one another (`lax.map`). 0 is all.
     batch: sequences per run and step.
-    end_of_document: the token after which attention starts afresh.
-    weighted: windows come with what each of their targets counts; otherwise all count the same.
-    accumulation: parts of a batch whose gradients are taken one after another and summed.
-    elsewhere: the machine that programs are to be lowered for, where it is not this one.
+    end_of_document: the token after which attention restarts.
+    weighted: whether windows have a loss weight per target; otherwise all weights are equal.
+    accumulation: parts of a batch whose gradients are computed one after another and summed.
+    elsewhere: the machine to lower programs for, if it is not this one.
   """
 
   model: ModelConfig
@@ -85,7 +85,7 @@ class StackSpec:
 
 
 def initialize(spec: StackSpec, seeds: Sequence[int]) -> State:
-  """A stack of fresh runs at step 0, one per seed, created where it will live."""
+  """A stack of newly initialized runs at step 0, one per random seed, created with its sharding."""
   return _compiled_initialize(spec)(placement.put(np.array(seeds, np.uint32), sharding.replicated(spec.mesh)))
 
 
@@ -123,7 +123,7 @@ def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_mo
   Args:
     spec: of the new stack; the parents may be sharded otherwise.
     parents: stacks of the same model.
-    rows: for each new run, its parent's row in the concatenation of `parents`.
+    rows: for each new run, its parent's index in the concatenation of `parents`.
     keep_moments: keep the moments, or start them from zero.
   """
   shardings = jax.tree.map(lambda x: x.sharding, parents_of(spec, [parent["step"].shape[0] for parent in parents]))
@@ -132,7 +132,7 @@ def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_mo
 
 
 def replace(spec: StackSpec, state: State, others: State, rows: Sequence[int]) -> State:
-  """The stack with runs of another in the place of its own: that one's row i at `rows[i]`. `state` is donated."""
+  """The stack with some runs replaced by those of another stack: its run i at `rows[i]`. `state` is donated."""
   count = others["step"].shape[0]
   shardings = jax.tree.map(lambda x: x.sharding, parents_of(spec, [count])[0])
   taken = np.zeros(spec.runs, bool)
@@ -152,10 +152,10 @@ def _compiled_replace(spec: StackSpec, count: int):
 
 
 def parents_of(spec: StackSpec, rows: Sequence[int]) -> list[State]:
-  """Shapes, dtypes and shardings of stacks of so many runs, as `fork` has them before it gathers `spec` from them.
+  """Shapes, dtypes and shardings of stacks of so many runs, as `fork` needs them to gather `spec` from them.
 
-  Their parameters are shared out as those of `spec`. Every device group has all runs of them, where those are no more than it
-  will have of its own; otherwise each has a part of every run.
+  Their parameters are sharded like those of `spec`. Every device group has all their runs if those are no more than the runs it
+  will have itself; otherwise each has a part of every run.
   """
   few = sum(rows) <= spec.runs // spec.mesh.shape["expert"]
 
@@ -181,9 +181,9 @@ def _compiled_fork(spec: StackSpec, keep_moments: bool):
 def train_block(spec: StackSpec):
   """The jitted training program of a stack: `(state, tokens, num_steps, schedule[, weights]) -> (state, metrics)`.
 
-  tokens: int32 [S, R, B, T + 1]; the first `num_steps` <= S of the block are trained on, so that every boundary falls on a
-  whole step without compiling another program. schedule: `Schedule` of [R] arrays. weights: float32 [S, R, B, T], what each
-  target counts, for stacks that are `weighted`; the sum over a batch must be positive. metrics: float32 [S, R] each: `loss`
+  tokens: int32 [S, R, B, T + 1]; the first `num_steps` <= S of the block are trained on, so that a stage may end at any
+  step without compiling another program. schedule: `Schedule` of [R] arrays. weights: float32 [S, R, B, T], the loss weight of each
+  target, for `weighted` stacks; the sum over a batch must be positive. metrics: float32 [S, R] each: `loss`
   (nats, the weighted mean over a batch's targets), `gradient_norm` (before clipping), `learning_rate`, `skipped` (1 where the
   loss or gradient was not finite and the update was left out); entries past `num_steps` are zero. The state is donated.
   """
@@ -207,7 +207,7 @@ def _compiled_train_block(spec: StackSpec):
 
 
 def compile_initialization(spec: StackSpec) -> None:
-  """Compiles what makes a stack of fresh runs, so that `initialize` need not."""
+  """Compiles the initialization of a stack, so that `initialize` need not."""
   seeds = jax.ShapeDtypeStruct((spec.runs,), jnp.uint32, sharding=sharding.replicated(spec.mesh))
   _compiled_initialize(spec).lower(seeds).compile()
 
@@ -245,7 +245,7 @@ def jit(program, **options):
 
 
 def map_runs(spec: StackSpec, run, arguments):
-  """Maps over this device group's runs: `runs_per_map` side by side, group after group."""
+  """Maps over this device group's runs: `runs_per_map` at once, group after group."""
   here = spec.runs // spec.mesh.shape["expert"]
   together = spec.runs_per_map or here
   if together >= here:
@@ -258,7 +258,7 @@ def _new_stack(spec: StackSpec, seeds_R: jax.Array) -> State:
 
 
 def _fresh(spec: StackSpec, params: Params) -> State:
-  """The state of a run that begins with these parameters."""
+  """The state of a run that starts with these parameters."""
   return {"params": params, "moments": spec.transformation.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
@@ -289,7 +289,7 @@ def _step(spec: StackSpec, state: State, windows_B: Windows, schedule: Schedule)
 
 
 def _loss_and_gradient(spec: StackSpec, params: Params, windows_B: Windows):
-  """A batch's weighted mean loss and its gradient. A target counts as much in whichever part of the batch it is."""
+  """A batch's weighted mean loss and its gradient. A target's weight does not depend on the part of the batch that it is in."""
   targets = None if windows_B.weights is None else jnp.sum(windows_B.weights) / spec.accumulation
 
   @jax.value_and_grad
@@ -301,7 +301,7 @@ def _loss_and_gradient(spec: StackSpec, params: Params, windows_B: Windows):
 
   if spec.accumulation == 1:
     return loss_and_gradient(params, windows_B)
-  # Part j takes rows j, j + A, ...: some of every device's share of the batch, so that no row has to move.
+  # Part j takes sequences j, j + A, ...: some of every device's shard of the batch, so that none has to move.
   windows_AxM = jax.tree.map(
       lambda of_B: of_B.reshape(spec.microbatch, spec.accumulation, *of_B.shape[1:]).swapaxes(0, 1), windows_B)
   add = lambda total, windows_M: (jax.tree.map(jnp.add, total, loss_and_gradient(params, windows_M)), None)

@@ -1,6 +1,6 @@
-"""telemetry.jsonl: how fast stages are trained, where their time goes, what is compiled and how much memory is used.
+"""telemetry.jsonl: training speed, time by activity, compilations and memory of each stage.
 
-What is here differs from run to run: no result depends on it, and nothing reads it but the report.
+It differs between executions: no result depends on it, and only the report reads it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Stretch:
 
   Attributes:
     stage, first_step, steps: which steps of which stage.
-    size, runs, params: of its stack: the name of the model's shape, R without idle rows, and N.
+    size, runs, params: of its stack: the name of the model's shape, R without idle runs, and N.
     tokens: of all its runs.
     tokens_per_second, flops_per_second: tokens and model FLOPs (`ModelConfig.flops_per_token`) over the next four times together.
-    mfu: flops_per_second as a share of what the devices can do at best; None where that is not known.
+    mfu: model FLOPs utilization: flops_per_second as a fraction of the devices' peak; None if that is not known.
     device, devices: their kind, and how many the stack takes.
     data_seconds: spent waiting for the next block of batches.
     dispatch_seconds: spent in handing batches and the program to the devices; on a CPU, some of the computation falls in here.
@@ -41,8 +41,8 @@ class Stretch:
     compiler_wait_seconds: spent waiting for the program to be compiled, before all these.
     compiled, loaded, compile_seconds: programs that were compiled, and that were read from the cache of programs, in any thread,
       since the stretch before; how long both took together, tracing and lowering not counted.
-    device_peak_bytes: the most memory in use on a device so far, of those the stack takes; None where devices do not say.
-    host_peak_bytes: the most memory that this process has had so far.
+    device_peak_bytes: peak memory so far of the stack's devices, of the one with most; None if devices do not report it.
+    host_peak_bytes: peak memory of this process so far.
   """
 
   stage: str
@@ -75,7 +75,7 @@ class Stretch:
 
 
 class Clock:
-  """Where the time of a loop goes: a lap says what the time since the one before was spent on."""
+  """The time of a loop by activity: a lap names the activity since the lap before."""
 
   def __init__(self):
     self.seconds: dict[str, float] = {}
@@ -88,7 +88,7 @@ class Clock:
 
 
 class Telemetry:
-  """Appends a line for every stretch of training. A process that goes on with a stage appends another.
+  """Appends a line for each stage that this process trains. A process that resumes a stage appends another.
 
   Args:
     path: the file.
@@ -129,7 +129,7 @@ class Telemetry:
 
 
 def read_telemetry(path: pathlib.Path) -> list[Stretch]:
-  """The stretches in a file; lines that are damaged are left out."""
+  """The lines of a file; damaged ones are left out."""
   stretches = []
   for line in path.read_bytes().splitlines() if path.exists() else ():
     try:
@@ -140,7 +140,7 @@ def read_telemetry(path: pathlib.Path) -> list[Stretch]:
 
 
 def peak_flops(spec: StackSpec) -> float | None:
-  """FLOP/s that the devices of a stack can do at best; None where that is not known, or where it does not compute in bfloat16."""
+  """Peak FLOP/s of the devices of a stack; None if that is not known, or if the stack does not compute in bfloat16."""
   peak = peak_bf16_flops(spec.mesh.devices.flat[0].device_kind)
   return None if peak is None or spec.model.dtype != jnp.bfloat16 else peak * spec.mesh.size
 

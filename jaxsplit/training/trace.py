@@ -11,12 +11,12 @@ _BLOCKS = 4
 
 
 class Trace:
-  """Profiles the first blocks of the first stage whose name contains a text, once a process.
+  """Profiles the first blocks of the first stage whose name contains a text, once per process.
 
   Args:
     folder: where JAX writes it, for Perfetto (https://ui.perfetto.dev) and XProf.
     wanted: the text; empty for no trace.
-    log: told where the trace is, or that there is none.
+    log: gets a line on where the trace is, or that there is none.
   """
 
   def __init__(self, folder: pathlib.Path, wanted: str, log: Callable[[str], None] = print):
@@ -25,7 +25,7 @@ class Trace:
     self._left = 0
 
   def begin(self, stage: str) -> None:
-    """A stage begins, or goes on."""
+    """A stage starts, or resumes."""
     if self._wanted and self._wanted in stage and self._stage is None:
       jax.profiler.start_trace(str(self._folder))
       self._stage, self._left = stage, _BLOCKS

@@ -1,4 +1,4 @@
-"""Models that an experiment has trained, out of its work directory, ready for use."""
+"""Trained models of an experiment, loaded from its work directory."""
 
 from __future__ import annotations
 
@@ -120,17 +120,17 @@ def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: i
       model = jaxsplit.load_model("runs/mine", "law")
       logits_1xTxV = model(model.tokenizer.encode("Whereas")[None])
 
-  Reads alone, also beside a training that goes on. All parameters of the model's stack pass through the host's memory.
+  Only reads, also while the experiment is still training. All parameters of the model's stack pass through the host's memory.
 
   Args:
     workdir: the experiment's.
     domain: the expert of that domain; None: the seed that the experts were forked from, before any cooldown; "dense": the model
       of full pretraining at the same compute. Where the plan is not to split, the expert of every domain is that one.
-    replica: which repetition.
-    store: where its tokens lie, if it was trained with --store=DIR and that was moved.
+    replica: which replica.
+    store: where its token store is, if it was trained with --store=DIR and that was moved.
 
   Raises:
-    InputError: one line: there is no such model, or it is not there (yet), and what to do.
+    InputError: there is no such model (yet); the line says what to do.
   """
   path = pathlib.Path(from_home(os.fspath(workdir), "load_model"))
   config = _experiment(path)
@@ -143,7 +143,7 @@ def load_models(workdir: str | os.PathLike, replica: int = 0, store: str | os.Pa
                 log: Callable[[str], None] = print) -> TrainedModels:
   """All models that were trained for an experiment's plan: the expert of every domain, their seed and the model of full pretraining.
 
-  Where the seed or that model is not there, it is left out and `log` is told. Other arguments and errors are those of `load_model`.
+  If the seed or that model does not exist, it is left out and logged. Other arguments and errors are those of `load_model`.
   """
   path = pathlib.Path(from_home(os.fspath(workdir), "load_models"))
   config = _experiment(path)
@@ -167,7 +167,7 @@ def load_models(workdir: str | os.PathLike, replica: int = 0, store: str | os.Pa
 
 def load_small_models(workdir: str | os.PathLike, domains: Sequence[str], replica: int = 0,
                       store: str | os.PathLike | None = None) -> TrainedModels | None:
-  """The small models of these domains, in their order, that were trained to route by; None where one is not there.
+  """The small models of these domains, in their order, that were trained for routing; None if one does not exist.
 
   Arguments and errors are those of `load_model`.
   """
@@ -204,7 +204,7 @@ def _experiment(path: pathlib.Path) -> dict[str, Any]:
 
 
 def store_of(workdir: str | os.PathLike, store: str | os.PathLike | None = None) -> pathlib.Path:
-  """Where the tokens of an experiment lie, or `store`, where they lie now. InputError where there is no experiment."""
+  """The folder of an experiment's token store, or `store`, where it is now. InputError if there is no experiment."""
   path = pathlib.Path(from_home(os.fspath(workdir), "--workdir"))
   return pathlib.Path(store or _experiment(path).get("Store", {}).get("path", path / "store"))
 
@@ -219,15 +219,15 @@ def _read(path: pathlib.Path, config: dict[str, Any], folder: pathlib.Path, abou
     if tokenizer.fingerprint != about["tokenizer"]:
       raise InputError(f"{tokens}: not the tokenizer that {path} was trained with")
   except InputError as error:
-    raise InputError(f"{error}; where the store lies elsewhere now, give load_model(..., store=DIR)") from None
+    raise InputError(f"{error}; if the store was moved, give load_model(..., store=DIR)") from None
   stack = jax.tree.map(lambda x: jax.ShapeDtypeStruct((about["rows"], *x.shape), x.dtype), model.abstract_params)
   return model, tokenizer, read_arrays(folder, {"params": stack})["params"]
 
 
 def _steps(folder: pathlib.Path, about: dict[str, Any], row: int) -> int:
-  """How many steps the model of a snapshot's row was trained. InputError for one that diverged."""
+  """The steps of the model at an index of a snapshot. InputError for one that diverged."""
   if about["runs"][row]["diverged"]:
-    raise InputError(f"{folder}: this model diverged, and is none to use; see divergence.json")
+    raise InputError(f"{folder}: this model diverged and cannot be used; see divergence.json")
   return about["runs"][row]["steps"]
 
 
@@ -259,15 +259,15 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
     if snapshot := newest_snapshot(folder):
       return (*snapshot, row)
   if not found:
-    raise InputError(f"{path}: no such model is trained there: either the experiment is not finished, and the same command goes on "
+    raise InputError(f"{path}: no such model is trained there: either the experiment is not finished, and the same command continues "
                      "with it, or its Experiment.compare has no 1 for a dense model")
   remedy = ("the same command trains it again" if domain is not None else "snapshots of seeds stay with Training.retention = "
             "'trunks' (the default) or 'all': train with that in another --workdir")
-  raise InputError(f"{found[0][0]}: the model was trained, but its snapshot is not there; {remedy}")
+  raise InputError(f"{found[0][0]}: the model was trained, but its snapshot does not exist; {remedy}")
 
 
 def _matching(path: pathlib.Path, experiment: dict[str, Any], domain: str | None) -> Callable[[StageRecord, StageRun], bool]:
-  """Whether a run of a stage ends as what was asked for."""
+  """Whether a run of a stage ends as the requested model."""
   dense = lambda stage, run: run.point is not None and run.point.role == "dense"
   if domain == DENSE:
     return dense
@@ -281,6 +281,6 @@ def _matching(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
     planned = [Point(point.seed_steps, point.expert_steps, role) for role in ("split", "added")]
     return lambda stage, run: run.domain == domain and run.point in planned
   if not point.seed_steps or experiment["trunk"] == "per_domain":
-    raise InputError(f"{path}: {'every domain has a seed of its own' if point.seed_steps else 'the planned experts have no seed'}; "
+    raise InputError(f"{path}: {'each domain has its own seed' if point.seed_steps else 'the planned experts have no seed'}; "
                      "name a domain to load its expert")
   return lambda stage, run: stage.phase == "trunk" and run.born + stage.steps == point.seed_steps

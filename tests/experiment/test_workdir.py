@@ -67,7 +67,7 @@ def test_a_work_directory_of_another_version_is_refused(tmp_path):
   with Workdir(tmp_path) as workdir:
     workdir.claim(CONFIG)
     (tmp_path / "metrics.jsonl").write_text("{}")
-    with pytest.raises(InputError, match="was made by another version of jaxsplit, which has no setting Optimizer.name; go on with"):
+    with pytest.raises(InputError, match="was made by another version of jaxsplit, which has no setting Optimizer.name; use that version"):
       workdir.claim(CONFIG | {"Optimizer": {"name": "adamw"}})
 
 
