@@ -124,7 +124,8 @@ def _tokenized(read: ReadCorpus, tokenizer: Tokenizer, parts: pathlib.Path, log:
   jobs = token_jobs(read.index, {domain.number: domain.name for domain in read.domains}, tokenizer, path, read.of_ids, parts / "ids")
   total = sum(job.part.bytes for job in jobs)
   pace = Pace(log, total)
-  tokenized = driver.run(tokenize_part, jobs, total, lambda i, _: pace(jobs[i].part.bytes, f"tokenizing {', '.join(jobs[i].names.values())}"))
+  tokenized = driver.run(tokenize_part, jobs, total,
+                         lambda i, _: pace(jobs[i].part.bytes, f"tokenizing {', '.join(jobs[i].names.values())}"))
   found: dict[tuple[int, int], list[tuple[Tokenized, Part]]] = {}
   for job, ids in zip(jobs, tokenized):
     for group in ids.groups:

@@ -41,7 +41,8 @@ def main() -> None:
   x = features(flags)
   print(f"{os.cpu_count()} cores, jax {jax.__version__} on {jax.default_backend()}, scikit-learn {sklearn.__version__}; "
         f"{len(x):,} passages, {x.shape[1]} dimensions, {flags.rounds} rounds\n")
-  print("| | K | ours, s | scikit-learn, s | ours / theirs, time | processor time | objective, ours / theirs - 1 |\n|---|---|---|---|---|---|---|")
+  print("| | K | ours, s | scikit-learn, s | ours / theirs, time | processor time | objective, ours / theirs - 1 |\n"
+        "|---|---|---|---|---|---|---|")
   for k in flags.clusters:
     start = np.asarray(kmeans.plus_plus(*kmeans.seeding_points(x, np.ones(len(x), np.float32), k, 0), k, jax.random.key(0)))
     compare(f"Lloyd, {flags.iterations} iterations", x, k, flags.rounds, lambda: lloyd(x, start, flags.iterations),

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
 from jaxsplit.clustering.clusters import RECORD, fit_clusters, fit_vectors, load_clusters
-from jaxsplit.clustering.features import FEATURES, read_vectors
+from jaxsplit.clustering.features import read_vectors
 from jaxsplit.clustering.settings import Clustering
 from jaxsplit.errors import InputError
 from jaxsplit.registry import run_extension
