@@ -69,8 +69,9 @@ def add_domain(workdir: str | os.PathLike, texts: str | os.PathLike, name: str =
   hosts.broadcast(lambda: check_apart(read, "--workdir", path, folder))
 
   def train(base: Store, opened: Workdir, progress: Progress, interruption: Interruption) -> list[Cell]:
-    if name not in base.domains:  # Else joining says so.
-      check_cases([*base.domains, name], "--name")
+    if name in base.domains:  # Joining would say so too, but after the texts were read.
+      raise InputError(f"--name={name}: {base.directory} has a domain {name} already; take another name")
+    check_cases([*base.domains, name], "--name")
     split = fork_point(settings, opened, seed_tokens)
     hosts.broadcast(lambda: _prepare(read, base, name, folder, path, progress))
     joined, based = JoinedStore(base, [open_store(folder)]), from_base(settings)

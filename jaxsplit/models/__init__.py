@@ -14,6 +14,7 @@ What the letters in names of arrays stand for, as in `x_BxTxD`, in the whole pac
     h  half of d: the pairs that rotary positions turn
     I  inputs of a product
     K  domains; clusters
+    L  layers
     M  sequences of a part of a batch; of a projection, the heads of a group: Q queries, a key, a value
     N  rows of a matrix: B x T; of clusters, points
     n  binary digits of a document's number

@@ -205,7 +205,7 @@ def decide(port, index, folder):
   from jaxsplit.data.plain_tokenizers import ByteTokenizer
   from jaxsplit.data.store_writer import Document, write_store
   from jaxsplit.experiment import waves
-  from jaxsplit.experiment.recipe import Course, Rules
+  from jaxsplit.experiment.recipe import Recipe, StageSetup
   from jaxsplit.experiment.tree import Shape, build
   from jaxsplit.parallel import hosts
   from jaxsplit.parallel.cluster import Address
@@ -217,7 +217,7 @@ def decide(port, index, folder):
   store = write_store(folder / f"store{index}", ByteTokenizer(), splits, {})
   model = Architecture(head_dim=32).at(128, 3, 256, 128)
   training = Training(sequence_length=128, batch_sequences=16, accumulation=0)
-  course = Course(store, Rules(training, Optimizer(), Layout(devices=4), dict.fromkeys("abcd", 1.0), 0, True, 64, False))
+  setup = StageSetup(store, Recipe(training, Optimizer(), Layout(devices=4), dict.fromkeys("abcd", 1.0), 0, True, 64, False))
   stages = build(Shape("s", model, tuple("abcd"), 1, 1e-3, 1, lambda seed, expert: 1, True, False), [Point(4, 4, "grid")])
   one = StackSpec(model, Optimizer(), Layout(expert=1, data=4, devices=4), 1, 1, 16, 0, elsewhere=Machine("cpu", 4, 0))
   with hosts.joined(Address(f"127.0.0.1:{port}", 2, index, "deactivate", timeout=100)):
@@ -225,14 +225,14 @@ def decide(port, index, folder):
     # Room on each of the lead's two devices for a run of each, in two parts; on the other's for a little less.
     room = memory.estimate(dataclasses.replace(one, layout=Layout(expert=4, data=1, devices=4), accumulation=4, runs=4)).total
     memory._machine_bytes = lambda: int(2 * (room + 1000) * (1, 0.7)[index] / memory.FILLED)
-    planned = lambda: waves.choose(stages, {}, lambda cut: {stage.name for stage in cut}, course.fits, course.waves)
+    planned = lambda: waves.choose(stages, {}, lambda cut: {stage.name for stage in cut}, setup.fits, setup.waves)
     counts = hosts.broadcast(planned)
     cut = waves.in_waves(stages, counts)
-    course.settle(cut)
-    settled = [repr(course.spec(stage)) for stage in cut]
-    alone = [repr((planned(), capacity.fitted(course._wanted(stage), True))) for stage in cut]
+    setup.settle(cut)
+    settled = [repr(setup.spec(stage)) for stage in cut]
+    alone = [repr((planned(), capacity.fitted(setup._wanted(stage), True))) for stage in cut]
     memory._machine_bytes = lambda: (1 << 10, 1 << 40)[index]  # The lead's refusal is everybody's.
-    fresh, refused = Course(store, course.rules), ""
+    fresh, refused = StageSetup(store, setup.recipe), ""
     try:
       hosts.broadcast(lambda: waves.choose(stages, {}, lambda cut: {stage.name for stage in cut}, fresh.fits, fresh.waves))
     except InputError as error:

@@ -27,10 +27,11 @@ def rotation(length: int, head_dim: int, theta: float) -> Rotation:
 @jax.custom_vjp
 def rotate(x_BxTxGxPxd: jax.Array, rotation: Rotation) -> jax.Array:
   """Turns the pairs (i, i + d/2) of every head by its position's angles. Its derivative turns back."""
-  cos_xTx1x1xh, sin_xTx1x1xh = (a[..., :, None, None, :] for a in rotation)
+  # A leading axis of B, or of 1 where all sequences have the same positions.
+  cos_BxTx1x1xh, sin_BxTx1x1xh = (a.reshape(-1, a.shape[-2], 1, 1, a.shape[-1]) for a in rotation)
   first, second = jnp.split(x_BxTxGxPxd.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate(
-      [first * cos_xTx1x1xh - second * sin_xTx1x1xh, second * cos_xTx1x1xh + first * sin_xTx1x1xh], axis=-1)
+      [first * cos_BxTx1x1xh - second * sin_BxTx1x1xh, second * cos_BxTx1x1xh + first * sin_BxTx1x1xh], axis=-1)
   return rotated.astype(x_BxTxGxPxd.dtype)
 
 
