@@ -130,7 +130,7 @@ def test_the_matrix_and_the_routers_gain_it(added, tmp_path):
     (["--name=Latin"], "differ in upper and lower case only"),
     (["--gin.Training.batch_sequences=4"], "Training.batch_sequences is given with --add_domain"),
     (["--seed_tokens=7"], "--seed_tokens=7: no split with that D is trained"), (["--seed_tokens=x"], "--seed_tokens = 'x'"),
-    (["--store=elsewhere"], "--store=elsewhere: the tokens of .* lie in")])
+    (["--store=elsewhere"], "--store=elsewhere: the tokens of .* are in")])
 def test_what_cannot_be_added_is_refused(added, chess, flags, message, tmp_path):
   after = added[1]
   before = _files(after, "added/**/*")
