@@ -225,7 +225,7 @@ def test_what_is_trained_must_fit_and_what_is_done_need_not(store, whole, tmp_pa
   monkeypatch.setattr(memory, "FILLED", 0.0)  # As on a machine without memory.
   path, cells = whole
   assert run(store, path)[0] == cells
-  with pytest.raises(InputError, match="of which 0.0 MiB are there"):
+  with pytest.raises(InputError, match="of which 0.0 MiB are available"):
     run(store, tmp_path / "w")
 
 

@@ -141,7 +141,7 @@ def test_a_stack_that_one_device_has_no_room_for_trains_in_waves():
 
 
 def test_a_single_run_that_fits_nowhere_is_refused_with_what_would_fit():
-  with pytest.raises(InputError, match="device's memory there at least .* of which 0.0 MiB are there; use a smaller model"):
+  with pytest.raises(InputError, match="device's memory there at least .* of which 0.0 MiB are available; use a smaller model"):
     capacity.waves(bounded(small(4), 1), any_parts=True)
   huge = dataclasses.replace(small(), model=Architecture(head_dim=128).at(1 << 16, 96, 1024, 128))
   with pytest.raises(InputError, match="use a smaller model"):
@@ -154,7 +154,7 @@ def test_a_single_run_that_fits_nowhere_is_refused_with_what_would_fit():
 def test_a_refusal_names_the_settings_that_fit_and_cost_the_least_time(settings):
   one = dataclasses.replace(small(4), optimizer=Optimizer(b2=0.95))
   tight = bounded(one, memory.estimate(dataclasses.replace(one, **settings)).total + 1000)
-  line = "a single run of 865,344 parameters .* are there; use [^ ]+ = [^;]+, which needs [0-9.]+ MiB$"
+  line = "a single run of 865,344 parameters .* are available; use [^ ]+ = [^;]+, which needs [0-9.]+ MiB$"
   with pytest.raises(InputError, match=line) as refusal:
     capacity.waves(tight, any_parts=False)
   advised = dict(re.findall(r"(\w+) = '?(\w+)'?[,;]", str(refusal.value)))
@@ -237,7 +237,7 @@ def decide(port, index, folder):
       hosts.broadcast(lambda: waves.choose(stages, {}, lambda cut: {stage.name for stage in cut}, fresh.fits, fresh.waves))
     except InputError as error:
       refused = str(error)
-    assert "are there; use" in refused
+    assert "are available; use" in refused
     (folder / f"{index}.json").write_text(json.dumps({"settled": settled, "alone": alone, "waves": counts, "refused": refused}))
 
 
