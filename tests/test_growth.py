@@ -106,9 +106,9 @@ def test_a_new_target_gets_its_rate_without_moving_the_others(corpus, tmp_path):
     (["--gin.Experiment.mixture=tokens"], "another experiment's results"),
     (["--gin.Probe.rates=(1e-3,)"], "another experiment's results"),
 ])
-def test_what_is_no_growth_is_refused(corpus, finished, more, message):
+def test_what_is_no_growth_is_refused(corpus, workdir, more, message):
   with pytest.raises(InputError, match=message) as caught:
-    train.main(arguments(corpus, finished, *more))
+    train.main(arguments(corpus, workdir, *more))
   assert "\n" not in str(caught.value)
 
 

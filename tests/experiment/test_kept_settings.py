@@ -29,7 +29,7 @@ def test_a_store_that_has_moved(tmp_path):
   keep(tmp_path, Settings(), Store={"path": "/old", "manifest_hash": "x"})
   assert kept_settings(tmp_path).store == "/old" and kept_settings(tmp_path, "new").store == "new"
   keep(tmp_path, Settings())
-  with pytest.raises(InputError, match="--store=new: the tokens of .* lie in"):
+  with pytest.raises(InputError, match="--store=new: the tokens of .* are in"):
     kept_settings(tmp_path, "new")
 
 
