@@ -14,8 +14,9 @@ from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.evaluation import hidden_states  # noqa: F401 Adds "hidden_states" to Clustering.features.
 from jaxsplit.experiment import experiment
 from jaxsplit.experiment.base_model import base_of, from_base
+from jaxsplit.experiment.checks import check
 from jaxsplit.experiment.progress import Progress
-from jaxsplit.experiment.settings import Settings, check
+from jaxsplit.experiment.settings import Settings
 from jaxsplit.experiment.tokens import check_data, read_store, same_tokens
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.files import from_home
@@ -28,7 +29,6 @@ from jaxsplit.result import Result
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.optimizer import OPTIMIZERS
 from jaxsplit.training.program_cache import keep_programs
-
 
 Outcome = TypeVar("Outcome")
 

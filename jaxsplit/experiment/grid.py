@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError
+from jaxsplit.experiment.checks import check_grid
 from jaxsplit.experiment.ladder import Size
 from jaxsplit.experiment.rounds import FILE, Rounds
-from jaxsplit.experiment.settings import Settings, budget_of, check_grid
+from jaxsplit.experiment.settings import Settings, budget_of
 from jaxsplit.experiment.sizes import Sizes
 from jaxsplit.experiment.task import task_of
 from jaxsplit.experiment.workdir import Workdir
@@ -19,7 +20,6 @@ from jaxsplit.models.family import ModelConfig
 from jaxsplit.parallel import hosts
 from jaxsplit.results.cells import Cell
 from jaxsplit.results.stages import Point
-
 
 _PROBE = 0.2  # Maximum cost of probing the target, as a fraction of the sweep's price.
 

@@ -14,8 +14,9 @@ from jaxsplit.data.store import Store, check_tokens, open_store
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import guards
 from jaxsplit.experiment.cell_table import CellTable
+from jaxsplit.experiment.checks import check_grid
 from jaxsplit.experiment.progress import Progress
-from jaxsplit.experiment.settings import Settings, check_grid
+from jaxsplit.experiment.settings import Settings
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.parallel import hosts
 from jaxsplit.results.cells import BESIDE, read_whole_rows

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import html
+import os
+import pathlib
 from collections.abc import Iterable, Sequence
+
+from jaxsplit.errors import InputError
+from jaxsplit.files import write_atomic
 
 _STYLE = """
 :root { --ink: #1c2126; --muted: #66707a; --rule: #d9dee3; --paper: #fdfefe; --soft: #f2f5f7; --accent: #00744f;
@@ -78,6 +83,20 @@ def page(title: str, *, meta: str, answer: str, notes: Iterable[str] = (),
 def text(value: object) -> str:
   """Text with HTML's special characters escaped."""
   return html.escape(str(value))
+
+
+def write(path: str | os.PathLike, content: str, named: str) -> pathlib.Path:
+  """Writes a page to a file that a user has named, as `named` says it in an error.
+
+  Raises:
+    InputError: it cannot be written.
+  """
+  try:
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, content)
+  except OSError as error:
+    raise InputError(f"{named}: cannot be written ({error.strerror}); name a file that can be") from None
+  return pathlib.Path(path)
 
 
 def paragraph(words: str, kind: str = "") -> str:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 import numpy as np
 
 import jaxsplit
-from jaxsplit.errors import InputError
-from jaxsplit.files import write_atomic
 from jaxsplit.law import Cells, Law, plan_split
 from jaxsplit.law.cautions import unplannable
 from jaxsplit.report import html, law_figures, resilient
@@ -39,12 +37,7 @@ def write_law_page(path: str | os.PathLike, law: Law, cells: Cells, log: Callabl
   source = cells.source.get("file", "cells")
   title = f"The split law of {pathlib.Path(source).name}"
   page = html.page(title, meta=f"jaxsplit {jaxsplit.__version__} · {source}", answer=_answer(law), sections=sections)
-  try:
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, page)
-  except OSError as error:
-    raise InputError(f"--report={path}: cannot be written ({error.strerror}); name a file that can be") from None
-  return pathlib.Path(path)
+  return html.write(path, page, f"--report={path}")
 
 
 def _answer(law: Law) -> str:

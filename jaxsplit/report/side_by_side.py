@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 import jaxsplit
 from jaxsplit.errors import InputError
-from jaxsplit.files import write_atomic
 from jaxsplit.report import html, style
 from jaxsplit.report.album import Album
 from jaxsplit.report.evidence import Evidence, read_evidence
@@ -48,12 +47,7 @@ def compare_experiments(workdirs: Sequence[str | os.PathLike], path: str | os.Pa
   sections.append(("settings", "Settings that differ", [_settings(found)]))
   page = html.page("Experiments compared", meta=f"jaxsplit {jaxsplit.__version__} · {' · '.join(found)}", answer="",
                    sections=sections)
-  try:
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, page)
-  except OSError as error:
-    raise InputError(f"{path}: cannot be written ({error.strerror}); name a file that can be") from None
-  return pathlib.Path(path)
+  return html.write(path, page, os.fspath(path))
 
 
 @style.styled

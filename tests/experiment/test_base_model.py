@@ -14,7 +14,8 @@ from jaxsplit.data.stream import validation
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.errors import InputError
 from jaxsplit.experiment.base_model import base_of, from_base
-from jaxsplit.experiment.settings import Experiment, Settings, check
+from jaxsplit.experiment.checks import check
+from jaxsplit.experiment.settings import Experiment, Settings
 from jaxsplit.interop import huggingface
 from jaxsplit.law import load_plan
 from jaxsplit.models.config import Architecture
