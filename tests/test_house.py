@@ -1,4 +1,4 @@
-"""The house of docs/design.md: imports go down its list of rooms."""
+"""The house of docs/design.md: imports go down its list of rooms, and each file says its purpose and is short."""
 
 import ast
 import pathlib
@@ -51,3 +51,9 @@ def test_imports_go_down_the_list_of_rooms():
       if here and entry:
         upwards.append(f"{path.relative_to(PACKAGE)} imports the entry point {module}")
   assert not upwards
+
+
+def test_each_file_says_its_purpose_and_has_at_most_300_lines():
+  long = {str(path.relative_to(PACKAGE)): length for path in FILES if (length := len(path.read_text().splitlines())) > 300}
+  silent = [str(path.relative_to(PACKAGE)) for path in FILES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
+  assert not long and not silent

@@ -128,4 +128,5 @@ def _flat(x_NxF: np.ndarray) -> np.ndarray:
   axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
   start = np.zeros((len(x_NxF), 2), np.float32)
   start[:, :len(axes)] = 1e-4 * centred @ axes.T / max(float((centred @ axes[0]).std()), 1e-12)
-  return TSNE(perplexity=min(30.0, (len(x_NxF) - 1) / 4), init=start, random_state=0, n_jobs=1, max_iter=_PICTURE_STEPS).fit_transform(x_NxF)
+  neighbours = min(30.0, (len(x_NxF) - 1) / 4)
+  return TSNE(perplexity=neighbours, init=start, random_state=0, n_jobs=1, max_iter=_PICTURE_STEPS).fit_transform(x_NxF)

@@ -23,7 +23,7 @@ from jaxsplit.experiment.tree import Run, Stage
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.parallel import hosts
 from jaxsplit.results.cells import Cell
-from jaxsplit.training import fingerprint, memory, stack
+from jaxsplit.training import fingerprint, fork, memory, stack
 from jaxsplit.training.compiler import BackgroundCompiler
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import train
@@ -206,7 +206,7 @@ class Runner:
         self._setup.settle([repair])
         repaired = self._stretch(repair, self._resume_point(repair, attempt + 1), attempt + 1)
         spec = self._setup.spec(stage)
-        state = stack.replace(spec, self._snapshots.restore(stage, stage.steps), repaired, rows)
+        state = fork.replace(spec, self._snapshots.restore(stage, stage.steps), repaired, rows)
         del repaired
     if stage.keep or any(stage.name in other.parents for other in self._stages.values()):
       ended = dataclasses.replace(resume, run_status=tuple(run_status))

@@ -55,8 +55,7 @@ class Experiment:
     trunk: shared by all domains, or one independent seed per_domain.
     mixture: domains have equal weights in the mixture (uniform), or weights in proportion to their tokens (tokens).
     replay: fraction of each expert's stream that is the mixture: .01 nearly stops forgetting (Bethune et al. 2025, arXiv 2502.06042).
-    cooldown: fraction of training over which the learning rate falls to 0 at the end of a cell.
-    cooldown_of: what it is a fraction of: the model's D + D' (at most all of D'), or the branch's D' alone (of D where D' = 0).
+    cooldown: fraction of D + D' over which the learning rate falls to 0 at the end of a cell; at most all of D' (of D where D' = 0).
     keep_moments: experts start with their seed's optimizer moments; otherwise from zero, with a new warm-up.
     validation_tokens: held-out tokens per domain that losses are measured on.
     seed: random seed of the whole experiment.
@@ -80,7 +79,6 @@ class Experiment:
   mixture: Literal["uniform", "tokens"] = "uniform"
   replay: float = 0.0
   cooldown: float = 0.2
-  cooldown_of: Literal["total", "branch"] = "total"
   keep_moments: bool = True
   validation_tokens: int = 32_768
   seed: int = 0
@@ -124,9 +122,7 @@ class Experiment:
 
   def cooldown_steps(self, seed_steps: int, expert_steps: int) -> int:
     """The length of a cell's cooldown, in steps."""
-    branch = expert_steps or seed_steps
-    of = branch if self.cooldown_of == "branch" else seed_steps + expert_steps
-    return min(round(self.cooldown * of), branch)
+    return min(round(self.cooldown * (seed_steps + expert_steps)), expert_steps or seed_steps)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxsplit.experiment import guards
 from jaxsplit.experiment.guards import GuardError, Identity, RunStatus
 from jaxsplit.experiment.recipe import StageSetup
 from jaxsplit.experiment.tree import Stage
-from jaxsplit.training import fingerprint, stack
+from jaxsplit.training import fingerprint, fork
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.stack import StackSpec, State
 
@@ -123,8 +123,8 @@ class Snapshots:
     if count == spec.runs:
       state = self._checkpoints.restore(name, step, spec.abstract)
     else:
-      parents = [self._checkpoints.restore(name, step, saved) for saved in stack.parents_of(spec, [count])]
-      state = stack.fork(spec, parents, [*range(runs), *[0] * (spec.runs - runs)])
+      parents = [self._checkpoints.restore(name, step, saved) for saved in fork.parents_of(spec, [count])]
+      state = fork.gather(spec, parents, [*range(runs), *[0] * (spec.runs - runs)])
     guards.check_restored(name, about, fingerprint.fingerprint(state))
     return state
 
@@ -148,4 +148,4 @@ class Snapshots:
     # Where in the parents' padded stacks, one after the other, each of their runs is.
     first = np.cumsum([0, *(one.runs for one in specs)])
     rows = [start + i for parent, start in zip(parents, first) for i in range(len(parent.runs))]
-    return stack.fork(spec, states, [rows[run.parent] for run in self._setup.padded_runs(stage)], keep_moments)
+    return fork.gather(spec, states, [rows[run.parent] for run in self._setup.padded_runs(stage)], keep_moments)

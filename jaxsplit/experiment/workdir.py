@@ -124,9 +124,13 @@ class Workdir:
         raise InputError(f"--workdir={self.path}: has results but no config.json, so their settings are unknown; name another folder")
       held = _flat(read_json(file))
       new = next((name for name in decisive if name not in held and not name.startswith((*DATA, "Extension"))), None)
-      if new:
-        raise InputError(f"--workdir={self.path}: was made by another version of jaxsplit, which has no setting {new}; use that "
-                         "version, or name another folder")
+      ours = {".".join(name.split(".")[:2]) for name in decisive}  # Without the keys of a setting that is itself a mapping.
+      gone = next((name for name in held if name.split(".")[0] in config and not name.startswith((*HOW, *DATA, "Extension"))
+                   and ".".join(name.split(".")[:2]) not in ours), None)
+      if new or gone:
+        differs = f"no setting {new}" if new else f"a setting {gone} that this one lacks"
+        raise InputError(f"--workdir={self.path}: was made by another version of jaxsplit, which has {differs}; use that version, or "
+                         "name another folder")
       # A corpus in place of its store, or the other way round: their tokens are compared.
       other = [name for name, value in decisive.items() if held.get(name) != value and (name in held or not name.startswith(DATA))]
       if other:

@@ -1,7 +1,7 @@
 """Run stacks: R runs of one shape on a leading axis, trained by one jitted program.
 
 A run is a dict of plain arrays, `{"params", "moments", "step"}`; a stack is the same dict with every leaf stacked to [R, ...].
-The seed is a stack of one run, experts are a stack of many, and a fork is a gather along R. Runs are independent: gradients,
+The seed is a stack of one run, experts are a stack of many that is gathered from it (fork.py). Runs are independent: gradients,
 clipping and skipped updates are computed within one run, and the run axis is mapped, never reduced.
 """
 
@@ -24,8 +24,8 @@ from jaxsplit.data.stream import Windows
 from jaxsplit.models.family import ModelConfig, Params
 from jaxsplit.models.loss import token_losses
 from jaxsplit.parallel import placement, sharding
-from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
 from jaxsplit.parallel.sharding import Layout, Machine
+from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
 
 State = dict[str, Any]
 
@@ -115,67 +115,6 @@ def _compiled_begin(spec: StackSpec):
 @functools.cache
 def _compiled_initialize(spec: StackSpec):
   return jit(functools.partial(_new_stack, spec), out_shardings=spec.shardings)
-
-
-def fork(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_moments: bool = True) -> State:
-  """Gathers a new stack from finished ones.
-
-  Args:
-    spec: of the new stack; the parents may be sharded otherwise.
-    parents: stacks of the same model.
-    rows: for each new run, its parent's index in the concatenation of `parents`.
-    keep_moments: keep the moments, or start them from zero.
-  """
-  shardings = jax.tree.map(lambda x: x.sharding, parents_of(spec, [parent["step"].shape[0] for parent in parents]))
-  rows = placement.put(np.array(rows, np.int32), sharding.replicated(spec.mesh))
-  return _compiled_fork(spec, keep_moments)(jax.device_put(list(parents), shardings), rows)
-
-
-def replace(spec: StackSpec, state: State, others: State, rows: Sequence[int]) -> State:
-  """The stack with some runs replaced by those of another stack: its run i at `rows[i]`. `state` is donated."""
-  count = others["step"].shape[0]
-  shardings = jax.tree.map(lambda x: x.sharding, parents_of(spec, [count])[0])
-  taken = np.zeros(spec.runs, bool)
-  source = np.zeros(spec.runs, np.int32)
-  taken[list(rows)], source[list(rows)] = True, range(len(rows))
-  which = placement.put((taken, source), sharding.replicated(spec.mesh))
-  return _compiled_replace(spec, count)(state, jax.device_put(others, shardings), *which)
-
-
-@functools.cache
-def _compiled_replace(spec: StackSpec, count: int):
-  def replace(state, others, taken, source):
-    of_run = lambda old: jnp.expand_dims(taken, tuple(range(1, old.ndim)))
-    return jax.tree.map(lambda old, new: jnp.where(of_run(old), new[source], old), state, others)
-
-  return jit(replace, donate_argnums=0, out_shardings=spec.shardings)
-
-
-def parents_of(spec: StackSpec, rows: Sequence[int]) -> list[State]:
-  """Shapes, dtypes and shardings of stacks of so many runs, as `fork` needs them to gather `spec` from them.
-
-  Their parameters are sharded like those of `spec`. Every device group has all their runs if those are no more than the runs it
-  will have itself; otherwise each has a part of every run.
-  """
-  few = sum(rows) <= spec.runs // spec.mesh.shape["expert"]
-
-  def parent(count):
-    shape = lambda child: (count, *child.shape[1:])
-    return jax.tree.map(lambda child: jax.ShapeDtypeStruct(
-        shape(child), child.dtype, sharding=sharding.parent_sharding(child.sharding, shape(child), few)), spec.abstract)
-
-  return [parent(count) for count in rows]
-
-
-@functools.cache
-def _compiled_fork(spec: StackSpec, keep_moments: bool):
-  def gather(parents, rows):
-    state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[rows], *parents)
-    if not keep_moments:
-      state["moments"] = jax.vmap(spec.transformation.init)(state["params"])
-    return state
-
-  return jit(gather, out_shardings=spec.shardings)
 
 
 def train_block(spec: StackSpec):

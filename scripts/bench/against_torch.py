@@ -31,7 +31,7 @@ import numpy as np
 from stacks import SIZES, Size, in_turns
 
 from jaxsplit.parallel.sharding import Layout, present_devices
-from jaxsplit.training import stack
+from jaxsplit.training import fork, stack
 from jaxsplit.training.optimizer import Schedule
 from jaxsplit.training.stack import StackSpec
 
@@ -67,7 +67,7 @@ def compare(size: Size, flags: argparse.Namespace) -> int:
                for path, leaf in jax.tree_util.tree_flatten_with_path(state["params"])[0]}
     np.savez(folder / "weights.npz", **weights)
     stacked = size.spec(runs=flags.threads, layout=Layout(devices=flags.threads))
-    sides = {"jaxsplit, a run a core": Ours(stacked, stack.fork(stacked, [state], [0] * flags.threads), flags.steps),
+    sides = {"jaxsplit, a run a core": Ours(stacked, fork.gather(stacked, [state], [0] * flags.threads), flags.steps),
              "jaxsplit, one run": Ours(spec, state, flags.steps)}
     for kind in ("torch eager", "torch.compile"):
       sides[kind] = Torch(flags.torch_python, spec, folder, flags.threads, compile=kind == "torch.compile")

@@ -3,7 +3,7 @@
     python scripts/bench/fork.py                       1 GB of parameters and moments into 8 experts: 10 GB of disk and of memory
     python scripts/bench/fork.py --size=6m --depth=20  less
 
-Everything is what experiments use: checkpoint/checkpoints.py and stack.fork. Each stage runs in a fresh process, whose peak memory
+Everything is what experiments use: checkpoint/checkpoints.py and training/fork.py. Each stage runs in a fresh process, whose peak memory
 (VmHWM) is its own: `restore` restores the snapshot; `write` writes a stack of random experts, made there; `fork` restores, forks
 and writes. Prints one JSON line: the peak memory of `fork` over the stack's size, and its seconds over those of a plain restore
 plus the plain write; of every stage, the least over the repeats.
@@ -26,7 +26,7 @@ from stacks import SIZES, Size, chosen_size, size_flags
 
 from jaxsplit.checkpoint.checkpoints import Checkpoints
 from jaxsplit.parallel.sharding import Layout, present_devices
-from jaxsplit.training import stack
+from jaxsplit.training import fork, stack
 from jaxsplit.training.stack import StackSpec
 
 # 83M parameters: with Adam's two moments, 1 GB in float32.
@@ -84,7 +84,7 @@ def stage(name: str, size: Size, experts: int, folder: pathlib.Path) -> dict:
     state = jax.block_until_ready(snapshots.restore("seed", 1, seed.abstract))
     done("restore")
     if name == "fork":
-      state = jax.block_until_ready(stack.fork(many, [state], [0] * experts))
+      state = jax.block_until_ready(fork.gather(many, [state], [0] * experts))
       done("fork")
       snapshots.save("fork", 1, state, {})
   if name != "restore":

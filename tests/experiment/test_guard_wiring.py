@@ -31,7 +31,7 @@ from jaxsplit.files import read_json, write_json
 from jaxsplit.models.config import Architecture
 from jaxsplit.parallel.sharding import Layout
 from jaxsplit.results.stages import Point
-from jaxsplit.training import stack
+from jaxsplit.training import fork
 from jaxsplit.training.interruption import Interruption
 from jaxsplit.training.loop import Training
 from jaxsplit.training.metrics import Metrics
@@ -130,11 +130,11 @@ def planned(**changes):
 
 
 def forked(make, **settings):
-  """Forks give what `make(fork, spec, parents, rows, keep_moments)` makes of them."""
+  """Forks give what `make(gather, spec, parents, rows, keep_moments)` makes of them."""
   def tamper(path, monkeypatch):
-    fork = stack.fork
-    wrong = lambda spec, parents, rows, keep_moments=True: make(fork, spec, parents, rows, keep_moments)
-    monkeypatch.setattr(stack, "fork", wrong)
+    gather = fork.gather
+    wrong = lambda spec, parents, rows, keep_moments=True: make(gather, spec, parents, rows, keep_moments)
+    monkeypatch.setattr(fork, "gather", wrong)
     return settings
   return tamper
 

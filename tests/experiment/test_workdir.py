@@ -69,6 +69,8 @@ def test_a_work_directory_of_another_version_is_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{}")
     with pytest.raises(InputError, match="was made by another version of jaxsplit, which has no setting Optimizer.name; use that version"):
       workdir.claim(CONFIG | {"Optimizer": {"name": "adamw"}})
+    with pytest.raises(InputError, match="has a setting Training.batch_sequences that this one lacks; use that version"):
+      workdir.claim(CONFIG | {"Training": {}})
 
 
 def test_a_changed_extension_is_another_experiment(tmp_path):

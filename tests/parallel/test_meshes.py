@@ -150,7 +150,7 @@ def look(folder):
   from jaxsplit.models.config import Architecture
   from jaxsplit.parallel import placement, sharding
   from jaxsplit.parallel.sharding import Layout
-  from jaxsplit.training import stack
+  from jaxsplit.training import fork, stack
   from jaxsplit.training.fingerprint import fingerprint
   from jaxsplit.training.optimizer import Optimizer, Schedule
   from jaxsplit.training.stack import StackSpec
@@ -236,7 +236,7 @@ def look(folder):
   snapshots.save("seed", 5, seed, {})
   moved = {
       "restored": (snapshots.restore("stack", 5, narrow.abstract), seeds),
-      "forked": (stack.fork(narrow, [snapshots.restore("seed", 5, stack.parents_of(narrow, [1])[0])], [0] * RUNS), [2] * RUNS)}
+      "forked": (fork.gather(narrow, [snapshots.restore("seed", 5, fork.parents_of(narrow, [1])[0])], [0] * RUNS), [2] * RUNS)}
   equal = lambda part, state, rows: all(
       np.array_equal(np.asarray(a), b[rows]) for a, b in zip(jax.tree.leaves(state[part]), jax.tree.leaves(there[part])))
   as_planned = lambda state: all(jax.tree.leaves(jax.tree.map(

@@ -10,7 +10,7 @@ from jaxsplit.evaluation import likelihood
 from jaxsplit.models.config import Architecture
 from jaxsplit.models.kernels import cudnn, splash
 from jaxsplit.parallel.sharding import Layout, Machine
-from jaxsplit.training import fingerprint, stack
+from jaxsplit.training import fingerprint, fork, stack
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.stack import StackSpec
 
@@ -36,7 +36,7 @@ def test_a_stacks_programs(model):
   program.trace(*likelihood._arguments(spec, 6))
   program.trace(state["params"], jax.ShapeDtypeStruct((1, 6, 9), jnp.int32), jax.ShapeDtypeStruct((1, 6, 1), jnp.float32))
   for keep in (True, False):
-    jax.eval_shape(lambda one: stack.fork(spec, [one, one], [0, 3], keep), state)
+    jax.eval_shape(lambda one: fork.gather(spec, [one, one], [0, 3], keep), state)
   jax.eval_shape(fingerprint.copy_with_fingerprint, state)
 
 

@@ -16,7 +16,7 @@ from jaxsplit.models.config import Architecture
 from jaxsplit.models.loss import token_losses
 from jaxsplit.parallel import sharding
 from jaxsplit.parallel.sharding import Layout, Machine
-from jaxsplit.training import stack
+from jaxsplit.training import fork, stack
 from jaxsplit.training.compiler import BackgroundCompiler
 from jaxsplit.training.optimizer import Optimizer, Schedule
 from jaxsplit.training.stack import StackSpec
@@ -189,7 +189,7 @@ def test_moments_may_be_kept_in_bfloat16(three):
   floats = [x for x in jax.tree.leaves(state["moments"]) if jnp.issubdtype(x.dtype, jnp.floating)]
   assert floats and {x.dtype for x in floats} == {jnp.dtype(jnp.bfloat16)}
   np.testing.assert_allclose(half_metrics["loss"], metrics["loss"], rtol=2e-3)
-  assert_equal(jax.device_get(stack.fork(halved, [state], [0, 1, 2])), jax.device_get(state))
+  assert_equal(jax.device_get(fork.gather(halved, [state], [0, 1, 2])), jax.device_get(state))
 
 
 def test_a_part_of_a_block_is_that_many_steps(three):
@@ -205,7 +205,7 @@ def test_a_part_of_a_block_is_that_many_steps(three):
 def test_fork_equals_its_parents_exactly(three):
   s, _, state, _ = three
   rows = [2, 0, 0, 5, 3]
-  forked = stack.fork(spec(5), [state, stack.initialize(s, [7, 8, 9])], rows)
+  forked = fork.gather(spec(5), [state, stack.initialize(s, [7, 8, 9])], rows)
   other = stack.initialize(s, [7, 8, 9])
   for r, parent in enumerate(rows):
     assert_equal(row(forked, r), row(state, parent) if parent < 3 else row(other, parent - 3))
@@ -214,10 +214,10 @@ def test_fork_equals_its_parents_exactly(three):
 def test_fork_of_many_parents_is_shared_out_between_device_groups(three):
   s, _, state, _ = three
   many = spec(4, TWO_DEVICES)
-  before = lambda rows: stack.parents_of(many, [rows])[0]["params"]["embed_VxD"]
+  before = lambda rows: fork.parents_of(many, [rows])[0]["params"]["embed_VxD"]
   assert before(3).shape == (3, 20, 16) and before(3).sharding.spec == P(None, ("tensor", "expert"), None)
   assert before(2).sharding.spec == P(None, "tensor", None)  # No more than each group will have of its own.
-  forked = stack.fork(many, [state], [2, 0, 0, 1])
+  forked = fork.gather(many, [state], [2, 0, 0, 1])
   assert forked["params"]["embed_VxD"].sharding == many.abstract["params"]["embed_VxD"].sharding
   for r, parent in enumerate([2, 0, 0, 1]):
     assert_equal(row(forked, r), row(state, parent))
@@ -226,13 +226,13 @@ def test_fork_of_many_parents_is_shared_out_between_device_groups(three):
 def test_parents_are_sharded_as_experts_will_be():
   layout = Layout(expert=2, data=2, tensor=2, fsdp=True, devices=8)
   s = dataclasses.replace(spec(2, layout), elsewhere=Machine("tpu", 8, 2**34))
-  of = lambda rows: stack.parents_of(s, [rows])[0]["params"]["embed_VxD"].sharding.spec
+  of = lambda rows: fork.parents_of(s, [rows])[0]["params"]["embed_VxD"].sharding.spec
   assert (of(1), of(4)) == (P(None, "tensor", "data"), P(None, ("tensor", "expert"), "data"))
 
 
 def test_fork_may_reset_moments(three):
   _, _, state, _ = three
-  forked = stack.fork(spec(2), [state], [0, 1], keep_moments=False)
+  forked = fork.gather(spec(2), [state], [0, 1], keep_moments=False)
   assert all(not np.any(x) for x in jax.tree.leaves(forked["moments"]))
   assert_equal(row(forked["params"], 1), row(state["params"], 1))
   assert int(forked["step"][1]) == STEPS
