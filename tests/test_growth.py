@@ -28,11 +28,11 @@ def grow(corpus, workdir, *more):
   assert cells <= set(read_cells(workdir / "cells.csv"))
   now = _trunks(workdir)
   assert {name: now.get(name) for name in before} == before  # No trunk's snapshot is dropped, or made again.
-  trained = {stretch.stage: stretch.steps for stretch in read_telemetry(workdir / "telemetry.jsonl")[seen:]}
+  trained = {record.stage: record.steps for record in read_telemetry(workdir / "telemetry.jsonl")[seen:]}
   assert _steps(workdir) == steps | trained and not steps.keys() & trained
   stages = read_stages(workdir / "ledger.json")
   assert {stage.name: stage.steps for stage in stages} == _steps(workdir)
-  assert sum(stage.tokens for stage in stages) == sum(stretch.tokens for stretch in read_telemetry(workdir / "telemetry.jsonl"))
+  assert sum(stage.tokens for stage in stages) == sum(record.tokens for record in read_telemetry(workdir / "telemetry.jsonl"))
   return trained
 
 

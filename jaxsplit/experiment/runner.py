@@ -184,7 +184,7 @@ class Runner:
     """Trains a stage to its end, repeating runs that diverge. The final state is saved if anything starts from it."""
     if resume.done == stage.steps and self._snapshots.is_trained(stage):
       return resume.state, resume.run_status
-    state = self._stretch(stage, resume)
+    state = self._attempt(stage, resume)
     run_status = list(resume.run_status)
     if stage.steps and stage.phase != "probe":  # A probe that diverges is a result.
       rows: Sequence[int] = range(len(stage.runs))
@@ -204,7 +204,7 @@ class Runner:
         del state
         repair = divergence.again(stage, rows, attempt + 1)
         self._setup.settle([repair])
-        repaired = self._stretch(repair, self._resume_point(repair, attempt + 1), attempt + 1)
+        repaired = self._attempt(repair, self._resume_point(repair, attempt + 1), attempt + 1)
         spec = self._setup.spec(stage)
         state = fork.replace(spec, self._snapshots.restore(stage, stage.steps), repaired, rows)
         del repaired
@@ -229,7 +229,7 @@ class Runner:
         self._progress.log(f"  {name}: run {rows[i]} ({run.domain or 'mixture'}) diverged at step {step}: {what}; it is {then}")
     return [rows[i] for i in sorted(found)]
 
-  def _stretch(self, stage: Stage, resume: ResumePoint, attempt: int = 0) -> State:
+  def _attempt(self, stage: Stage, resume: ResumePoint, attempt: int = 0) -> State:
     """Trains a stage, once."""
     spec, metrics, clock, trained = self._setup.spec(stage), self._workdir.metrics, Clock(), 0
     self._compiler.wait(("train", spec))

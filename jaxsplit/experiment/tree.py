@@ -1,6 +1,6 @@
 """The tree of an experiment: trunk, snapshots, forks and cooldowns, as stages to be trained one after another.
 
-A stage is a stretch of training of one run stack, from the final states of its parents to its own. Which stages there are follows
+A stage is a part of the training of one run stack, from the final states of its parents to its own. Which stages there are follows
 from the cells that are wanted: every trunk step and every constant-rate branch step that several cells need is trained once.
 Everything here is integers of steps; nothing here trains.
 """
@@ -62,7 +62,7 @@ class Wave:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """A stretch of training of one stack.
+  """A part of the training of one stack.
 
   Attributes:
     name: unique, and the folder of its snapshots.

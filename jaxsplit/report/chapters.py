@@ -19,7 +19,7 @@ from jaxsplit.report.evidence import Evidence, means
 from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts
 from jaxsplit.results.stages import totals
 from jaxsplit.training.metrics import read_metrics
-from jaxsplit.training.telemetry import Stretch, read_telemetry
+from jaxsplit.training.telemetry import StageTelemetry, read_telemetry
 
 Parts = list[str]  # HTML.
 _TELEMETRY = "telemetry.jsonl"
@@ -193,14 +193,14 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
 
 def speed(evidence: Evidence, album: Album) -> Parts:
   """Training speed, and where the time was spent."""
-  stretches = sorted(read_telemetry(evidence.path / _TELEMETRY), key=lambda s: (s.params, s.size))
-  total = lambda name: sum(getattr(stretch, name) for stretch in stretches)
-  peak = lambda name: max(getattr(stretch, name) or 0 for stretch in stretches)
-  groups = [(size, list(group)) for size, group in itertools.groupby(stretches, key=lambda s: s.size)]
-  rows = [_speeds(size, group) for size, group in (*groups, ("all", stretches))]
+  records = sorted(read_telemetry(evidence.path / _TELEMETRY), key=lambda s: (s.params, s.size))
+  total = lambda name: sum(getattr(record, name) for record in records)
+  peak = lambda name: max(getattr(record, name) or 0 for record in records)
+  groups = [(size, list(group)) for size, group in itertools.groupby(records, key=lambda s: s.size)]
+  rows = [_speeds(size, group) for size, group in (*groups, ("all", records))]
   columns = [name for name in rows[0] if name != "MFU" or any(row["MFU"] for row in rows)]
   kinds = " and ".join(f"{count:,} x {kind}" for kind, count in sorted(
-      {kind: max(s.devices for s in stretches if s.device == kind) for kind in {s.device for s in stretches}}.items()))
+      {kind: max(s.devices for s in records if s.device == kind) for kind in {s.device for s in records}}.items()))
   memory = f"{peak('host_peak_bytes') / 1e9:.2f} GB of one process"
   if peak("device_peak_bytes"):
     memory += f", {peak('device_peak_bytes') / 1e9:.2f} GB of one device"
@@ -212,13 +212,13 @@ def speed(evidence: Evidence, album: Album) -> Parts:
   return [html.table(columns, [[row[name] for name in columns] for row in rows], caption, total=True)]
 
 
-def _speeds(name: str, stretches: Sequence[Stretch]) -> dict[str, str]:
+def _speeds(name: str, records: Sequence[StageTelemetry]) -> dict[str, str]:
   """A row of the table."""
-  seconds, tokens = (sum(getattr(s, name) for s in stretches) for name in ("seconds", "tokens"))
-  flops = sum(s.flops_per_second * s.seconds for s in stretches)
-  mfu = None if any(s.mfu is None for s in stretches) else sum(s.mfu * s.seconds for s in stretches) / seconds
-  params = {s.params for s in stretches}
-  shares = {part: f"{sum(getattr(s, f'{part}_seconds') for s in stretches) / seconds:.0%}"
+  seconds, tokens = (sum(getattr(s, name) for s in records) for name in ("seconds", "tokens"))
+  flops = sum(s.flops_per_second * s.seconds for s in records)
+  mfu = None if any(s.mfu is None for s in records) else sum(s.mfu * s.seconds for s in records) / seconds
+  params = {s.params for s in records}
+  shares = {part: f"{sum(getattr(s, f'{part}_seconds') for s in records) / seconds:.0%}"
             for part in ("data", "dispatch", "device", "other")}
   return {"size": name, "N": f"{params.pop():,}" if len(params) == 1 else "", "tokens": f"{tokens:,}",
           "seconds": f"{seconds:,.1f}", "tokens/s": f"{tokens / seconds:,.0f}", "FLOP/s": style.scientific(flops / seconds),

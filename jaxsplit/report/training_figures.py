@@ -20,7 +20,7 @@ _PHASES = {"trunk": ("trunk", BLUE, 1.8), "full": ("trunk, cooling down", SKY, 1
            "cooldown": ("experts, cooling down", ORANGE, 1.2)}
 _PURPOSES = {"probe": AMBER, "grid": BLUE, "proof": GREEN, "retry": ORANGE, "added": PINK, "router": SKY}
 _NEAR = 2.0  # Nats above a size's best within which the probe's losses are shown.
-_STRETCHES = 100  # Points of a smoothed curve as long as the longest run.
+_INTERVALS = 100  # Points of a smoothed curve as long as the longest run.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_curves(metrics: Iterable[dict[str, Any]], stages: Iterable[StageRecord]
   waves: dict[tuple[str, str, str], list[str]] = {}
   for stage in losses:
     waves.setdefault((known[stage].size, known[stage].phase, known[stage].whole), []).append(stage)
-  stretches: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = {}
+  by_stack: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = {}
   for (size, phase, whole), names in waves.items():
     begins = np.array([run.born for name in names for run in known[name].runs])
     of_waves = [np.concatenate(losses[name]) for name in names]
@@ -59,11 +59,11 @@ def read_curves(metrics: Iterable[dict[str, Any]], stages: Iterable[StageRecord]
       loss_S = loss_SxR[:, begins == begin].mean(axis=1).filled(np.nan)
       # The trunk's stages follow one another: they are one curve.
       key = (size, phase) if phase == "trunk" else (size, phase, whole, begin)
-      stretches.setdefault(key, []).append(((begin + 1 + np.arange(len(loss_S))) * batch_tokens, loss_S))
+      by_stack.setdefault(key, []).append(((begin + 1 + np.arange(len(loss_S))) * batch_tokens, loss_S))
   curves = [Curve(size, phase, *map(np.concatenate, zip(*sorted(parts, key=lambda part: part[0][0]))))
-            for (size, phase, *_), parts in stretches.items()]
-  stretch = max((curve.tokens[-1] for curve in curves), default=0) / _STRETCHES
-  return [_smooth(curve, stretch) for curve in curves]
+            for (size, phase, *_), parts in by_stack.items()]
+  interval = max((curve.tokens[-1] for curve in curves), default=0) / _INTERVALS
+  return [_smooth(curve, interval) for curve in curves]
 
 
 @style.styled
@@ -143,9 +143,9 @@ def spending(totals: Sequence[Total]) -> Figure:
   return figure
 
 
-def _smooth(curve: Curve, stretch: float) -> Curve:
-  """Means over stretches of about so many tokens, at least three; what is not finite is left out."""
-  count = min(len(curve.loss), max(3, round((curve.tokens[-1] - curve.tokens[0]) / stretch)))
+def _smooth(curve: Curve, interval: float) -> Curve:
+  """Means over intervals of about so many tokens, at least three; what is not finite is left out."""
+  count = min(len(curve.loss), max(3, round((curve.tokens[-1] - curve.tokens[0]) / interval)))
   bins = np.array_split(np.arange(len(curve.loss)), count)
   bins = [b for b in bins if np.isfinite(curve.loss[b]).any()]
   return dataclasses.replace(curve, tokens=np.array([curve.tokens[b].mean() for b in bins]),

@@ -38,7 +38,7 @@ class Cell:
     batch_tokens: tokens per step.
     accuracy: share of validation windows whose scored tokens are all right; empty where not asked for.
     status: ok; diverged where the run, or one that it descends from, went wrong to the end: no part of any fit.
-    retries: how often stretches of its path were trained again, see split.divergence.
+    retries: how often stages of its path were trained again, see experiment/divergence.py.
     provenance: what it was measured with, a name in provenance.json.
     replay: share of the expert's stream that was the mixture, not its domain.
   """

@@ -47,10 +47,10 @@ class StageRun:
 
 @dataclasses.dataclass(frozen=True)
 class StageRecord:
-  """A stretch of training of one stack of runs, or one wave of it.
+  """A part of the training of one stack of runs, or one wave of it.
 
   Attributes:
-    purpose: probe, grid or proof; retry for stretches trained again because a run had diverged; added for experts on domains that
+    purpose: probe, grid or proof; retry for stages trained again because a run had diverged; added for experts on domains that
       came later; router for small models to route by.
     name: unique, by which metrics, telemetry and snapshots know it.
     whole: the name of the stage that it is a wave of; its own where it is none.

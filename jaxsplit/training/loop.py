@@ -99,7 +99,7 @@ def train(
     saved: returns when the state given to `save` is no longer needed. It is called before the next save, so that there are never two.
     copies: whether there is memory for a copy of the state. If so `save` is given one, a block late, without waiting for the
       device. Otherwise it is given the state itself, and training waits for `saved`.
-    clock: gets the laps data, dispatch, device and other: see `telemetry.Stretch`.
+    clock: gets the laps data, dispatch, device and other: see `telemetry.StageTelemetry`.
 
   Raises:
     Interrupted: the state has been handed to `save`, and every metric to `observe`.

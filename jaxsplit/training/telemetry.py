@@ -24,7 +24,7 @@ from jaxsplit.training.stack import StackSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Stretch:
+class StageTelemetry:
   """A stage's training, or the part of it that one process did.
 
   Attributes:
@@ -40,7 +40,7 @@ class Stretch:
     other_seconds: spent on metrics, snapshots and the display.
     compiler_wait_seconds: spent waiting for the program to be compiled, before all these.
     compiled, loaded, compile_seconds: programs that were compiled, and that were read from the cache of programs, in any thread,
-      since the stretch before; how long both took together, tracing and lowering not counted.
+      since the record before; how long both took together, tracing and lowering not counted.
     device_peak_bytes: peak memory so far of the stack's devices, of the one with most; None if devices do not report it.
     host_peak_bytes: peak memory of this process so far.
   """
@@ -110,14 +110,14 @@ class Telemetry:
     tokens = runs * steps * spec.batch * spec.model.sequence_length
     flops, peak = tokens * spec.model.flops_per_token / seconds, peak_flops(spec)
     devices = list(spec.mesh.local_devices)
-    self._append(Stretch(
+    self._append(StageTelemetry(
         stage, size, first_step, steps, runs, spec.model.params, tokens, tokens / seconds, flops, peak and flops / peak,
         devices[0].device_kind, spec.mesh.size, *spent.values(), clock.seconds.get("compiler", 0.0),
         now.compiled - seen.compiled, now.loaded - seen.loaded, now.seconds - seen.seconds, _device_peak_bytes(devices),
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)))
 
-  def _append(self, stretch: Stretch) -> None:
-    values = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in vars(stretch).items()}
+  def _append(self, record: StageTelemetry) -> None:
+    values = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in vars(record).items()}
     line = json.dumps(values, separators=(",", ":")) + "\n"
     try:
       with self._path.open("ab+") as f:
@@ -128,15 +128,15 @@ class Telemetry:
       raise OSError(error.errno, error.strerror, str(self._path)) from None
 
 
-def read_telemetry(path: pathlib.Path) -> list[Stretch]:
+def read_telemetry(path: pathlib.Path) -> list[StageTelemetry]:
   """The lines of a file; damaged ones are left out."""
-  stretches = []
+  records = []
   for line in path.read_bytes().splitlines() if path.exists() else ():
     try:
-      stretches.append(parsed(Stretch, json.loads(line)))
+      records.append(parsed(StageTelemetry, json.loads(line)))
     except (ValueError, RecursionError):
       pass
-  return stretches
+  return records
 
 
 def peak_flops(spec: StackSpec) -> float | None:

@@ -208,7 +208,7 @@ CASES = {
 def outcome(start):
   """The name of the guard that ended it, or that something was about to be trained."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(Runner, "_stretch", trains)
+    patch.setattr(Runner, "_attempt", trains)
     patch.setattr(Runner, "_compile", lambda self, stages: None)
     try:
       start()

@@ -165,7 +165,7 @@ def test_waves_measure_what_the_whole_stack_does(seen):
 @pytest.mark.long
 def test_each_shape_is_compiled_once(seen):
   assert seen["waves"]["compiled"]["jit(block)"] == 2  # The trunk of one, and all waves, of which the last has an idle row.
-  assert {devices for _, _, devices in seen["waves"]["stretches"]} == {1, 2}
+  assert {devices for _, _, devices in seen["waves"]["records"]} == {1, 2}
 
 
 @pytest.mark.long
@@ -279,7 +279,7 @@ def look(folder):
         "cells": {repr(cell.key): {**dataclasses.asdict(cell), "provenance": ""} for cell in table}, "steps": steps,
         "said": [line for line in said if "to fit into memory" in line],
         "trained": sum(blocks), "compiled": collections.Counter(names),
-        "stretches": [(s.stage, s.first_step, s.devices) for s in read_telemetry(path / "telemetry.jsonl")],
+        "records": [(s.stage, s.first_step, s.devices) for s in read_telemetry(path / "telemetry.jsonl")],
         "snapshots": sorted({p.parent.parent.relative_to(path / "checkpoints").as_posix() for p in path.rglob("snapshot.json")})}
 
   def stopped(name, memory_before, kill_at, memory_after):

@@ -18,7 +18,7 @@ from jaxsplit.results.cells import Cell
 from jaxsplit.results.plan import PlannedPoint
 from jaxsplit.results.stages import StageRecord, StageRun, write_stages
 from jaxsplit.training.metrics import Metrics
-from jaxsplit.training.telemetry import Stretch
+from jaxsplit.training.telemetry import StageTelemetry
 
 DOMAINS = ("<b>&prose", "$code$", "law")
 SIZES = (5_000, 10_000, 30_000, 90_000)
@@ -40,11 +40,12 @@ def cell(params: int, seed: int, expert: int, domain: str, role: str, replica: i
   return dataclasses.replace(value, **changes)
 
 
-def stretch(stage: str, steps: int, runs: int, **changes) -> Stretch:
+def record(stage: str, steps: int, runs: int, **changes) -> StageTelemetry:
   """Training at 1,000 tokens/s, half of the time spent waiting for the devices."""
   seconds = steps * runs * BATCH / 1000
-  value = Stretch(stage, stage.split("/")[0], 0, steps, runs, 10_000, steps * runs * BATCH, 1000.0, 6e7, None, "cpu", 2, 0.1 * seconds, 0.25 * seconds,
-                  0.5 * seconds, 0.15 * seconds, 3.0, 2, 1, 4.0, None, 5 * 10**8)
+  value = StageTelemetry(
+      stage, stage.split("/")[0], 0, steps, runs, 10_000, steps * runs * BATCH, 1000.0, 6e7, None, "cpu", 2, 0.1 * seconds,
+      0.25 * seconds, 0.5 * seconds, 0.15 * seconds, 3.0, 2, 1, 4.0, None, 5 * 10**8)
   return dataclasses.replace(value, **changes)
 
 
@@ -99,7 +100,7 @@ def finished(tmp_path_factory) -> pathlib.Path:
     metrics.append(one.name, 0, {"loss": 3 - np.linspace(0, 1, one.steps)[:, None] + 0.1 * np.arange(len(one.runs))})
   metrics.close()
   (path / "telemetry.jsonl").write_text(
-      "".join(json.dumps(vars(stretch(one.name, one.steps, len(one.runs)))) + "\n" for one in stages))
+      "".join(json.dumps(vars(record(one.name, one.steps, len(one.runs)))) + "\n" for one in stages))
   return path
 
 

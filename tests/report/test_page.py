@@ -12,7 +12,7 @@ from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.report.page import write_report
 from jaxsplit.results.cells import read_cells
-from tests.report.conftest import DOMAINS, TARGET, cell, rewrite, save_planned, stretch
+from tests.report.conftest import DOMAINS, TARGET, cell, rewrite, save_planned, record
 
 _VOID = {"meta", "br", "hr", "img", "link"}
 
@@ -120,7 +120,7 @@ def test_the_speed_is_told_by_size(workdir):
   assert "Training on 2 x cpu" in page and "12 programs were compiled and 6 loaded from the cache, in 24 s" in page
   assert '<th scope="col">MFU</th>' not in page
   with (workdir / "telemetry.jsonl").open("a") as f:
-    f.write(json.dumps(vars(stretch("d64-l4/trunk/9", 9, 1, params=200_000, mfu=0.425, device="NVIDIA H200"))) + "\n{torn")
+    f.write(json.dumps(vars(record("d64-l4/trunk/9", 9, 1, params=200_000, mfu=0.425, device="NVIDIA H200"))) + "\n{torn")
   page = write_report(workdir).read_text()
   check(page)
   assert '<th scope="col">MFU</th>' in page and "<td>42.5%</td>" in page and "2 x NVIDIA H200 and 2 x cpu" in page
