@@ -3,6 +3,8 @@
 import ast
 import pathlib
 import re
+import subprocess
+import sys
 
 import jaxsplit
 
@@ -57,3 +59,9 @@ def test_each_file_says_its_purpose_and_has_at_most_300_lines():
   long = {str(path.relative_to(PACKAGE)): length for path in FILES if (length := len(path.read_text().splitlines())) > 300}
   silent = [str(path.relative_to(PACKAGE)) for path in FILES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
   assert not long and not silent
+
+
+def test_training_imports_no_scikit_learn():
+  """It takes a second, at every start, and only experiments that find domains need it."""
+  code = "import sys, jaxsplit.train; sys.exit('sklearn' in sys.modules)"
+  assert not subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent).returncode

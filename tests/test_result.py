@@ -65,7 +65,7 @@ def test_progress_in_a_notebook_is_one_output_that_changes(monkeypatch):
 
 def test_settings_of_a_config_for_python():
   settings = jaxsplit.read_settings("quickstart.gin", bindings={"Experiment.sizes": ((8, 1), (16, 1)), "Corpus.path": "texts"})
-  assert settings.experiment.sizes == ((8, 1), (16, 1)) and settings.experiment.budget_tokens == 700_000
+  assert settings.experiment.sizes == ((8, 1), (16, 1)) and settings.experiment.budget_tokens == 680_000
   assert settings.corpus.path == "texts"
   with pytest.raises(InputError, match="did you mean"):
     jaxsplit.read_settings("quickstart.gin", bindings={"Experiment.sizs": 1})

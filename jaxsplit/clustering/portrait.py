@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from jaxsplit.clustering.ngrams import NGrams
@@ -124,6 +123,8 @@ def _flat(x_NxF: np.ndarray) -> np.ndarray:
   """Points in two dimensions, by t-SNE (van der Maaten and Hinton 2008)."""
   if len(x_NxF) < 5:
     return np.zeros((len(x_NxF), 2))
+  from sklearn.manifold import TSNE  # Slow to import.
+
   centred = x_NxF - x_NxF.mean(0)
   axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
   start = np.zeros((len(x_NxF), 2), np.float32)

@@ -1,4 +1,7 @@
-"""TF-IDF and a truncated SVD, as c-BTM (Gururangan et al. 2023, arXiv 2303.14177) takes them: all numbers are one word."""
+"""TF-IDF and a truncated SVD, as c-BTM (Gururangan et al. 2023, arXiv 2303.14177) takes them: all numbers are one word.
+
+scikit-learn, which takes a second to import, is imported where it is used: most experiments find no domains.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,6 @@ import zipfile
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.preprocessing import normalize
-from sklearn.utils.extmath import randomized_svd
 
 from jaxsplit.errors import InputError
 from jaxsplit.files import read_json, write_json
@@ -40,6 +40,8 @@ class TfidfMap:
     self._vectorizer.idf_ = idf
 
   def apply(self, documents: Sequence[str]) -> np.ndarray:
+    from sklearn.preprocessing import normalize
+
     return normalize(self._vectorizer.transform(documents) @ self.components.T).astype(np.float32)
 
   def top_terms(self, centroid_F: np.ndarray, count: int) -> list[str]:
@@ -64,6 +66,8 @@ class Tfidf:
   terms: int = 32_768
 
   def fit(self, documents: Sequence[str], seed: int) -> TfidfMap:
+    from sklearn.utils.extmath import randomized_svd
+
     vectorizer = _vectorizer(max_features=self.terms)
     try:
       x_NxV = vectorizer.fit_transform(documents)
@@ -81,5 +85,7 @@ class Tfidf:
       raise InputError(f"{folder}: not the feature map that was saved ({error}); fit the clusters again") from None
 
 
-def _vectorizer(**settings) -> TfidfVectorizer:
+def _vectorizer(**settings):
+  from sklearn.feature_extraction.text import TfidfVectorizer
+
   return TfidfVectorizer(preprocessor=_plain, token_pattern=r"\w\w+", sublinear_tf=True, dtype=np.float32, **settings)

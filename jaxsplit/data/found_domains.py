@@ -11,7 +11,6 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from sklearn.metrics import adjusted_mutual_info_score
 
 from jaxsplit.clustering.clusters import Clusters, fit_clusters, fit_vectors, sampled
 from jaxsplit.clustering.features import read_vectors
@@ -113,5 +112,7 @@ def _found(clusters: Clusters, rows: np.ndarray, names: list[str]) -> Iterator[s
     yield f"clusters are within {off:.1%} of one size, not {balance:.1%} (Clustering.balance): a document cannot be divided"
   labels = rows["label"][placed]
   if (labels != labels[0]).any():
+    from sklearn.metrics import adjusted_mutual_info_score  # Slow to import.
+
     agreement = adjusted_mutual_info_score(labels, rows["domain"][placed])
     yield f"adjusted mutual information of clusters and labels: {agreement:.2f} (1: the same, 0: by chance)"
