@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import tokenizers
 
+from jaxsplit.data.byte_pairs import byte_symbols
 from jaxsplit.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"  # Separates documents.
@@ -21,7 +22,7 @@ def learn_bpe(documents: Iterable[str], vocab_size: int) -> str:
   tokenizer = _byte_level(tokenizers.models.BPE())
   trainer = tokenizers.trainers.BpeTrainer(
       vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False, min_frequency=2,
-      initial_alphabet=_byte_symbols())
+      initial_alphabet=byte_symbols())
   tokenizer.train_from_iterator(documents, trainer)
   return tokenizer.to_str()
 
@@ -38,7 +39,7 @@ def read_merges(path: pathlib.Path) -> str:
     raise InputError(f"Tokenization.path: no such file: {path}") from None
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__})") from None
-  symbols = _byte_symbols()
+  symbols = byte_symbols()
   vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
   merges = []
   for number, line in enumerate(lines, start=1):
@@ -63,9 +64,3 @@ def _byte_level(model: tokenizers.models.BPE) -> tokenizers.Tokenizer:
   tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
   tokenizer.decoder = tokenizers.decoders.ByteLevel()
   return tokenizer
-
-
-def _byte_symbols() -> list[str]:
-  """GPT-2's printable stand-ins for the 256 bytes, in the order of their ids: the printable bytes first, then the others."""
-  printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-  return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]

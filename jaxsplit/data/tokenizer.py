@@ -1,8 +1,9 @@
-"""Tokenizers as settings ask for them and as files hold them; byte-level BPE by the `tokenizers` library."""
+"""Tokenizers as settings ask for them and as files hold them."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import numpy as np
 import tokenizers
 
 from jaxsplit.data.bpe import END_OF_TEXT, learn_bpe, read_merges
+from jaxsplit.data.byte_pairs import BytePairs
 from jaxsplit.data.encoding import Encoding, Tokenizer
 from jaxsplit.data.plain_tokenizers import AlphabetTokenizer, ByteTokenizer, IdTokenizer
 from jaxsplit.data.unpacking import check_no_pointer
@@ -119,7 +121,7 @@ def load_tokenizer(path: str | os.PathLike, separator: str | None = None) -> Tok
 
 
 class BPETokenizer:
-  """A tokenizer of the `tokenizers` library, from the text of its tokenizer.json.
+  """A tokenizer of the `tokenizers` library, from the text of its tokenizer.json; byte_pairs.py encodes what it can in its place.
 
   The name of a special token, met in a document, is encoded as any other text.
   """
@@ -160,12 +162,20 @@ class BPETokenizer:
     return self.encode_batch([text])[0].ids
 
   def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+    fast = self._byte_pairs
+    known = [fast is not None and fast.knows(text) for text in texts]
     try:
-      encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+      others = iter(self._tokenizer.encode_batch_fast(
+          [text for text, is_known in zip(texts, known) if not is_known], add_special_tokens=False))
     except Exception as error:  # The library raises plain Exception where it finds a text that it has no token for.
       raise InputError(f"the tokenizer cannot encode a text ({' '.join(str(error)[:160].split())}); give one that has a token "
                        "for what it does not know") from None
-    return [self._encoding(np.array(encoding.ids, self._dtype)) for encoding in encodings]
+    return [self._encoding((fast.encode(text) if is_known else np.array(next(others).ids)).astype(self._dtype))
+            for text, is_known in zip(texts, known)]
+
+  @functools.cached_property
+  def _byte_pairs(self) -> BytePairs | None:
+    return BytePairs.of(json.loads(self._text), self._tokenizer)
 
   def _encoding(self, ids: np.ndarray) -> Encoding:
     separators = ids == self.end_of_document
