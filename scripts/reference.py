@@ -1,11 +1,13 @@
-"""Writes docs/reference.md: every flag of every entry point, and every binding of every setting, from the code.
+"""Writes two pages from the code: docs/reference.md, every flag of every entry point and every binding of every setting; and
+docs/map.md, the purpose of every file.
 
-    python scripts/reference.py            writes it
-    python scripts/reference.py --check    checks that it is up to date; exit code 1 if not
+    python scripts/reference.py            writes them
+    python scripts/reference.py --check    checks that they are up to date; exit code 1 if not
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -19,7 +21,6 @@ from jaxsplit import cli
 from jaxsplit.cli.help import meanings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "reference.md"
 _COMMON = [
     ("gin_file=FILE", "a gin config: a file, or the name of one that comes with jaxsplit, as in `quickstart.gin`; repeatable, later ones "
                       "win"),
@@ -64,8 +65,8 @@ def asked(name: str) -> dict[str, Any]:
   raise AssertionError(f"jaxsplit.{name} does not ask for its flags by cli.parse")
 
 
-def page() -> str:
-  """The page's text."""
+def reference() -> str:
+  """The text of docs/reference.md."""
   names = entry_points()
   interfaces = {name: asked(name) for name in names}
   settings = dict.fromkeys(cls for interface in interfaces.values() for cls in interface["settings"])
@@ -84,6 +85,29 @@ def page() -> str:
     lines += [f"### {cls.__name__}", "", f"{_words(first)} Taken by {', '.join(takers)}.", "", *_table(("binding", "default", "meaning"), (
         (f"`{cls.__name__}.{field.name}`", f"`{_default(field)}`", said[field.name]) for field in dataclasses.fields(cls))), ""]
   return "\n".join(lines).rstrip() + "\n"
+
+
+def files() -> str:
+  """The text of docs/map.md."""
+  package = ROOT / "jaxsplit"
+  rooms = [package, *(package / name for name in re.findall(r"^\| `(\w+)/`", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE))]
+  lines = ["# Map of the code", "", "Every file and its purpose, as its first line has it: written by `scripts/reference.py`, checked by a "
+           "test. What the rooms are, and how they lean on each other: [design.md](design.md).", ""]
+  for room in rooms:
+    paths = sorted(room.glob("*.py") if room == package else room.rglob("*.py"))
+    said = ((f"`{path.relative_to(room)}`", _purpose(path)) for path in paths if path.name != "__init__.py")
+    title = "jaxsplit/" if room == package else f"jaxsplit/{room.name}/"
+    lines += [f"## {title}", "", _purpose(room / "__init__.py"), "", *_table(("file", "purpose"), said), ""]
+  return "\n".join(lines).rstrip() + "\n"
+
+
+def _purpose(path: pathlib.Path) -> str:
+  """The first paragraph of a file's docstring, without the commands in it."""
+  first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0]
+  return first.partition("\n    ")[0].rstrip(":")
+
+
+PAGES = {"reference.md": reference, "map.md": files}
 
 
 def _entry_point(name: str, interface: dict[str, Any]) -> Iterator[str]:
@@ -120,14 +144,16 @@ def _default(field: dataclasses.Field) -> str:
 
 
 def main(argv: list[str], show: Callable[[str], None] = print) -> int:
-  text = page()
-  if "--check" in argv:
-    same = PAGE.exists() and PAGE.read_text() == text
-    show(f"{PAGE.relative_to(ROOT)}: {'as the code has it' if same else 'not as the code has it; run python scripts/reference.py'}")
-    return 0 if same else 1
-  PAGE.write_text(text)
-  show(f"{PAGE.relative_to(ROOT)}: {len(text.splitlines())} lines")
-  return 0
+  stale = False
+  for name, make in PAGES.items():
+    path, text = ROOT / "docs" / name, make()
+    if "--check" not in argv:
+      path.write_text(text)
+      show(f"docs/{name}: {len(text.splitlines())} lines")
+    elif not path.exists() or path.read_text() != text:
+      stale = True
+      show(f"docs/{name}: not as the code has it; run python scripts/reference.py")
+  return int(stale)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,24 @@
 set -uo pipefail
 stopped=
 child=
+told=
+tell() {
+  if [ -n "$child" ] && [ -z "$told" ]; then
+    told=1  # Once: a second signal would end training without saving.
+    kill -TERM "$child" 2>/dev/null
+  fi
+}
 # shellcheck disable=SC2317  # Called by the trap.
 stop() {
   stopped=1
-  [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
+  tell
 }
 trap stop TERM INT
 while true; do
+  child=
   "$@" &
   child=$!
+  [ -z "$stopped" ] || tell  # The signal came before the command's process was known.
   code=0
   wait "$child" || code=$?
   while kill -0 "$child" 2>/dev/null; do  # A signal ends the wait, not the command.

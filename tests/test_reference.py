@@ -1,7 +1,9 @@
-"""docs/reference.md has every flag and every binding, as the code has them."""
+"""docs/reference.md has every flag and every binding, and docs/map.md every file, as the code has them."""
 
 import importlib.util
 import pathlib
+
+import pytest
 
 from jaxsplit import prepare, train
 from jaxsplit.cli.help import meanings
@@ -12,8 +14,9 @@ reference = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(reference)
 
 
-def test_the_page_is_what_the_code_says():
-  assert (ROOT / "docs" / "reference.md").read_text() == reference.page(), "run python scripts/reference.py"
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_the_page_is_what_the_code_says(name):
+  assert (ROOT / "docs" / name).read_text() == reference.PAGES[name](), "run python scripts/reference.py"
 
 
 def test_no_entry_point_is_forgotten():

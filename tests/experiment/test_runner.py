@@ -252,5 +252,5 @@ def test_each_stack_shape_is_compiled_once(store, tmp_path):
   finally:
     jax.monitoring.unregister_event_duration_listener(listener)
   assert {(stage.model, len(stage.runs)) for stage in (*probes, *grid, *proof)} == {(shape.model, 1), (shape.model, 3)}
-  assert names.count("jit(block)") == 2 and names.count("jit(_new_stack)") == 2 and names.count("jit(gather)") >= 1
+  assert names.count("jit(block)") == 2 and names.count("jit(_new_stack)") == 2 and names.count("jit(gathered)") >= 1
   assert names[before:] == []  # Everything that the proof needs was there from the grid, to the smallest program.
