@@ -78,6 +78,24 @@ class Stream(grain.MapDataset[np.ndarray]):
     return self.rows(np.array([index]))[0]
 
 
+class Epochs:
+  """The order of a stream that has `count` things once an epoch, newly shuffled for each: computed, not held."""
+
+  def __init__(self, count: int, key: int):
+    self._count = count
+    # A block of batches touches one epoch, or two where one ends.
+    self._order = functools.lru_cache(maxsize=2)(lambda epoch: Permutation(count, (key, epoch)))
+
+  def __call__(self, indices: np.ndarray) -> np.ndarray:
+    """Which things are the elements at `indices`: int64 [n] below `count`."""
+    epochs, positions = np.divmod(indices, self._count)
+    found = np.empty(len(indices), np.int64)
+    for epoch in np.unique(epochs):
+      here = epochs == epoch
+      found[here] = self._order(int(epoch))(positions[here])
+    return found
+
+
 class _Shuffled(Stream):
   """All windows of an array once an epoch, in another order each epoch."""
 
@@ -85,9 +103,7 @@ class _Shuffled(Stream):
     super().__init__()
     self._domain = domain
     self.window_length, self.weighted = windows.tokens.shape[1], windows.weights is not None
-    self._windows = windows
-    # A block of batches touches one epoch, or two where one ends.
-    self._order = functools.lru_cache(maxsize=2)(lambda epoch: Permutation(len(windows.tokens), (key, epoch)))
+    self._windows, self._numbers = windows, Epochs(len(windows.tokens), key)
 
   def rows(self, indices: np.ndarray) -> np.ndarray:
     return self._windows.tokens[self._numbers(indices)].astype(np.int32)
@@ -97,14 +113,6 @@ class _Shuffled(Stream):
 
   def origins(self, indices: np.ndarray) -> list[tuple[str, int]]:
     return [(self._domain, int(number)) for number in self._numbers(indices)]
-
-  def _numbers(self, indices: np.ndarray) -> np.ndarray:
-    epochs, positions = np.divmod(indices, len(self._windows.tokens))
-    windows = np.empty(len(indices), np.int64)
-    for epoch in np.unique(epochs):
-      here = epochs == epoch
-      windows[here] = self._order(int(epoch))(positions[here])
-    return windows
 
 
 class _Mixed(Stream):

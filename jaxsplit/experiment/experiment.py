@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxsplit.data.store import Store
+from jaxsplit.errors import InputError
 from jaxsplit.experiment import guards
 from jaxsplit.experiment.base_model import base_of
 from jaxsplit.experiment.forecast import forecast
@@ -74,5 +75,12 @@ def recipe_of(settings: Settings, store: Store) -> Recipe:
   experiment = settings.experiment
   tokens = lambda domain: store.counts(domain, "train").tokens
   weights = {domain: 1.0 if experiment.mixture == "uniform" else float(tokens(domain)) for domain in store.domains}
+  for domain in experiment.resample:
+    store.counts(domain, "train")  # Raises where there is no such domain.
+  scarce = dict.fromkeys(experiment.resample, experiment.resample_share)
+  if scarce and len(store.domains) == 1:
+    raise InputError(f"Experiment.resample = {experiment.resample}: {store.domains[0]} is the only domain, so there is no text of others to "
+                     "resample; leave it out")
   return Recipe(settings.training, settings.optimizer, settings.layout, weights, experiment.seed, experiment.keep_moments,
-               experiment.validation_tokens, experiment.data == "phonebook", experiment.replay, base_of(settings))
+               experiment.validation_tokens, experiment.data == "phonebook", experiment.replay, scarce, experiment.resample_clusters,
+               base_of(settings))

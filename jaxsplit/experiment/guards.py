@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -209,13 +210,21 @@ def _made_with(workdir: pathlib.Path) -> dict[str, Any]:
     return {}
 
 
-def check_streams(stage: Stage, runs: Sequence[Run], streams: Sequence[Stream], store: Store, batch: int) -> None:
-  """domain: the first batch of expert k is from domain k, that of a run on the mixture from the mixture's domains."""
+def check_streams(stage: Stage, runs: Sequence[Run], streams: Sequence[Stream], store: Store, batch: int,
+                  own_share: Callable[[str], float] = lambda domain: 1.0) -> None:
+  """domain: the first batch of expert k is from domain k, that of a run on the mixture from the mixture's domains.
+
+  Where replay or resampling makes up a part of an expert's stream, that is interleaved evenly: of a batch of B windows at least
+  the whole part of B * `own_share(domain)` are of its own domain.
+  """
   for run, stream in zip(runs, streams, strict=True):
     indices = run.first_batch * batch + np.arange(batch)
+    others = 0
     for window, (domain, number) in zip(stream.rows(indices), stream.origins(indices)):
-      if run.domain not in (None, domain):
-        raise GuardError("domain", stage.name, f"an expert on {run.domain} would read {domain}")
+      others += run.domain not in (None, domain)
+      if others and others > batch - math.floor(batch * own_share(run.domain)):
+        mixed = "" if own_share(run.domain) == 1 else f", {others} windows or more of a batch of {batch}"
+        raise GuardError("domain", stage.name, f"an expert on {run.domain} would read {domain}{mixed}")
       if not np.array_equal(window, store.windows(domain, "train", stream.window_length - 1)[number]):
         raise GuardError("domain", stage.name, f"window {number} of {domain} is not what the store holds there")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from jaxsplit.data.resampling import WindowClusters
 from jaxsplit.data.store import Store
 from jaxsplit.data.stream import Stream, interleaved, mixture, windows
 from jaxsplit.experiment.tree import Run, Stage
@@ -33,6 +34,8 @@ class Recipe:
     validation_tokens: held-out tokens per domain that a cell's loss is measured on.
     exact_match: also measure accuracy.
     replay: fraction of an expert's stream that is the mixture.
+    resample: of scarce domains, the fraction of their expert's stream that is resampled from the other domains.
+    resample_clusters: number of clusters by which it is.
     base: the model whose weights all runs start from; None: initial weights.
   """
 
@@ -45,19 +48,28 @@ class Recipe:
   validation_tokens: int
   exact_match: bool
   replay: float = 0.0
+  resample: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  resample_clusters: int = 0
   base: Folder | None = None
 
   def passes(self, domain: str, seed_tokens: int, expert_tokens: int) -> float:
     """The tokens of a domain that a seed and its expert for that domain train on together."""
     share = self.weights[domain] / sum(self.weights.values())
-    return seed_tokens * share + expert_tokens * (1 - self.replay + self.replay * share)
+    return seed_tokens * share + expert_tokens * (self.own_share(domain) + self.replay * share)
+
+  def own_share(self, domain: str) -> float:
+    """The fraction of the stream of a domain's expert that is the domain's own, without what the mixture has of it."""
+    return round(1 - self.replay - self.resample.get(domain, 0.0), 9)  # Of decimals, which should stay what they are.
 
 
 class StageSetup:
-  """The recipe applied to the stages of one store, and the layout of the stages' stacks on the devices."""
+  """The recipe applied to the stages of one store, and the layout of the stages' stacks on the devices.
 
-  def __init__(self, store: Store, recipe: Recipe):
-    self.store, self.recipe = store, recipe
+  `window_clusters` are what the streams of scarce domains are resampled by; needed for the streams of a recipe that has any.
+  """
+
+  def __init__(self, store: Store, recipe: Recipe, window_clusters: WindowClusters | None = None):
+    self.store, self.recipe, self._window_clusters = store, recipe, window_clusters
     any_parts = not recipe.training.accumulation
     self._fitted = functools.cache(lambda wanted: capacity.fitted(wanted, any_parts))
     self._waves = functools.cache(lambda wanted: capacity.waves(wanted, any_parts))
@@ -143,11 +155,14 @@ class StageSetup:
     if run.domain is None:
       return mixture(self.store, self.recipe.weights, self._seed("mixture", run.replica, run.seed_index, *again), length)
     # Experts of one domain and replica read the same order from whichever snapshot they fork, so that cells differ by D only.
-    own = windows(self.store, run.domain, self._seed("expert", run.replica, *again), length)
-    if not self.recipe.replay:
-      return own
-    general = mixture(self.store, self.recipe.weights, self._seed("replay", run.replica, *again), length)
-    return interleaved([own, general], [1 - self.recipe.replay, self.recipe.replay])
+    parts = [(windows(self.store, run.domain, self._seed("expert", run.replica, *again), length), self.recipe.own_share(run.domain))]
+    if run.domain in self.recipe.resample:
+      resampled = self._window_clusters.stream(run.domain, self._seed("resample", run.replica, *again))
+      parts.append((resampled, self.recipe.resample[run.domain]))
+    if self.recipe.replay:
+      general = mixture(self.store, self.recipe.weights, self._seed("replay", run.replica, *again), length)
+      parts.append((general, self.recipe.replay))
+    return interleaved(*zip(*(part for part in parts if part[1])))
 
   def _seed(self, *purpose) -> int:
     return int(content_hash(str(self.recipe.seed), *map(str, purpose)), 16) % (1 << 31)

@@ -18,6 +18,7 @@ from jaxsplit.experiment.divergence import Divergence, Divergences
 from jaxsplit.experiment.guards import Identity, RunStatus
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.recipe import Recipe, StageSetup
+from jaxsplit.experiment.scarce import window_clusters
 from jaxsplit.experiment.snapshots import ResumePoint, Snapshots
 from jaxsplit.experiment.tree import Run, Stage
 from jaxsplit.experiment.workdir import Workdir
@@ -39,12 +40,12 @@ class Runner:
   def __init__(self, store: Store, recipe: Recipe, workdir: Workdir, progress: Progress, interruption: Interruption):
     self._store, self._recipe, self._workdir = store, recipe, workdir
     self._progress, self._interruption = progress, interruption
-    self._setup = StageSetup(store, recipe)
     self._compiler = BackgroundCompiler()
     self._trace = Trace(workdir.path / "trace", recipe.training.trace, progress.log)
     facts = hosts.broadcast(lambda: {**environment(), "config": workdir.config_hash, "data": store.manifest_hash,
                                      **({"added": store.added} if store.added else {})})
     self._made_with = workdir.record_provenance(facts)
+    self._setup = StageSetup(store, recipe, window_clusters(store, recipe, workdir, progress) if recipe.resample else None)
     identity = Identity(store.manifest_hash, store.tokenizer.fingerprint, workdir.config_hash, recipe.training.batch_tokens, facts)
     self._snapshots = Snapshots(workdir.checkpoints, workdir.metrics, self._setup, identity, progress.log)
     self._told: set[str] = set()
@@ -172,7 +173,8 @@ class Runner:
     """Where a stage's training begins, with its state loaded."""
     spec = self._setup.spec(stage)
     hosts.broadcast(lambda: guards.check_streams(
-        stage, self._setup.padded_runs(stage), self._setup.streams(stage, attempt), self._store, spec.batch))
+        stage, self._setup.padded_runs(stage), self._setup.streams(stage, attempt), self._store, spec.batch,
+        self._recipe.own_share))
     resume = self._snapshots.resume_point(stage, self._stages)
     if resume is None:
       self._compiler.wait(("initialize", spec))
@@ -293,4 +295,5 @@ class Runner:
         flops=stage.model.flops_per_token * (seed_tokens + expert_tokens), replica=run.replica, role=run.point.role,
         learning_rate=run.learning_rate, batch_tokens=batch_tokens, accuracy=accuracy,
         status="ok" if math.isfinite(loss) and not run_status.diverged else "diverged", retries=run_status.retries,
-        provenance=self._made_with, replay=self._recipe.replay if run.point.expert_steps else 0.0)
+        provenance=self._made_with, replay=self._recipe.replay if run.point.expert_steps else 0.0,
+        resampled=self._recipe.resample.get(domain, 0.0) if run.point.expert_steps else 0.0)

@@ -55,6 +55,10 @@ class Experiment:
     trunk: shared by all domains, or one independent seed per_domain.
     mixture: domains have equal weights in the mixture (uniform), or weights in proportion to their tokens (tokens).
     replay: fraction of each expert's stream that is the mixture: .01 nearly stops forgetting (Bethune et al. 2025, arXiv 2502.06042).
+    resample: scarce domains. A part of their experts' streams is the text of the other domains, resampled by clusters: of each cluster as
+      much as the scarce domain has of it (Grangier et al. 2024, arXiv 2410.03735).
+    resample_share: how large a part; 1: all of it.
+    resample_clusters: number of clusters of the training text of all domains by which it is resampled.
     cooldown: fraction of D + D' over which the learning rate falls to 0 at the end of a cell; at most all of D' (of D where D' = 0).
     keep_moments: experts start with their seed's optimizer moments; otherwise from zero, with a new warm-up.
     validation_tokens: held-out tokens per domain that losses are measured on.
@@ -78,6 +82,9 @@ class Experiment:
   trunk: Literal["shared", "per_domain"] = "shared"
   mixture: Literal["uniform", "tokens"] = "uniform"
   replay: float = 0.0
+  resample: tuple[str, ...] = ()
+  resample_share: float = 0.5
+  resample_clusters: int = 64
   cooldown: float = 0.2
   keep_moments: bool = True
   validation_tokens: int = 32_768
@@ -115,10 +122,24 @@ class Experiment:
         raise InputError(f"Experiment.sizes = {self.sizes}: {size} is given twice; give each once")
     if not (self.replay == 0 or 1e-4 <= self.replay < 1):
       raise InputError(f"Experiment.replay = {self.replay}: must be 0, or a fraction from .0001 to below 1")
+    self._check_resampling()
     if not 0 <= self.cooldown <= 1:
       raise InputError(f"Experiment.cooldown = {self.cooldown}: must be a fraction between 0 and 1")
     if self.target in (self.sizes or ()) and not self.init_from:
       raise InputError(f"Experiment.target = {self.target} is one of Experiment.sizes; take a size that the law is not fitted to")
+
+  def _check_resampling(self) -> None:
+    changed = [name for name in ("resample_share", "resample_clusters")
+               if getattr(self, name) != type(self).__dataclass_fields__[name].default]
+    if changed and not self.resample:
+      raise InputError(f"Experiment.{changed[0]} = {getattr(self, changed[0])}: no domain is scarce; name some in Experiment.resample")
+    if self.resample and self.data == "phonebook":
+      raise InputError(f"Experiment.resample = {self.resample}: the entries of a phonebook have no topics; leave it out")
+    if not 1e-4 <= self.resample_share <= 1 or self.replay + self.resample_share > 1 and self.resample:
+      raise InputError(f"Experiment.resample_share = {self.resample_share}: must be a fraction from .0001 to 1, and at most 1 together "
+                       f"with Experiment.replay = {self.replay}")
+    if not 2 <= self.resample_clusters <= 1024:
+      raise InputError(f"Experiment.resample_clusters = {self.resample_clusters}: must be 2 to 1,024")
 
   def cooldown_steps(self, seed_steps: int, expert_steps: int) -> int:
     """The length of a cell's cooldown, in steps."""

@@ -41,6 +41,7 @@ class Cell:
     retries: how often stages of its path were trained again, see experiment/divergence.py.
     provenance: what it was measured with, a name in provenance.json.
     replay: share of the expert's stream that was the mixture, not its domain.
+    resampled: share of the expert's stream that was other domains' text, resampled to look like its domain's.
   """
 
   params: int
@@ -62,6 +63,7 @@ class Cell:
   retries: int = 0
   provenance: str = ""
   replay: float = 0.0
+  resampled: float = 0.0
 
   @property
   def key(self) -> tuple:
