@@ -17,6 +17,7 @@ from writing import example, tfrecord, write_records
 
 from jaxsplit.data.documents import Fields, read_documents, read_records
 from jaxsplit.data.formats import format_of, without_shard
+from jaxsplit.data.token_files import Ids
 from jaxsplit.errors import InputError
 
 C4 = pathlib.Path(__file__).parents[3] / "shared" / "data" / "formats_c4"
@@ -126,12 +127,7 @@ def test_real_shards_of_c4_read_with_counts_made_by_other_means():
     source = ArrayRecordDataSource([str(path)])
     expected[path] = [bytes(Example.FromString(source[i]).features.feature["text"].bytes_list.value[0]).decode() for i in range(len(source))]
   for path in sorted(C4.glob("c4/en/3.0.1/*.tfrecord-*")):
-    data, at, texts = path.read_bytes(), 0, []
-    while at < len(data):
-      size, = struct.unpack_from("<Q", data, at)
-      texts.append(bytes(Example.FromString(data[at + 12:at + 12 + size]).features.feature["text"].bytes_list.value[0]).decode())
-      at += size + 16
-    expected[path] = texts
+    expected[path] = [bytes(example.features.feature["text"].bytes_list.value[0]).decode() for example in examples_of(path)]
   for path in C4.rglob("*.parquet"):
     expected[path] = parquet.read_table(path)["text"].to_pylist()
   assert sorted(map(len, expected.values())) == [40, 100, 100, 100, 100, 125]
@@ -139,9 +135,29 @@ def test_real_shards_of_c4_read_with_counts_made_by_other_means():
     assert list(read_documents(path)) == texts
 
 
+@needs_c4
+def test_real_sequences_of_ids_read_with_counts_made_by_other_means():
+  path, = C4.glob("c4/en/3.0.5/*.tfrecord-*")
+  expected = [list(example.features.feature["ids"].int64_list.value) for example in examples_of(path)]
+  read = list(read_records(path, fields=Fields("ids", ids=Ids(31, 0, "uint16"))))
+  assert [record.text.tolist() for record in read] == expected and len(expected) == 1024 and set(map(len, expected)) == {64}
+
+
+def examples_of(path):
+  """The tf.Examples of an uncompressed TFRecord file, by its framing alone."""
+  data, at = path.read_bytes(), 0
+  while at < len(data):
+    size, = struct.unpack_from("<Q", data, at)
+    yield Example.FromString(data[at + 12:at + 12 + size])
+    at += size + 16
+
+
 @pytest.mark.skipif(not CORPORA.is_dir(), reason=f"the real corpora are not at {CORPORA}")
-def test_real_corpora_read_with_counts_made_by_other_means():
-  for path in itertools.chain(CORPORA.glob("*/valid.jsonl.zst"), CORPORA.glob("*/test.jsonl.zst"), CORPORA.glob("speeches_us/*.zst")):
+@pytest.mark.parametrize("names", [("*/valid*", "*/test*", "speeches_us/*.zst"), pytest.param(("*/train*",), marks=pytest.mark.long)])
+def test_real_corpora_read_with_counts_made_by_other_means(names):
+  paths = list(itertools.chain.from_iterable(map(CORPORA.glob, names)))
+  assert len(paths) == {3: 21, 1: 11}[len(names)]
+  for path in paths:
     with path.open("rb") as file:
       stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
       texts = [json.loads(line)["text"] for line in io.TextIOWrapper(stream, encoding="utf-8", newline="\n")]
