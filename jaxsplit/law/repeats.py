@@ -30,15 +30,18 @@ def worth(tokens: Any, unique: Any, r_star: Any) -> Any:
 def mixture(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
   """[n] the share p of each row's domain in its seed's mixture, and [n] U_rest, infinite where some domain's is unknown.
 
-  The share follows from the column `epochs`, p D = epochs U - D', and is the median over a domain's rows; without that column
-  all domains of the table weigh the same.
+  The share follows from the column `epochs`, p D = epochs U - D', and is the median over a domain's rows, those without an expert if
+  there are any, as an expert's stream may have a part that is not its domain; without that column all domains of the table weigh the
+  same.
   """
   names, domain = np.unique(cells.domain, return_inverse=True)
   unique = np.array([np.median(cells.unique_tokens[domain == k]) for k in range(len(names))])
   known = np.isfinite(cells.epochs) & np.isfinite(cells.unique_tokens) & (cells.seed_tokens > 0)
   seen = np.zeros(len(cells))
   seen[known] = (cells.epochs * cells.unique_tokens - cells.expert_tokens)[known] / cells.seed_tokens[known]
-  share = np.array([np.median(seen[own]) if (own := known & (domain == k)).any() else 1 / len(names) for k in range(len(names))])
+  alone = known & (cells.expert_tokens == 0)
+  rows = (next((own for own in (alone & (domain == k), known & (domain == k)) if own.any()), None) for k in range(len(names)))
+  share = np.array([1 / len(names) if own is None else np.median(seen[own]) for own in rows])
   rest = np.array([unique[np.arange(len(names)) != k].sum() if len(names) > 1 else np.inf for k in range(len(names))])
   return np.clip(share, 0, 1)[domain], rest[domain]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 
 import jax
@@ -14,6 +15,7 @@ from jaxsplit.law import Cells, FitSettings, fit_law, load_law, read_cells
 from jaxsplit.law.fit import fit_form
 from jaxsplit.law.forms import FORMS
 from jaxsplit.law.holdout import contenders, default_rules, folds
+from jaxsplit.law.repeats import mixture
 from jaxsplit.registry import run_extension
 from worlds import SIZES, TABLES, effective_cells, effective_loss, needs_tables
 
@@ -210,6 +212,13 @@ def test_repeated_seed_tokens_are_discounted():
   assert "each of the 2 domains is taken for an even share" in told
   (told,) = [text for text in fit_law(repeated_cells(), settings, repeats=False).warnings if "--repeats" in text]
   assert "up to 45 times" in told, "the seeds' passes alone are 40"
+
+
+def test_experts_that_read_other_text_too_do_not_change_the_seeds_shares():
+  cells = repeated_cells()
+  less = 0.5 * cells.expert_tokens / cells.unique_tokens  # Half of the experts' streams is replay.
+  share, _ = mixture(dataclasses.replace(cells, epochs=cells.epochs - less))
+  assert share == pytest.approx(np.where(cells.domain == "prose", 0.25, 0.75))
 
 
 def test_where_nothing_repeats_there_is_no_r_star():
