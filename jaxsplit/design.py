@@ -19,12 +19,10 @@ from typing import Any
 
 from jaxsplit import cli
 from jaxsplit.cli.values import of_text
-from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.experiment.ladder import size_near
 from jaxsplit.experiment.sweep import Design, designs, no_design
 from jaxsplit.experiment.task import Task, task_of
-from jaxsplit.models.config import Architecture
 from jaxsplit.experiment.settings import GRID, Experiment, Settings, Sweep
 
 SETTINGS = tuple(map(type, Settings().parts))
@@ -44,20 +42,42 @@ def main(argv: Sequence[str] | None = None) -> int:
   domains = number("num_domains", int, None)
   if domains is None:
     raise InputError("--num_domains is missing; give K, the number of domains, as in --num_domains=10")
-  params, experiment, flops = number("params", float, None), given[Experiment], number("sweep", float, given[Sweep].flops)
-  experiment = dataclasses.replace(
-      experiment, sizes=None, **_PLAIN, budget_tokens=int(number("budget_tokens", float, experiment.budget_tokens)),
-      target=size_near(given[Architecture], params) if params else experiment.target)
-  tokenization = given[Tokenization]
+  settings = Settings(*(given[cls] for cls in SETTINGS))
+  experiment, flops = settings.experiment, number("sweep", float, given[Sweep].flops)
+  settings = dataclasses.replace(settings, experiment=dataclasses.replace(
+      experiment, budget_tokens=int(number("budget_tokens", float, experiment.budget_tokens))))
+  record = design_sweep(settings, domains, params=number("params", float, None), sweep=flops)
+  print(json.dumps(record, indent=2) if given.flags["json"] else _text(record, flops))
+  return 0
+
+
+def design_sweep(settings: Settings, num_domains: int, *, params: float | None = None, sweep: float | None = None) -> dict[str, Any]:
+  """The cells that determine the best split for a fraction of the final training's cost, for Python. Nothing is trained.
+
+      design = jaxsplit.design_sweep(jaxsplit.read_settings("scales/1_3b.gin"), 16, sweep=0.05)
+      design["price"], design["sizes"], design["points"], design["bindings"]
+
+  Args:
+    settings: the experiment's; a grid in them is ignored.
+    num_domains: K.
+    params: N of the target model; without it `Experiment.target`.
+    sweep: maximum cost as a fraction of the final training's FLOPs; without it `Sweep.flops`.
+
+  Returns:
+    What `python -m jaxsplit.design --json` prints (docs/sweep.md). Tokens are of one seed and of one expert.
+
+  Raises:
+    InputError: no sweep of that price determines a split.
+  """
+  flops, tokenization = settings.sweep.flops if sweep is None else sweep, settings.tokenization
+  experiment = dataclasses.replace(settings.experiment, sizes=None, **_PLAIN,
+                                   target=size_near(settings.architecture, params) if params else settings.experiment.target)
   vocab_size = _BYTES if tokenization.kind == "bytes" else tokenization.vocab_size
-  settings = dataclasses.replace(Settings(*(given[cls] for cls in SETTINGS)), experiment=experiment)
-  task = task_of(settings, domains, vocab_size)
+  task = task_of(dataclasses.replace(settings, experiment=experiment), num_domains, vocab_size)
   (half, asked, twice), least = designs(task, (flops / 2, flops, 2 * flops))
   if asked is None:
     raise no_design("--sweep", flops, least)
-  record = _record(task, experiment, asked, half, twice)
-  print(json.dumps(record, indent=2) if given.flags["json"] else _text(record, flops))
-  return 0
+  return _record(task, experiment, asked, half, twice)
 
 
 def _positive(value: Any, name: str) -> Any:

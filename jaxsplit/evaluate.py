@@ -14,8 +14,9 @@ signals.end_at_once(__name__)  # The imports below take seconds.
 
 # ruff: noqa: E402
 import dataclasses
+import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxsplit import cli
@@ -28,7 +29,7 @@ from jaxsplit.evaluation.countdown import countdown
 from jaxsplit.evaluation.documents import held_out_split, read_documents, score_documents
 from jaxsplit.evaluation.experts import Experts
 from jaxsplit.evaluation.matrix import Matrix, matrix, table
-from jaxsplit.evaluation.results import of_task, write_results
+from jaxsplit.evaluation.results import of_task, results_of
 from jaxsplit.evaluation.routers import Routing
 from jaxsplit.evaluation.routing import RoutedEvaluation, routed_evaluation, with_average
 from jaxsplit.evaluation.settings import Evaluation
@@ -58,8 +59,44 @@ def main(argv: Sequence[str] | None = None) -> int:
   settings, routing, flags = given[Evaluation], given[Routing], given.flags
   log = lambda line: print(line, flush=True)
   _check(settings, routing, flags)
-  if flags["compare"]:
-    return _compare(flags, log)
+  found = _compare(flags["workdir"], log) if flags["compare"] else _evaluate(settings, routing, flags, log)
+  if flags["out"]:
+    write_json(flags["out"], found)
+    log(f"written to {flags['out']}")
+  return 0
+
+
+def evaluate_models(workdir: str | os.PathLike | None = None, settings: Evaluation = Evaluation(), routing: Routing = Routing(), *,
+                    model: str | None = None, store: str | os.PathLike | None = None, data: str | os.PathLike | None = None,
+                    log: Callable[[str], None] = print) -> dict[str, Any]:
+  """What models are worth, for Python: the matrix of models by domains, zero-shot tasks, and routers.
+
+      found = jaxsplit.evaluate_models("runs/mine", jaxsplit.Evaluation(tokens=20_000), jaxsplit.Routing("bayes@1"))
+      found["matrix"]["rows"][0]["perplexity"], found["routers"]["bayes@1"]["mean_perplexity"]
+
+  Args:
+    workdir: the experiment whose models are evaluated.
+    settings: what is measured, and how.
+    routing: names the routers that are measured too; none by default.
+    model: in place of `workdir`, "hf:DIR", the folder of a Hugging Face model.
+    store: the token store with the documents; by default the experiment's.
+    data: the folder of the tasks' rows.
+    log: gets the tables, and how far it is.
+
+  Returns:
+    The record of results.json (docs/evaluation.md).
+
+  Raises:
+    InputError: models, documents or rows that cannot be read; one line.
+  """
+  text = lambda value: None if value is None else os.fspath(value)
+  flags = {"workdir": text(workdir), "model": model, "store": text(store), "data": text(data), "compare": None, "out": None}
+  _check(settings, routing, flags)
+  return _evaluate(settings, routing, flags, log)
+
+
+def _evaluate(settings: Evaluation, routing: Routing, flags: Mapping[str, str | None], log) -> dict[str, Any]:
+  """The record of results.json; tables are logged."""
   questions = {task: read_questions(task, flags["data"], settings.limit) for task in settings.task_names}
   present_devices(Layout())
   keep_programs()
@@ -71,10 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   routed = routed_evaluation(flags["workdir"], routing, experts, settings.replica, flags["store"]) if routing.names else None
   found = _matrix(settings, store, experts, routed, log) if store else None
   tasks = {task: _task(settings, task, rows, experts, routed, log) for task, rows in questions.items()}
-  if flags["out"]:
-    write_results(flags["out"], models, found, tasks, routed.record() if routed else {})
-    log(f"written to {flags['out']}")
-  return 0
+  return results_of(models, found, tasks, routed.record() if routed else {})
 
 
 def _check(settings: Evaluation, routing: Routing, flags: Mapping[str, str | None]) -> None:
@@ -110,18 +144,15 @@ def _store(flags: Mapping[str, str | None]) -> Store | None:
   return open_store(flags["store"]) if flags["store"] else None
 
 
-def _compare(flags: Mapping[str, str | None], log) -> int:
+def _compare(workdir: str, log) -> dict[str, Any]:
   """Compares the split with the usual ways."""
-  found = contenders_of(pathlib.Path(flags["workdir"]))
+  found = contenders_of(workdir)
   rows = contender_rows(found)
   widths = [max(map(len, column)) for column in zip(*rows)]
   for row in rows:
     log("  ".join(text.ljust(width) if i in (0, len(row) - 1) else text.rjust(width)
                   for i, (text, width) in enumerate(zip(row, widths))).rstrip())
-  if flags["out"]:
-    write_json(flags["out"], {"compare": [dataclasses.asdict(one) for one in found]})
-    log(f"written to {flags['out']}")
-  return 0
+  return {"compare": [dataclasses.asdict(one) for one in found]}
 
 
 def _matrix(settings: Evaluation, store: Store, experts: Experts, routed: RoutedEvaluation | None, log) -> Matrix:

@@ -12,9 +12,10 @@ signals.end_at_once(__name__)  # The imports below take seconds.
 
 # ruff: noqa: E402
 import dataclasses
+import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from jaxsplit import cli
@@ -61,9 +62,31 @@ def main(argv: Sequence[str] | None = None) -> int:
   for name in ("workdir", "out"):
     if not flags[name]:
       raise InputError(f"--{name} is missing; name a folder, as in --{name}={'runs/mine' if name == 'workdir' else 'exported'}")
-  log = lambda line: print(line, flush=True)
-  out, workdir = pathlib.Path(flags["out"]), pathlib.Path(flags["workdir"])
-  models = load_models(workdir, settings.replica, flags["store"], log)
+  export_models(flags["workdir"], flags["out"], settings, store=flags["store"], log=lambda line: print(line, flush=True))
+  return 0
+
+
+def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: Export = Export(), *,
+                  store: str | os.PathLike | None = None, log: Callable[[str], None] = print) -> list[pathlib.Path]:
+  """Writes every model of an experiment as a Hugging Face folder, for Python.
+
+      jaxsplit.export_models("runs/mine", "exported", jaxsplit.Export(dtype="bfloat16"))
+
+  Args:
+    workdir: the experiment's.
+    out: the folder in which a folder for each model is made.
+    settings: how they are written.
+    store: where the experiment's token store is, if it was moved.
+    log: gets a line a model.
+
+  Returns:
+    The folders: `out`/<domain> of the experts, then `out`/seed and `out`/dense as far as they are there.
+
+  Raises:
+    InputError: no such models, a folder that exists already or cannot be made, or a family or tokenizer that has no such format.
+  """
+  out, workdir = pathlib.Path(out), pathlib.Path(workdir)
+  models = load_models(workdir, settings.replica, store, log)
   taken = next((out / name for name in models.names if (out / name).exists()), None)
   if taken:
     raise InputError(f"--out={out}: {taken} exists already; name another folder, or move that one away")
@@ -78,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model, measured = models[name], _cells_of(kind, name, cells, plan)
     _write(out / name, model, model_card(name, kind, model.config, model.steps, measured, models.domains), settings)
     log(f"{out / name}: {kind}, {models.config.params_total:,} parameters, {settings.dtype}")
-  return 0
+  return [out / name for name in models.names]
 
 
 def _write(folder: pathlib.Path, model: TrainedModel, card: str, settings: Export) -> None:

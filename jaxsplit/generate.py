@@ -12,7 +12,8 @@ from jaxsplit import signals
 signals.end_at_once(__name__)  # The imports below take seconds.
 
 # ruff: noqa: E402
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxsplit import cli
 from jaxsplit.errors import InputError
@@ -21,6 +22,7 @@ from jaxsplit.evaluation.generation import Generation, fitted, generate, room_fo
 from jaxsplit.evaluation.routers import Routing
 from jaxsplit.evaluation.routing import routed_evaluation
 from jaxsplit.files import from_home
+from jaxsplit.interop import huggingface
 from jaxsplit.training.program_cache import keep_programs
 from jaxsplit.training.trained import TrainedModel, load_model, load_models
 
@@ -46,37 +48,68 @@ def main(argv: Sequence[str] | None = None) -> int:
     raise InputError(f"--router chooses among an experiment's experts, and --{'domain' if flags['domain'] else 'model'} names one; "
                      "give one of the two")
   keep_programs()
-  model = _routed(flags) if flags["workdir"] and not flags["domain"] else _model(flags)
-  prompt = model.tokenizer.encode(flags["prompt"])
-  cut = len(prompt) - len(fitted(model, prompt, room_for(model, settings)))
-  if cut:
-    print(f"the first {cut:,} of the prompt's {len(prompt):,} tokens are not read: the model reads {model.config.sequence_length:,} "
-          "together with what follows", flush=True)
-  print(model.tokenizer.decode(generate(model, [prompt], settings)[0]))
+  log = lambda line: print(line, flush=True)
+  if flags["workdir"] and not flags["domain"]:
+    model, weights = route(flags["workdir"], flags["prompt"], flags["router"] or "bayes", flags["store"])
+    shares = ", ".join(f"{domain} {weight:.1%}" for domain, weight in weights.items())
+    log(f"expert of {next(iter(weights))} ({flags['router'] or 'bayes'}: {shares})")
+  else:
+    model = _model(flags)
+  log(continue_text(model, flags["prompt"], settings, log))
   return 0
+
+
+def continue_text(model: TrainedModel, prompt: str, settings: Generation = Generation(), log: Callable[[str], None] = print) -> str:
+  """What a model writes behind a text, without the text.
+
+      jaxsplit.continue_text(jaxsplit.load_model("runs/mine", "law"), "Whereas", jaxsplit.Generation(tokens=64))
+
+  Args:
+    model: of `jaxsplit.load_model`, `jaxsplit.route` or `jaxsplit.load_huggingface`.
+    prompt: the text; where the model cannot read all of it together with what follows, its end is read, and `log` gets a line.
+    settings: greedy decoding by default.
+    log: gets that line.
+
+  Raises:
+    InputError: the model reads too few tokens, or its family does not generate.
+  """
+  tokens = model.tokenizer.encode(prompt)
+  cut = len(tokens) - len(fitted(model, tokens, room_for(model, settings)))
+  if cut:
+    log(f"the first {cut:,} of the prompt's {len(tokens):,} tokens are not read: the model reads {model.config.sequence_length:,} "
+        "together with what follows")
+  return model.tokenizer.decode(generate(model, [tokens], settings)[0])
+
+
+def route(workdir: str | os.PathLike, prompt: str, router: str = "bayes",
+          store: str | os.PathLike | None = None) -> tuple[TrainedModel, dict[str, float]]:
+  """The expert that a router chooses for a text, and the weights of all, the largest first.
+
+      expert, weights = jaxsplit.route("runs/mine", "Whereas")
+
+  Args:
+    workdir: the experiment's.
+    prompt: the text.
+    router: one of docs/routing.md.
+    store: where the experiment's token store is, if it was moved.
+
+  Raises:
+    InputError: no experts, no such router, or one that prefers none of them.
+  """
+  routing = Routing(router=router)
+  if len(routing.names) != 1:
+    raise InputError(f"--router={router}: one router chooses the expert; name one")
+  models = load_models(workdir, store=store, log=lambda line: None)
+  weights = routed_evaluation(workdir, routing, Experts(models), replica=0, store=store).weights(prompt)
+  return models[next(iter(weights))], weights
 
 
 def _model(flags: Mapping[str, str | None]) -> TrainedModel:
   if flags["model"]:
-    from jaxsplit.interop import huggingface
-
     if not flags["model"].startswith("hf:"):
       raise InputError(f"--model={flags['model']}: must be hf:DIR, where DIR is the folder of a Hugging Face model")
     return huggingface.load(from_home(flags["model"].removeprefix("hf:"), "--model"))
   return load_model(flags["workdir"], None if flags["domain"] == "seed" else flags["domain"], store=flags["store"])
-
-
-def _routed(flags: Mapping[str, str | None]) -> TrainedModel:
-  """The expert that the router prefers."""
-  routing = Routing(router=flags["router"] or "bayes")
-  if len(routing.names) != 1:
-    raise InputError(f"--router={flags['router']}: one router chooses the expert; name one")
-  models = load_models(flags["workdir"], store=flags["store"], log=lambda line: None)
-  routed = routed_evaluation(flags["workdir"], routing, Experts(models), replica=0, store=flags["store"])
-  weights = routed.weights(flags["prompt"])
-  best = next(iter(weights))
-  print(f"expert of {best} ({routing.names[0]}: {', '.join(f'{domain} {weight:.1%}' for domain, weight in weights.items())})", flush=True)
-  return models[best]
 
 
 if __name__ == "__main__":

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
+
+import jaxsplit
+from jaxsplit.data.tokenizer import ByteTokenizer
+from jaxsplit.interop import huggingface
+from jaxsplit.models.config import Architecture
+from jaxsplit.training.trained import TrainedModel
 
 
 def write_corpus(folder: pathlib.Path) -> None:
@@ -30,3 +38,27 @@ def arguments(corpus: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[s
           "--gin.Experiment.seed_fractions=(0.25, 0.5, 0.9)", "--gin.Experiment.expert_fractions=(0.2, 0.5)", "--gin.Probe.rates=(5e-3,)", "--gin.Architecture.head_dim=8",
           "--gin.Training.sequence_length=16", "--gin.Training.batch_sequences=2", "--gin.Optimizer.warmup_tokens=320",
           "--gin.Layout.devices=2", "--gin.FitSettings.bootstrap=40", "--gin.FitSettings.form=effective_data", *more]
+
+
+def bindings(corpus: pathlib.Path, base: list[str]) -> dict:
+  """Those that make the settings of `arguments` out of those of configs."""
+  small = [flag.removeprefix("--gin.").split("=", 1) for flag in arguments(corpus, corpus) if flag.startswith("--gin.")]
+  wanted = jaxsplit.read_settings(bindings={name: value if name.endswith((".path", ".form")) else eval(value) for name, value in small})
+  there = {type(part): part for part in jaxsplit.read_settings(*base).parts}
+  return {f"{type(part).__name__}.{field.name}": getattr(part, field.name) for part in wanted.parts for field in dataclasses.fields(part)
+          if getattr(part, field.name) != getattr(there[type(part)], field.name)}
+
+
+def write_base(folder: pathlib.Path) -> pathlib.Path:
+  """A base model as a Hugging Face folder: tiny, of bytes, with weights as they are before training."""
+  config = Architecture(head_dim=8, qk_norm=False, tie_embeddings=True).at(16, 1, 256, 32)
+  folder.mkdir(parents=True)
+  huggingface.save(TrainedModel(config, config.initialize(jnp.uint32(3)), ByteTokenizer(), 0), folder)
+  return folder
+
+
+def base_bindings(corpus: pathlib.Path) -> dict:
+  """Those that make base_model.gin as small as `arguments`; the corpus and the base model are yet to be named."""
+  theirs = ("Corpus.path", "Experiment.init_from", "Experiment.sizes", "Experiment.target", "Architecture.head_dim", "FitSettings.form")
+  mine = {name: value for name, value in bindings(corpus, ["base_model.gin"]).items() if name not in theirs}
+  return mine | {"Experiment.seed_fractions": (0, 0.3, 0.8), "Experiment.compare": (0.0, 1.0), "FitSettings.bootstrap": 10}

@@ -1,14 +1,11 @@
 """Every notebook runs top to bottom, shortened by what follows its cell of parameters: on an experiment that is finished already."""
 
-import dataclasses
 import importlib.util
 import pathlib
 
 import nbformat
 import pytest
-from small import arguments
-
-import jaxsplit
+from small import base_bindings, bindings, write_base
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
@@ -17,23 +14,17 @@ notebooks = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(notebooks)
 
 
-def bindings(corpus, base):
-  """Those that make the settings of `small.arguments` out of a config's."""
-  small = [flag.removeprefix("--gin.").split("=", 1) for flag in arguments(corpus, corpus) if flag.startswith("--gin.")]
-  wanted = jaxsplit.read_settings(bindings={name: value if name.endswith((".path", ".form")) else eval(value) for name, value in small})
-  there = {type(part): part for part in jaxsplit.read_settings(*base).parts}
-  return {f"{type(part).__name__}.{field.name}": getattr(part, field.name) for part in wanted.parts for field in dataclasses.fields(part)
-          if getattr(part, field.name) != getattr(there[type(part)], field.name)}
-
-
 @pytest.fixture
-def shorter(corpus, finished):
+def shorter(corpus, finished, tmp_path):
   """Of every notebook, what makes it short, and what it then shows."""
   mine = bindings(corpus, ["quickstart.gin"])
   mine.pop("Corpus.path")
+  base, based = write_base(tmp_path / "base"), base_bindings(corpus)
   return {
       "quickstart": (f"\nCONFIG, BINDINGS, WORKDIR = [], {bindings(corpus, [])!r}, {str(finished)!r}", ["Spend ", "95 % interval", "report.html"]),
-      "your_corpus": (f"\nCORPUS, BINDINGS, WORKDIR = {str(corpus)!r}, {mine!r}, {str(finished)!r}", ["Spend ", "bits per byte", "latin"]),
+      "your_corpus": (f"\nCORPUS, BINDINGS, WORKDIR = {str(corpus)!r}, {mine!r}, {str(finished)!r}", ["Spend ", "bits per byte", "latin", "exported/latin: expert"]),
+      "base_model": (f"\nBASE, CORPUS, BINDINGS, WORKDIR = {str(base)!r}, {str(corpus)!r}, {based!r}, 'runs/base'",
+                     ["it has no N term", "bayes@1", "mean perplexity", "latin", "exported/numbers: expert"]),
       "law": ("\nBOOTSTRAP = 20", ["held out", "alpha"])}
 
 

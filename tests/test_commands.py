@@ -1,6 +1,9 @@
-"""Every command in README, CONTRIBUTING, docs/ and configs/: its flags, settings and configs are there; the README's are run, shortened.
+"""Every command in README, CONTRIBUTING, docs/ and configs/: its flags, settings and configs are there; the README's and those of the
+pages below are run, shortened.
 
-Not tried, here or anywhere: what needs a TPU, several GPUs or a cluster (docs/tpu.md says so), beyond its flags.
+Those of corpora.md, evaluation.md, extending.md and python.md are run by the tests of these pages. Not tried, here or anywhere: what
+needs a TPU, several GPUs or a cluster (docs/tpu.md says so), beyond its flags; and benches, which take hours (docs/speed.md,
+docs/calibration.md).
 """
 
 import functools
@@ -12,6 +15,7 @@ import shlex
 import shutil
 
 import pytest
+from small import base_bindings, write_base
 
 from jaxsplit import cli, design, evaluate, export, fit, generate, plan, predict, prepare, train
 from jaxsplit.report.__main__ import main as report
@@ -76,17 +80,24 @@ def place(corpus, finished, tmp_path, monkeypatch):
   return tmp_path
 
 
+MAINS = {"prepare": prepare.main, "fit": fit.main, "plan": plan.main, "predict": predict.main, "report": report,
+         "evaluate": evaluate.main, "design": design.main, "export": export.main, "generate": generate.main}
+FEW_REFITS = ["--bootstrap=20", "--starts=8"]
+TINY = ["--gin.Experiment.budget_tokens=30_000", "--gin.Experiment.sizes=()", "--gin.Experiment.target=(8, 1)", "--gin.Experiment.compare=(0.5, 1)",
+        "--gin.Experiment.seed_fractions=(0.5,)", "--gin.Probe.rates=(16e-3,)", "--gin.Training.sequence_length=16",
+        "--gin.Training.batch_sequences=8", "--gin.Optimizer.warmup_tokens=1_000"]
+
+
 @pytest.mark.long
 def test_the_commands_of_the_readme_work(place, capsys):
-  mains = {"prepare": prepare.main, "fit": fit.main, "plan": plan.main, "predict": predict.main, "report": report,
-           "evaluate": evaluate.main, "design": design.main, "export": export.main, "generate": generate.main}
+  mains = MAINS
   ran = []
   for _, words in commands(ROOT / "README.md"):
     if words[:2] != ["python", "-m"] or words[2] == "jaxsplit.train":
       continue  # Training is what the quickstart and the wheel's try do, from these commands.
     name, argv = words[2].removeprefix("jaxsplit."), words[3:]
     argv = [word.replace("=FILE", "=FILE.csv").replace("seed_tokens=D,", "seed_tokens=D,expert_tokens=X,") for word in argv]
-    more = {"fit": ["--bootstrap=20", "--starts=8", "--form=effective_data", "--holdout=params:1"], "evaluate": ["--tokens=1000"]}.get(name, [])
+    more = {"fit": [*FEW_REFITS, "--form=effective_data", "--holdout=params:1"], "evaluate": ["--tokens=1000"]}.get(name, [])
     assert mains[name]([*argv, *more]) in (0, None), words
     ran.append(name)
   assert sorted(set(ran)) == sorted(mains)
@@ -97,8 +108,42 @@ def test_the_commands_of_the_readme_work(place, capsys):
 @pytest.mark.long
 def test_the_training_of_the_readme_works_from_an_empty_folder(place, capsys):
   (words,) = [words for _, words in commands(ROOT / "README.md") if words[2:3] == ["jaxsplit.train"]]
-  few = ["--gin.Experiment.budget_tokens=30_000", "--gin.Experiment.sizes=()", "--gin.Experiment.target=(8, 1)", "--gin.Experiment.compare=(0.5, 1)",
-         "--gin.Probe.rates=(16e-3,)", "--gin.Training.sequence_length=16", "--gin.Optimizer.warmup_tokens=1_000"]
   argv = [word.replace("runs/mine", "runs/new") for word in words[3:]]
-  assert train.main([*argv, *few]) == 0
+  assert train.main([*argv, *TINY]) == 0
   assert (place / "runs/new/report.html").exists()
+
+
+def shortened(name, argv, corpus):
+  """The same command on what is here, and what makes it short."""
+  names = {"--domain=law_us": "--domain=latin", "--domain=prose": "--domain=latin"}
+  argv = [names.get(word, word) for word in argv]
+  if name == "fit":
+    return [*argv, *FEW_REFITS]
+  if name == "evaluate":
+    return [*argv, "--tokens=1000"] if "--compare" not in argv else argv
+  if name != "train" or any(word.startswith("--add_") for word in argv):
+    return argv
+  argv = [word.replace("runs/mine", "runs/new").replace("runs/quickstart", "runs/dry") for word in argv]
+  if any("init_from" in word for word in argv):
+    return [*argv, *(f"--gin.{name}={value!r}" for name, value in base_bindings(corpus).items())]
+  return [*argv, *TINY]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page, count", [("choosing", 2), ("experts", 4), ("law", 5), ("routing", 6), ("sweep", 2), ("your_corpus", 5)])
+def test_the_commands_of_a_page_work(place, corpus, page, count):
+  shutil.copytree(corpus, "corpus")
+  shutil.copytree(corpus, "path/to/corpora")
+  shutil.copytree(corpus / "latin", "path/to/texts")
+  write_base(place / "path/to/folder")
+  shutil.copytree("runs/mine", "runs/quickstart")
+  shutil.copy("runs/mine/cells.csv", "cells.csv")
+  (place / "benchmarks").mkdir()
+  row = {"question": "Quis?", "choices": {"text": ["arma", "9"], "label": ["A", "B"]}, "answerKey": "A"}
+  (place / "benchmarks" / "arc_easy.jsonl").write_text(json.dumps(row))
+  ran = 0
+  for number, words in commands(ROOT / "docs" / f"{page}.md"):
+    name = words[2].removeprefix("jaxsplit.")
+    assert {**MAINS, "train": train.main}[name](shortened(name, words[3:], corpus)) in (0, None), f"{page}.md:{number}"
+    ran += 1
+  assert ran == count

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 
 from jaxsplit.evaluation.choices import Answers
 from jaxsplit.evaluation.matrix import Matrix
-from jaxsplit.files import write_json
 from jaxsplit.training.trained import TrainedModels
 
 VERSION = 1
@@ -39,8 +37,8 @@ def of_task(models: TrainedModels, answers: Answers) -> dict[str, Any]:
   return {**of[first], "model": first, "truncated": answers.truncated, "models": of}
 
 
-def write_results(path: str | os.PathLike, models: TrainedModels, matrix: Matrix | None, tasks: Mapping[str, dict[str, Any]],
-                  routers: Mapping[str, Any]) -> None:
-  """Writes results.json."""
-  write_json(path, {"version": VERSION, "models": about(models), "matrix": matrix and dataclasses.asdict(matrix), "tasks": dict(tasks),
-                    "routers": dict(routers)})
+def results_of(models: TrainedModels, matrix: Matrix | None, tasks: Mapping[str, dict[str, Any]],
+               routers: Mapping[str, Any]) -> dict[str, Any]:
+  """The record."""
+  return {"version": VERSION, "models": about(models), "matrix": matrix and dataclasses.asdict(matrix), "tasks": dict(tasks),
+          "routers": dict(routers)}

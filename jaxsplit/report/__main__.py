@@ -2,6 +2,9 @@
 
     python -m jaxsplit.report --workdir=runs/mine
     python -m jaxsplit.report --workdir=runs/mine --workdir=runs/other --out=comparison.html
+    python -m jaxsplit.report --workdir=runs/mine --tensorboard=events
+
+With --tensorboard, the curves of all stages as TensorBoard's event files instead (pip install 'jaxsplit[tensorboard]').
 
 Measures nothing, and works while the experiment goes on: what is missing yet is said.
 """
@@ -20,10 +23,12 @@ from jaxsplit import cli
 from jaxsplit.errors import InputError
 from jaxsplit.report.page import write_report
 from jaxsplit.report.side_by_side import compare_experiments
+from jaxsplit.report.tensorboard import write_tensorboard
 
 FLAGS = {
     "workdir": cli.Paths("the work directory of an experiment; required; give several to compare them"),
     "out": cli.Path("the page that compares several; comparison.html by default"),
+    "tensorboard": cli.Path("in place of a page, write TensorBoard's event files of one experiment into this folder; needs tensorboardX"),
 }
 
 
@@ -32,6 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags = cli.parse("report", __doc__, [], argv, flags=FLAGS).flags
   if not flags["workdir"]:
     raise InputError("--workdir is missing; name the work directory of an experiment, as in --workdir=runs/mine")
+  if flags["tensorboard"]:
+    if len(flags["workdir"]) > 1 or flags["out"]:
+      raise InputError("--tensorboard takes one --workdir and no --out; TensorBoard compares the folders of several experiments itself")
+    count = write_tensorboard(flags["workdir"][0], flags["tensorboard"])
+    print(f"{count:,} runs; look at them with tensorboard --logdir={flags['tensorboard']}")
+    return 0
   if len(flags["workdir"]) > 1:
     page = compare_experiments(flags["workdir"], flags["out"] or "comparison.html")
   else:

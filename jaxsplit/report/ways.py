@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -28,8 +29,13 @@ def ways_of(evidence: Evidence) -> list[Contender]:
                     evidence.plan.point if evidence.plan else None)
 
 
-def contenders_of(workdir: pathlib.Path) -> list[Contender]:
-  """The ways, of a work directory. InputError where there is no experiment in it, or nothing is measured at its target size."""
+def contenders_of(workdir: str | os.PathLike) -> list[Contender]:
+  """The recommended split and the usual ways to spend its compute, of a work directory's cells; what is not measured is among them.
+
+  Raises:
+    InputError: there is no experiment, or nothing is measured at its target size.
+  """
+  workdir = pathlib.Path(workdir)
   if not (workdir / "config.json").is_file():
     raise InputError(f"--workdir={workdir}: no experiment there (config.json is missing); name the work directory of one")
   found = ways_of(read_evidence(workdir))
