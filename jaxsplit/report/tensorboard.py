@@ -57,8 +57,8 @@ def write_tensorboard(workdir: str | os.PathLike, folder: str | os.PathLike) -> 
     for stage in stages:
       for row, run in enumerate(stage.runs):
         with SummaryWriter(str(folder / _name(stage, row, batch_tokens)), filename_suffix=_SUFFIX) as writer:
-          scalars = [*_curves(metrics.get(stage.name, {}), row, run, batch_tokens), *_speed(speeds.get(stage.name), stage, run, batch_tokens),
-                     *_measured(cells, stage, run, batch_tokens)]
+          scalars = [*_curves(metrics.get(stage.name, {}), row, run, batch_tokens),
+                     *_speed(speeds.get(stage.name), stage, run, batch_tokens), *_measured(cells, stage, run, batch_tokens)]
           for tag, value, tokens in scalars:
             writer.add_scalar(tag, value, tokens)
         count += 1
