@@ -187,7 +187,7 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
   return [album.show("ledger", training_figures.spending(spent), (
       "Training by purpose: probe (learning rates), grid (the law's cells), proof (the recommended split and its baselines at "
       "the target size), added (experts on domains added later), router (small models for routing), and retry (runs that diverged and "
-      "were trained again). Percentages are of all training FLOPs.")),
+      "were trained again). Percentages are of all training tokens, and of all training FLOPs.")),
           html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]
 
 
@@ -228,7 +228,7 @@ def _speeds(name: str, records: Sequence[StageTelemetry]) -> dict[str, str]:
 def settings(evidence: Evidence, album: Album) -> Parts:
   """Every setting."""
   blocks = []
-  for name, fields in evidence.config.items():
+  for name, fields in ((name, fields) for name, fields in evidence.config.items() if fields):
     blocks.append(f"<section><h3>{html.text(name)}</h3>" + html.table([], [[key, _plain(value)] for key, value in fields.items()])
                   + "</section>")
   return ['<div class="settings">' + "\n".join(blocks) + "</div>"]

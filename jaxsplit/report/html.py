@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
 
+_LONG = 48  # Characters of a table's cell from which on it is read as a sentence, over several lines.
 _STYLE = """
 :root { --ink: #1c2126; --muted: #66707a; --rule: #d9dee3; --paper: #fdfefe; --soft: #f2f5f7; --accent: #00744f;
   color-scheme: light dark; }
@@ -49,6 +50,7 @@ th, td { padding: .28rem .7rem .28rem 0; text-align: right; border-bottom: 1px s
 th { white-space: normal; vertical-align: bottom; }
 th { font-weight: 600; } th:first-child, td:first-child { text-align: left; } tr { break-inside: avoid; }
 tr.total td { font-weight: 600; border-bottom: none; border-top: 1.5px solid var(--muted); }
+td.long { white-space: normal; text-align: left; min-width: 14rem; }
 ul { padding-left: 1.2rem; } li { margin: .3rem 0; }
 @media screen and (max-width: 40rem) {
   body { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.45rem; } .answer { font-size: 1.05rem; padding: .7rem .9rem; }
@@ -56,8 +58,8 @@ ul { padding-left: 1.2rem; } li { margin: .3rem 0; }
   .scroll svg { min-width: 36rem; } /* Figures are read by scrolling, not with a lens. */
 }
 .settings { columns: 2 21rem; column-gap: 2rem; } .settings section { break-inside: avoid; }
-.settings h3 { margin-top: 0; } .settings td { white-space: normal; overflow-wrap: anywhere; }
-.settings td:last-child { color: var(--muted); }
+.settings h3 { margin-top: 0; } .settings td:last-child { white-space: normal; overflow-wrap: anywhere; }
+.settings td:last-child { color: var(--muted); } .settings td.long { min-width: 0; text-align: right; }
 """
 
 
@@ -112,8 +114,8 @@ def figure(svg: str, caption: str) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "", total: bool = False) -> str:
   """A table of plain texts, the first column left-aligned; `total` sets the last row apart."""
-  rows = [[text(value) for value in row] for row in rows]
-  lines = ["<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows]
+  cell = lambda value: f'<td class="long">{text(value)}</td>' if len(str(value)) > _LONG else f"<td>{text(value)}</td>"
+  lines = ["<tr>" + "".join(map(cell, row)) + "</tr>" for row in rows]
   if total and lines:
     lines[-1] = lines[-1].replace("<tr>", '<tr class="total">')
   head = "<thead><tr>" + "".join(f'<th scope="col">{text(name)}</th>' for name in header) + "</tr></thead>" if header else ""
