@@ -17,7 +17,7 @@ from jaxsplit.files import read_json
 from jaxsplit.results.cells import Cell, read_cells
 from jaxsplit.results.stages import StageRecord, StageRun, read_stages
 from jaxsplit.training.metrics import read_metrics
-from jaxsplit.training.telemetry import Stretch, read_telemetry
+from jaxsplit.training.telemetry import StageTelemetry, read_telemetry
 
 _SUFFIX = ".jaxsplit"  # Of the names of our event files, by which a later call knows them.
 _POINTS = 1_000  # Of a curve: TensorBoard draws a sample of as many.
@@ -48,7 +48,7 @@ def write_tensorboard(workdir: str | os.PathLike, folder: str | os.PathLike) -> 
     raise InputError(f"{path}: no experiment that has trained anything (ledger.json is missing); name a work directory of train")
   training, stages = read_json(path / "config.json")["Training"], read_stages(path / "ledger.json")
   batch_tokens = training["sequence_length"] * training["batch_sequences"]
-  metrics, speeds = _metrics(path, stages), {stretch.stage: stretch for stretch in read_telemetry(path / "telemetry.jsonl")}
+  metrics, speeds = _metrics(path, stages), {record.stage: record for record in read_telemetry(path / "telemetry.jsonl")}
   cells = read_cells(path / "cells.csv") if (path / "cells.csv").exists() else []
   count = 0
   try:
@@ -97,12 +97,12 @@ def _curves(metrics: dict[str, np.ndarray], row: int, run: StageRun, batch_token
         yield f"train/{name}", float(np.nanmean(values)), int(run.born + part[-1] + 1) * batch_tokens
 
 
-def _speed(stretch: Stretch | None, stage: StageRecord, run: StageRun, batch_tokens: int) -> Iterator[tuple[str, float, int]]:
-  if stretch:
+def _speed(record: StageTelemetry | None, stage: StageRecord, run: StageRun, batch_tokens: int) -> Iterator[tuple[str, float, int]]:
+  if record:
     end = (run.born + stage.steps) * batch_tokens
-    yield "train/tokens_per_second", stretch.tokens_per_second, end
-    if stretch.mfu is not None:
-      yield "train/mfu", stretch.mfu, end
+    yield "train/tokens_per_second", record.tokens_per_second, end
+    if record.mfu is not None:
+      yield "train/mfu", record.mfu, end
 
 
 def _measured(cells: Iterable[Cell], stage: StageRecord, run: StageRun, batch_tokens: int) -> Iterator[tuple[str, float, int]]:
