@@ -160,7 +160,8 @@ def _text(rows: Sequence[dict], law: Law) -> str:
     loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
     lines.append(f"{row['params']:>12.4g}{row['seed_tokens']:>12.4g}{row['expert_tokens']:>12.4g}  {row['domain'] or 'mean':<16}"
                  f"{loss:>9}{between(row, 'mean_interval'):>22}{between(row, 'prediction_interval'):>22}")
-  told = dict.fromkeys(f"{text}: the law extrapolates" for row in rows for text in row["extrapolates"])
+  told = dict.fromkeys(f"{text}: {'the loss there is not known (-)' if row['loss'] is None else 'the law extrapolates'}"
+                       for row in rows for text in row["extrapolates"])
   return "\n".join([*lines, *(f"warning: {text}" for text in (*told, *law.warnings))])
 
 

@@ -76,7 +76,7 @@ def place(corpus, finished, tmp_path, monkeypatch):
   shutil.copytree(finished, "runs/mine")
   shutil.copytree(finished, "runs/other")
   rows = [f"{n},{d},{x},{1.5 + 20 * n**-0.3 + 150 * (d + 3 * x) ** -0.3}" for n in (1, 3, 10, 30) for d in (1e8, 3e8, 1e9) for x in (0, 1e8, 3e8)]
-  (tmp_path / "FILE").with_suffix(".csv").write_text("\n".join(["N,D,X,L", *rows]))
+  (tmp_path / "FILE").with_suffix(".csv").write_text("\n".join(["N,D1,D2,L", *rows]))
   return tmp_path
 
 
@@ -96,7 +96,7 @@ def test_the_commands_of_the_readme_work(place, capsys):
     if words[:2] != ["python", "-m"] or words[2] == "jaxsplit.train":
       continue  # Training is what the quickstart and the wheel's try do, from these commands.
     name, argv = words[2].removeprefix("jaxsplit."), words[3:]
-    argv = [word.replace("=FILE", "=FILE.csv").replace("seed_tokens=D,", "seed_tokens=D,expert_tokens=X,") for word in argv]
+    argv = [word.replace("=FILE", "=FILE.csv") for word in argv]
     more = {"fit": [*FEW_REFITS, "--form=effective_data", "--holdout=params:1"], "evaluate": ["--tokens=1000"]}.get(name, [])
     assert mains[name]([*argv, *more]) in (0, None), words
     ran.append(name)
