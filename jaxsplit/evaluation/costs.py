@@ -20,8 +20,8 @@ def of_run(stages: Iterable[StageRecord], domain: str | None, steps: int) -> tup
   """
   for stage in stages:
     for run in stage.runs:
-      if run.domain == domain and run.born + stage.steps == steps and stage.steps and stage.tokens:
-        per_step = stage.flops / (stage.steps * len(stage.runs))
+      if run.domain == domain and run.born + stage.steps == steps and (stage.tokens or not steps):
+        per_step = stage.flops / (stage.steps * len(stage.runs)) if steps else 0.0  # A base model has no steps.
         seed = run.point.seed_steps if domain is not None and run.point else 0
         return per_step * seed, per_step * (steps - seed)
   return None

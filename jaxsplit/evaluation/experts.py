@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from jaxsplit.errors import InputError
-from jaxsplit.evaluation.batching import Span, batches, group_batches, groups_of
+from jaxsplit.evaluation.batching import Span, batches
 from jaxsplit.evaluation.countdown import Advance, ignore
-from jaxsplit.evaluation.likelihood import score, score_groups
+from jaxsplit.evaluation.likelihood import score, score_trees
+from jaxsplit.evaluation.trees import tree_batches, tree_of
 from jaxsplit.parallel.sharding import Layout, make_mesh, padded_runs
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.stack import StackSpec
@@ -88,7 +89,8 @@ class Experts:
 
     Args:
       spans: of at most T + 1 tokens each.
-      questions: numbers of spans that may begin with the same tokens; these are then read once. No number is in two of them.
+      questions: numbers of spans, each in one question at most. What spans of a question have in common at their beginnings is read
+        once, and questions are packed side by side into rows; spans of none are read in rows of their own.
       advance: told after each batch how many tokens are read, and of how many.
 
     Raises:
@@ -100,31 +102,34 @@ class Experts:
     runs, starts, done = len(self.models.names), np.cumsum(counts) - counts, 0
     log_probs, greedy = np.empty((runs, counts.sum()), np.float32), np.empty((runs, counts.sum()), bool)
 
-    def keep(found: tuple[np.ndarray, np.ndarray], span: int, place: tuple[int, ...], first: int) -> None:
-      """Takes a span's values out of a batch's, [R, ..., P], from number `first` on."""
+    def keep(found: tuple[np.ndarray, np.ndarray], span: int, row: int, first: int) -> None:
+      """Takes a span's values out of a batch's, [R, V, P], from number `first` on."""
       into, of = slice(starts[span], starts[span] + counts[span]), slice(first, first + counts[span])
-      log_probs[:, into], greedy[:, into] = (value[(slice(runs), *place, of)] for value in found)
+      log_probs[:, into], greedy[:, into] = (value[:runs, row, of] for value in found)
 
     def told(read: Sequence[int]) -> None:
       nonlocal done
       done += int(inputs[list(read)].sum())
       advance(done, int(inputs.sum()))
 
-    groups = groups_of(spans, questions) if self.models.config.reads_on else []
-    for of in group_batches(spans, groups, self._batch_tokens, self._data):
-      spec = self._spec(of.shared_QxT.shape[1], len(of.first_Q))
-      found = score_groups(spec, self._params, of.shared_QxT, of.first_Q, of.rest_QxCxP, of.targets_QxCxP)
-      for row, group in enumerate(of.groups):
-        for choice, span in enumerate(group.spans):
-          keep(found, span, (row, choice), spans[span].first - 1 - group.shared)
-      told([span for group in of.groups for span in group.spans])
-    alone = np.setdiff1d(np.arange(len(spans)), [span for group in groups for span in group.spans])
+    trees = [tree_of(spans, question, self._restart) for question in questions] if self.models.config.reads_on else []
+    for of in tree_batches(trees, self._batch_tokens, self._data, self.models.config.width):
+      found = score_trees(self._spec(*of.rows.tokens_BxT.shape[::-1]), self._params, of.rows)
+      for span, row, first in of.places:
+        keep(found, span, row, first)
+      told([span for span, _, _ in of.places])
+    alone = np.setdiff1d(np.arange(len(spans)), [span for tree in trees for span in tree.spans])
     for one in batches(spans, alone, self.context, self._batch_tokens, self._data) if len(alone) else ():
       found = score(self._spec(one.tokens_VxT.shape[1], len(one.tokens_VxT)), self._params, one.tokens_VxT, one.at_VxP, one.targets_VxP)
       for row, span in enumerate(one.spans):
-        keep(found, span, (row,), 0)
+        keep(found, span, row, 0)
       told(one.spans)
     return Scores(log_probs, greedy, counts)
+
+  @property
+  def _restart(self) -> int | None:
+    """The token behind which attention begins anew; None where it does not."""
+    return self.models.tokenizer.end_of_document if self.models.config.document_masking else None
 
   def _spec(self, length: int, batch: int) -> StackSpec:
     """What is compiled for sequences of `length` tokens. Kernels suit the models' own length alone, some of them."""

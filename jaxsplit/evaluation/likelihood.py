@@ -17,7 +17,9 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from jaxsplit.errors import InputError
+from jaxsplit.evaluation.trees import PARTS, TreeRows
 from jaxsplit.models import cache as caches
+from jaxsplit.models.cache import Tree
 from jaxsplit.models.family import Params
 from jaxsplit.models.loss import most_likely, scores, token_losses
 from jaxsplit.parallel import placement, sharding
@@ -91,25 +93,22 @@ def score(spec: StackSpec, params: Params, tokens_VxT: np.ndarray, at_VxP: np.nd
   return placement.fetch(_scoring(spec)(params, *there))
 
 
-def score_groups(spec: StackSpec, params: Params, shared_QxT: np.ndarray, first_Q: np.ndarray, rest_QxCxP: np.ndarray,
-                 targets_QxCxP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """What every run of a stack gives to the targets of sequences that begin alike; what they share is read once.
+def score_trees(spec: StackSpec, params: Params, rows: TreeRows) -> tuple[np.ndarray, np.ndarray]:
+  """What every run of a stack gives to the targets of spans that share their beginnings.
 
-  Compiled for once a shape; Q is as for V of `score`.
+  Compiled for once a shape; B is as for V of `score`.
 
   Args:
     spec, params: the stack; its parameters have the leading axis R.
-    shared_QxT: int, beginnings; what pads them stands before them.
-    first_Q: int, where they begin.
-    rest_QxCxP: int, C ways to go on from each; what pads them stands behind.
-    targets_QxCxP: int, the token that follows each of those.
+    rows: int arrays.
 
   Returns:
-    float32 [R, Q, C, P], log-probabilities of the targets in nats, and bool [R, Q, C, P], whether no token is likelier.
+    float32 [R, B, P], log-probabilities of the targets in nats, and bool [R, B, P], whether no token is likelier.
   """
-  shared = sharding.windows_sharding(spec.mesh, shared=True)
-  there = placement.put(tuple(np.asarray(a, np.int32)[None] for a in (shared_QxT, first_Q, rest_QxCxP, targets_QxCxP)), shared)
-  return placement.fetch(_scoring_groups(spec)(params, *there))
+  arrays = jax.tree.map(lambda a: np.asarray(a, np.int32)[None], rows)
+  split, whole = sharding.windows_sharding(spec.mesh, shared=True), sharding.replicated(spec.mesh)
+  there = TreeRows(*placement.put(arrays[:-1], split), placement.put(arrays.parts, whole))
+  return placement.fetch(_scoring_trees(spec)(params, *there))
 
 
 @functools.cache
@@ -124,21 +123,24 @@ def _scoring(spec: StackSpec):
 
 
 @functools.cache
-def _scoring_groups(spec: StackSpec):
-  """The jitted program of `score_groups`: (params, shared [1, Q, T], first [1, Q], rest and targets [1, Q, C, P]) -> the two values."""
-  def of_run(params, shared_QxT, first_Q, rest_QxCxP, targets_QxCxP):
-    questions, choices, length = rest_QxCxP.shape
-    empty = caches.empty(spec.model, first_Q, shared_QxT.shape[1] + length)
-    _, _, cache = spec.model.extend(params, shared_QxT, spec.end_of_document, empty)
-    rows = lambda a, axis: jnp.repeat(a, choices, axis=axis)
-    cache = cache._replace(k_LxBxSxGxd=rows(cache.k_LxBxSxGxd, 1), v_LxBxSxGxd=rows(cache.v_LxBxSxGxd, 1),
-                           first_B=rows(cache.first_B, 0), start_B=rows(cache.start_B, 0))
-    flat = lambda a_QxCxP: a_QxCxP.reshape(questions * choices, length)
-    x_NxPxD, unembed_DxV, _ = spec.model.extend(params, flat(rest_QxCxP), spec.end_of_document, cache)
-    found = scores(x_NxPxD, unembed_DxV, flat(targets_QxCxP))
-    return jax.tree.map(lambda value_NxP: value_NxP.reshape(questions, choices, length), found)
+def _scoring_trees(spec: StackSpec):
+  """The jitted program of `score_trees`: (params, *rows) -> the two values."""
+  def of_run(params, *rows):
+    rows = TreeRows(*rows)
+    cache = caches.for_tree(spec.model, Tree(rows.depth_BxT, rows.first_BxT, rows.end_BxT))
+    x_BxTxD, unembed_DxV, _ = spec.model.extend(params, rows.tokens_BxT, spec.end_of_document, cache)
+    size = max(rows.at_BxP.shape[1] // PARTS, 1)
 
-  return _of_every_run(spec, of_run, 4)
+    def part(i, found):
+      own = lambda a_BxP: jax.lax.dynamic_slice_in_dim(a_BxP, i * size, size, axis=1)
+      x_BxpxD = jnp.take_along_axis(x_BxTxD, own(rows.at_BxP)[..., None], axis=1)
+      measured = scores(x_BxpxD, unembed_DxV, own(rows.targets_BxP))
+      return tuple(jax.lax.dynamic_update_slice_in_dim(all_BxP, one_Bxp, i * size, axis=1) for all_BxP, one_Bxp in zip(found, measured))
+
+    nothing = jnp.zeros(rows.at_BxP.shape, jnp.float32), jnp.zeros(rows.at_BxP.shape, bool)
+    return jax.lax.fori_loop(0, rows.parts, part, nothing)
+
+  return _of_every_run(spec, of_run, len(TreeRows._fields))
 
 
 def _of_every_run(spec: StackSpec, of_run, arguments: int):

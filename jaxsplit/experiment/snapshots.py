@@ -51,7 +51,7 @@ class Snapshots:
   def is_trained(self, stage: Stage) -> bool:
     """Whether the stage's final state exists, also if the stage began at another step of its trunk than is planned now."""
     step = self._checkpoints.newest(stage.name)
-    about = self._checkpoints.about(stage.name, step) if step else None
+    about = None if step is None else self._checkpoints.about(stage.name, step)
     return about is not None and about["final"] and (
         step == stage.steps or [run["steps"] for run in about["runs"]] == [run.born + stage.steps for run in stage.runs])
 

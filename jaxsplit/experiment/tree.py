@@ -184,7 +184,7 @@ def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int], trunk: Map
     stages.append(Stage(name, shape.name, "full", shape.model, parents, tuple(
         Run(i, r, s, None, shape.learning_rate, begin, begin, (starts[point], point.seed_steps), 0, point,
             shape.domains[s] if shape.seeds > 1 or len(shape.domains) == 1 else None)
-        for i, (r, s) in enumerate(runs)), point.seed_steps - begin, keep=shape.keep and point.seed_steps > 0))
+        for i, (r, s) in enumerate(runs)), point.seed_steps - begin, keep=shape.keep))
   return stages, at
 
 

@@ -19,9 +19,11 @@ def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Seq
     cells: what was measured of it; the seed of the experts is not measured.
     domains: of the experiment, in order.
   """
-  about = {"expert": f"A specialist on the domain **{name}**, forked from a seed that was trained on all domains together.",
+  forked = cells and not cells[0].seed_tokens
+  about = {"expert": f"A specialist on the domain **{name}**, forked from "
+                     f"{'a base model' if forked else 'a seed that was trained on all domains together'}.",
            "seed": "The seed that the experts beside it were forked from, trained on all domains together, before any cooldown of its "
-                   "learning rate.",
+                   "learning rate." if steps else "The base model that the experts beside it were forked from, as it was.",
            "dense": "One model trained on all domains together with the budget of the seed and its experts (full pretraining)."}
   rows = [("domains", ", ".join(domains)), ("parameters", f"{config.params_total:,}, {config.params:,} of them outside the embeddings"),
           ("context", f"{config.sequence_length:,} tokens"), ("steps", f"{steps:,}")]

@@ -16,6 +16,22 @@ from jaxsplit.models.kernels import dense
 from jaxsplit.models.modules import layers_a_turn
 
 
+class Tree(NamedTuple):
+  """Where the tokens of a row stand if texts that begin alike share their beginnings: a prefix tree, or several, depth first.
+
+  A token sees itself and those on the path to it: of the columns up to its own, those from `first` on whose `end` it is before.
+
+  Attributes:
+    depth_BxT: int32, the position of each token in its text.
+    first_BxT: int32, the column where the document begins that it is in.
+    end_BxT: int32, the column behind the last that descends from it.
+  """
+
+  depth_BxT: jax.Array
+  first_BxT: jax.Array
+  end_BxT: jax.Array
+
+
 class Cache(NamedTuple):
   """What was read so far.
 
@@ -24,6 +40,7 @@ class Cache(NamedTuple):
     length: int32, how many columns are filled.
     first_B: int32, each row's first column of text.
     start_B: int32, the column where the document begins that each row reads on with.
+    tree: of the tokens that are read next, which are then the first; None where every row is one text.
   """
 
   k_LxBxSxGxd: jax.Array
@@ -31,6 +48,7 @@ class Cache(NamedTuple):
   length: jax.Array
   first_B: jax.Array
   start_B: jax.Array
+  tree: Tree | None = None
 
   @property
   def room(self) -> int:
@@ -45,8 +63,16 @@ def empty(config: ModelConfig, first_B: jax.Array, room: int) -> Cache:
   return Cache(none, none, jnp.int32(0), first_B, first_B)
 
 
+def for_tree(config: ModelConfig, tree: Tree) -> Cache:
+  """A cache with nothing in it, to read rows of prefix trees with."""
+  rows, room = tree.depth_BxT.shape
+  return empty(config, jnp.zeros(rows, jnp.int32), room)._replace(tree=tree)
+
+
 def positions(cache: Cache, count: int) -> jax.Array:
   """Where in its text each of the next `count` columns lies: int32 [B, T]; 0 for padding."""
+  if cache.tree:
+    return cache.tree.depth_BxT
   return jnp.maximum(cache.length + jnp.arange(count)[None] - cache.first_B[:, None], 0)
 
 
@@ -64,6 +90,8 @@ def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Arra
   starts_BxT, start_B = _starts(config, cache, tokens_BxT, end_of_document)
   column_S, column_T = jnp.arange(cache.room), cache.length + jnp.arange(tokens_BxT.shape[1])
   mask_BxTxS = (column_S <= column_T[:, None])[None] & (column_S >= starts_BxT[..., None])
+  if cache.tree:
+    mask_BxTxS &= column_T[:, None] < cache.tree.end_BxT[:, None]
   graph, weights = nnx.split(layers)
 
   def layer(x_BxTxD, of_layer):
@@ -82,6 +110,8 @@ def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Arra
 
 def _starts(config: ModelConfig, cache: Cache, tokens_BxT: jax.Array, end_of_document: int) -> tuple[jax.Array, jax.Array]:
   """The column where each token's document begins [B, T], and where that of the next token does [B]."""
+  if cache.tree:
+    return cache.tree.first_BxT, cache.start_B
   if not config.document_masking:
     return jnp.broadcast_to(cache.first_B[:, None], tokens_BxT.shape), cache.first_B
   columns_T = cache.length + jnp.arange(tokens_BxT.shape[1])

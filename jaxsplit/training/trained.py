@@ -124,8 +124,8 @@ def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: i
 
   Args:
     workdir: the experiment's.
-    domain: the expert of that domain; None: the seed that the experts were forked from, before any cooldown; "dense": the model
-      of full pretraining at the same compute. Where the plan is not to split, the expert of every domain is that one.
+    domain: the expert of that domain; None: the seed that the experts were forked from, before any cooldown, which of a plan
+      with D = 0 is the base model; "dense": the model of full pretraining at the same compute. Where the plan is not to split, the expert of every domain is that one.
     replica: which replica.
     store: where its token store is, if it was trained with --store=DIR and that was moved.
 
@@ -280,6 +280,8 @@ def _matching(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   if domain is not None:
     planned = [Point(point.seed_steps, point.expert_steps, role) for role in ("split", "added")]
     return lambda stage, run: run.domain == domain and run.point in planned
+  if not point.seed_steps and experiment.get("init_from"):  # They are forked from the base model itself.
+    return lambda stage, run: run.point is not None and run.point.role == "base"
   if not point.seed_steps or experiment["trunk"] == "per_domain":
     raise InputError(f"{path}: {'each domain has its own seed' if point.seed_steps else 'the planned experts have no seed'}; "
                      "name a domain to load its expert")

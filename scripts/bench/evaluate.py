@@ -1,14 +1,15 @@
 """Zero-shot tasks against lm-evaluation-harness with transformers: the same log-likelihoods and accuracies, and how fast.
 
-    python scripts/bench/evaluate.py --lm_eval_python=PATH --model=DIR --data=DIR [--tasks=arc_easy,piqa] [--limit=100]
+    python scripts/bench/evaluate.py --lm_eval_python=PATH --model=DIR --data=DIR [--tasks=arc_easy,piqa] [--limit=100] [--adapter]
 
 PATH is the interpreter of an environment with torch, transformers and lm-eval (measured with 2.13, 5.24 and 0.4.13), which works in a
 process of its own (lm_eval_worker.py). DIR is a model's Hugging Face folder, and the folder of the tasks' rows (docs/evaluation.md).
-Both sides compute in float32 on a CPU with as many threads. First all rows are scored by both and compared: where a log-likelihood
-differs by more than 1e-3 and more than 1e-5 of itself, or an accuracy at all, the script says so and exits with 1. Then, with --rounds,
-both score them again in turns, the harness at each of the batch sizes, and rows a second are printed: ours, the harness's at its best
-batch size, and the median over rounds of their ratio, with its quartiles. Programs are compiled, and the harness has run once, before
-anything is timed.
+Both sides compute in float32 on a CPU with as many threads. First all rows are scored by both and compared, and with --adapter, for
+which PATH needs jaxsplit too, also by the harness with our adapter: where a text has other tokens, a log-likelihood differs by more than
+1e-3 and more than 1e-5 of itself, or an accuracy at all, the script says so and exits with 1. Then, with --rounds, both score them again
+in turns, the harness at each of the batch sizes, and rows a second are printed: ours, the harness's at its best batch size, and the
+median over rounds of their ratio, with its quartiles; at the end the same of all tasks together. Programs are compiled, and the harness
+has run once, before anything is timed; how long our first call took with compiling is printed too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import time
 import numpy as np
 
 from jaxsplit.evaluation import benchmarks  # noqa: F401 (They add themselves to TASKS.)
-from jaxsplit.evaluation.choices import score_answers
+from jaxsplit.evaluation.choices import encode_pairs, score_answers
 from jaxsplit.evaluation.experts import Experts
 from jaxsplit.evaluation.tasks import SUFFIXES, Question, read_questions
 from jaxsplit.interop import huggingface
@@ -44,30 +45,33 @@ def main() -> int:
   parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="of the harness; the first is that of the comparison")
   parser.add_argument("--threads", type=int, default=2)
   parser.add_argument("--context", type=int, default=2048)
+  parser.add_argument("--adapter", action="store_true")
   flags = parser.parse_args()
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:flags.threads])  # XLA takes a thread a core; the harness inherits it.
   present_devices(Layout(devices=flags.threads))
   keep_programs()
   experts = Experts(side_by_side({"model": huggingface.load(flags.model, flags.context)}))
-  harness = Harness(flags)
-  bad = False
+  harness, adapter = Harness(flags), Harness(flags, adapter=True) if flags.adapter else None
+  bad, rounds = False, []
   for task in flags.tasks.split(","):
     questions = read_questions(task, flags.data, flags.limit)
-    bad |= compare(task, questions, experts, harness, flags.batches[0])
+    bad |= compare(task, questions, experts, harness, adapter, flags.batches[0])
     if flags.rounds:
-      in_turns(task, questions, experts, harness, flags)
+      rounds.append((len(questions), *in_turns(task, questions, experts, harness, flags)))
+  if len(rounds) > 1:
+    told("all", sum(count for count, _, _ in rounds), np.sum([ours for _, ours, _ in rounds], 0), np.sum([theirs for _, _, theirs in rounds], 0))
   return int(bad)
 
 
 class Harness:
-  """lm-evaluation-harness in a process of its own."""
+  """lm-evaluation-harness in a process of its own, with transformers' model or with our adapter."""
 
-  def __init__(self, flags: argparse.Namespace):
+  def __init__(self, flags: argparse.Namespace, adapter: bool = False):
     self._flags = flags
     self._process = subprocess.Popen(
         [flags.lm_eval_python, pathlib.Path(__file__).parent / "lm_eval_worker.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": str(flags.threads)})
-    self._ask({"model": os.path.abspath(flags.model), "threads": flags.threads, "context": flags.context})
+    self._ask({"model": os.path.abspath(flags.model), "threads": flags.threads, "context": flags.context, "adapter": adapter})
 
   def score(self, task: str, batch: int) -> dict:
     """`rows`, each row's log-likelihoods and metrics, and the `seconds` that scoring them took."""
@@ -83,28 +87,49 @@ class Harness:
     return json.loads(line)
 
 
-def compare(task: str, questions: list[Question], experts: Experts, harness: Harness, batch: int) -> bool:
+def compare(task: str, questions: list[Question], experts: Experts, harness: Harness, adapter: Harness | None, batch: int) -> bool:
   """Whether anything differs, which is printed."""
   theirs = harness.score(task, batch)["rows"]
+  began = time.perf_counter()
   ours = score_answers(experts, questions).answers
+  seconds = time.perf_counter() - began
   found = ours.results(np.zeros(len(questions), int))
-  sums = np.concatenate([row["log_likelihoods"] for row in theirs])
-  if len(sums) != ours.log_likelihoods.shape[1]:
-    print(f"{task}: {len(sums)} answers there, {ours.log_likelihoods.shape[1]} here")
-    return True
-  apart = np.abs(ours.log_likelihoods[0] - sums)
-  acc = np.mean([row["acc"] for row in theirs])
-  norms = [row["acc_norm"] for row in theirs]
-  norm = None if None in norms else np.mean(norms)
-  bad = np.any(apart > np.maximum(1e-3, 1e-5 * np.abs(sums))) or found["acc"] != acc or norm is not None and found["acc_norm"] != norm
-  print(f"{task}: {len(questions)} rows, {len(sums)} answers; acc {found['acc']:.4f} ± {found['acc_stderr'] or 0:.4f}, there {acc:.4f}; "
-        f"acc_norm {'-' if norm is None else format(found['acc_norm'], '.4f')}, there {'-' if norm is None else format(norm, '.4f')}; "
-        f"log-likelihoods differ by {apart.max():.1e} at most, of {np.abs(sums).max():.0f}{': DIFFERENT' if bad else ''}", flush=True)
-  return bad
+  mine = np.split(ours.log_likelihoods[0], np.cumsum([len(question.continuations) for question in questions])[:-1])
+  sizes = [np.array(question.sizes) for question in questions]
+  norm = None if theirs[0]["acc_norm"] is None else found["acc_norm"]
+  bad, text = differences(theirs, mine, sizes, found["acc"], norm)
+  pairs = [pair for question in questions for pair in zip(question.contexts, question.continuations)]
+  spans = encode_pairs(experts.models.tokenizer, pairs)
+  tokens = [(span.tokens[:span.first].tolist(), span.tokens[span.first:].tolist()) for span in spans]
+  other = sum(ours != tuple(there) for ours, there in zip(tokens, (pair for row in theirs for pair in row["tokens"]), strict=True))
+  print(f"{task}: {len(questions)} rows, {len(spans)} answers, of which {other} have other tokens; acc {found['acc']:.4f} ± "
+        f"{found['acc_stderr'] or 0:.4f}, acc_norm {'-' if norm is None else format(norm, '.4f')}; {text}; first call {seconds:.0f} s", flush=True)
+  if adapter:
+    rows = adapter.score(task, batch)["rows"]
+    norm = None if norm is None else np.mean([row["acc_norm"] for row in rows])
+    also, text = differences(theirs, [np.array(row["log_likelihoods"]) for row in rows], sizes, np.mean([row["acc"] for row in rows]), norm)
+    other += sum(row["tokens"] != there["tokens"] for row, there in zip(rows, theirs, strict=True))
+    print(f"{task}, by the adapter: {text}", flush=True)
+    bad |= also
+  return bad or other > 0
 
 
-def in_turns(task: str, questions: list[Question], experts: Experts, harness: Harness, flags: argparse.Namespace) -> None:
-  """Prints rows a second of both sides, in turns."""
+def differences(theirs: list[dict], mine: list[np.ndarray], sizes: list[np.ndarray], acc: float, norm: float | None) -> tuple[bool, str]:
+  """Whether two sides differ, and how far, in words."""
+  sums = [np.array(row["log_likelihoods"]) for row in theirs]
+  apart, whole = np.abs(np.concatenate(mine) - np.concatenate(sums)), np.abs(np.concatenate(sums))
+  choices = sum(np.argmax(a) != np.argmax(b) for a, b in zip(mine, sums, strict=True))
+  normed = sum(np.argmax(a / n) != np.argmax(b / n) for a, b, n in zip(mine, sums, sizes, strict=True))
+  far = int(np.sum(apart > np.maximum(1e-3, 1e-5 * whole)))
+  bad = far or acc != np.mean([row["acc"] for row in theirs]) or norm is not None and norm != np.mean([row["acc_norm"] for row in theirs])
+  text = (f"log-likelihoods differ by {apart.max():.1e} at most, of {whole[apart.argmax()]:.0f}; {np.sum(apart > 1e-3)} by more than 1e-3, {far} "
+          f"of them by more than 1e-5 of themselves; {choices} choices and {normed} normalized ones differ")
+  return bool(bad), f"{text}{': DIFFERENT' if bad else ', accuracies are equal'}"
+
+
+def in_turns(task: str, questions: list[Question], experts: Experts, harness: Harness,
+             flags: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+  """Seconds of both sides in turns, which are printed: ours, and theirs at their best batch size."""
   ours, theirs = [], {batch: [] for batch in flags.batches}
   for _ in range(flags.rounds):
     began = time.perf_counter()
@@ -113,9 +138,15 @@ def in_turns(task: str, questions: list[Question], experts: Experts, harness: Ha
     for batch, seconds in theirs.items():
       seconds.append(harness.score(task, batch)["seconds"])
   best = min(theirs, key=lambda batch: np.median(theirs[batch]))
-  low, middle, high = np.percentile(np.array(theirs[best]) / ours, (25, 50, 75))
-  print(f"{task}: {len(questions) / np.median(ours):.1f} rows/s here, {len(questions) / np.median(theirs[best]):.1f} there "
-        f"(batches of {best}): {middle:.2f} times as fast ({low:.2f} .. {high:.2f})", flush=True)
+  told(f"{task}, there in batches of {best}", len(questions), np.array(ours), np.array(theirs[best]))
+  return np.array(ours), np.array(theirs[best])
+
+
+def told(what: str, rows: int, ours: np.ndarray, theirs: np.ndarray) -> None:
+  """Prints rows a second of both sides."""
+  low, middle, high = np.percentile(theirs / ours, (25, 50, 75))
+  print(f"{what}: {rows / np.median(ours):.1f} rows/s here, {rows / np.median(theirs):.1f} there: {middle:.2f} times as fast "
+        f"({low:.2f} .. {high:.2f})", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """lm-evaluation-harness with a model of transformers, for evaluate.py: scores tasks whose rows are local files, and times it.
 
 Reads lines of JSON from standard input, answers each with one. The first says where the model is and how many threads there are; the
-others name a task, the file of its rows, how many of them are taken, and the batch size. Needs torch, transformers, lm-eval, and
-nothing of ours.
+others name a task, the file of its rows, how many of them are taken, and the batch size. Needs torch, transformers and lm-eval; and
+jaxsplit where the first line asks for its adapter in the place of transformers' model.
 """
 
 import gzip
@@ -51,7 +51,12 @@ def main() -> None:
   logging.disable(logging.WARNING)
   asked = json.loads(sys.stdin.readline())
   torch.set_num_threads(asked["threads"])
-  model = HFLM(pretrained=asked["model"], dtype="float32", device="cpu", batch_size=1, max_length=asked["context"])
+  if asked["adapter"]:
+    from jaxsplit.evaluation.harness import HarnessModel
+    from jaxsplit.interop import huggingface
+    model = HarnessModel(huggingface.load(asked["model"], asked["context"]))
+  else:
+    model = HFLM(pretrained=asked["model"], dtype="float32", device="cpu", batch_size=1, max_length=asked["context"])
   manager = TaskManager()
   print(json.dumps({"ready": True}), file=answers, flush=True)
   for line in sys.stdin:
@@ -65,13 +70,14 @@ def main() -> None:
       seconds = time.perf_counter() - began
       by_row: dict[int, list] = {}
       for instance, value in zip(task.instances, found):
-        by_row.setdefault(instance.doc_id, []).append((instance.idx, *value))
+        tokens = model._encode_pair(*instance.args)
+        by_row.setdefault(instance.doc_id, []).append((instance.idx, *value, tokens))
       rows = []
       for number, doc in enumerate(task.eval_docs):
-        values = [(log, greedy) for _, log, greedy in sorted(by_row[number])]
-        metrics = task.process_results(doc, values)
-        rows.append({"log_likelihoods": [log for log, _ in values], "acc": float(metrics["acc"]),
-                     "acc_norm": metrics.get("acc_norm")})
+        of = sorted(by_row[number])
+        metrics = task.process_results(doc, [(log, greedy) for _, log, greedy, _ in of])
+        rows.append({"log_likelihoods": [log for _, log, _, _ in of], "tokens": [tokens for _, _, _, tokens in of],
+                     "acc": float(metrics["acc"]), "acc_norm": metrics.get("acc_norm")})
     print(json.dumps({"seconds": seconds, "rows": rows}), file=answers, flush=True)
 
 

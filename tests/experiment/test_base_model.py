@@ -1,6 +1,7 @@
 """The split from a base model: D = 0 is that model, its tokenizer and size come with it, the law has no N term."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from small import arguments
 
-from jaxsplit import train
+import jaxsplit
+from jaxsplit import evaluate, export, train
 from jaxsplit.data.store import open_store
 from jaxsplit.data.stream import validation
 from jaxsplit.data.tokenizer import ByteTokenizer
@@ -63,6 +65,25 @@ def test_an_experiment_from_a_base_model(base, corpus, tmp_path, capsys):
   assert load_plan(tmp_path / "w" / "plan.json").params == cells[0].params
   before = (tmp_path / "w" / "cells.csv").read_bytes()
   assert train.main(flags) == 0 and (tmp_path / "w" / "cells.csv").read_bytes() == before
+  experts_of_the_base_model_are_put_to_use(base, tmp_path)
+
+
+def experts_of_the_base_model_are_put_to_use(base, tmp_path):
+  """Where the plan is D = 0, of which experts were trained to be compared: their seed is the base model."""
+  path, experts = tmp_path / "w" / "plan.json", [cell for cell in read_cells(tmp_path / "w" / "cells.csv") if cell.role == "split"]
+  plan, tokens = load_plan(path), next(cell.expert_tokens for cell in experts if not cell.seed_tokens)
+  point = dataclasses.replace(plan.point, seed_steps=0, seed_tokens=0, expert_steps=tokens // experts[0].batch_tokens, expert_tokens=tokens)
+  dataclasses.replace(plan, point=point).save(path)
+  seed, there = jaxsplit.load_model(tmp_path / "w"), huggingface.load(base)
+  assert seed.steps == 0
+  jax.tree.map(np.testing.assert_array_equal, seed.params, there.params)
+  assert evaluate.main([f"--workdir={tmp_path / 'w'}", "--tokens=500", "--router=bayes@1", f"--out={tmp_path / 'r.json'}"]) == 0
+  found = json.loads((tmp_path / "r.json").read_text())
+  assert [(one["name"], one["steps"]) for one in found["models"]][-2:] == [("seed", 0), ("dense", 61)]
+  assert found["routers"]["seed"]["training_flops"] == 0 < found["routers"]["bayes@1"]["training_flops"]
+  assert export.main([f"--workdir={tmp_path / 'w'}", f"--out={tmp_path / 'out'}"]) == 0
+  assert "The base model that the experts beside it were forked from" in (tmp_path / "out" / "seed" / "README.md").read_text()
+  assert "forked from a base model" in (tmp_path / "out" / "latin" / "README.md").read_text()
 
 
 def test_a_stack_begins_with_the_weights_of_the_folder(base):
