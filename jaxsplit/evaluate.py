@@ -46,7 +46,9 @@ FLAGS = {
     "workdir": cli.Path("the work directory of the experiment whose models are evaluated"),
     "model": "hf:DIR, the folder of a Hugging Face model to evaluate, in place of an experiment's",
     "store": cli.Path("the token store with the documents; by default the experiment's"),
-    "data": cli.Path("the folder of the tasks' rows: <task>.jsonl or <task>.jsonl.gz, in the schema of the Hugging Face hub"),
+    "data": cli.Path("the folder of the tasks' rows: <task>.jsonl or <task>.jsonl.gz, in the schema of the Hugging Face hub; or tfds: "
+                     "(TensorFlow Datasets) or datasets: (Hugging Face's library), each with the folder of its data behind the colon "
+                     "or none"),
     "out": cli.Path("write the results to this .json file"),
 }
 SWITCHES = {"compare": "only compare the recommended split with 80/20, 50/50, no seed, full pretraining and other dense models, from the "

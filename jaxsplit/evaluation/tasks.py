@@ -1,7 +1,7 @@
 """Zero-shot tasks: how a row of a data set becomes a question, and where its rows are found.
 
 A task is a function from a row, as the Hugging Face hub has it, to a `Question`; `TASKS` has them by lm-evaluation-harness's names
-(benchmarks.py) and takes those of extensions. The rows of a task lie in `<task>.jsonl` or `<task>.jsonl.gz`.
+(benchmarks.py) and takes those of extensions. The rows of a task lie in `<task>.jsonl` or `<task>.jsonl.gz`, or in a library.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from jaxsplit.data.parsing import decoded
 from jaxsplit.data.unpacking import check_no_pointer, unpacked
 from jaxsplit.errors import InputError
+from jaxsplit.evaluation.libraries import LIBRARIES, library_rows
 from jaxsplit.registry import Registry
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -84,17 +85,19 @@ def read_questions(task: str, folder: str | pathlib.Path, limit: int = 0) -> lis
 
   Args:
     task: a name in `TASKS`; what stands behind a colon in it says another way to ask the same rows.
-    folder: where the rows lie.
+    folder: where the rows lie, or one of `libraries.LIBRARIES`.
     limit: how many of the first rows are taken; 0: all.
 
   Raises:
     InputError: no such task or file, or a row that is none of the task's, by its line.
   """
-  make, path = TASKS[task], _file(task, pathlib.Path(folder))
-  out = []
-  for where, row in itertools.islice(_rows(path), limit or None):
+  make, out = TASKS[task], []
+  in_library = str(folder).startswith(LIBRARIES)
+  origin = str(folder) if in_library else _file(task, pathlib.Path(folder))
+  rows = library_rows(task, origin) if in_library else _rows(origin)
+  for where, row in itertools.islice(rows, limit or None):
     try:
-      question = make(row)
+      question = make(Row(row))
       _check(question)
     except InputError as error:
       raise InputError(f"{where}: {error} (task {task})") from None
@@ -102,7 +105,7 @@ def read_questions(task: str, folder: str | pathlib.Path, limit: int = 0) -> lis
       raise InputError(f"{where}: not a row of task {task} ({type(error).__name__}: {error}); mend the row") from None
     out.append(question)
   if not out:
-    raise InputError(f"{path}: no rows; give the rows of task {task}, a JSON object a line")
+    raise InputError(f"{origin}: no rows; give the rows of task {task}, a JSON object a line")
   return out
 
 
@@ -129,7 +132,7 @@ def _file(task: str, folder: pathlib.Path) -> pathlib.Path:
   return there[0]
 
 
-def _rows(path: pathlib.Path) -> Iterator[tuple[str, Row]]:
+def _rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
   """Each row, and where it lies. Blank lines are passed over."""
   check_no_pointer(path)
   data = b"".join(unpacked(path, ".gz" if path.suffix == ".gz" else ""))
@@ -144,4 +147,4 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[str, Row]]:
         raise InputError(f"{where}: not a JSON line ({getattr(error, 'msg', error)}); mend it") from None
       if not isinstance(row, dict):
         raise InputError(f"{where}: a {type(row).__name__} where a JSON object is needed; mend the line")
-      yield where, Row(row)
+      yield where, row

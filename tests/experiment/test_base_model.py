@@ -79,7 +79,7 @@ def experts_of_the_base_model_are_put_to_use(base, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, seed.params, there.params)
   assert evaluate.main([f"--workdir={tmp_path / 'w'}", "--tokens=500", "--router=bayes@1", f"--out={tmp_path / 'r.json'}"]) == 0
   found = json.loads((tmp_path / "r.json").read_text())
-  assert [(one["name"], one["steps"]) for one in found["models"]][-2:] == [("seed", 0), ("dense", 61)]
+  assert {one["name"]: one["steps"] for one in found["models"] if one["kind"] != "expert"} == {"seed": 0, "dense": 375, "average": 187}
   assert found["routers"]["seed"]["training_flops"] == 0 < found["routers"]["bayes@1"]["training_flops"]
   assert export.main([f"--workdir={tmp_path / 'w'}", f"--out={tmp_path / 'out'}"]) == 0
   assert "The base model that the experts beside it were forked from" in (tmp_path / "out" / "seed" / "README.md").read_text()
