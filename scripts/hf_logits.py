@@ -1,6 +1,7 @@
 """Compares our logits with those that `transformers` computes of the same folder of Hugging Face's.
 
     python scripts/hf_logits.py make DIR                          # folders of small random models, one of every kind that we write
+    python scripts/hf_logits.py train DIR                         # the same of models that train and export have made
     python scripts/hf_logits.py ours --out=OUT FOLDER... [--text=FILE]
     /tmp/torch/bin/python scripts/hf_logits.py theirs --out=OUT FOLDER... [--save]
 
@@ -10,6 +11,7 @@ random ones) and what we compute of them; `theirs` says how far that is from tra
 it is more than 1e-5 of the largest logit. With --save it keeps its own in the folder, as logits.npz: the tests' golden files are made so.
 
     python scripts/hf_logits.py make tests/interop/golden
+    python scripts/hf_logits.py train tests/interop/golden
     python scripts/hf_logits.py ours --out=/tmp/logits tests/interop/golden/*
     /tmp/torch/bin/python scripts/hf_logits.py theirs --out=/tmp/logits --save tests/interop/golden/*
 """
@@ -18,7 +20,9 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import shutil
 import sys
+import tempfile
 
 import numpy as np
 
@@ -32,14 +36,14 @@ WIDTH, DEPTH, HEAD_DIM, LENGTH = 16, 2, 4, 24
 
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("what", choices=("make", "ours", "theirs"))
+  parser.add_argument("what", choices=("make", "train", "ours", "theirs"))
   parser.add_argument("folders", nargs="+", type=pathlib.Path)
   parser.add_argument("--out", type=pathlib.Path)
   parser.add_argument("--text", type=pathlib.Path)
   parser.add_argument("--save", action="store_true")
   flags = parser.parse_args()
-  if flags.what == "make":
-    return make(*flags.folders)
+  if flags.what in ("make", "train"):
+    return {"make": make, "train": train}[flags.what](*flags.folders)
   flags.out.mkdir(parents=True, exist_ok=True)
   if flags.what == "ours":
     return ours(flags.folders, flags.out, flags.text)
@@ -62,6 +66,24 @@ def make(directory: pathlib.Path) -> int:
     params = jax.tree.map(lambda x: x + jnp.asarray(random.normal(0, 0.1, x.shape), x.dtype), config.initialize(jnp.uint32(seed)))
     (directory / name).mkdir(parents=True, exist_ok=True)
     huggingface.save(TrainedModel(config, params, tokenizer, 0), directory / name)
+  return 0
+
+
+def train(directory: pathlib.Path) -> int:
+  """By the commands, from the bundled texts to folders: 60,000 tokens of bytes, on the mixture of the domains."""
+  from jaxsplit import export, train
+
+  for name, fields in KINDS.items():
+    with tempfile.TemporaryDirectory() as scratch:
+      settings = {"Experiment.sizes": (), "Experiment.target": (WIDTH, DEPTH), "Experiment.budget_tokens": 60_000, "Probe.rates": (8e-3,),
+                  "Experiment.compare": (1.0,), "Training.sequence_length": LENGTH, "Optimizer.warmup_tokens": 4_000,
+                  **{f"Architecture.{field}": value for field, value in (("head_dim", HEAD_DIM), *fields.items())}}
+      train.main([f"--workdir={scratch}/work", *(f"--gin.{key}={value!r}" for key, value in settings.items())])
+      export.main([f"--workdir={scratch}/work", f"--out={scratch}/out"])
+      (directory / f"trained_{name}").mkdir(parents=True, exist_ok=True)
+      for path in pathlib.Path(scratch, "out", "dense").iterdir():
+        if path.name != "README.md":
+          shutil.copy(path, directory / f"trained_{name}")
   return 0
 
 

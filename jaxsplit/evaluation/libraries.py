@@ -84,16 +84,16 @@ def _tfds(wanted: _DataSet, folder: str | None) -> Iterator[dict[str, Any]]:
 
 def _plain(feature: Any, value: Any) -> Any:
   """A value as JSON has it: text, and the names of classes in the place of their numbers."""
-  if hasattr(feature, "int2str"):
-    return feature.int2str(int(value))
-  if hasattr(feature, "items"):
+  kind = type(feature).__name__  # Not by attributes: a sequence has those of what it is a sequence of.
+  if kind == "Sequence":
+    inner = feature.feature
+    if isinstance(value, Mapping):
+      return {name: [_plain(inner[name], one) for one in values] for name, values in value.items()}
+    rows = [_plain(inner, one) for one in value]
+    return {name: [row[name] for row in rows] for name in inner} if type(inner).__name__ == "FeaturesDict" else rows
+  if kind == "FeaturesDict":
     return {name: _plain(one, value[name]) for name, one in feature.items()}
-  inner = getattr(feature, "feature", None)  # Of a sequence.
-  if inner is not None and isinstance(value, Mapping):
-    return {name: [_plain(inner[name], one) for one in values] for name, values in value.items()}
-  if inner is not None and hasattr(inner, "items"):
-    return {name: [_plain(one, row[name]) for row in value] for name, one in inner.items()}
-  if inner is not None:
-    return [_plain(inner, one) for one in value]
+  if kind == "ClassLabel":
+    return feature.int2str(int(value))
   value = value.item() if isinstance(value, np.generic | np.ndarray) and not np.ndim(value) else value
   return value.decode() if isinstance(value, bytes) else value
