@@ -2,6 +2,7 @@
 
     python scripts/hf_logits.py make DIR                          # folders of small random models, one of every kind that we write
     python scripts/hf_logits.py train DIR                         # the same of models that train and export have made
+    python scripts/hf_logits.py again --out=OUT FOLDER...          # what was read, written again: the same bits
     python scripts/hf_logits.py ours --out=OUT FOLDER... [--text=FILE]
     /tmp/torch/bin/python scripts/hf_logits.py theirs --out=OUT FOLDER... [--save]
 
@@ -36,7 +37,7 @@ WIDTH, DEPTH, HEAD_DIM, LENGTH = 16, 2, 4, 24
 
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("what", choices=("make", "train", "ours", "theirs"))
+  parser.add_argument("what", choices=("make", "train", "again", "ours", "theirs"))
   parser.add_argument("folders", nargs="+", type=pathlib.Path)
   parser.add_argument("--out", type=pathlib.Path)
   parser.add_argument("--text", type=pathlib.Path)
@@ -45,6 +46,8 @@ def main() -> int:
   if flags.what in ("make", "train"):
     return {"make": make, "train": train}[flags.what](*flags.folders)
   flags.out.mkdir(parents=True, exist_ok=True)
+  if flags.what == "again":
+    return again(flags.folders, flags.out)
   if flags.what == "ours":
     return ours(flags.folders, flags.out, flags.text)
   return theirs(flags.folders, flags.out, flags.save)
@@ -85,6 +88,22 @@ def train(directory: pathlib.Path) -> int:
         if path.name != "README.md":
           shutil.copy(path, directory / f"trained_{name}")
   return 0
+
+
+def again(folders: list[pathlib.Path], out: pathlib.Path) -> int:
+  from jaxsplit.interop import huggingface
+  from jaxsplit.interop.tensors import find_tensors
+
+  bad = 0
+  for folder in folders:
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+      huggingface.save(huggingface.load(folder), pathlib.Path(scratch))
+      before, after = find_tensors(folder), find_tensors(pathlib.Path(scratch))
+      other = [name for name in before.keys() | after.keys()
+               if name not in before or name not in after or before[name].read().tobytes() != after[name].read().tobytes()]
+    print(f"{folder}: {len(before)} tensors; {f'{len(other)} differ, such as {other[0]}' if other else 'all have the same bits'}")
+    bad += len(other)
+  return int(bad > 0)
 
 
 def ours(folders: list[pathlib.Path], out: pathlib.Path, text: pathlib.Path | None) -> int:
