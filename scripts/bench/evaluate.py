@@ -89,7 +89,8 @@ class Harness:
 
 def compare(task: str, questions: list[Question], experts: Experts, harness: Harness, adapter: Harness | None, batch: int) -> bool:
   """Whether anything differs, which is printed."""
-  theirs = harness.score(task, batch)["rows"]
+  there = harness.score(task, batch)
+  theirs = there["rows"]
   began = time.perf_counter()
   ours = score_answers(experts, questions).answers
   seconds = time.perf_counter() - began
@@ -103,7 +104,8 @@ def compare(task: str, questions: list[Question], experts: Experts, harness: Har
   tokens = [(span.tokens[:span.first].tolist(), span.tokens[span.first:].tolist()) for span in spans]
   other = sum(ours != tuple(there) for ours, there in zip(tokens, (pair for row in theirs for pair in row["tokens"]), strict=True))
   print(f"{task}: {len(questions)} rows, {len(spans)} answers, of which {other} have other tokens; acc {found['acc']:.4f} ± "
-        f"{found['acc_stderr'] or 0:.4f}, acc_norm {'-' if norm is None else format(norm, '.4f')}; {text}; first call {seconds:.0f} s", flush=True)
+        f"{found['acc_stderr'] or 0:.4f}, acc_norm {'-' if norm is None else format(norm, '.4f')}; {text}; "
+        f"first call {seconds:.1f} s, theirs {there['seconds']:.1f} s in batches of {batch}", flush=True)
   if adapter:
     rows = adapter.score(task, batch)["rows"]
     norm = None if norm is None else np.mean([row["acc_norm"] for row in rows])
