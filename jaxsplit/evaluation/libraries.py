@@ -53,7 +53,8 @@ def library_rows(task: str, source: str) -> Iterator[tuple[str, dict[str, Any]]]
   known, read = {"tfds": (_TFDS, _tfds), "datasets": (_DATASETS, _datasets)}[library]
   wanted = known.get(task.partition(":")[0])
   if wanted is None:
-    raise InputError(f"--data={source}: there are no rows of task {task}; those of {', '.join(known)} are there. Give a folder with its rows")
+    raise InputError(f"--data={source}: there are no rows of task {task}; those of {', '.join(known)} are there. Give a folder with "
+                     "its rows")
   where = "/".join(filter(None, (wanted.name, wanted.config, wanted.split)))
   try:
     rows = read(wanted, str(pathlib.Path(folder).expanduser()) if folder else None)

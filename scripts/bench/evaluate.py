@@ -59,7 +59,8 @@ def main() -> int:
     if flags.rounds:
       rounds.append((len(questions), *in_turns(task, questions, experts, harness, flags)))
   if len(rounds) > 1:
-    told("all", sum(count for count, _, _ in rounds), np.sum([ours for _, ours, _ in rounds], 0), np.sum([theirs for _, _, theirs in rounds], 0))
+    counts, ours, theirs = (np.sum(one, axis=0) for one in zip(*rounds))
+    told("all tasks", counts, ours, theirs)
   return int(bad)
 
 
@@ -124,8 +125,8 @@ def differences(theirs: list[dict], mine: list[np.ndarray], sizes: list[np.ndarr
   normed = sum(np.argmax(a / n) != np.argmax(b / n) for a, b, n in zip(mine, sums, sizes, strict=True))
   far = int(np.sum(apart > np.maximum(1e-3, 1e-5 * whole)))
   bad = far or acc != np.mean([row["acc"] for row in theirs]) or norm is not None and norm != np.mean([row["acc_norm"] for row in theirs])
-  text = (f"log-likelihoods differ by {apart.max():.1e} at most, of {whole[apart.argmax()]:.0f}; {np.sum(apart > 1e-3)} by more than 1e-3, {far} "
-          f"of them by more than 1e-5 of themselves; {choices} choices and {normed} normalized ones differ")
+  text = (f"log-likelihoods differ by {apart.max():.1e} at most, of {whole[apart.argmax()]:.0f}; {np.sum(apart > 1e-3)} by more than 1e-3, "
+          f"{far} of them by more than 1e-5 of themselves; {choices} choices and {normed} normalized ones differ")
   return bool(bad), f"{text}{': DIFFERENT' if bad else ', accuracies are equal'}"
 
 

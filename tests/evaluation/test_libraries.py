@@ -10,7 +10,8 @@ from jaxsplit.errors import InputError
 from jaxsplit.evaluation import benchmarks, libraries  # noqa: F401 (Benchmarks add themselves to TASKS.)
 from jaxsplit.evaluation.tasks import read_questions
 
-ROWS = [{"question": f"What is {i} and {i}?", "choices": {"text": [str(i), str(2 * i)], "label": ["A", "B"]}, "answerKey": "B"} for i in (1, 2, 3)]
+ROWS = [{"question": f"What is {i} and {i}?", "choices": {"text": [str(i), str(2 * i)], "label": ["A", "B"]}, "answerKey": "B"}
+        for i in (1, 2, 3)]
 GAPS = [{"sentence": "The _ sat.", "option1": "cat", "option2": "mat", "answer": "1"}]
 FEATURES = {
     "small_arc": tfds.features.FeaturesDict({
