@@ -7,9 +7,10 @@ w(c) P(c | other domains), in exact proportion, and within a cluster each window
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -104,24 +105,28 @@ def find(store: Store, domains: Sequence[str], sequence_length: int, clusters: i
 
   span = -(-_SPAN_TOKENS // sequence_length)  # Windows.
   windows = {domain: len(store.windows(domain, "train", sequence_length)) for domain in domains}
-  starts = [(domain, first) for domain in domains for first in range(0, windows[domain], span)]
+  spans = {domain: -(-count // span) for domain, count in windows.items()}
+  ends = np.cumsum(list(spans.values()))
 
-  def texts(taken: Sequence[tuple[str, int]]) -> Iterator[str]:
-    for domain, first in taken:
-      tokens = store.tokens(domain, "train")[first * sequence_length:(first + span) * sequence_length]
-      yield store.tokenizer.decode(tokens[tokens != store.end_of_document].tolist())
+  def texts(domain: str, numbers: Iterable[int]) -> Iterator[str]:
+    tokens = store.tokens(domain, "train").view(np.ndarray)
+    for number in numbers:
+      piece = tokens[number * span * sequence_length:(number + 1) * span * sequence_length]
+      yield store.tokenizer.decode(piece[piece != store.end_of_document].tolist())
 
-  drawn = np.sort(np.random.default_rng([seed, 2]).choice(len(starts), min(len(starts), _SAMPLE), replace=False))
+  drawn = np.sort(np.random.default_rng([seed, 2]).choice(ends[-1], min(ends[-1], _SAMPLE), replace=False))
+  of_domain = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
+  sample = itertools.chain.from_iterable(
+      texts(domain, (numbers - (end - spans[domain])).tolist()) for domain, numbers, end in zip(domains, of_domain, ends))
   try:
-    fitted = fit_clusters(texts([starts[i] for i in drawn]), Clustering(k=clusters, seed=seed, sample=max(_SAMPLE, clusters)))
+    fitted = fit_clusters(sample, Clustering(k=clusters, seed=seed, sample=max(_SAMPLE, clusters)))
   except InputError as error:
     raise InputError(f"Experiment.resample_clusters = {clusters}: {error}") from None
   folder.mkdir(parents=True, exist_ok=True)
   by_cluster = np.lib.format.open_memmap(folder / WINDOWS, "w+", np.int64, (sum(windows.values()),))
   counts_DxK, done = np.zeros((len(domains), clusters), np.int64), 0
   for d, domain in enumerate(domains):
-    spans = texts([(domain, first) for first in range(0, windows[domain], span)])
-    of_span = np.fromiter((cluster for _, cluster in fitted.assign_stream(spans)), np.int32)
+    of_span = np.fromiter((cluster for _, cluster in fitted.assign_stream(texts(domain, range(spans[domain])))), np.int32, spans[domain])
     of_window = np.repeat(of_span, span)[:windows[domain]]
     by_cluster[done:done + windows[domain]] = np.argsort(of_window, kind="stable")
     counts_DxK[d] = np.bincount(of_window, minlength=clusters)
