@@ -89,7 +89,8 @@ def measured(arm: str, flags, corpus: pathlib.Path, k: int) -> dict:
     settings = SETTINGS.format(corpus=corpus.resolve(), budget=flags.budget,
                                compare=(flags.seed_share, 1.0) if dense else (flags.seed_share,)) + ARMS[arm].format(k=k)
     tokenizer = flags.out / "labelled" / "store" / "tokenizer.json"
-    settings += ("Tokenization.kind = 'bpe'\n" + ("Tokenization.vocab_size = 1024\n" if dense else f"Tokenization.path = '{tokenizer.resolve()}'\n"))
+    tokens = "vocab_size = 1024" if dense else f"path = '{tokenizer.resolve()}'"
+    settings += f"Tokenization.kind = 'bpe'\nTokenization.{tokens}\n"
     (flags.out / f"{name}.gin").write_text(settings)
     run("train", f"--gin_file={flags.out / name}.gin", f"--workdir={workdir}")
     run("evaluate", f"--workdir={workdir}", f"--store={flags.out / 'labelled' / 'store'}", "--split=valid", "--stride=128",

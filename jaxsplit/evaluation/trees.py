@@ -152,7 +152,7 @@ def _batch(rows: Sequence[Sequence[Tree]], each: int, length: int) -> TreeBatch:
   for row, trees in enumerate(rows):
     column = target = 0
     for tree in trees:
-      for span, count, first in zip(tree.spans, tree.counts, np.cumsum((0, *tree.counts))):
+      for span, first in zip(tree.spans, np.cumsum((0, *tree.counts))):
         places.append((span, row, target + int(first)))
       of, to = slice(column, column + len(tree.tokens)), slice(target, target + len(tree.at))
       out.tokens_BxT[row, of], out.depth_BxT[row, of] = tree.tokens, tree.depth

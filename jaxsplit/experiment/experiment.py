@@ -79,8 +79,8 @@ def recipe_of(settings: Settings, store: Store) -> Recipe:
     store.counts(domain, "train")  # Raises where there is no such domain.
   scarce = dict.fromkeys(experiment.resample, experiment.resample_share)
   if scarce and len(store.domains) == 1:
-    raise InputError(f"Experiment.resample = {experiment.resample}: {store.domains[0]} is the only domain, so there is no text of others to "
-                     "resample; leave it out")
+    raise InputError(f"Experiment.resample = {experiment.resample}: {store.domains[0]} is the only domain, so there is no text of others "
+                     "to resample; leave it out")
   return Recipe(settings.training, settings.optimizer, settings.layout, weights, experiment.seed, experiment.keep_moments,
                experiment.validation_tokens, experiment.data == "phonebook", experiment.replay, scarce, experiment.resample_clusters,
                base_of(settings))

@@ -125,7 +125,8 @@ def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: i
   Args:
     workdir: the experiment's.
     domain: the expert of that domain; None: the seed that the experts were forked from, before any cooldown, which of a plan
-      with D = 0 is the base model; "dense": the model of full pretraining at the same compute. Where the plan is not to split, the expert of every domain is that one.
+      with D = 0 is the base model; "dense": the model of full pretraining at the same compute. Where the plan is
+      not to split, the expert of every domain is that one.
     replica: which replica.
     store: where its token store is, if it was trained with --store=DIR and that was moved.
 
