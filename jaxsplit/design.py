@@ -2,7 +2,8 @@
 
 Prints the sizes and splits to be measured, what that costs with everything counted, how near to the best split a plan read off them
 is expected to come, what half and twice the price would give, and the gin bindings with which `train` measures just these cells.
-Nothing is trained. The models, batches, the warm-up and the probe are those of the gin files and bindings that are given.
+Nothing is trained. The models, batches, the warm-up and the probe are those of the gin files and bindings that are given; sizes and
+splits that these give are not used.
 """
 
 from __future__ import annotations
@@ -24,29 +25,31 @@ from jaxsplit.experiment.ladder import size_near
 from jaxsplit.experiment.sweep import Design, designs, no_design
 from jaxsplit.experiment.task import Task, task_of
 from jaxsplit.experiment.settings import GRID, Experiment, Settings, Sweep
+from jaxsplit.law.mapping import flag_number
 
 SETTINGS = tuple(map(type, Settings().parts))
 _BYTES = 256  # Tokens of a vocabulary of bytes.
-_PLAIN = {name: getattr(Experiment(), name) for name in GRID}  # A grid given in the settings is ignored.
+_PLAIN = {name: getattr(Experiment(), name) for name in ("sizes", *GRID)}  # A grid given in the settings is not used, which is said.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   given = cli.parse("design", __doc__, SETTINGS, argv, flags={
-      "params": "N of the target model; without it Experiment.target",
-      "budget_tokens": "C; without it Experiment.budget_tokens",
+      "params": "N of the target model, as in 1.2B; without it Experiment.target",
+      "budget_tokens": "C, as in 20B; without it Experiment.budget_tokens",
       "num_domains": "K; required",
       "sweep": "maximum cost of the sweep, as a fraction of the final training's FLOPs; without it Sweep.flops"},
       switches={"json": "print JSON"})
-  number = lambda name, kind, otherwise: otherwise if given.flags[name] is None else _positive(
-      of_text(kind, given.flags[name], f"--{name}"), name)
-  domains = number("num_domains", int, None)
+  read = {"params": flag_number, "budget_tokens": flag_number, "num_domains": lambda name, text: of_text(int, text, f"--{name}"),
+          "sweep": lambda name, text: of_text(float, text, f"--{name}")}
+  number = lambda name, otherwise: otherwise if given.flags[name] is None else _positive(read[name](name, given.flags[name]), name)
+  domains = number("num_domains", None)
   if domains is None:
     raise InputError("--num_domains is missing; give K, the number of domains, as in --num_domains=10")
   settings = Settings(*(given[cls] for cls in SETTINGS))
-  experiment, flops = settings.experiment, number("sweep", float, given[Sweep].flops)
+  experiment, flops = settings.experiment, number("sweep", given[Sweep].flops)
   settings = dataclasses.replace(settings, experiment=dataclasses.replace(
-      experiment, budget_tokens=int(number("budget_tokens", float, experiment.budget_tokens))))
-  record = design_sweep(settings, domains, params=number("params", float, None), sweep=flops)
+      experiment, budget_tokens=int(number("budget_tokens", experiment.budget_tokens))))
+  record = design_sweep(settings, domains, params=number("params", None), sweep=flops)
   print(json.dumps(record, indent=2) if given.flags["json"] else _text(record, flops))
   return 0
 
@@ -58,7 +61,7 @@ def design_sweep(settings: Settings, num_domains: int, *, params: float | None =
       design["price"], design["sizes"], design["points"], design["bindings"]
 
   Args:
-    settings: the experiment's; a grid in them is ignored.
+    settings: the experiment's; a grid in them is not used, and named under "unused".
     num_domains: K.
     params: N of the target model; without it `Experiment.target`.
     sweep: maximum cost as a fraction of the final training's FLOPs; without it `Sweep.flops`.
@@ -70,14 +73,15 @@ def design_sweep(settings: Settings, num_domains: int, *, params: float | None =
     InputError: no sweep of that price determines a split.
   """
   flops, tokenization = settings.sweep.flops if sweep is None else sweep, settings.tokenization
-  experiment = dataclasses.replace(settings.experiment, sizes=None, **_PLAIN,
+  unused = [f"Experiment.{name}" for name, plain in _PLAIN.items() if getattr(settings.experiment, name) != plain]
+  experiment = dataclasses.replace(settings.experiment, **_PLAIN,
                                    target=size_near(settings.architecture, params) if params else settings.experiment.target)
   vocab_size = _BYTES if tokenization.kind == "bytes" else tokenization.vocab_size
   task = task_of(dataclasses.replace(settings, experiment=experiment), num_domains, vocab_size)
   (half, asked, twice), least = designs(task, (flops / 2, flops, 2 * flops))
   if asked is None:
     raise no_design("--sweep", flops, least)
-  return _record(task, experiment, asked, half, twice)
+  return {**_record(task, experiment, asked, half, twice), "unused": unused}
 
 
 def _positive(value: Any, name: str) -> Any:
@@ -118,7 +122,9 @@ def _text(record: dict[str, Any], flops: float) -> str:
       f"D + K D' = {'C' if record['line'] == 1 else format(record['line'], 'g') + ' C'} and below it:",
       *(f"  D = {seed:>16,}   D' = {expert:>14,}" for seed, expert in record["points"]),
       "half the price: " + (text(record["half"]) if record["half"] else "too little for a sweep that determines a split"),
-      f"twice the price: {text(record['twice'])}", "", "bindings:", *record["bindings"]]
+      f"twice the price: {text(record['twice'])}", "",
+      *([f"not used: {', '.join(record['unused'])}; the bindings take their place"] if record["unused"] else []), "bindings:",
+      *record["bindings"]]
   return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from jaxsplit import cli, devices
 from jaxsplit.errors import InputError
 from jaxsplit.law import Plan, PlanSettings, load_law, plan_split
-from jaxsplit.law.mapping import number
+from jaxsplit.law.mapping import flag_number
 
 _COUNTS = {
     "params": "model size N, as in 1.2B; without it, the best one for a FLOP budget",
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not settings.flags["law"]:
     raise InputError("--law is missing; give a law, as in --law=law.json")
   devices.present()
-  counts = {name: _count(name, settings.flags[name]) for name in _COUNTS if settings.flags[name] is not None}
+  counts = {name: flag_number(name, settings.flags[name]) for name in _COUNTS if settings.flags[name] is not None}
   plan = plan_split(load_law(settings.flags["law"]), settings[PlanSettings], **counts)
   if settings.flags["out"]:
     try:
@@ -50,13 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise InputError(f"--out={settings.flags['out']}: cannot be written ({error.strerror}); name a file that can be") from None
   print(json.dumps(dataclasses.asdict(plan), indent=1) if settings.flags["json"] else _summary(plan))
   return 0
-
-
-def _count(name: str, text: str) -> float:
-  try:
-    return number(text, suffixes=True)
-  except ValueError:
-    raise InputError(f"--{name}={text[:80]}: must be a number, as in 3e6 or 1.2B") from None
 
 
 def _beyond(plan: Plan) -> str:

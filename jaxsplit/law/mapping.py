@@ -150,6 +150,18 @@ def number(value: Any, decimal_comma: bool = False, suffixes: bool = False) -> f
   return float(body + (exponent or "")) * factor
 
 
+def flag_number(name: str, text: str) -> float:
+  """The number that a flag was given, as in 3e6 or 1.2B.
+
+  Raises:
+    InputError: it is none.
+  """
+  try:
+    return number(text, suffixes=True)
+  except ValueError:
+    raise InputError(f"--{name}={text[:80]}: must be a number, as in 3e6 or 1.2B") from None
+
+
 def has_decimal_commas(columns: Sequence[Sequence[Any]], losses: Sequence[Any]) -> bool:
   """Whether commas in numbers of a file with semicolons stand before decimals, and not between thousands."""
   texts = [value.strip() for column in columns for value in column if isinstance(value, str)]

@@ -28,8 +28,11 @@ def resample(fit: Fitted, cells: Cells, kind: str, count: int, seed: int) -> tup
   rows: rows are independent. Every row is given a random weight of mean 1 (the weighted bootstrap, which is valid for Huber's and
     for absolute losses: Rao & Zhao 1992; Chatterjee & Bose 2005), scattering the more the more the row decides of its own fit
     (MacKinnon & White 1985, HC2).
-  shared: the same, and to the targets are added errors that all cells of a size, and of a snapshot, share: as large as the
-    residuals say that they may be (`shared_errors`).
+  shared: targets are drawn: the fit's predictions, errors that all cells of a size, and of a snapshot, share, as large as the
+    residuals say that they may be (`shared_errors`), and of every row its own error: its residual with a random sign, which is
+    valid for Huber's and for absolute losses where a normal multiplier is not (Feng, He & Hu 2011), and for squares (Liu 1988).
+    The residual is the one that a fit without the row would leave (`_left_out`), less what it is likely to share
+    (`_left_of_shared`), so that no error counts twice.
   auto: `shared` where rows come from the same runs, or where what sizes share is likely more than what rows have of their own;
     else `rows`. See `chosen`.
   pairs: rows drawn with replacement within each domain (Efron 1979).
@@ -45,17 +48,22 @@ def resample(fit: Fitted, cells: Cells, kind: str, count: int, seed: int) -> tup
       size = (row >= 0).sum()
       np.add.at(weight[:, k], (np.arange(count)[:, None], random.integers(0, size, (count, size))), 1)
     return fit.target, weight * fit.weight
-  target = np.broadcast_to(fit.target, (count, *fit.row.shape)).copy()
+  target, centre = np.broadcast_to(fit.target, (count, *fit.row.shape)).copy(), fit.predictions()
   if kind == "trunks":
-    centre = fit.predictions()
     _, group = np.unique(cells.params[fit.row[used]], return_inverse=True)
     left = _deleted_residuals(fit, (fit.target - centre)[used], group)
     target[:, used] = centre[used] + random.standard_normal((count, group.max() + 1))[:, group] * left
     return target, fit.weight
-  weight = np.zeros(target.shape)
-  weight[:, used] = _weights(fit.share_within * _leverage(fit.jacobian()), count, random)
+  basis = _basis(fit.jacobian())
   if (chosen(fit, cells) if kind == "auto" else kind) == "shared":
-    target[:, used] += _drawn(errors_of(fit, cells), count, random)
+    shared = errors_of(fit, cells)
+    scales = random.choice(len(shared.weights), count, p=shared.weights)
+    own = _left_out(fit, basis) / np.sqrt(1 + _left_of_shared(shared, basis)[scales])
+    above = random.random(own.shape) < fit.problem.over / (1 + fit.problem.over)  # As often as an objective leaves rows above it.
+    target[:, used] = centre[used] + np.where(above, own, -own) + _drawn(shared, scales, random)
+    return target, fit.weight
+  weight = np.zeros(target.shape)
+  weight[:, used] = _weights(fit.share_within * (basis**2).sum(1), count, random)
   return target, weight * fit.weight
 
 
@@ -143,12 +151,29 @@ def _share_of_large(shared: SharedErrors) -> float:
   return float(shared.weights[(shared.scales >= shared.own[:, None]).any(1)].sum())
 
 
-def _drawn(shared: SharedErrors, count: int, random: np.random.Generator) -> np.ndarray:
-  """[B, n] draws of the errors that rows share."""
-  scales = shared.scales[random.choice(len(shared.weights), count, p=shared.weights)]
-  total = np.zeros((count, 1))
+def _drawn(shared: SharedErrors, scales: np.ndarray, random: np.random.Generator) -> np.ndarray:
+  """[B, n] draws of the errors that rows share, each at one of the scales [B]."""
+  total = np.zeros((len(scales), 1))
   for i, group in enumerate(shared.groups):
-    total = total + scales[:, i, None] * random.standard_normal((count, group.max() + 1))[:, group]
+    total = total + shared.scales[scales, i, None] * random.standard_normal((len(scales), group.max() + 1))[:, group]
+  return total
+
+
+def _left_out(fit: Fitted, basis: np.ndarray) -> np.ndarray:
+  """[n] how far each row would lie from a fit without it, to first order (Feng, He & Hu 2011): a fit that bends to follow a row leaves
+  it a small residual, with absolute losses none at all for as many rows as there are constants."""
+  residual = (fit.target - fit.predictions())[fit.row >= 0]
+  pull = np.where(residual < 0, fit.problem.over, 1.0) * np.minimum(np.abs(residual), fit.problem.delta)
+  return np.abs(residual) + (basis**2).sum(1) * pull / fit.bend
+
+
+def _left_of_shared(shared: SharedErrors, basis: np.ndarray) -> np.ndarray:
+  """[S, n] variance of shared errors that is left in each row's residual, at each scale, over the variance of its own: a fit
+  follows some of what rows share, (I - H) S (I - H)' remains."""
+  total = np.zeros((len(shared.weights), len(basis)))
+  for ratio, group in zip((shared.scales / shared.own[:, None]).T, shared.groups):
+    members = np.eye(group.max() + 1)[group]
+    total += ratio[:, None] ** 2 * ((members - basis @ (basis.T @ members)) ** 2).sum(1)
   return total
 
 
@@ -158,10 +183,11 @@ def _groups(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
   return number(cells.params, cells.replica), number(cells.params, cells.replica, cells.seed_tokens)
 
 
-def _leverage(jacobian: np.ndarray) -> np.ndarray:
-  """[n] how much of its own prediction each row decides."""
+def _basis(jacobian: np.ndarray) -> np.ndarray:
+  """[n, r] orthonormal, of all changes of the predictions that the constants can make. H is it times its transpose; the sum of its
+  squares is how much of its own prediction a row decides (its leverage)."""
   basis, values, _ = np.linalg.svd(jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300), full_matrices=False)
-  return (basis[:, values > 1e-10 * values[0]] ** 2).sum(1)
+  return basis[:, values > 1e-10 * values[0]]
 
 
 def _deleted_residuals(fit: Fitted, residual: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -36,11 +36,7 @@ def profiles(fit: Fitted, cells: Cells, count: int) -> dict[str, dict[str, list[
   residual = fit.target - fit.predictions()
   used = fit.weight > 0
   size, weight = np.abs(residual[used]), np.where(residual[used] < 0, fit.problem.over, 1.0)
-  width = fit.problem.delta
-  spread = np.median(size) / 0.6745 * fit.weight.sum() / max(fit.weight.sum() - len(fit.theta), 1)
-  # Few residuals lie inside a narrow width: their share is read off a wider window.
-  window = max(min(width, 3 * spread), spread * used.sum() ** -0.2)
-  bend = np.mean(weight * (size <= window)) * min(width / window, 1.0)
+  width, bend = fit.problem.delta, fit.bend
   pull = np.mean((weight * np.minimum(size, width)) ** 2) * used.sum() / max(used.sum() - len(fit.theta), 1)
   # Steps that span the interval: three standard errors of the usual sandwich to either side.
   jacobian = fit.jacobian()

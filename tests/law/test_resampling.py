@@ -53,6 +53,25 @@ def test_an_outlier_is_no_shared_error():
   assert likely(table)[1] > 0.6
 
 
+def test_what_a_size_shares_does_not_count_again_for_each_row():
+  own = []
+  for seed in range(4):
+    table = cells(seed, shared=0.008)
+    fit = fitted(table)
+    target, _ = resample(fit, table, "shared", 1000, 0)
+    drawn = (target - fit.predictions())[:, fit.row >= 0].reshape(-1, len(SIZES), len(LENGTHS))
+    own.append((drawn - drawn.mean(2, keepdims=True)).std() * (len(LENGTHS) / (len(LENGTHS) - 1)) ** 0.5)
+  assert 0.75 < np.median(own) / 0.004 < 1.3
+
+
+def test_targets_are_drawn_above_the_fit_as_often_as_an_objective_leaves_them():
+  table = cells(0)
+  fit = fit_form(FORMS["chinchilla"], table, FitSettings(starts=8, overestimate_penalty=3.0), ())
+  target, _ = resample(fit, table, "shared", 1000, 0)
+  measured, drawn = ((values > fit.predictions())[..., fit.row >= 0].mean() for values in (fit.target, target))
+  assert abs(drawn - 0.75) < 0.05 and abs(measured - 0.75) < 0.1
+
+
 def test_intervals_of_independent_rows_are_those_of_rows_drawn_anew():
   width = lambda kind: np.median([np.ptp(fit_law(
       cells(seed), form="chinchilla", holdout="none", starts=8, bootstrap=200, resample=kind).intervals["beta"]) for seed in range(3)])
