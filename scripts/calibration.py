@@ -22,13 +22,11 @@ import argparse
 import collections
 import dataclasses
 import itertools
-import json
-import pathlib
-import time
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from study import Study
 
 from jaxsplit.law import Cells, FitSettings, fit_law, plan_split
 from jaxsplit.law.fit import bootstrap, fit_form
@@ -53,25 +51,15 @@ Held = dict[str, list[float]]  # By question: the share of what was asked that i
 def main() -> None:
   """Runs the study as far as it is given time, and prints the table of all worlds so far."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--worlds", type=int, default=24, help="per true form and noise")
-  parser.add_argument("--minutes", type=float, default=60, help="start no world later than this")
   parser.add_argument("--bootstrap", type=int, default=300)
-  parser.add_argument("--part", default="0/1", help="which part of the worlds: 1/2 is the second half")
   parser.add_argument("--sizes", action="store_true", help="tables without experts, by every resampling, instead")
-  parser.add_argument("--out", required=True, help="one line of JSON a world; resumed where it is there")
-  flags = parser.parse_args()
-  part, parts = map(int, flags.part.split("/"))
-  out, end = pathlib.Path(flags.out), time.monotonic() + 60 * flags.minutes
-  settings = FitSettings(starts=16, bootstrap=flags.bootstrap, holdout=HELD_OUT)
-  first = (4, 6, 8, 20) if flags.sizes else TRUTHS
-  done = {tuple(record["world"]) for record in _read(out)}
-  for number, truth, noise in itertools.product(range(flags.worlds), first, NOISES):
-    if (number, truth, noise) in done or number % parts != part or time.monotonic() > end:
-      continue
-    found = (examine_sizes if flags.sizes else examine)(number, truth, noise, settings)
-    with open(out, "a") as f:
-      f.write(json.dumps({"world": (number, truth, noise), **found}) + "\n")
-  print(table(_read(out)))
+  study = Study(parser, 24, "per true form and noise")
+  settings = FitSettings(starts=16, bootstrap=study.flags.bootstrap, holdout=HELD_OUT)
+  done = {tuple(record["world"]) for record in study.records()}
+  for world in itertools.product(study.numbers, (4, 6, 8, 20) if study.flags.sizes else TRUTHS, NOISES):
+    if world not in done and not study.over:
+      study.add({"world": world, **(examine_sizes if study.flags.sizes else examine)(*world, settings)})
+  print(table(study.records()))
 
 
 def examine(number: int, truth: str, noise: str, settings: FitSettings) -> dict[str, Any]:
@@ -209,10 +197,6 @@ def _holds(interval: Iterable[float], truth: float) -> list[float]:
   low, high = (float(np.ravel(end)[0]) for end in interval)
   truth = float(np.ravel(truth)[0])
   return [float(low <= truth <= high), (high - low) / abs(truth) if truth else high - low]
-
-
-def _read(path: pathlib.Path) -> list[dict]:
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -20,13 +20,12 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
-import pathlib
 import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
+from study import Study
 
 from jaxsplit.law import Cells, FitSettings, fit_law, plan_split
 from jaxsplit.law.forms import FORMS, Form, Point
@@ -51,26 +50,18 @@ Curve = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # N, D and D
 def main() -> None:
   """Runs the study as far as it is given time, and prints the table of all worlds so far."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--worlds", type=int, default=96)
-  parser.add_argument("--minutes", type=float, default=60, help="start no world later than this")
   parser.add_argument("--readings", default="prior", help="prior, plain or both, with commas")
-  parser.add_argument("--designs", default="5%,10%", help=f"of {', '.join(DESIGNS)}")
+  parser.add_argument("--designs", default="5%,10%", help=f"of {', '.join(DESIGNS)}".replace("%", "%%"))
   parser.add_argument("--original", action="store_true", help="worlds of scripts/calibration.py's constants instead")
-  parser.add_argument("--part", default="0/1", help="which part of the worlds: 1/2 is the second half")
-  parser.add_argument("--out", required=True, help="one line of JSON a world, design and reading; resumed where it is there")
-  flags = parser.parse_args()
-  part, parts = map(int, flags.part.split("/"))
-  out, end = pathlib.Path(flags.out), time.monotonic() + 60 * flags.minutes
-  done = {(r["world"], r["truth"], r["design"], r["reading"]) for r in read(out)}
-  for number in range(part, flags.worlds, parts):
+  study = Study(parser, 96)
+  done = {(r["world"], r["truth"], r["design"], r["reading"]) for r in study.records()}
+  for number in study.numbers:
     # Each truth meets each range of best fractions and each kind of noise.
-    truth = ORIGINAL if flags.original else TRUTHS[number % len(TRUTHS)]
-    for design, reading in itertools.product(flags.designs.split(","), flags.readings.split(",")):
-      if (number, truth, design, reading) not in done and time.monotonic() < end:
-        found = examine(number, truth, design, reading)
-        with open(out, "a") as f:
-          f.write(json.dumps({"world": number, "truth": truth, "design": design, "reading": reading, **found}) + "\n")
-  print(table(read(out)))
+    truth = ORIGINAL if study.flags.original else TRUTHS[number % len(TRUTHS)]
+    for design, reading in itertools.product(study.flags.designs.split(","), study.flags.readings.split(",")):
+      if (number, truth, design, reading) not in done and not study.over:
+        study.add({"world": number, "truth": truth, "design": design, "reading": reading, **examine(number, truth, design, reading)})
+  print(table(study.records()))
 
 
 def examine(number: int, truth: str, design: str, reading: str) -> dict[str, float | bool]:
@@ -217,11 +208,6 @@ def table(records: list[dict]) -> str:
                      f"{r['fraction']:.2f} ({r['low']:.2f} to {r['high']:.2f}) | {percent(r['cost'])} | {percent(r['stated'])} | | | | "
                      f"{percent(r['half'])} | {percent(r['four_fifths'])} |")
   return "\n".join(lines)
-
-
-def read(path: pathlib.Path) -> list[dict]:
-  """The records of a file, none where it is not there."""
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 if __name__ == "__main__":
