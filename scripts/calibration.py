@@ -139,7 +139,7 @@ def noisy(loss: np.ndarray, cells: Cells, levels: tuple[float, float, float, int
 
 
 def table(records: list[dict]) -> str:
-  """Coverage and median width, by noise and truth, as a Markdown table; and what the plans cost."""
+  """Coverage and median width, by noise and truth, as a Markdown table; widths beside the true form's; and what the plans cost."""
   kinds = list(dict.fromkeys(kind for record in records for kind in record["held"]))
   questions = list(dict.fromkeys(q for record in records for held in record["held"].values() for q in held))
   lines = ["| intervals by | noise | truth | worlds | " + " | ".join(questions) + " | all |",
@@ -150,8 +150,10 @@ def table(records: list[dict]) -> str:
       return
     cell = lambda found: f"{np.mean([f[0] for f in found]):.0%} ({np.median([f[1] for f in found]):.3g})" if found else ""
     each = [[held[q] for held in chosen if q in held] for q in questions]
-    total = np.mean([f[0] for found in each for f in found] or [np.nan])
-    lines.append(f"| {kind} | {noise} | {truth} | {len(chosen)} | " + " | ".join(map(cell, each)) + f" | {total:.1%} |")
+    shares = np.array([np.mean([share for share, _ in held.values()]) for held in chosen])
+    # What is asked of one world is held or missed together, so it is worlds that scatter.
+    error = 1.96 * shares.std(ddof=1) / len(shares) ** 0.5 if len(shares) > 1 else np.nan
+    lines.append(" | ".join([f"| {kind} | {noise} | {truth} | {len(chosen)}", *map(cell, each), f"{shares.mean():.1%} ± {error:.1%} |"]))
 
   for kind in kinds:
     of = lambda keep: [r["held"][kind] for r in records if kind in r["held"] and keep(r["world"])]
@@ -163,6 +165,12 @@ def table(records: list[dict]) -> str:
       line(kind, "any", truth, of(lambda world: world[1] == truth))
     for noise, truth in itertools.product(NOISES, truths):
       line(kind, noise, truth, of(lambda world: world[1:] == [truth, noise]))
+  if (pairs := [(r["held"]["auto"], r["held"]["the true form"]) for r in records if "the true form" in r["held"]]):
+    asked = list(pairs[0][1])
+    ratio = np.array([[ours[q][1] / theirs[q][1] for q in asked] for ours, theirs in pairs])
+    lines += ["", "| widths over the true form's | " + " | ".join(asked) + " |", "| --- |" + " ---: |" * len(asked)]
+    lines += [f"| {name} | " + " | ".join(f"{v:.2f}" for v in values) + " |" for name, values in (
+        ("median", np.median(ratio, 0)), ("geometric mean", np.exp(np.log(ratio).mean(0))), ("share above 1.5", (ratio > 1.5).mean(0)))]
   costs = collections.defaultdict(list)
   for record in records:
     if "cost" in record:
