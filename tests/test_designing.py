@@ -39,15 +39,22 @@ def test_the_bindings_ask_for_the_same_cells(record):
 
 
 def test_the_text_says_the_price_and_what_others_would_give(record, capsys):
-  assert design.main(FLAGS) == 0
+  assert design.main(["--params=800K", "--budget_tokens=20M", *FLAGS[2:]]) == 0  # The same, as people write it.
   said = capsys.readouterr().out
   assert f"price: {record['price']:.1%} of the FLOPs" in said and "half the price: " in said and "twice the price: " in said
+  assert record["unused"] == [] and "not used" not in said
   assert "\n".join(record["bindings"]) in said
+
+
+def test_a_grid_that_is_not_used_is_named(capsys):
+  assert design.main([*FLAGS, "--gin.Experiment.sizes=((16, 1), (32, 1), (48, 1))", "--gin.Experiment.line=0.5"]) == 0
+  assert "not used: Experiment.sizes, Experiment.line;" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("more, message", [
     (["--sweep=0.001"], "--sweep = 0.001: too little for a sweep that determines a split.* the cheapest one takes"),
     (["--sweep=0"], "--sweep=0: must be positive"), (["--params=-1"], "--params=-1: must be positive"),
+    (["--params=1x"], "--params=1x: must be a number, as in 3e6 or 1.2B"),
     (["--num_domains=x"], "--num_domains"), (["--params=100"], "only 0 smaller sizes")])
 def test_what_cannot_be_is_one_line(more, message):
   with pytest.raises(InputError, match=message) as caught:
