@@ -242,7 +242,9 @@ def test_a_plan_comes_back_from_its_file(plan, tmp_path):
 
 def test_what_is_extrapolated_is_told(law):
   plan = plan_split(law, params=1e8, budget_tokens=1e10)
-  assert any("N = 1e+08 is 33.3 times the largest measured" in text for text in plan.warnings)
+  assert any("N = 1e+08 is 33.3 times the largest measured" in text and "further than its intervals were ever checked (4 times)" in text
+             for text in plan.warnings)
+  assert not any("ever checked" in text for text in plan_split(law, params=6e6, budget_tokens=C).warnings)
 
 
 @pytest.mark.parametrize("settings, message", [
