@@ -16,6 +16,10 @@ def present() -> list[jax.Device]:
   Raises:
     InputError: there is no such platform, or its devices cannot be used.
   """
+  for way in ("", "_host_to_device", "_device_to_host", "_device_to_device"):
+    if getattr(jax.config, f"jax_transfer_guard{way}") == "disallow_explicit":
+      raise InputError(f"JAX_TRANSFER_GUARD{way.upper()}=disallow_explicit forbids the transfers without which nothing reaches a device; "
+                       "give disallow, which finds those that nobody meant")
   try:
     return jax.devices()
   except (RuntimeError, AssertionError) as error:  # JAX asserts that a platform that it knows by name, such as cuda, is there.

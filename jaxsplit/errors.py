@@ -54,6 +54,22 @@ def in_the_way(error: OSError) -> bool:
   return isinstance(error, (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError))
 
 
+def check_decoded(what: str, text: str, path: bool = False) -> None:
+  """Refuses text of the system's that Python could not decode; a path's where the locale is to blame, as it may be reached all the same.
+
+  Raises:
+    InputError: `what` has such characters.
+  """
+  import sys
+
+  encoding = sys.getfilesystemencoding()
+  if any("\udc80" <= character <= "\udcff" for character in text):
+    if encoding.lower() not in ("utf-8", "utf8"):
+      raise InputError(f"{what}: cannot be read, as Python's file-name encoding is {encoding} here; set PYTHONUTF8=1 for UTF-8")
+    if not path:
+      raise InputError(f"{what}: is not UTF-8; give it in that encoding")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
   """A clause naming the known names closest to `name`: '; did you mean a or b?', or all when few, or nothing."""
   import difflib  # Here, as entry points import this file before they listen to signals.

@@ -267,3 +267,16 @@ def test_an_error_that_quotes_a_broken_file_stays_one_line():
   text = str(InputError(f"manifest.json: no domain {'[' * 5000!r}\n  there; prepare it again"))
   assert "\n" not in text and len(text) < 2000
   assert text.startswith("manifest.json: no domain") and text.endswith("there; prepare it again")
+
+
+@pytest.mark.parametrize("encoding, says", [("ascii", "--name: cannot be read, as Python's file-name encoding is ascii here; set PYTHONUTF8=1"),
+                                            ("utf-8", "--name: is not UTF-8; give it in that encoding")])
+def test_text_that_could_not_be_decoded_is_one_line(encoding, says, monkeypatch):
+  monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+  with pytest.raises(InputError, match=says):
+    cli.parse("x", "X.", [], ["--name=\udcff"], flags={"name": "a name"})
+
+
+def test_a_path_that_is_not_utf8_may_be_reached(monkeypatch):
+  monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "utf-8")
+  assert cli.parse("x", "X.", [], ["--folder=\udcff"], flags={"folder": cli.Path("a folder")}).flags["folder"] == "\udcff"

@@ -156,6 +156,13 @@ def test_a_work_directory_within_the_corpus_is_refused_before_it_is_made(tmp_pat
   assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_work_directory_within_its_store_is_refused(corpus, tmp_path):
+  prepare.main([f"--store={tmp_path / 'store'}", f"--gin.Corpus.path={corpus}"])
+  with pytest.raises(InputError, match="--workdir=.*/store/w: lies in the token store, .*; name a folder outside"):
+    train.main([*(a for a in arguments(corpus, tmp_path / "store" / "w") if "Corpus" not in a), f"--store={tmp_path / 'store'}"])
+  assert not (tmp_path / "store" / "w").exists()
+
+
 def test_a_store_that_prepare_made_is_trained_on_where_it_lies(corpus, tmp_path, capsys):
   prepare.main([f"--store={tmp_path / 'store'}", f"--gin.Corpus.path={corpus}"])
   argv = [a for a in proof_only(corpus, tmp_path / "w", f"--store={tmp_path / 'store'}") if "Corpus." not in a]
@@ -202,6 +209,7 @@ def test_a_store_that_cannot_be_taken_is_one_line(finished, tmp_path, monkeypatc
     (["--gin.Experiment.target=(16, 2)"], "is one of Experiment.sizes"),
     (["--gin.Experiment.seed_fractions=(0.5, 1.5)"], "1.5 is not a fraction"),
     (["--gin.Experiment.sizes=((8, 1), (16, 1), (8, 1))"], r"\(8, 1\) is given twice"),
+    (["--gin.Experiment.seed_fractions=(0.5, 0.5)"], r"seed_fractions = \(0.5, 0.5\): 0.5 is given twice"),
     (["--gin.Experiment.expert_fractions=(0.001, 0.5)"], "0.001 is less than a step; the least that works is 0.00534"),
     (["--gin.Experiment.sizes=((8, 1), (16, 1))"], "params has 2 distinct values .* needs 3; measure another size N"),
     (["--gin.Experiment.seed_fractions=(0.5,)", "--gin.Experiment.expert_fractions=(0.5,)"], "seed_tokens has 1 distinct value"),

@@ -24,7 +24,16 @@ from jaxsplit import signals, streams
 from jaxsplit.cli.bindings import Bindings
 from jaxsplit.cli.help import bindings_help, meanings
 from jaxsplit.cli.values import as_type, of_text
-from jaxsplit.errors import FAULT_EXIT_CODE, RETRY_EXIT_CODE, SHORTAGE_EXIT_CODE, InputError, Interrupted, ending, nearest
+from jaxsplit.errors import (
+  FAULT_EXIT_CODE,
+  RETRY_EXIT_CODE,
+  SHORTAGE_EXIT_CODE,
+  InputError,
+  Interrupted,
+  check_decoded,
+  ending,
+  nearest,
+)
 from jaxsplit.files import from_home
 from jaxsplit.registry import run_extension
 
@@ -93,7 +102,10 @@ def parse(
     InputError: an unknown flag, gin name or file, or a value that cannot be read.
   """
   flags, switches = flags or {}, switches or {}
-  bound, rest = _take_gin_flags(list(sys.argv[1:] if argv is None else argv), settings)
+  words = list(sys.argv[1:] if argv is None else argv)
+  for word in words:
+    check_decoded(word.partition("=")[0] if word.startswith("--") else "the command line", word, path=True)
+  bound, rest = _take_gin_flags(words, settings)
   fields = [(field.name, cls) for cls in settings for field in dataclasses.fields(cls)]
   as_flags = {name: cls for name, cls in fields if fields_as_flags and name not in flags}
   args = vars(_parser(entry_point, description, settings, flags, switches, as_flags).parse_args(rest))
@@ -117,6 +129,8 @@ def parse(
   own = {}
   for name, text in flags.items():
     paths = isinstance(text, Path)
+    if isinstance(args[name], str):
+      check_decoded(f"--{name}", args[name], path=paths)
     own[name] = (tuple(_path(path, f"--{name}") for path in args[name]) if isinstance(text, Paths) else
                  _path(args[name], f"--{name}") if paths else args[name])
   own |= {name: as_type(bool, args[name], f"--{name}") for name in switches}

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+import jax
 import numpy as np
 
 from jaxsplit.clustering import levels
@@ -86,7 +87,7 @@ class Clusters:
         raise InputError(f"vectors: row {first + int(np.argmin(np.isfinite(x_BxF).all(1)))} holds a number that is not finite")
       padded = np.zeros((_BATCH, x_BxF.shape[1]), np.float32)  # One shape, so one program.
       padded[:len(x_BxF)] = x_BxF
-      squared_BxM = np.asarray(squared_distances(padded, self.centroids))[:len(x_BxF)] + self.prices
+      squared_BxM = jax.device_get(squared_distances(*jax.device_put((padded, self.centroids))))[:len(x_BxF)] + self.prices
       for cluster in range(level):
         out[first:first + _BATCH, cluster] = squared_BxM[:, union == cluster].min(1)
     return Assignment(out.argmin(1).astype(np.int32), out)

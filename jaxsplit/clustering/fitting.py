@@ -40,19 +40,22 @@ def find_clusters(x_NxF: np.ndarray, weight_N: np.ndarray | None, k: int, seed: 
   k = min(k, len(x))
   centre = np.average(x, axis=0, weights=weight).astype(np.float32)
   x = x - centre  # Squared distances are differences of squares, which are exact near zero alone.
-  key = jax.random.key(seed)
-  start = kmeans.plus_plus(*kmeans.seeding_points(x, weight, k, seed), k, jax.random.fold_in(key, 0))
-  x_NxF, weight_N, size_N, block = jnp.asarray(x), jnp.asarray(weight), jnp.asarray(size), block or kmeans.block_size(len(x), k)
-  prices_K = jnp.zeros(k)
-  took: int | jax.Array = iterations
-  if batch:
-    centroids_KxF = kmeans.minibatch(x_NxF, weight_N, start, jax.random.fold_in(key, 1), iterations, min(batch, len(x)))
-  else:
-    stands = _CENTROIDS_STAND * float(np.average((x**2).sum(1), weights=weight))
-    centroids_KxF, took = kmeans.lloyd(x_NxF, weight_N, start, iterations, stands, block)
-  if tolerance is not None:
-    centroids_KxF, prices_K = balance.balanced(x_NxF, weight_N, size_N, centroids_KxF, tolerance, block)
-  seen = kmeans.look_once(x_NxF, weight_N, centroids_KxF, prices_K, block)
+  # What goes to the devices comes from NumPy and returns to it; JAX's debug switches are for training.
+  with jax.transfer_guard("allow"), jax.numpy_rank_promotion("allow"):
+    key = jax.random.key(seed)
+    start = kmeans.plus_plus(*kmeans.seeding_points(x, weight, k, seed), k, jax.random.fold_in(key, 0))
+    x_NxF, weight_N, size_N, block = jnp.asarray(x), jnp.asarray(weight), jnp.asarray(size), block or kmeans.block_size(len(x), k)
+    prices_K = jnp.zeros(k)
+    took: int | jax.Array = iterations
+    if batch:
+      centroids_KxF = kmeans.minibatch(x_NxF, weight_N, start, jax.random.fold_in(key, 1), iterations, min(batch, len(x)))
+    else:
+      stands = _CENTROIDS_STAND * float(np.average((x**2).sum(1), weights=weight))
+      centroids_KxF, took = kmeans.lloyd(x_NxF, weight_N, start, iterations, stands, block)
+    if tolerance is not None:
+      centroids_KxF, prices_K = balance.balanced(x_NxF, weight_N, size_N, centroids_KxF, tolerance, block)
+    seen = kmeans.look_once(x_NxF, weight_N, centroids_KxF, prices_K, block)
+    centroids_KxF, prices_K, seen, took = jax.device_get((centroids_KxF, prices_K, seen, took))
   weights_K, sizes_K = (np.bincount(seen.cluster, of, minlength=k) for of in (weight, size))
   held_K = weights_K > 0
   if held_K.sum() < least:

@@ -218,9 +218,9 @@ def seeding_points(x: np.ndarray, weight: np.ndarray, k: int, seed: int) -> tupl
 def squared_distances(x_NxF: jax.Array, centroids_KxF: jax.Array) -> jax.Array:
   """Squared distances [N, K] of points that are few enough for all of them."""
   centre_F = centroids_KxF.mean(0)
-  x_NxF, centroids_KxF = x_NxF - centre_F, centroids_KxF - centre_F
+  x_NxF, centroids_KxF = x_NxF - centre_F[None], centroids_KxF - centre_F[None]
   product_NxK = _dot(x_NxF, centroids_KxF.T)
-  return jnp.maximum((x_NxF**2).sum(1)[:, None] + (centroids_KxF**2).sum(1) - 2 * product_NxK, 0)
+  return jnp.maximum((x_NxF**2).sum(1)[:, None] + (centroids_KxF**2).sum(1)[None] - 2 * product_NxK, 0)
 
 
 @functools.partial(jax.jit, static_argnames="block")

@@ -19,17 +19,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from jaxsplit.data.corpus import Corpus, real
 from jaxsplit.data.file_table import CorpusFile, FileTable, printable
 from jaxsplit.data.formats import FORMATS, format_of, without_shard
-from jaxsplit.data.location import Location, locate
+from jaxsplit.data.location import Location, locate, may_match
 from jaxsplit.data.paths import SPLIT_FOLDERS, Path, Placed, names_a_split, place, place_splits
 from jaxsplit.data.remote import RemotePath, folders
 from jaxsplit.data.walk import BY_CHOICE, Walk, matching
 from jaxsplit.errors import InputError, nearest
+from jaxsplit.files import from_home
 
 _DOMAIN_NAME = re.compile(r"\w[\w .+()&-]*")
 
@@ -45,9 +45,11 @@ def list_files(corpus: Corpus) -> FileTable:
   found = list(Walk(corpus, location).files())
   for name, patterns in (("include", corpus.include), ("exclude", corpus.exclude)):
     for pattern in patterns:
-      if not any(matching(file.path, (pattern,)) for file in found):
+      left_out = any(file.ignored and pattern.startswith(f"{file.path.rstrip('/')}/") for file in found)  # A folder, as a whole.
+      if not left_out and not any(matching(file.path, (pattern,)) for file in found):
+        example = next((printable(file.path) for file in found if not file.ignored), "law/a.jsonl")
         raise InputError(f"Corpus.{name}: no file in {corpus.path} matches {pattern!r}; patterns are compared with paths within "
-                         f"the corpus, such as {printable(found[0].path) if found else 'law/a.jsonl'}")
+                         f"the corpus, such as {example}")
   names = {file.path: _names(location.names.get(file.path, file.path)) for file in found if not file.ignored}
   by_folder = corpus.by_folder
   places = place(names.values()) if by_folder and corpus.only is None else place_splits(names.values())
@@ -81,10 +83,12 @@ def check_apart(corpus: Corpus, flag: str, directory: str | os.PathLike, store: 
   if real(store) in (real(root), *real(root).parents):
     raise InputError(f"{flag}={directory}: the corpus, {real(root)}, lies where the token store is to be, and would be deleted "
                      "with it; name another folder")
-  for folder in Walk(corpus, location).folders():
-    if folder == target or folder in target.parents:
-      raise InputError(f"{flag}={directory}: lies in the corpus ({folder}), and would be read as a part of it; name a folder "
-                       "outside")
+  inside = next((folder for folder in Walk(corpus, location).folders() if folder in (target, *target.parents)), None)
+  if inside is None and corpus.path != "bundled" and not corpus.path.startswith("tfds:"):
+    pattern = from_home(corpus.path, "Corpus.path")
+    inside = pattern if not os.path.exists(pattern) and may_match(pattern, target) else None
+  if inside is not None:
+    raise InputError(f"{flag}={directory}: lies in the corpus ({inside}), and would be read as a part of it; name a folder outside")
 
 
 def _names(path: str) -> Path:
@@ -149,7 +153,7 @@ def check_domain_name(name: str, where: str) -> None:
   """Refuses what cannot name a file everywhere."""
   if not _DOMAIN_NAME.fullmatch(name):
     raise InputError(f"{where}: {name!r} cannot name a domain; begin with a letter or digit, then use also spaces and .+-_()&"
-                     f"{_undecoded(name)}")
+                     f"")
 
 
 def check_cases(names: Iterable[str], where: str) -> None:
@@ -158,14 +162,6 @@ def check_cases(names: Iterable[str], where: str) -> None:
   for name in names:
     if folded.setdefault(name.casefold(), name) != name:
       raise InputError(f"{where}: domains {folded[name.casefold()]} and {name} differ in upper and lower case only; rename one")
-
-
-def _undecoded(name: str) -> str:
-  """A clause for a name whose bytes Python could not read, as it was told to take names for ASCII."""
-  encoding = sys.getfilesystemencoding()
-  if encoding == "utf-8" or not any("\udc80" <= c <= "\udcff" for c in name):
-    return ""
-  return f" (Python's file-name encoding is {encoding} here; set PYTHONUTF8=1 for names in UTF-8)"
 
 
 def _check_folders(corpus: Corpus, location: Location, files: Sequence[CorpusFile]) -> None:

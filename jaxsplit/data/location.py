@@ -7,6 +7,7 @@ before its first * ? [ or {; names of domains are those within it, without the n
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import importlib.resources
 import json
@@ -16,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from jaxsplit.data.corpus import Corpus
+from jaxsplit.data.corpus import Corpus, real
 from jaxsplit.data.remote import AnyPath, RemotePath, folders, is_url, remote_path
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import from_home
@@ -97,6 +98,28 @@ def _matched(pattern: str) -> Location:
       if unnumbered != path and found == [path] and re.search(r"(^|/)[^/.]+[^/]*$", name):
         names[inside] = name
   return Location(root, tuple(starts), names)
+
+
+def may_match(pattern: str, folder: pathlib.Path) -> bool:
+  """Whether a pattern of paths on this machine could match something within a folder, whatever will lie there."""
+  for path, _ in expanded(pattern):
+    magic = _MAGIC.search(path)
+    if magic is None:
+      continue
+    fixed = path[:magic.start()].rpartition("/")[0]
+    root = real(fixed or ("/" if path.startswith("/") else "."))
+    if root in (folder, *folder.parents) and _leads(tuple(path[len(fixed):].strip("/").split("/")), folder.relative_to(root).parts):
+      return True
+  return False
+
+
+def _leads(pattern: tuple[str, ...], names: tuple[str, ...]) -> bool:
+  """Whether some path below folders of these names matches, or lies in what matches."""
+  if not pattern or not names:
+    return True
+  if pattern[0] == "**":
+    return _leads(pattern[1:], names) or _leads(pattern, names[1:])
+  return fnmatch.fnmatchcase(names[0], pattern[0]) and _leads(pattern[1:], names[1:])
 
 
 def _there(path: str) -> bool:

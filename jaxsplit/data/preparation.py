@@ -81,18 +81,19 @@ def prepare_store(
   if store:
     return store
   found_at = times(table)
+  learned = tokenization.kind == "bpe" and tokenization.path is None
+  tokenizer = None if learned else make_tokenizer(tokenization, ())  # One that cannot work is refused before anything is read.
   with unfinished(directory, log) as parts, replacing(directory) as build:
-    _write(corpus, tokenization, clustering, table, settings, parts, build, log, driver)
+    _write(corpus, tokenization, tokenizer, clustering, table, settings, parts, build, log, driver)
     note_times(build, "source", found_at)
     check(open_store(build))
   return open_store(directory)
 
 
-def _write(corpus: Corpus, tokenization: Tokenization, clustering: Clustering, table: FileTable, settings: dict[str, Any],
-           parts: pathlib.Path, build: pathlib.Path, log: Callable[[str], None], driver: Driver) -> None:
-  """Reads the corpus and writes the files of its store into the folder `build`; `parts` keeps what is finished."""
-  learned = tokenization.kind == "bpe" and tokenization.path is None
-  tokenizer = None if learned else make_tokenizer(tokenization, ())
+def _write(corpus: Corpus, tokenization: Tokenization, tokenizer: Tokenizer | None, clustering: Clustering, table: FileTable,
+           settings: dict[str, Any], parts: pathlib.Path, build: pathlib.Path, log: Callable[[str], None], driver: Driver) -> None:
+  """Reads the corpus and writes the files of its store into the folder `build`; `parts` keeps what is finished. Without a tokenizer,
+  one is learned."""
   of_ids = tokenization.kind == "tokens"
   ids = Ids(tokenizer.vocab_size, tokenizer.end_of_document, tokenization.dtype) if of_ids else None
   read = read_corpus(corpus, table, parts, log, ids, driver)
@@ -100,7 +101,7 @@ def _write(corpus: Corpus, tokenization: Tokenization, clustering: Clustering, t
     from jaxsplit.data.found_domains import find_domains  # Imports scikit-learn, which takes a second.
 
     read = find_domains(read, clustering, build / CLUSTERS, log)
-  if learned:
+  if tokenizer is None:
     log(f"training a byte-level BPE of {tokenization.vocab_size:,} ids")
     tokenizer = make_tokenizer(tokenization, _training_sample(read))
   writer = StoreWriter(build, tokenizer)

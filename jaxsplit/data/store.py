@@ -32,6 +32,7 @@ VERSION = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 TIMES = "times.json"
+PARTS = (MANIFEST, TOKENIZER, TIMES, "files.csv", "documents.parquet", "clusters", "domains.html")  # Beside token files.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.data.keys import KEY_FIELDS, by_key, firsts, shared
 from jaxsplit.data.store import (
   MANIFEST,
+  PARTS,
   TOKENIZER,
   VERSION,
   Counts,
@@ -193,12 +194,15 @@ def replacing(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
   """A new folder that takes the place of `directory` once the block has ended well, and vanishes otherwise.
 
   Raises:
-    InputError: `directory` holds something that is no token store, or cannot be made.
+    InputError: `directory` holds something that is no token store, or has something else beside one, or cannot be made.
   """
   directory = pathlib.Path(directory).resolve()
   empty = directory.is_dir() and not any(directory.iterdir())
   if directory.exists() and not empty and not (directory / MANIFEST).is_file():
     raise InputError(f"{directory}: exists and is no token store; name another folder")
+  for path in () if empty or not directory.exists() else sorted(directory.iterdir()):
+    if path.name not in PARTS and path.suffix != ".bin" and not path.name.startswith("."):
+      raise InputError(f"{path}: is no part of the token store that it lies in, and would be deleted when that is replaced; move it away")
   try:
     directory.parent.mkdir(parents=True, exist_ok=True)
     build = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))

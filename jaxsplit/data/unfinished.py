@@ -42,7 +42,10 @@ def unfinished(directory: str | os.PathLike, log: Callable[[str], None] = lambda
     try:
       yield folder
     except BaseException:
-      log(f"what is finished stays in {folder}, for the next try; it may be deleted")
+      if any(folder.iterdir()):
+        log(f"what is finished stays in {folder}, for the next try; it may be deleted")
+      else:
+        folder.rmdir()
       raise
     shutil.rmtree(folder, ignore_errors=True)
   finally:

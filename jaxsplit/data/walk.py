@@ -16,7 +16,7 @@ from jaxsplit.data.file_table import CorpusFile, printable
 from jaxsplit.data.formats import FORMATS, format_of
 from jaxsplit.data.location import Location
 from jaxsplit.data.remote import RemotePath
-from jaxsplit.errors import InputError
+from jaxsplit.errors import InputError, check_decoded
 
 _ABOUT_THE_DATA = re.compile(
     r"(SOURCES?|LICEN[CS]ES?|NOTICES?|COPYING|COPYRIGHT|CITATION|(?i:README|METADATA))([._-].*)?"
@@ -66,6 +66,7 @@ class Walk:
       raise self._unreadable(inside.rstrip("/"), error) from None
     for name in names:
       path = inside + name
+      check_decoded(printable(str(self._root / path)), name, path=True)
       if reason := self._left_out(path, name):
         yield CorpusFile(path, 0, ignored=reason)
         continue
@@ -86,7 +87,7 @@ class Walk:
         yield self._local_file(path, found)
 
   def _left_out(self, path: str, name: str) -> str:
-    if name.startswith("."):
+    if name.startswith(".") or name == "__MACOSX":  # What macOS adds to archives.
       return "hidden"
     if _ABOUT_THE_DATA.fullmatch(name):
       return "about the data"

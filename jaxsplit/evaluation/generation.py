@@ -94,15 +94,15 @@ def generate(model: TrainedModel, prompts: Sequence[np.ndarray], settings: Gener
   tokens = np.stack([np.pad(prompt, (longest - len(prompt), 0), constant_values=end) for prompt in prompts])
   first = np.array([longest - len(prompt) for prompt in prompts], np.int32)
   room = longest + -(-most // _STEP) * _STEP
-  cache, logits_BxV = _reading(config, end, room)(model.params, tokens, first)
+  cache, logits_BxV = _reading(config, end, room)(model.params, *jax.device_put((tokens, first)))
   step = _writing(config, end, settings.temperature > 0)
   chosen = np.zeros((len(prompts), 0), np.int32)
-  key = jax.random.key(settings.seed)
+  key, how = jax.random.key(jax.device_put(settings.seed)), jax.device_put((
+      np.float32(settings.temperature), np.int32(settings.top_k or config.vocab_size), np.float32(settings.top_p)))
   while chosen.shape[1] < most:
     key, now = jax.random.split(key)
-    cache, logits_BxV, made = step(model.params, cache, logits_BxV, now, np.float32(settings.temperature),
-                                   settings.top_k or config.vocab_size, np.float32(settings.top_p))
-    chosen = np.concatenate([chosen, np.asarray(made)], axis=1)
+    cache, logits_BxV, made = step(model.params, cache, logits_BxV, now, *how)
+    chosen = np.concatenate([chosen, jax.device_get(made)], axis=1)
     texts = [_ended(row[:most], end) for row in chosen]
     if all(len(text) < min(chosen.shape[1], most) or enough(text) for text in texts):
       break
@@ -152,6 +152,6 @@ def _draw(key: jax.Array, logits_BxV: jax.Array, top_k: jax.Array, top_p: jax.Ar
   sorted_BxV = jnp.take_along_axis(logits_BxV, order_BxV, axis=1)
   p_BxV = jax.nn.softmax(sorted_BxV, axis=1)
   before_BxV = jnp.cumsum(p_BxV, axis=1) - p_BxV
-  allowed_BxV = (before_BxV < top_p) & (jnp.arange(logits_BxV.shape[1]) < top_k)
+  allowed_BxV = (before_BxV < top_p) & (jnp.arange(logits_BxV.shape[1])[None] < top_k)
   which_B = jax.random.categorical(key, jnp.where(allowed_BxV, sorted_BxV, -jnp.inf), axis=1)
   return jnp.take_along_axis(order_BxV, which_B[:, None], axis=1)[:, 0]

@@ -117,6 +117,10 @@ class Experiment:
           raise InputError(f"Experiment.{name} = {getattr(self, name)}: {value} is not a fraction of the budget")
     if self.sizes and (len(self.seed_fractions) < 1 or len(self.expert_fractions) < 1):
       raise InputError("Experiment.seed_fractions and expert_fractions: a law needs at least one of each")
+    for name in ("seed_fractions", "expert_fractions", "compare"):
+      for fraction in (fractions := getattr(self, name)):
+        if fractions.count(fraction) > 1:
+          raise InputError(f"Experiment.{name} = {fractions}: {fraction} is given twice; give each once")
     for size in self.sizes or ():
       if self.sizes.count(size) > 1:
         raise InputError(f"Experiment.sizes = {self.sizes}: {size} is given twice; give each once")

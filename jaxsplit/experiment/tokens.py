@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxsplit.data.concerns import describe_files
+from jaxsplit.data.corpus import real
 from jaxsplit.data.listing import check_apart
 from jaxsplit.data.phonebook import phonebook_store
 from jaxsplit.data.preparation import prepare_store
@@ -33,6 +34,9 @@ def check_data(settings: Settings, workdir: pathlib.Path) -> None:
     if changed:
       raise InputError(f"--store={store}: already determines corpus and tokenizer, but {changed[0]} is given too; leave one of them "
                        "out")
+    if real(store) in (real(workdir), *real(workdir).parents):
+      raise InputError(f"--workdir={workdir}: lies in the token store, {real(store)}, and would be deleted when that is replaced; name a "
+                       "folder outside")
     if open_store(store).record:
       raise InputError(f"--store={store}: is the store of a phonebook; give Experiment.data='phonebook' and no store")
   elif settings.experiment.data == "text":

@@ -89,9 +89,9 @@ def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Arra
   """
   starts_BxT, start_B = _starts(config, cache, tokens_BxT, end_of_document)
   column_S, column_T = jnp.arange(cache.room), cache.length + jnp.arange(tokens_BxT.shape[1])
-  mask_BxTxS = (column_S <= column_T[:, None])[None] & (column_S >= starts_BxT[..., None])
+  mask_BxTxS = (column_S[None, None] <= column_T[None, :, None]) & (column_S[None, None] >= starts_BxT[..., None])
   if cache.tree:
-    mask_BxTxS &= column_T[:, None] < cache.tree.end_BxT[:, None]
+    mask_BxTxS &= column_T[None, :, None] < cache.tree.end_BxT[:, None]
   graph, weights = nnx.split(layers)
 
   def layer(x_BxTxD, of_layer):

@@ -75,15 +75,19 @@ def present_devices(layout: Layout) -> list[jax.Device]:
   if layout.devices % hosts.count():
     raise InputError(f"Layout.devices = {layout.devices} is not the same number for each of {hosts.count()} processes; "
                      f"use a multiple of {hosts.count()}, or 0 for all")
-  if jax.config.jax_disable_jit:
-    raise InputError("JAX_DISABLE_JIT is set, but runs are shared out by shard_map inside one program, which JAX cannot take apart; "
-                     "unset it (JAX_DEBUG_NANS, JAX_CHECK_TRACER_LEAKS and jax.debug.print work)")
+  _check_programs()
   with contextlib.suppress(RuntimeError):  # JAX was used in this process before: then what is there must do.
     jax.config.update("jax_num_cpu_devices", layout.devices // hosts.count() or cores())
   # Processes tell each other what devices they have; were the lead to touch them alone, it would wait for ever.
   devices.present()
   _groups(layout, None)
   return _devices(layout)
+
+
+def _check_programs() -> None:
+  if jax.config.jax_disable_jit:
+    raise InputError("JAX_DISABLE_JIT is set, but runs are shared out by shard_map inside one program, which JAX cannot take apart; "
+                     "unset it (JAX_DEBUG_NANS, JAX_CHECK_TRACER_LEAKS and jax.debug.print work)")
 
 
 def cores() -> int:
@@ -124,6 +128,7 @@ def make_mesh(layout: Layout, rows: int, batch: int, elsewhere: Machine | None =
   Raises:
     InputError: the layout's numbers do not divide the devices, the runs or the batch.
   """
+  _check_programs()
   groups = _groups(layout, elsewhere)
   expert = layout.expert or max(e for e in _divisors(groups) if rows % e == 0)
   if groups % expert:

@@ -98,15 +98,20 @@ def read_cells(path: pathlib.Path) -> list[Cell]:
 
 
 def read_whole_rows(path: pathlib.Path) -> tuple[list[Cell], list[InputError]]:
-  """The whole rows of a file, and what is wrong with each of the others."""
+  """The whole rows of a file, and what is wrong with each of the others. InputError for a file of another version's columns."""
   try:
     if path.stat().st_size > _MAX_BYTES:
       raise InputError(f"{path}: {path.stat().st_size:,} bytes are too many for a table of cells")
     text = path.read_bytes().decode(errors="replace")
   except OSError as error:
     raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+  header, *lines = text.split("\n")
+  named = header.split(",")
+  if named[-1] == _CHECK and len(named) != len(_COLUMNS) + 1:
+    differing = sorted({*_COLUMNS, _CHECK} ^ set(named))
+    raise InputError(f"{path}: was written by another version of jaxsplit (columns {', '.join(differing)[:200]}); use that version")
   cells, damaged = [], []
-  for number, line in enumerate(text.split("\n")[1:], start=2):
+  for number, line in enumerate(lines, start=2):
     if line:
       try:
         cells.append(_cell(line))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsplit import devices
 from jaxsplit.checkpoint.checkpoints import newest_snapshot, read_arrays
 from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.data.store import read_tokenizer
@@ -60,7 +61,7 @@ class TrainedModel:
       raise InputError(f"tokens of {tokens.dtype} {list(tokens.shape)}: give ids [B, T], T from 1 to {self.config.sequence_length}")
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.config.vocab_size:
       raise InputError(f"tokens from {tokens.min()} to {tokens.max()}: ids are from 0 to {self.config.vocab_size - 1}")
-    return _logits(self.config, self.tokenizer.end_of_document)(self.params, jnp.asarray(tokens, jnp.int32))
+    return _logits(self.config, self.tokenizer.end_of_document)(self.params, jax.device_put(np.asarray(tokens, np.int32)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ class TrainedModels:
 
   def __getitem__(self, name: str) -> TrainedModel:
     row = self.names.index(name)
-    return TrainedModel(self.config, jax.tree.map(lambda x_Rx: jnp.asarray(x_Rx[row]), self.params), self.tokenizer, self.steps[row])
+    return TrainedModel(self.config, jax.device_put(jax.tree.map(lambda x_Rx: x_Rx[row], self.params)), self.tokenizer, self.steps[row])
 
 
 def side_by_side(models: Mapping[str, TrainedModel]) -> TrainedModels:
@@ -137,7 +138,7 @@ def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: i
   config = _experiment(path)
   folder, about, row = _snapshot(path, config["Experiment"], domain, replica)
   model, tokenizer, params = _read(path, config, folder, about, store)
-  return TrainedModel(model, jax.tree.map(lambda x_Rx: jnp.asarray(x_Rx[row]), params), tokenizer, _steps(folder, about, row))
+  return TrainedModel(model, jax.device_put(jax.tree.map(lambda x_Rx: x_Rx[row], params)), tokenizer, _steps(folder, about, row))
 
 
 def load_models(workdir: str | os.PathLike, replica: int = 0, store: str | os.PathLike | None = None,
@@ -213,6 +214,7 @@ def store_of(workdir: str | os.PathLike, store: str | os.PathLike | None = None)
 def _read(path: pathlib.Path, config: dict[str, Any], folder: pathlib.Path, about: dict[str, Any],
           store: str | os.PathLike | None) -> tuple[ModelConfig, Tokenizer, Params]:
   """The models of a snapshot: their shape, their tokenizer, and the parameters of all, [R, ...]."""
+  devices.present()
   model = model_of(about["model"])
   tokens = store or config.get("Store", {}).get("path", path / "store")
   try:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score
@@ -229,3 +230,10 @@ def test_settings_that_are_refused(settings, says):
   with pytest.raises(InputError, match=says) as error:
     Clustering(**settings)
   assert "\n" not in str(error.value)
+
+
+def test_jaxs_debug_switches_find_nothing():
+  documents, label = texts(count=37)
+  with jax.transfer_guard("disallow"), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+    found = fit_clusters(documents, dataclasses.replace(SMALL, balance=0.3))
+    assert adjusted_mutual_info_score(label, found.assign(documents).cluster) > 0.5

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -88,6 +89,8 @@ def test_include_and_exclude_are_patterns_of_paths(root):
   table = listed(exclude=("law/old/", "me?"))
   assert read(table) == {"law": {"train": ["law/a.jsonl"]}}
   assert ignored(table)["law/old"] == ignored(table)["med"] == "matching Corpus.exclude"
+  make(root, "metadata/names.txt", "__MACOSX/law/._a.jsonl")
+  assert ignored(listed(exclude=("metadata/*",))) | {"metadata": "about the data", "__MACOSX": "hidden"} == ignored(listed(exclude=("metadata/*",)))
   for name in ("include", "exclude"):
     with pytest.raises(InputError, match=rf"Corpus.{name}: no file in .* matches 'lwa/\*'"):
       listed(**{name: ("lwa/*",)})
@@ -161,6 +164,20 @@ def test_a_folder_to_write_to_within_the_corpus_is_refused(root, tmp_path, monke
     check_apart(Corpus("c"), "--workdir", fine, f"{fine}/store")
   with pytest.raises(InputError, match="the corpus, .*, lies where the token store is to be, and would be deleted with it"):
     check_apart(Corpus("c"), "--store", ".", ".")
+
+
+@pytest.mark.parametrize("pattern, directory, inside", [
+    ("c/*/*.jsonl", "c/runs", True), ("c/*/*.jsonl", "c/runs/x", False), ("c/**/*.jsonl", "c/runs/deep/x", True), ("c/{law,med}/*", "c/med", True),
+    ("c/{law,med}/*", "c/other", False), ("c/*.jsonl", "c/runs", False), ("c/l*", "c/law2/x", True), ("c/l*", "runs", False),
+    ("c/law-{0..3}.jsonl", "c/law-2", False)])
+def test_a_folder_whose_files_a_pattern_would_match_is_refused_before_it_is_there(tmp_path, monkeypatch, pattern, directory, inside):
+  make(tmp_path, "c/law/a.jsonl", "c/a.jsonl", "c/med/b.jsonl", *(f"c/law-{i}.jsonl" for i in range(4)))
+  monkeypatch.chdir(tmp_path)
+  if inside:
+    with pytest.raises(InputError, match=re.escape(f"--workdir={directory}: lies in the corpus (")):
+      check_apart(Corpus(pattern), "--workdir", directory, f"{directory}/store")
+  else:
+    check_apart(Corpus(pattern), "--workdir", directory, f"{directory}/store")
 
 
 def test_the_table_is_kept_and_told_in_short(tmp_path):

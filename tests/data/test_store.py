@@ -225,6 +225,28 @@ def test_a_folder_of_something_else_is_never_replaced(corpus, tmp_path):
   assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+def test_what_is_no_part_of_a_store_is_never_deleted_with_it(corpus, tmp_path):
+  prepare_store(corpus, Tokenization(), tmp_path / "store")
+  held = sorted(path.name for path in (tmp_path / "store").iterdir())
+  write(tmp_path / "store" / "runs" / "thesis.txt", ["years of work"])
+  write(tmp_path / "corpus" / "one" / "more.jsonl", ["another document of text"])
+  with pytest.raises(InputError, match="store/runs: is no part of the token store that it lies in, .*; move it away"):
+    prepare_store(corpus, Tokenization(), tmp_path / "store")
+  assert (tmp_path / "store" / "runs" / "thesis.txt").exists() and open_store(tmp_path / "store")
+  (tmp_path / "store" / "runs").rename(tmp_path / "runs")
+  prepare_store(corpus, Tokenization(), tmp_path / "store")
+  assert sorted(path.name for path in (tmp_path / "store").iterdir()) == held
+
+
+def test_a_tokenizer_that_cannot_work_is_refused_before_anything_is_read(corpus, tmp_path, monkeypatch):
+  (tmp_path / "broken.json").write_text("{")
+  monkeypatch.setattr("jaxsplit.data.preparation.read_corpus", lambda *_: pytest.fail("the corpus was read"))
+  said = []
+  with pytest.raises(InputError, match="broken.json:1: not JSON"):
+    prepare_store(corpus, Tokenization(kind="bpe", path=str(tmp_path / "broken.json")), tmp_path / "store", said.append)
+  assert not said and not (tmp_path / "store").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(corpus, tmp_path):
   (tmp_path / "file").write_text("x")
   with pytest.raises(InputError, match="file/store: cannot be made"):

@@ -100,3 +100,11 @@ def test_what_cannot_be_read_is_refused_or_cut(model):
   np.testing.assert_array_equal(*(generate(model, [prompt], Generation(tokens=4))[0] for prompt in (long, long[-20:])))
   with pytest.raises(InputError, match="Generation.top_p = 0"):
     Generation(top_p=0.0)
+
+
+def test_jaxs_debug_switches_find_nothing(model):
+  generation._reading.cache_clear()
+  generation._writing.cache_clear()
+  with jax.transfer_guard("disallow"), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+    for settings in (Generation(tokens=5), Generation(tokens=5, temperature=0.8, top_k=4, top_p=0.9)):
+      assert len(generate(model, [[5, 7], [3]], settings)) == 2

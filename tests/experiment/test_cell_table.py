@@ -53,3 +53,10 @@ def test_marks_survive(path):
   CellTable(path).add([dataclasses.replace(cell("z"), status="diverged", retries=2, loss=float("nan"))])
   last = read_cells(path)[-1]
   assert (last.status, last.retries, last.provenance) == ("diverged", 2, "abc") and last.loss != last.loss
+
+
+def test_a_table_of_another_version_is_named_and_not_measured_again(path):
+  header, *rows = path.read_text().split("\n")
+  path.write_text("\n".join([header.replace(",check", ",colour,check"), *rows]))
+  with pytest.raises(InputError, match="was written by another version of jaxsplit .columns colour.; use that version"):
+    CellTable(path)

@@ -16,7 +16,8 @@ from jaxsplit.training.stack import StackSpec
 
 MODELS = {
     "plain": {}, "grouped": {"queries_per_kv": 2, "tie_embeddings": True, "remat": "full"},
-    "bfloat16": {"compute_dtype": "bfloat16", "qk_norm": False, "document_masking": False, "remat": "dots"}}
+    "bfloat16": {"compute_dtype": "bfloat16", "qk_norm": False, "document_masking": False, "remat": "dots"},
+    "gpt2": {"family": "gpt2"}}
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,7 @@ class LayerNorm(nnx.Module):
     x32 = x.astype(jnp.float32)
     centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
     unit = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
-    return (unit * self.scale[...] + self.bias[...]).astype(x.dtype)
+    return (unit * _beside(self.scale[...], x) + _beside(self.bias[...], x)).astype(x.dtype)
 
 
 class Projection(nnx.Module):
@@ -74,7 +74,8 @@ class Projection(nnx.Module):
     self.bias = weights.constant((c.depth, *shape[inputs:]), ("layers", *axes[inputs:]), 0.0)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return project(x, self.weight[...].astype(x.dtype), self.inputs) + self.bias[...].astype(x.dtype)
+    out = project(x, self.weight[...].astype(x.dtype), self.inputs)
+    return out + _beside(self.bias[...].astype(x.dtype), out)
 
 
 class Layer(nnx.Module):
@@ -122,6 +123,11 @@ class Decoder(nnx.Module):
   def unembedding(self) -> jax.Array:
     """The output projection [D, V]."""
     return self.embed_VxD[...].T
+
+
+def _beside(value: jax.Array, x: jax.Array) -> jax.Array:
+  """The value with as many axes as x, as JAX's strict promotion wants it."""
+  return jnp.expand_dims(value, tuple(range(x.ndim - value.ndim)))
 
 
 FAMILIES.add("gpt2", GPT2)
