@@ -85,7 +85,7 @@ MAINS = {"prepare": prepare.main, "fit": fit.main, "plan": plan.main, "predict":
 FEW_REFITS = ["--bootstrap=20", "--starts=8"]
 TINY = ["--gin.Experiment.budget_tokens=30_000", "--gin.Experiment.sizes=()", "--gin.Experiment.target=(8, 1)", "--gin.Experiment.compare=(0.5, 1)",
         "--gin.Experiment.seed_fractions=(0.5,)", "--gin.Probe.rates=(16e-3,)", "--gin.Training.sequence_length=16",
-        "--gin.Training.batch_sequences=8", "--gin.Optimizer.warmup_tokens=1_000"]
+        "--gin.Training.batch_sequences=8", "--gin.Architecture.head_dim=8", "--gin.Optimizer.warmup_tokens=1_000"]
 
 
 @pytest.mark.long
@@ -115,7 +115,7 @@ def test_the_training_of_the_readme_works_from_an_empty_folder(place, capsys):
 
 def shortened(name, argv, corpus):
   """The same command on what is here, and what makes it short."""
-  names = {"--domain=law_us": "--domain=latin", "--domain=prose": "--domain=latin"}
+  names = {"--domain=law_us": "--domain=latin", "--domain=prose": "--domain=latin", "--tokens=64": "--tokens=8"}
   argv = [names.get(word, word) for word in argv]
   if name == "fit":
     return [*argv, *FEW_REFITS]
