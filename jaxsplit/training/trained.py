@@ -255,7 +255,7 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
     raise InputError(f"load_model: {domain!r} {what}; its experts' domains: {there}")
   if not 0 <= replica < experiment["replicas"]:
     raise InputError(f"load_model: replica {replica} is none of the {experiment['replicas']} of {path}, which are counted from 0")
-  matches = _matching(path, experiment, domain)
+  matches = _matching(path, experiment, proof, domain)
   found = [(path / "checkpoints" / stage.name, row) for stage in proof for row, run in enumerate(stage.runs)
            if run.replica == replica and matches(stage, run)]
   for folder, row in found:
@@ -269,15 +269,23 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   raise InputError(f"{found[0][0]}: the model was trained, but its snapshot does not exist; {remedy}")
 
 
-def _matching(path: pathlib.Path, experiment: dict[str, Any], domain: str | None) -> Callable[[StageRecord, StageRun], bool]:
+def _split(path: pathlib.Path, proof: list[StageRecord]) -> Point:
+  """The planned split; without a plan, the one split that was measured. InputError where there is none, or several."""
+  if (path / "plan.json").exists() and (point := load_plan(path / "plan.json").point):
+    return Point(point.seed_steps, point.expert_steps, "split")
+  measured = {run.point for stage in proof for run in stage.runs if run.point and run.point.role == "split"}
+  if len(measured) != 1:
+    raise InputError(f"{path}: no plan of an experiment there, and {len(measured) or 'no'} splits measured, so which experts is not "
+                     f"known: it is not planned yet, or Experiment.sizes is empty; {DENSE!r} needs none")
+  return measured.pop()
+
+
+def _matching(path: pathlib.Path, experiment: dict[str, Any], proof: list[StageRecord], domain: str | None) -> Callable[[StageRecord, StageRun], bool]:
   """Whether a run of a stage ends as the requested model."""
   dense = lambda stage, run: run.point is not None and run.point.role == "dense"
   if domain == DENSE:
     return dense
-  point = load_plan(path / "plan.json").point if (path / "plan.json").exists() else None
-  if point is None:
-    raise InputError(f"{path}: no plan of an experiment there, so no experts of one: Experiment.sizes is empty, or it is not planned "
-                     f"yet; {DENSE!r} needs none")
+  point = _split(path, proof)
   if not point.expert_steps:
     return dense
   if domain is not None:

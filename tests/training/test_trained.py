@@ -110,6 +110,20 @@ def test_a_plan_not_to_split_has_the_dense_model_for_every_domain(workdir):
   assert jaxsplit.load_model(workdir, "dense").steps == 375
 
 
+def test_without_a_plan_the_one_split_that_was_measured_is_loaded(workdir):
+  point = load_plan(workdir / "plan.json").point
+  expert = jaxsplit.load_model(workdir, "latin")
+  (workdir / "plan.json").unlink()
+  ledger = json.loads((workdir / "ledger.json").read_text())
+  for stage in ledger["stages"]:
+    for run in stage["runs"]:
+      if run["point"] and run["point"]["role"] == "split" and run["point"]["seed_steps"] != point.seed_steps:
+        run["point"] = None
+  (workdir / "ledger.json").write_text(json.dumps(ledger))
+  same = jaxsplit.load_model(workdir, "latin")
+  assert same.steps == expert.steps and jax.tree.all(jax.tree.map(np.array_equal, same.params, expert.params))
+
+
 def test_a_store_that_lies_elsewhere_is_found_or_named(corpus, tmp_path):
   prepare.main([f"--store={tmp_path / 'store'}", f"--gin.Corpus.path={corpus}"])
   argv = [flag for flag in arguments(corpus, tmp_path / "w", f"--store={tmp_path / 'store'}", "--gin.Experiment.sizes=()",
