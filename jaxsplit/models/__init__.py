@@ -20,6 +20,7 @@ What the letters in names of arrays stand for, as in `x_BxTxD`, in the whole pac
     n  binary digits of a document's number
     O  outputs of a product
     P  heads of a group that have positions: Q queries and a key
+    p  of evaluation, positions that have a target
     Q  queries of a group
     R  runs of a stack
     S  steps of a block; of attention, positions of keys, where queries have T
