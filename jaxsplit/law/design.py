@@ -146,6 +146,11 @@ def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints
     if apart < need:
       return (f"{name} has {distinct} distinct values, but only {apart} that {'is' if apart == 1 else 'are'} more than "
               f"{_APART - 1:.0%} apart, {law}; measure {need - apart} more, well apart")
+  if {"seed_tokens", "expert_tokens"} <= set(form.needs) and (cells.expert_tokens > 0).all():
+    ratio = cells.expert_tokens / cells.seed_tokens if (cells.seed_tokens > 0).all() else np.array([0.0, np.inf])
+    if ratio.max() < _APART * ratio.min():
+      return (f"expert_tokens is {ratio.mean():.3g} times seed_tokens in every row, so their effects cannot be told apart; measure two "
+              "more numbers of expert tokens after the same seed tokens")
   constants = len(form.parameters) - len(constraints.names)
   if len(cells) <= constants and not priors:
     return f"{len(cells)} rows for {constants} constants; measure at least {5 * constants} cells"
@@ -153,10 +158,11 @@ def skip_reason(form: Form, cells: Cells, constraints: Constraints = Constraints
 
 
 def check_domains(forms: Sequence[Form], cells: Cells, share: str, constraints: Constraints) -> None:
-  """Refuses tables in which a domain has fewer cells than constants of its own in some form, by name.
+  """Refuses tables in which a domain has fewer cells than constants of its own in some form, or at one size where others have
+  several, by name. (A domain at one number of tokens is fitted, and no split planned for it.)
 
   Raises:
-    InputError: which domains, and how many cells each lacks.
+    InputError: which domains, and what each lacks.
   """
   if share == "everything" or len(cells.domains) < 2:
     return
@@ -168,10 +174,13 @@ def check_domains(forms: Sequence[Form], cells: Cells, share: str, constraints: 
     points = len(np.unique(np.stack([cells.params, cells.seed_tokens, cells.expert_tokens])[:, mine], axis=1).T)
     if points < need:
       lacking[domain] = f"{domain} has {points} distinct cell{'s' * (points != 1)} and lacks {need - points}"
+    elif need > 2 and levels(cells.params[mine]) == 1 < levels(cells.params[cells.weight > 0]):
+      lacking[domain] = f"{domain} is measured at one size N"
   if lacking:
     more = f"; and {len(lacking) - _MOST_NAMED} more" * (len(lacking) > _MOST_NAMED)
     some = "; ".join(list(lacking.values())[:_MOST_NAMED]) + more
-    raise InputError(f"{cells.source.get('file', 'cells')}: a domain needs {need} cells for its own constants (form {form}), and "
-                     f"{named(list(lacking))} {'has' if len(lacking) == 1 else 'have'} fewer: {some}; measure those cells, leave "
+    raise InputError(f"{cells.source.get('file', 'cells')}: a domain needs {need} cells for its own constants (form {form}), at "
+                     f"two sizes where others have several; {named(list(lacking))} {'lacks' if len(lacking) == 1 else 'lack'} them: "
+                     f"{some}; measure them, leave "
                      f"it out (--where={cells.source.get('columns', {}).get('domain', 'domain')}!={next(iter(lacking))}), or fit one law "
                      "to all rows (--share=everything)")

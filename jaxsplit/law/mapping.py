@@ -19,6 +19,8 @@ _COUNTS = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "P": 1e1
 _LOSSES = {"nats": lambda loss: loss, "bits": lambda loss: loss * math.log(2),
            "ppl": lambda loss: math.log(loss) if loss > 0 else math.nan}
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_NUMPY = re.compile(r"\bnp\.\w+\(([^()]*)\)")  # As Python writes NumPy's numbers, within a dictionary.
+_NO_NUMBER = re.compile(r"(?<=[:,\[(\s])[-+]?(?:nan|inf)(?=\s*[,\])}])")
 _MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(.*?)\s*", re.DOTALL)
 _SPACES = " \u00a0\u202f_'"
@@ -174,7 +176,8 @@ def has_decimal_commas(columns: Sequence[Sequence[Any]], losses: Sequence[Any]) 
 def _entry(value: Any, key: str) -> Any:
   """What a mapping, or the text of one, holds under a key, which may lead through mappings in it."""
   if isinstance(value, str):
-    for read in (json.loads, ast.literal_eval):
+    value = _NUMPY.sub(r"\1", value)
+    for read in (json.loads, lambda text: ast.literal_eval(_NO_NUMBER.sub("None", text))):
       try:
         value = read(value)
         break

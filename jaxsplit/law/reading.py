@@ -48,7 +48,7 @@ def read_cells(path: str | os.PathLike, columns: Mapping[str, str] | None = None
     where: conditions on the file's columns that must all hold, as in "status=finished,step>1000".
     rows: "best" or "mean" of those at the same N, D, D' and domain, or "all".
     drop_missing: leave out rows in which a value is missing or the loss is not finite, instead of refusing them.
-    flop_factor: training FLOPs for each parameter and token, where "flops" is mapped; None takes 6.
+    flop_factor: training FLOPs for each parameter and token, where "flops" gives tokens; None takes 6.
 
   Raises:
     InputError: naming file, row and column.
@@ -58,13 +58,13 @@ def read_cells(path: str | os.PathLike, columns: Mapping[str, str] | None = None
     raise InputError(f"--rows={rows}: must be all, best or mean")
   if flop_factor is not None and not (np.isfinite(flop_factor) and flop_factor > 0):
     raise InputError(f"--flop_factor={flop_factor:g}: must be a positive number")
-  if flop_factor is not None and "flops" not in columns:
-    raise InputError(f"--flop_factor={flop_factor:g} says nothing where no column gives FLOPs; map one with "
-                     "--columns=flops=YOUR_COLUMN, or leave it out")
   for name in columns:
     if name not in _NAMES:
       raise InputError(f"--columns: unknown name {name!r}{nearest(name, _NAMES)}")
   reading = _Reading(path, columns, conditions)
+  if flop_factor is not None and "flops" not in reading.found:
+    raise InputError(f"--flop_factor={flop_factor:g} says nothing where no column gives FLOPs; map one with "
+                     "--columns=flops=YOUR_COLUMN, or leave it out")
   reading.take_marks()
   reading.take_conditions()
   if drop_missing:
@@ -104,6 +104,8 @@ class _Reading:
     def choose(header: list[str]) -> set[str]:
       self.found = {name: Source(name) for name in (*REQUIRED, *OPTIONAL, *LAW_DATA) if name in header}
       self.found |= {name: mapping.get(str(path), name, theirs, header) for name, theirs in columns.items()}
+      if "flops" in header and "seed_tokens" not in self.found:
+        self.found.setdefault("flops", Source("flops"))
       self._tested = [mapping.get(str(path), f"--where={condition}", condition.column, header) for condition in conditions]
       return {source.column for source in (*self.found.values(), *self._tested)}
 

@@ -29,15 +29,17 @@ class Split:
     return self.law.expect(self.params, *self.tokens(fraction), domain)
 
   def beyond(self, fraction: np.ndarray) -> np.ndarray:
-    """[n] how far what each fraction takes lies beyond all seed and expert tokens that were measured, as the sum of both
-    logarithms: 0 where some size was measured at no fewer and no more of either."""
-    total = np.zeros(len(fraction))
+    """[n] how far what each fraction takes lies beyond all seed and expert tokens that were measured, as the larger of both
+    logarithms: 0 where some size was measured at no fewer and no more of either. (Their sum would be least where nearly all of a
+    large budget is one of the two.)"""
+    furthest = np.zeros(len(fraction))
     for name, tokens in zip(("seed_tokens", "expert_tokens"), self.tokens(fraction)):
       low, high = self.law.data["ranges"][name]
       least, most = tokens * _ROUNDING, tokens / _ROUNDING
       with np.errstate(divide="ignore", invalid="ignore"):  # Of no tokens.
-        total += np.where(least < low, np.log(low / least), 0) + np.where(most > high, np.log(most / high), 0)
-    return total
+        under, over = np.where(least < low, np.log(low / least), 0), np.where(most > high, np.log(most / high), 0)
+        furthest = np.maximum(furthest, np.maximum(under, over))
+    return furthest
 
   def unfollowed(self, fraction: np.ndarray) -> np.ndarray:
     """[n] `beyond`, where the valleys of curves are to be followed from what was measured (`lowest`). Those of a law with priors are

@@ -19,10 +19,10 @@ _MAX_ROWS = 200_000
 _MAX_COLUMNS = 1000
 _ONE_ROW = "give one row per trained model"
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-_TEXT = {".csv": ",;\t|", ".tsv": "\t", ".txt": ",;\t| "}  # By ending: the separators that a text may have, likelier ones first.
+_TEXT = {".csv": ",;\t|", ".tsv": "\t", ".txt": ",;\t| ", ".md": "|"}  # By ending: the separators that there may be, likelier first.
 _IN_QUOTES = "; a value with a separator in it stands in double quotes"
 _RULE = re.compile(r":?-*:?")  # Of a table in Markdown, each value of the line under its header.
-_KINDS = ".csv, .tsv, .jsonl, .json or .parquet file"
+_KINDS = ".csv, .tsv, .txt, .md, .jsonl, .json or .parquet file"
 
 
 class Table(NamedTuple):

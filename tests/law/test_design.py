@@ -48,7 +48,7 @@ def test_a_form_that_takes_all_tokens_for_the_same_plans_nothing():
 
 
 @pytest.mark.parametrize("kept, form, share, message", [
-    (2, "auto", "exponents", "domain verse has fewer: verse has 2 distinct cells and lacks 2;"),
+    (2, "auto", "exponents", "domain verse lacks them: verse has 2 distinct cells and lacks 2;"),
     (2, "effective_data", "exponents", "verse has 2 distinct cells and lacks 2;"),
     (2, "chinchilla", "exponents", "needs 3 cells for its own constants .form chinchilla.*verse has 2 distinct cells and lacks 1;"),
     (0, "effective_data", "exponents", None), (4, "effective_data", "exponents", None), (2, "effective_data", "everything", None)])
@@ -63,6 +63,22 @@ def test_a_domain_with_fewer_cells_than_constants_is_refused_by_name(kept, form,
   with pytest.raises(InputError, match=message) as error:
     fit_law(cells, **settings)
   assert "\n" not in str(error.value)
+
+
+def test_a_domain_of_one_size_among_others_is_refused_by_name():
+  cells = effective_cells(noise=2e-3, domains=("prose", "verse", "law"))
+  with pytest.raises(InputError, match="domain verse lacks them: verse is measured at one size N; measure them, leave it out"):
+    fit_law(cells.take((cells.domain != "verse") | (cells.params == cells.params.min())), form="effective_data", **QUICK)
+
+
+def test_experts_of_one_length_for_each_seed_tell_nothing_of_splits():
+  cells = effective_cells()
+  rows = np.flatnonzero(cells.expert_tokens > 0)
+  columns = {name: getattr(cells, name)[rows] for name in ("params", "seed_tokens", "loss", "domain")}
+  law = fit_law(Cells.from_columns({**columns, "expert_tokens": 0.2 * columns["seed_tokens"]}), **QUICK)
+  assert any("expert_tokens is 0.2 times seed_tokens in every row" in reason for reason in law.diagnostics["skipped_forms"].values())
+  with pytest.raises(InputError, match="takes seed and expert tokens for the same"):
+    plan_split(law, params=1e6, budget_tokens=2e7, num_domains=5)
 
 
 def test_copies_and_rows_without_weight_are_no_cells():

@@ -12,7 +12,8 @@ from scipy import optimize
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, fit_law, load_plan, plan_split
 from jaxsplit.law.size import best_size
-from jaxsplit.law.split import _share_out, lowest
+from jaxsplit.law.split import Split, _share_out, lowest
+from jaxsplit.results.budget import Budget
 from worlds import effective_cells, effective_loss
 
 N, C, K = 2e6, 4e7, 9
@@ -229,6 +230,24 @@ def test_a_budget_far_beyond_all_cells_stays_in_their_valley(law):
   assert not any(beyond.curve.measured)
   assert abs(beyond.fraction - fractions[truth.argmin()]) < 0.1
   assert any("no split of this budget" in text for text in beyond.warnings)
+
+
+@pytest.mark.parametrize("expert_scale, best", [(8, (0.4, 0.6)), (0.4, (0.85, 0.99))])
+def test_a_budget_far_beyond_all_cells_has_no_end_of_the_line_for_its_best(expert_scale, best):
+  """Both kinds of tokens are beyond what was measured, but where one of them is nearly all: that is not nearer to the cells."""
+  rows = np.array([(n, d, x) for n in (1e6, 3e6, 1e7, 3e7) for d in (1e7, 1e8, 1e9) for x in (1e6, 1e7, 1e8, 1e9)])
+  n, d, x = rows.T
+  noise = np.exp(np.random.default_rng(0).normal(0, 2e-3, len(n)))
+  loss = lambda n, d, x: 1.7 + 120 / n**0.3 + 60 / d**0.28 + expert_scale / x**0.2
+  law = fit_law(Cells.from_columns({"params": n, "seed_tokens": d, "expert_tokens": x, "loss": loss(n, d, x) * noise}), form="additive",
+                bootstrap=50, starts=16, holdout="none")
+  fractions = np.linspace(0.001, 0.999, 999)
+  for tokens in (1e10, 1e11, 1e12):
+    truth = fractions[loss(1e7, fractions * tokens, (1 - fractions) * tokens / 3).argmin()]
+    found = plan_split(law, params=1e7, budget_tokens=tokens, num_domains=3)
+    assert best[0] < truth < best[1] and abs(found.fraction - truth) < 0.1
+    beyond = Split(law, 1e7, Budget(tokens, 3)).beyond(fractions)
+    assert 0.2 < fractions[beyond.argmin()] < 0.3  # D = D', as both were measured up to 1e9.
 
 
 def test_a_plan_comes_back_from_its_file(plan, tmp_path):

@@ -69,6 +69,7 @@ ND = "params=N,seed_tokens=D"
 TABLES = {
     "plain": ("t.csv", written("params,seed_tokens,loss"), "", {}),
     "flops": ("t.csv", text("Model Size,Training FLOP,L", spent(6)), "params=Model Size,flops=Training FLOP,loss=L", {}),
+    "flops that nobody mapped": ("t.csv", text("params,flops,loss", spent(6)), "", {}),
     "a factor of the FLOPs": ("t.csv", text("N,C,L", spent(8)), "params=N,flops=C,loss=L", {"flop_factor": 8}),
     "FLOPs in a unit": ("t.csv", text("N,C,L", spent(6, 1e18)), "params=N,flops=C[1e18],loss=L", {}),
     "FLOPs of seed and expert": ("t.csv", text("N,C,D2,L", spent(6, more=(0,))), "params=N,flops=C,expert_tokens=D2,loss=L", {}),
@@ -139,6 +140,19 @@ def test_the_same_runs_however_they_are_written(tmp_path, name):
   assert bool(cells.source.get("remarks")) == (name == "columns of ours that are not")
 
 
+def test_dictionaries_as_python_writes_them_with_numpys_numbers_and_nan(tmp_path):
+  rows = [f'"{{\'n\': np.int64({int(n)}), \'lr\': nan, \'x\': [inf, -inf]}}","{{\'d\': {int(d)}, \'loss\': np.float64({v})}}"' for n, d, v in RUNS]
+  (tmp_path / "t.csv").write_text("\n".join(["config,summary", *rows]))
+  cells = read_cells(tmp_path / "t.csv", parse_columns("params=config.n,seed_tokens=summary.d,loss=summary.loss"))
+  assert cells.params.tolist() == N.tolist() and cells.loss.tolist() == LOSS.tolist()
+
+
+def test_a_markdown_file_is_a_table(tmp_path):
+  lines = ["| N | D | loss |", "|---|---|---|", *(f"| {n} | {d} | {v} |" for n, d, v in RUNS)]
+  (tmp_path / "t.md").write_text("\n".join(lines))
+  assert read_cells(tmp_path / "t.md", parse_columns(ND)).loss.tolist() == LOSS.tolist()
+
+
 def test_parquet_holds_what_text_does(tmp_path):
   table = {"n": pa.array(N.astype(int)), "stats": pa.array([{"loss": v, "d": d} for v, d in zip(LOSS, D)]), "state": pa.array(["ok"] * 12)}
   pq.write_table(pa.table(table), tmp_path / "t.parquet")
@@ -202,7 +216,7 @@ def test_what_programs_write_beside_the_rows(tmp_path, name, content):
 @pytest.mark.parametrize("name, content, message", [
     ("t.json", '{"columns": ["a"], "data": [[1, 2]]}', "rows are not lists of 1 values"), ("t.jsonl", '{"params": 1}\n[1]\n', "t.jsonl:2: not a JSON object"), ("t.jsonl", '{"params": 1}\n{\n', "t.jsonl:2: not JSON"),
     ("t.json", "3", "a list of JSON objects"), ("t.json", '{"a": [1], "b": [1, 2]}', "have 1, 2 values"), ("t.json", "[" * 99_999, "not JSON"),
-    ("t.jsonl", "", "no rows"), ("t.xlsx", "x", "give a .csv, .tsv, .jsonl, .json or .parquet file")])
+    ("t.jsonl", "", "no rows"), ("t.xlsx", "x", "give a .csv, .tsv, .txt, .md, .jsonl, .json or .parquet file")])
 def test_broken_files_are_one_line(tmp_path, name, content, message):
   (tmp_path / name).write_text(content)
   with pytest.raises(InputError, match=message) as error:
