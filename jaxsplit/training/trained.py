@@ -280,7 +280,8 @@ def _split(path: pathlib.Path, proof: list[StageRecord]) -> Point:
   return measured.pop()
 
 
-def _matching(path: pathlib.Path, experiment: dict[str, Any], proof: list[StageRecord], domain: str | None) -> Callable[[StageRecord, StageRun], bool]:
+def _matching(path: pathlib.Path, experiment: dict[str, Any], proof: list[StageRecord],
+              domain: str | None) -> Callable[[StageRecord, StageRun], bool]:
   """Whether a run of a stage ends as the requested model."""
   dense = lambda stage, run: run.point is not None and run.point.role == "dense"
   if domain == DENSE:
