@@ -152,19 +152,25 @@ def _undetermined(fit: Fitted, cells: Cells, samples: np.ndarray) -> list[str]:
   return found
 
 
+def far_rows(fit: Fitted, cells: Cells) -> np.ndarray:
+  """Indices of the few rows whose residuals dwarf all others, the largest first; none where many are large."""
+  size = np.abs(np.log(cells.loss / fit.losses(fit.theta[None])[0])) * (cells.weight > 0)
+  far = np.flatnonzero(size > _FAR * max(np.median(size) / 0.6745, _EXACT * 100))
+  if len(far) > max(3, 0.05 * len(cells)) or (size[far] ** 2).sum() < _CARRIED * (size**2).sum():
+    return far[:0]
+  return far[np.argsort(-size[far])]
+
+
 def _carried(fit: Fitted, cells: Cells) -> list[str]:
   """The few rows whose residuals dwarf all others, by their line."""
-  loss = fit.losses(fit.theta[None])[0]
-  size = np.abs(np.log(cells.loss / loss)) * (cells.weight > 0)
-  far = np.flatnonzero(size > _FAR * max(np.median(size) / 0.6745, _EXACT * 100))
-  if not len(far) or len(far) > max(3, 0.05 * len(cells)) or (size[far] ** 2).sum() < _CARRIED * (size**2).sum():
+  far, loss = far_rows(fit, cells), fit.losses(fit.theta[None])[0]
+  if not len(far):
     return []
-  order = far[np.argsort(-size[far])]
-  rows = "; ".join(f"row {cells.row[i]} (loss {cells.loss[i]:.4g}, where the law says {loss[i]:.4g})" for i in order[:_MOST_ROWS])
-  more = f"; and {len(order) - _MOST_ROWS} more" if len(order) > _MOST_ROWS else ""
+  rows = "; ".join(f"row {cells.row[i]} (loss {cells.loss[i]:.4g}, where the law says {loss[i]:.4g})" for i in far[:_MOST_ROWS])
+  more = f"; and {len(far) - _MOST_ROWS} more" if len(far) > _MOST_ROWS else ""
   one = "s" * (len(far) == 1)
   return [f"{len(far)} of {len(cells)} rows lie{one} more than {_FAR:.0f} times as far off as is usual here, and widen{one} "
-          f"every interval: {rows}{more}; mend or remove what is no measurement"]
+          f"every interval (splits are planned without {'it' if len(far) == 1 else 'them'}): {rows}{more}; mend or remove what is no measurement"]
 
 
 def _crowded(cells: Cells) -> list[str]:

@@ -17,6 +17,7 @@ from jaxsplit.law.assemble import assemble, ranges, without_losses
 from jaxsplit.law.cells import Cells
 from jaxsplit.law.constraints import Constraints, parse_constraints
 from jaxsplit.law.design import check_design, check_domains, measured_levels, no_split, skip_reason
+from jaxsplit.law.diagnostics import far_rows
 from jaxsplit.law.fitted import TINY, Fitted
 from jaxsplit.law.forms import FORMS, Form
 from jaxsplit.law.law import Law
@@ -55,7 +56,9 @@ def fit_law(cells: Cells, settings: FitSettings = FitSettings(), **overrides: An
     fits = list(pool.map(lambda form: fit_form(form, cells, settings, rules), forms))
     in_play = holdout.contenders(fits, cells)
     draws = list(pool.map(lambda pair: bootstrap(pair[0], cells, settings), in_play))
-    surface = _surface(cells, fits, parse_constraints(settings.fix, settings.tie))
+    best = max(in_play, key=lambda pair: pair[1])[0]
+    near = np.setdiff1d(np.arange(len(cells)), far_rows(best, cells))  # A surface counts squares: a few wrong rows would bend it.
+    surface = _surface(cells.take(near), fits, parse_constraints(settings.fix, settings.tie))
   members = tuple(Member(fit.model, fit.layout, fit.theta, draw, weight) for (fit, weight), draw in zip(in_play, draws))
   return assemble(cells, settings, fits, skipped, members, surface)
 

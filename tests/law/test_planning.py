@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import optimize
 
 from jaxsplit.errors import InputError
 from jaxsplit.law import Cells, fit_law, load_plan, plan_split
+from jaxsplit.law.reading import read_cells
 from jaxsplit.law.size import best_size
 from jaxsplit.law.split import Split, _share_out, lowest
 from jaxsplit.results.budget import Budget
@@ -248,6 +250,18 @@ def test_a_budget_far_beyond_all_cells_has_no_end_of_the_line_for_its_best(exper
     assert best[0] < truth < best[1] and abs(found.fraction - truth) < 0.1
     beyond = Split(law, 1e7, Budget(tokens, 3)).beyond(fractions)
     assert 0.2 < fractions[beyond.argmin()] < 0.3  # D = D', as both were measured up to 1e9.
+
+
+def test_one_loss_ten_times_too_large_does_not_move_the_split():
+  cells = read_cells(pathlib.Path(__file__).parents[2] / "docs" / "split_curves" / "seven.csv", {"role": "role", "status": "status"})
+  wrong = np.array(cells.loss)
+  wrong[57] *= 10
+  settings = dict(form="additive", bootstrap=20, starts=8, holdout="none")
+  clean, spoilt = (fit_law(dataclasses.replace(cells, loss=loss), **settings) for loss in (cells.loss, wrong))
+  assert any("splits are planned without it): row" in text for text in spoilt.warnings)
+  plans = [plan_split(law, params=39_912, budget_tokens=1.2e6, num_domains=7) for law in (clean, spoilt)]
+  assert abs(plans[0].fraction - plans[1].fraction) < 0.02
+  assert np.allclose(plans[0].fraction_interval, plans[1].fraction_interval, rtol=0, atol=0.03)
 
 
 def test_a_plan_comes_back_from_its_file(plan, tmp_path):
