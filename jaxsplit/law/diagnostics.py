@@ -169,8 +169,9 @@ def _carried(fit: Fitted, cells: Cells) -> list[str]:
   rows = "; ".join(f"row {cells.row[i]} (loss {cells.loss[i]:.4g}, where the law says {loss[i]:.4g})" for i in far[:_MOST_ROWS])
   more = f"; and {len(far) - _MOST_ROWS} more" if len(far) > _MOST_ROWS else ""
   one = "s" * (len(far) == 1)
+  without = f"splits are planned without {'it' if len(far) == 1 else 'them'}"
   return [f"{len(far)} of {len(cells)} rows lie{one} more than {_FAR:.0f} times as far off as is usual here, and widen{one} "
-          f"every interval (splits are planned without {'it' if len(far) == 1 else 'them'}): {rows}{more}; mend or remove what is no measurement"]
+          f"every interval ({without}): {rows}{more}; mend or remove what is no measurement"]
 
 
 def _crowded(cells: Cells) -> list[str]:

@@ -24,10 +24,11 @@ def best_size(law: Law, budget_flops: float, num_domains: int, accounting: str,
     num_domains, accounting: as of `results.budget.Budget`.
     fractions: the splits to choose from.
   """
+  expected = law.expect if len(fractions) > 1 else law.mean_of_forms  # As plans print it; a surface is read for splits alone.
 
   def losses(sizes: np.ndarray) -> np.ndarray:
     budget = Budget(budget_flops / (FLOPS_PER_PARAM_TOKEN * sizes[:, None]), num_domains, accounting)
-    return law.mean_of_forms(sizes[:, None], *budget.divided(fractions)).min(1)
+    return expected(sizes[:, None], *budget.divided(fractions)).min(1)
 
   low, high = law.data["ranges"]["params"]
   most = np.log(budget_flops / FLOPS_PER_PARAM_TOKEN)  # That size gets one token.

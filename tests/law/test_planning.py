@@ -252,6 +252,15 @@ def test_a_budget_far_beyond_all_cells_has_no_end_of_the_line_for_its_best(exper
     assert 0.2 < fractions[beyond.argmin()] < 0.3  # D = D', as both were measured up to 1e9.
 
 
+def test_a_free_size_is_the_best_by_the_loss_that_the_plan_states():
+  cells = read_cells(pathlib.Path(__file__).parents[2] / "docs" / "split_curves" / "seven.csv", {"role": "role", "status": "status"})
+  law = fit_law(cells, form="additive", bootstrap=20, starts=8, holdout="none")
+  flops = 6 * 20_000 * 1.2e6
+  plan = plan_split(law, budget_flops=flops, num_domains=7)
+  around = plan.params * np.array([0.6, 0.8, 1.25, 1.6])
+  assert all(plan_split(law, params=n, budget_flops=flops, num_domains=7).loss > plan.loss * (1 - 1e-4) for n in around)
+
+
 def test_one_loss_ten_times_too_large_does_not_move_the_split():
   cells = read_cells(pathlib.Path(__file__).parents[2] / "docs" / "split_curves" / "seven.csv", {"role": "role", "status": "status"})
   wrong = np.array(cells.loss)
