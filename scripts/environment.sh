@@ -19,6 +19,9 @@ if [ -z "${PYTHON:-}" ] || ! new_enough "$PYTHON"; then
   exit 2
 fi
 
+# Of an environment that is active, .venv itself perhaps, the Python that it was made with: .venv may be made anew below.
+PYTHON=$("$PYTHON" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))')
+
 # What another script asked for stays, so that they do not take turns in making the environment anew.
 extras=$(printf '%s\n' test ${EXTRAS:+${EXTRAS//,/ }} "$(cat .venv/extras 2>/dev/null)" | tr ' ' '\n' | sed '/^$/d' | sort -u | paste -sd ,)
 wanted="$("$PYTHON" -c 'import sys; print(sys.version, sys.prefix)') $extras $(cksum pyproject.toml)"

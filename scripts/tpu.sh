@@ -9,7 +9,7 @@
 #   bash scripts/tpu.sh launch --workdir=runs/mine --gin_file=quickstart.gin    training, detached; goes on by itself after 75
 #   bash scripts/tpu.sh logs                                   follows host 0's log; Ctrl-C ends the looking, not the training
 #   bash scripts/tpu.sh stop                                   all hosts save the same step and end
-#   bash scripts/tpu.sh fetch runs/mine                        the results, without snapshots, to the same path here
+#   bash scripts/tpu.sh fetch runs/mine                        the results, without snapshots, to runs/mine here
 #   bash scripts/tpu.sh delete                                 the slice, and its place in the queue
 #
 # --dry_run anywhere prints every command in place of running it. CHECKOUT is where the hosts have the checkout (jaxsplit, in the
@@ -21,7 +21,7 @@ cd "$(dirname "$0")/.."
 dry_run=''
 words=()
 for word in "$@"; do
-  if [ "$word" = --dry_run ]; then dry_run=1; else words+=("$word"); fi
+  if [ "$word" = --dry_run ] || [ "$word" = --dry-run ]; then dry_run=1; else words+=("$word"); fi
 done
 set -- "${words[@]}"
 : "${TPU_NAME:?name the slice}" "${ZONE:?name its zone}"
@@ -35,6 +35,12 @@ run() {
 
 on_hosts() {  # on_hosts WORKERS COMMAND
   run gcloud compute tpus tpu-vm ssh "$TPU_NAME" "${where[@]}" --worker="$1" --command="$2"
+}
+
+takes() {  # takes COUNT WORDS...: nothing is done where there are more words than a verb takes.
+  local most=$1
+  shift
+  if [ $# -gt "$most" ]; then shift "$most"; echo "tpu.sh: $verb does not take $1; leave it out" >&2; exit 2; fi
 }
 
 slice_flags() {  # Sets `slice` from --type=, --runtime= and --spot.
@@ -80,11 +86,13 @@ case "$verb" in
       sleep 30
     done ;;
   setup)
+    takes 0 "$@"
     archive=/tmp/jaxsplit-$TPU_NAME.tar.gz
     run git archive --format=tar.gz --output="$archive" HEAD
     run gcloud compute tpus tpu-vm scp "$archive" "$TPU_NAME:/tmp/jaxsplit.tar.gz" "${where[@]}" --worker=all
     on_hosts all "mkdir -p $CHECKOUT && tar -xzf /tmp/jaxsplit.tar.gz -C $CHECKOUT && cd $CHECKOUT && bash scripts/tpu_vm_setup.sh" ;;
   mirror)
+    takes 2 "$@"
     copy=$(printf '%q %q' "${1:?name the copy, as in gs://BUCKET/runs/mine}" "${2:?name the work directory}")
     # What the bucket has must be there before training begins, so bringing it is awaited.
     on_hosts 0 "cd $CHECKOUT && ONCE=1 bash scripts/mirror.sh $copy"
@@ -93,10 +101,13 @@ case "$verb" in
     command=$(printf '%q ' .venv/bin/python -u -m jaxsplit.train "$@")
     on_hosts all "cd $CHECKOUT && (nohup bash scripts/retry.sh $command >train.log 2>&1 </dev/null & echo \$! >/tmp/jaxsplit.pid)" ;;
   logs)
+    takes 1 "$@"
     on_hosts "${1:-0}" "tail -n 100 -F $CHECKOUT/train.log" ;;
   stop)
+    takes 0 "$@"
     on_hosts all "kill -TERM \"\$(cat /tmp/jaxsplit.pid)\"; [ ! -e /tmp/jaxsplit-mirror.pid ] || kill -TERM \"\$(cat /tmp/jaxsplit-mirror.pid)\"" ;;
   fetch)
+    takes 1 "$@"
     workdir=${1:?name the work directory}
     case "$workdir" in /*) there=$workdir ;; *) there=$CHECKOUT/$workdir ;; esac
     to=runs/$(basename "$workdir")
@@ -105,6 +116,7 @@ case "$verb" in
     run gcloud compute tpus tpu-vm scp "$TPU_NAME:/tmp/jaxsplit-results.tar.gz" "$to.tar.gz" "${where[@]}" --worker=0
     run tar -xzf "$to.tar.gz" -C "$to" ;;
   delete)
+    takes 0 "$@"
     if [ -n "$dry_run" ] || gcloud compute tpus queued-resources describe "$TPU_NAME" "${where[@]}" >/dev/null 2>&1; then
       run gcloud compute tpus queued-resources delete "$TPU_NAME" "${where[@]}" --force --quiet
     fi

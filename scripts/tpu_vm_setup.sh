@@ -7,6 +7,7 @@
 # Huge pages make the TPU's runtime start and stop sooner on v5e and newer, as JAX says itself when they are off; that needs sudo
 # and is skipped without. Written after cloud.google.com/tpu/docs/jax-pods and JAX's own sources; not run on a TPU.
 set -euo pipefail
+if [ $# != 0 ]; then echo "tpu_vm_setup.sh: takes no arguments, and has $1; leave it out" >&2; exit 2; fi
 if sudo -n true 2>/dev/null; then
   echo always | sudo tee /sys/kernel/mm/transparent_hugepage/enabled >/dev/null || true
   # Images of Ubuntu 22.04 bring Python 3.10, which is too old.

@@ -60,7 +60,8 @@ def unpacked(path: AnyPath, packing: str, digest: Any = None) -> Iterator[bytes]
         elif packing:
           reader = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}[packing]
           with reader(**{"fileobj" if packing == ".gz" else "filename": file}) as members:
-            yield from iter(lambda: members.read(CHUNK_BYTES), b"")
+            # As much as one step unpacks: `read` would lose what it had before a break, up to a whole chunk.
+            yield from iter(lambda: members.read1(CHUNK_BYTES), b"")
         else:
           yield from iter(lambda: file.read(CHUNK_BYTES), b"")
       except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError) as error:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import lzma
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import zstandard
@@ -13,6 +14,7 @@ from hypothesis import given, settings, strategies
 from pyarrow import parquet
 
 from jaxsplit.data.documents import read_documents
+from jaxsplit.data.unpacking import BrokenFile, unpacked
 from jaxsplit.errors import InputError
 from jaxsplit.passages import PASSAGE_CHARACTERS, passages
 
@@ -126,6 +128,19 @@ def test_a_bad_file_is_one_line_that_names_the_place(tmp_path, name, content, pl
     list(read_documents(path))
   assert str(error.value).startswith(f"{path}{place}")
   assert reason in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("packing, pack", [(".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress)])
+def test_what_lies_before_a_break_is_read(tmp_path, packing, pack):
+  path, data = tmp_path / f"a{packing}", np.random.default_rng(0).bytes(1_500_000).hex().encode()
+  path.write_bytes(pack(data)[:-20])
+  found = bytearray()
+  with pytest.raises(BrokenFile, match="broken or truncated"):
+    for chunk in unpacked(path, packing):
+      found += chunk
+  assert data.startswith(bytes(found)) and len(found) > len(data) - 1_000_000  # A block of bz2 is 900 kB.
+  if packing == ".gz":
+    assert len(found) > len(data) - 70_000
 
 
 def test_a_long_document_is_cut_at_paragraphs():
