@@ -19,6 +19,7 @@ from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.division import Division
 from jaxsplit.data.documents import Fields, Record, read_records
 from jaxsplit.data.drivers import Driver, Local
+from jaxsplit.data.emptied import check_left
 from jaxsplit.data.file_table import CorpusFile, FileTable, printable
 from jaxsplit.data.formats import format_of
 from jaxsplit.data.index import Index
@@ -249,6 +250,8 @@ class _Joined:
     for k in sorted(used, key=names.__getitem__):
       splits = SPLITS if has_test[k] or draw_test[k] else SPLITS[:TEST]
       domains.append(Domain(names[k], files[k], splits, bool(draw_valid[k]), k))
+    if not corpus.clustered:  # Else these are no domains yet.
+      check_left(index, names, {domain.number: domain.splits for domain in domains}, self._counts())
     return ReadCorpus(tuple(domains), self._files, index, self._fields.ids is not None, tuple(self._numbers))
 
   def _counts(self) -> np.ndarray:

@@ -4,6 +4,7 @@ import collections
 import hashlib
 import json
 import os
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -132,6 +133,30 @@ def test_repeated_documents_are_kept_or_dropped(tmp_path):
   once = collections.Counter(text for domain in "ab" for split in ("train", "valid") for text in texts(dropped, domain, split))
   assert set(once.values()) == {1} and set(once) == set(everything)
   assert dropped.overlaps == () and dropped.left_out["a repeated document"] >= 50
+
+
+@pytest.mark.parametrize("others, among, domains", [
+    (("a",), "domain a", "b and a"), (("a", "a2"), "domains a, a2", "b and a, a2")])
+def test_a_domain_whose_documents_are_all_those_of_others_is_told_whose(tmp_path, others, among, domains):
+  write(tmp_path / "c" / "b.jsonl", numbered(60))
+  for i, other in enumerate(others):
+    write(tmp_path / "c" / f"{other}.jsonl", [*numbered(60)[i::len(others)], *numbered(9, f"more of {other}")])
+  with pytest.raises(InputError) as error:
+    prepared(tmp_path, duplicates="drop")
+  assert re.fullmatch(rf"domain b: nothing is left of its train split: its \d+ documents and passages are all in {among} too( or are held out \(\d+\))?"
+                      r", and of equal documents Corpus.duplicates = 'drop' keeps the first; add documents to b, or name only one of "
+                      rf"{domains} in Corpus.domains, or give Corpus.duplicates='keep'", str(error.value))
+  assert prepared(tmp_path).domains == ("a", "a2", "b")[::3 - len(others)]
+  assert prepared(tmp_path, duplicates="drop", domains=("b",)).domains == ("b",)
+
+
+def test_a_domain_whose_documents_are_all_held_out_is_told_by_whom(tmp_path):
+  write(tmp_path / "c" / "b.jsonl", numbered(60))
+  write(tmp_path / "c" / "a" / "valid.jsonl", numbered(60))
+  write(tmp_path / "c" / "a" / "train.jsonl", numbered(60, "own"))
+  with pytest.raises(InputError, match="domain b: nothing is left of its train split: its 54 documents and passages are all held out too, by domain a; "
+                     "add documents to b, or name only one of b and a in Corpus.domains$"):
+    prepared(tmp_path)
 
 
 def test_short_documents_are_left_out(tmp_path):

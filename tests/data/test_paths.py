@@ -55,7 +55,8 @@ def test_domains_and_splits(paths):
     ("law/c4-validation", "valid, by a word in the name"), ("law/dev-blog/a", "valid, by a word in the name"), ("law/the-train", ""),
     ("law/val-03", ""), ("train/web-dev", "a domain of the name web-dev"), ("valid/med_small", "valid of the domain med"), ("train/med", ""),
     ("law/tst-00000", "train, though a name is like that of another split"), ("tst", "train, though a name is like that of another split"),
-    ("law/valid/tst", ""), ("law/tst_case", "")])
+    ("law/evals", "train, though a name is like that of another split"), ("law/Tests/a", "train, though a name is like that of another split"),
+    ("law/valid/evals", ""), ("law/my_evals", ""), ("law/valid/tst", ""), ("law/tst_case", "")])
 def test_doubt_is_told(path, doubt):
   paths = [tuple(p.split("/")) for p in (path, "law", "train/med", "train/med_a")]
   assert place(paths)[paths[0]].doubt == doubt
