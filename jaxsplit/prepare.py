@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from jaxsplit import cli
 from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.beam import Beam
-from jaxsplit.data.concerns import describe_files
+from jaxsplit.data.concerns import describe_files, undivided
 from jaxsplit.data.corpus import Corpus, real
 from jaxsplit.data.domains import check_domains, count_documents
 from jaxsplit.data.drivers import Driver, Local
@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
       raise InputError(f"--list lists a corpus, not --store={directory}; leave that out (the files that a store was made from are in "
                        "its files.csv)")
     table = count_documents(corpus, list_files(corpus), log)
-    print("\n".join((*table.lines(), "", *table.each())), flush=True)
+    notes = (f"note: {line}" for line in undivided(table, corpus.text_separator))
+    print("\n".join((*table.lines(), *notes, "", *table.each())), flush=True)
     check_domains(table)
     return
   if not directory:

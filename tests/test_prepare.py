@@ -60,6 +60,21 @@ def test_list_accounts_for_every_file_and_writes_nothing(tmp_path, capsys):
   assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_text_that_its_separator_does_not_divide_is_told_by_file(tmp_path, capsys):
+  (tmp_path / "c").mkdir()
+  texts = [f"document {i} {'abcdefgh' * 20}" for i in range(60)]
+  (tmp_path / "c" / "law.txt").write_text("\n###\n".join(texts))
+  (tmp_path / "c" / "med.txt").write_text("\n***\n".join(reversed(texts)))
+  given = [f"--gin.Corpus.path={tmp_path / 'c'}", "--gin.Corpus.text_separator=\n###\n", "--gin.Corpus.valid_tokens_min=5"]
+  note = r"note: med.txt: one document, as Corpus.text_separator = '\n###\n' is not between any two in it"
+  for argv in (["--list"], [f"--store={tmp_path / 's'}"], [f"--store={tmp_path / 's'}"]):  # The last one opens what is there.
+    main([*argv, *given])
+    assert [line for line in capsys.readouterr().out.splitlines() if "not between" in line] == [note]
+  write(tmp_path / "d" / "law.jsonl", *texts)
+  main(["--list", f"--gin.Corpus.path={tmp_path / 'd'}", given[1]])
+  assert "note: Corpus.text_separator = '\\n###\\n' divides nothing: no file that is read is a .txt; leave it out" in capsys.readouterr().out
+
+
 def test_what_makes_a_corpus_worth_less_is_said_with_the_numbers(tmp_path, capsys):
   passage = "All work and no play makes Jack a dull boy, and all play and no work makes Jack a poor one. " * 20
   other = next(text for text in map("something else, {}".format, range(99)) if document_hash(text) > document_hash(passage))

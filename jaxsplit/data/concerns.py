@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from jaxsplit.data.file_table import FILE_TABLE, load_file_table, printable
+from jaxsplit.data.file_table import FILE_TABLE, FileTable, load_file_table, printable
+from jaxsplit.data.formats import format_of
 from jaxsplit.data.store import Store
 
 _DIFFERENT_MIN = 0.5  # Of a split's tokens.
 _SHARED_MAX = 0.01  # Of the documents of the smaller of two domains.
+_FILES_NAMED = 20  # A line each.
 _VALID_MIN = 2048  # Different tokens of a validation set; with fewer, a loss is mostly noise.
 
 
 def describe_files(store: Store) -> list[str]:
   """The file table that a store of text keeps, in short, and then what `concerns` says."""
   path = store.directory / FILE_TABLE
-  table = load_file_table(path, store.directory).lines() if path.exists() else []
+  table = load_file_table(path, store.directory) if path.exists() else FileTable(store.directory, ())
   left_out = [f"left out, {printable(reason)}: {documents:,} documents" for reason, documents in sorted(store.left_out.items())]
-  return [*table, *left_out, *(f"note: {line}" for line in concerns(store))]
+  separator = store.source.get("corpus", {}).get("text_separator", "")  # Of text alone.
+  notes = [*undivided(table, separator), *concerns(store)]
+  return [*(table.lines() if table.files else ()), *left_out, *(f"note: {line}" for line in notes)]
+
+
+def undivided(table: FileTable, separator: str) -> list[str]:
+  """A line for each text file, of a table whose documents were counted, that `Corpus.text_separator` does not divide; one where there
+  are none to divide."""
+  if not separator:
+    return []
+  files = [file for file in table.files if not file.ignored and format_of(file.path.rpartition("/")[2]).kind == "text"]
+  if not files:
+    return [f"Corpus.text_separator = {separator!r} divides nothing: no file that is read is a .txt; leave it out"]
+  whole = [printable(file.path) for file in files if file.documents is not None and file.documents < 2]
+  lines = [f"{path}: one document, as Corpus.text_separator = {separator!r} is not between any two in it" for path in whole[:_FILES_NAMED]]
+  more = len(whole) - _FILES_NAMED
+  return [*lines, *[f"{more:,} more .txt files are one document each in spite of Corpus.text_separator"] * (more > 0)]
 
 
 def concerns(store: Store) -> list[str]:

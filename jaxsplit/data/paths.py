@@ -24,7 +24,7 @@ words of a name, nor is a single letter behind the split word: test-00000-of-000
 Of a corpus whose documents say their domains themselves, only 3 counts, for all names of a path.
 
 Where a split word beside others decided, in 2 and 3, or was taken for a domain's, that is told (`Placed.doubt`), but for train;
-so is a name of nothing but validating, vali or tst, which say no split.
+so is a name of nothing but a word that is like these and says no split: a plural (evals, tests), validating, vali or tst.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _SPLIT_WORDS = {
     "train": "train", "training": "train", "valid": "valid", "validation": "valid", "validate": "valid", "val": "valid",
     "dev": "valid", "eval": "valid", "evaluation": "valid", "heldout": "valid", "holdout": "valid",
     "test": "test", "testing": "test"}
-_LIKE_SPLIT_WORDS = ("validating", "vali", "tst")  # Taken for none, which is told.
+# Taken for none, which is told: some name domains (devs), or what a corpus of code has beside it (tests).
+_LIKE_SPLIT_WORDS = ("validating", "validations", "vali", "vals", "devs", "evals", "evaluations", "heldouts", "holdouts", "tst", "tests")
 _SPLIT_WORD = re.compile(rf"({'|'.join(_SPLIT_WORDS)}|h[eo]ld[-_ ]out)(set)?\d*", re.IGNORECASE)
 _WORD = re.compile(r"(?<![^\W_])h[eo]ld[-_ ]out(?![^\W_])|[^\W_]+", re.IGNORECASE)
 _OF_SHARDS = re.compile(r"\d+|of|part|shard|split|set|data|chunk|file", re.IGNORECASE)
