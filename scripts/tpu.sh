@@ -23,8 +23,22 @@ words=()
 for word in "$@"; do
   if [ "$word" = --dry_run ] || [ "$word" = --dry-run ]; then dry_run=1; else words+=("$word"); fi
 done
-set -- "${words[@]}"
-: "${TPU_NAME:?name the slice}" "${ZONE:?name its zone}"
+set -- ${words[@]+"${words[@]}"}
+
+refuse() {
+  echo "tpu.sh: $1" >&2
+  exit 2
+}
+
+verbs='create, queue, setup, mirror, launch, logs, stop, fetch, delete'
+verb=${1:-}
+[ $# = 0 ] || shift
+case ", $verbs, " in
+  *", ${verb:-none}, "*) ;;
+  *) refuse "${verb:+unknown command $verb; }give one of $verbs" ;;
+esac
+[ -n "${TPU_NAME:-}" ] || refuse "$verb needs the slice's name: export TPU_NAME=mine"
+[ -n "${ZONE:-}" ] || refuse "$verb needs the slice's zone: export ZONE=europe-west4-b"
 CHECKOUT=${CHECKOUT:-jaxsplit}
 where=(--zone="$ZONE")
 [ -z "${PROJECT_ID:-}" ] || where+=(--project="$PROJECT_ID")
@@ -40,7 +54,7 @@ on_hosts() {  # on_hosts WORKERS COMMAND
 takes() {  # takes COUNT WORDS...: nothing is done where there are more words than a verb takes.
   local most=$1
   shift
-  if [ $# -gt "$most" ]; then shift "$most"; echo "tpu.sh: $verb does not take $1; leave it out" >&2; exit 2; fi
+  if [ $# -gt "$most" ]; then shift "$most"; refuse "$verb does not take $1; leave it out"; fi
 }
 
 slice_flags() {  # Sets `slice` from --type=, --runtime= and --spot.
@@ -50,10 +64,10 @@ slice_flags() {  # Sets `slice` from --type=, --runtime= and --spot.
       --type=*) type=${word#--type=} ;;
       --runtime=*) runtime=${word#--runtime=} ;;
       --spot) spot=1 ;;
-      *) echo "tpu.sh: unknown flag $word; known: --type=, --runtime=, --spot" >&2; exit 2 ;;
+      *) refuse "$verb: unknown flag $word; known: --type=, --runtime=, --spot" ;;
     esac
   done
-  : "${type:?give the slice, as in --type=v5litepod-8 or --type=v6e-8}"
+  [ -n "$type" ] || refuse "$verb needs the slice's type, as in --type=v5litepod-8 or --type=v6e-8"
   case "$type" in
     v6e-*) : "${runtime:=v2-alpha-tpuv6e}" ;;
     v5p-*) : "${runtime:=v2-alpha-tpuv5}" ;;
@@ -65,8 +79,6 @@ slice_flags() {  # Sets `slice` from --type=, --runtime= and --spot.
   [ -z "$spot" ] || slice+=(--spot)
 }
 
-verb=${1:-}
-[ $# = 0 ] || shift
 case "$verb" in
   create)
     slice_flags "$@"
@@ -93,11 +105,13 @@ case "$verb" in
     on_hosts all "mkdir -p $CHECKOUT && tar -xzf /tmp/jaxsplit.tar.gz -C $CHECKOUT && cd $CHECKOUT && bash scripts/tpu_vm_setup.sh" ;;
   mirror)
     takes 2 "$@"
-    copy=$(printf '%q %q' "${1:?name the copy, as in gs://BUCKET/runs/mine}" "${2:?name the work directory}")
+    [ -n "${2:-}" ] || refuse "mirror needs the copy and the work directory: mirror gs://BUCKET/runs/mine runs/mine"
+    copy=$(printf '%q %q' "$1" "$2")
     # What the bucket has must be there before training begins, so bringing it is awaited.
     on_hosts 0 "cd $CHECKOUT && ONCE=1 bash scripts/mirror.sh $copy"
     on_hosts 0 "cd $CHECKOUT && (nohup bash scripts/mirror.sh $copy >mirror.log 2>&1 </dev/null & echo \$! >/tmp/jaxsplit-mirror.pid)" ;;
   launch)
+    case " $*" in *" --workdir"*) ;; *) refuse "launch needs the flags of train, --workdir=DIR among them" ;; esac
     command=$(printf '%q ' .venv/bin/python -u -m jaxsplit.train "$@")
     on_hosts all "cd $CHECKOUT && (nohup bash scripts/retry.sh $command >train.log 2>&1 </dev/null & echo \$! >/tmp/jaxsplit.pid)" ;;
   logs)
@@ -108,7 +122,8 @@ case "$verb" in
     on_hosts all "kill -TERM \"\$(cat /tmp/jaxsplit.pid)\"; [ ! -e /tmp/jaxsplit-mirror.pid ] || kill -TERM \"\$(cat /tmp/jaxsplit-mirror.pid)\"" ;;
   fetch)
     takes 1 "$@"
-    workdir=${1:?name the work directory}
+    workdir=${1:-}
+    [ -n "$workdir" ] || refuse "fetch needs the work directory, as in fetch runs/mine"
     case "$workdir" in /*) there=$workdir ;; *) there=$CHECKOUT/$workdir ;; esac
     to=runs/$(basename "$workdir")
     on_hosts 0 "tar -czf /tmp/jaxsplit-results.tar.gz --exclude=checkpoints --exclude=store -C $there ."
@@ -123,5 +138,4 @@ case "$verb" in
     if [ -n "$dry_run" ] || gcloud compute tpus tpu-vm describe "$TPU_NAME" "${where[@]}" >/dev/null 2>&1; then
       run gcloud compute tpus tpu-vm delete "$TPU_NAME" "${where[@]}" --quiet
     fi ;;
-  *) echo "tpu.sh: give one of create, queue, setup, mirror, launch, logs, stop, fetch, delete" >&2; exit 2 ;;
 esac

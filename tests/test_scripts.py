@@ -34,10 +34,22 @@ def test_a_dry_run_on_a_tpu_prints_every_command(words, told):
     assert text in done.stdout.replace("\\ ", " "), text
 
 
-@pytest.mark.parametrize("words, message", [(["create", "--tpye=x"], "unknown flag --tpye=x"), (["create"], "give the slice"), (["fly"], "give one of create")])
-def test_what_a_tpu_script_does_not_know_is_told(words, message):
+@pytest.mark.parametrize("words, message", [
+    (["create", "--tpye=x"], "create: unknown flag --tpye=x; known: --type=, --runtime=, --spot"), (["fly"], "unknown command fly; give one of create, queue"),
+    ([], "give one of create, queue, setup, mirror, launch, logs, stop, fetch, delete"), (["create"], "create needs the slice's type, as in --type="),
+    (["queue", "--type="], "queue needs the slice's type"), (["setup", "x"], "setup does not take x; leave it out"),
+    (["mirror"], "mirror needs the copy and the work directory"), (["mirror", "gs://b/x"], "mirror needs the copy and the work directory"),
+    (["launch"], "launch needs the flags of train, --workdir=DIR among them"), (["fetch"], "fetch needs the work directory")])
+def test_what_a_tpu_script_does_not_know_or_lacks_is_one_line(words, message):
   done = bash(SCRIPTS / "tpu.sh", "--dry_run", *words, **SLICE)
-  assert done.returncode != 0 and message in done.stderr
+  assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith(f"tpu.sh: {message}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["create", "queue", "setup", "mirror", "launch", "logs", "stop", "fetch", "delete"])
+@pytest.mark.parametrize("missing, message", [("TPU_NAME", "needs the slice's name: export TPU_NAME=mine"), ("ZONE", "needs the slice's zone: export ZONE=")])
+def test_every_command_on_a_tpu_asks_for_the_name_and_the_zone(verb, missing, message):
+  done = bash(SCRIPTS / "tpu.sh", "--dry_run", verb, **{**SLICE, missing: ""})
+  assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith(f"tpu.sh: {verb} {message}") and done.stderr.count("\n") == 1
 
 
 def test_a_command_that_asks_for_it_is_given_again(tmp_path):

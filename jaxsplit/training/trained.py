@@ -251,10 +251,10 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   domains = _domains(proof)
   there = f"{', '.join(domains) or 'none yet'}; None is their seed, {DENSE!r} the model of full pretraining"
   if domain not in (None, DENSE, *domains) or domain == DENSE and DENSE in domains:
-    what = "may be a domain or full pretraining" if domain in domains else f"is no domain of {path}{nearest(domain, domains)}"
+    what = "may be a domain or full pretraining" if domain in domains else f"is no domain of {path}{nearest(str(domain), domains)}"
     raise InputError(f"load_model: {domain!r} {what}; its experts' domains: {there}")
-  if not 0 <= replica < experiment["replicas"]:
-    raise InputError(f"load_model: replica {replica} is none of the {experiment['replicas']} of {path}, which are counted from 0")
+  if replica not in range(experiment["replicas"]):
+    raise InputError(f"load_model: replica {replica!r} is none of the {experiment['replicas']} of {path}, which are counted from 0")
   matches = _matching(path, experiment, proof, domain)
   found = [(path / "checkpoints" / stage.name, row) for stage in proof for row, run in enumerate(stage.runs)
            if run.replica == replica and matches(stage, run)]

@@ -1,6 +1,7 @@
 """Loading what an experiment has trained: the model whose losses were measured, or a line that says why not."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -76,6 +77,9 @@ def refused(match, *arguments, **more):
 def test_what_is_not_there_is_told(finished, tmp_path):
   refused("'latn' is no domain of .*; did you mean latin.*latin, numbers; None is their seed, 'dense' the model of full", finished, "latn")
   refused("replica 1 is none of the 1", finished, "latin", replica=1)
+  for domain in (3, 0, True, ["latin"]):
+    refused(rf"load_model: {re.escape(repr(domain))} is no domain of .*; its experts' domains: latin, numbers; None is their seed", finished, domain)
+  refused("replica '0' is none of the 1", finished, "latin", "0")
   refused(r"no experiment .* \(config.json is missing\)", tmp_path, "latin")
 
 
