@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from jaxsplit import cli
+from jaxsplit.data.corpus import real
+from jaxsplit.data.store import MANIFEST
 from jaxsplit.errors import InputError
 from jaxsplit.files import TEMPORARY, write_atomic
 from jaxsplit.interop import huggingface
@@ -26,7 +28,7 @@ from jaxsplit.interop.card import model_card
 from jaxsplit.interop.tensors import SHARD_BYTES
 from jaxsplit.results.cells import Cell, read_cells
 from jaxsplit.results.plan import Plan, load_plan
-from jaxsplit.training.trained import TrainedModel, load_models
+from jaxsplit.training.trained import TrainedModel, load_models, store_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +85,11 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
     The folders: `out`/<domain> of the experts, then `out`/seed and `out`/dense as far as they are there.
 
   Raises:
-    InputError: no such models, a folder that exists already or cannot be made, or a family or tokenizer that has no such format.
+    InputError: no such models; an `out` within the experiment or its token store, or that is another one's, or a model's; a folder
+      that exists already or cannot be made; or a family or tokenizer that has no such format.
   """
   out, workdir = pathlib.Path(out), pathlib.Path(workdir)
+  _check_apart(out, workdir, store_of(workdir, store))
   models = load_models(workdir, settings.replica, store, log)
   taken = next((out / name for name in models.names if (out / name).exists()), None)
   if taken:
@@ -102,6 +106,17 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
     _write(out / name, model, model_card(name, kind, model.config, model.steps, measured, models.domains), settings)
     log(f"{out / name}: {kind}, {models.config.params_total:,} parameters, {settings.dtype}")
   return [out / name for name in models.names]
+
+
+def _check_apart(out: pathlib.Path, workdir: pathlib.Path, store: pathlib.Path) -> None:
+  """Refuses folders that an experiment reads or writes, and those of a model: a domain's name may be that of any file there."""
+  within = (real(out), *real(out).parents)
+  for kind, folder in (("the experiment's work directory", workdir), ("its token store", store)):
+    if real(folder) in within:
+      raise InputError(f"--out={out}: lies in {kind}, {folder}, whose files are its own; name a folder outside, as in --out=exported")
+  for name, kind in (("config.json", "an experiment or a model"), (MANIFEST, "a token store")):
+    if (out / name).exists():
+      raise InputError(f"--out={out}: holds {kind} ({name}); name a folder of its own for the models, as in --out=exported")
 
 
 def _write(folder: pathlib.Path, model: TrainedModel, card: str, settings: Export) -> None:

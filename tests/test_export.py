@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -42,6 +43,24 @@ def test_every_model_is_written_with_its_card(finished, tmp_path, capsys):
   assert generate.main([f"--workdir={finished}", "--prompt=17 288", "--tokens=6"]) == 0
   told = capsys.readouterr().out
   assert "expert of numbers (bayes: numbers " in told and ", latin " in told
+
+
+@pytest.mark.parametrize("out, message", [
+    ("run", "lies in the experiment's work directory"), ("run/figures/x", "lies in the experiment's work directory"),
+    ("link/new", "lies in the experiment's work directory"), ("tokens/x", "lies in its token store"),
+    ("other", "holds an experiment or a model .config.json."), ("stored", "holds a token store .manifest.json.")])
+def test_no_model_is_written_among_files_of_others(finished, tmp_path, monkeypatch, out, message):
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(finished, "run")
+  shutil.move("run/store", "tokens")
+  (tmp_path / "link").symlink_to("run")
+  for name, file in (("other", "config.json"), ("stored", "manifest.json")):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / file).write_text("{}")
+  before = sorted(tmp_path.rglob("*"))
+  with pytest.raises(InputError, match=f"^--out={out}: {message}.*; name a folder .*, as in --out=exported$"):
+    export.main(["--workdir=run", "--store=tokens", f"--out={out}"])
+  assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("router", ["centroid", "bayes@1", "best_single"])
