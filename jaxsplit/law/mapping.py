@@ -21,7 +21,7 @@ _LOSSES = {"nats": lambda loss: loss, "bits": lambda loss: loss * math.log(2),
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _NUMPY = re.compile(r"\bnp\.\w+\(([^()]*)\)")  # As Python writes NumPy's numbers, within a dictionary.
 _NO_NUMBER = re.compile(r"(?<=[:,\[(\s])[-+]?(?:nan|inf)(?=\s*[,\])}])")
-_MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
+_MISSING = ("", "nan", "na", "n/a", "none", "null", "-", "\u2013", "\u2014")
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(.*?)\s*", re.DOTALL)
 _SPACES = " \u00a0\u202f_'"
 QUOTED = r'"(?:[^"]|"")*"'  # A name in double quotes; those within it are doubled, as in a table's own text.

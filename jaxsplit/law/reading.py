@@ -10,7 +10,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -22,9 +22,12 @@ from jaxsplit.law.mapping import Source
 from jaxsplit.law.rows import Condition, commonest, merged, parse_where, shown
 from jaxsplit.law.tables import Table, read_table
 from jaxsplit.results.cells import LAW_DATA
+from jaxsplit.results.stages import Role
 
+_ROLES = get_args(Role)
 _FLOP_FACTOR = 6.0  # Training FLOPs for each parameter and token: forward 2, backward 4.
 
+_NAMED = 8  # Columns that a line names.
 _NAMED_ONLY = (*LAW_DATA, "weight", "epochs")  # Names that mean other things in other people's tables.
 _MAY_LACK = ("unique_tokens", "epochs")
 _COUNTS = ("params", "seed_tokens", "expert_tokens", "unique_tokens", "flops")
@@ -110,6 +113,8 @@ class _Reading:
       return {source.column for source in (*self.found.values(), *self._tested)}
 
     self.table: Table = read_table(path, choose)
+    if "loss" not in self.found:
+      raise InputError(f"{path}: no column 'loss'; {_remedy(set(self.table.header).difference(self.table.columns))}")
     self._keep = np.ones(len(self.table.lines), bool)
     self.ours = all(good in map(str, self.table.columns.get(name, ())) for name, good in LAW_DATA.items())
     if not self.ours:
@@ -121,7 +126,14 @@ class _Reading:
     """Leaves out the rows that say of themselves that they are no data for a law."""
     for name, good in LAW_DATA.items():
       if name in self.found:
-        self._leave_out(np.array([str(value).strip() != good for value in self._values(name)]), f"{name} is not {good}")
+        seen = [str(value).strip() for value in self._values(name)]
+        odd = [value for value in seen if name == "role" and value not in _ROLES]
+        of_odd = f"column {self.found[name].name} has {shown(odd)}, no role of ours ({', '.join(_ROLES)})"
+        remedy = f"rows of role {good} are fitted, so leave role unmapped, and choose rows with --where"
+        bad = np.array([value != good for value in seen])
+        if odd and not bad.all():
+          self.remarks.append(f"{of_odd}: {remedy}")
+        self._leave_out(bad, f"{name} is not {good}", f": {of_odd}; {remedy}" if odd else "")
         del self.found[name]
 
   def take_conditions(self) -> None:
@@ -180,7 +192,8 @@ class _Reading:
       if mapping.is_missing(value) and name in _MAY_LACK:
         out.append(OPTIONAL[name])
       elif mapping.is_missing(value):
-        found = "nan" if str(value).lower() == "nan" else "missing"
+        written = "" if value is None else str(value).strip()
+        found = written if written.lower() == "nan" else f"missing, written as {written!r}" if written else "missing"
         raise InputError(f"{self._path}:{line}: {name} is {found} (column {source.name}); mend or remove the row, or leave out "
                          "all such rows with --drop_missing")
       else:
@@ -190,6 +203,14 @@ class _Reading:
           raise InputError(f"{self._path}:{line}: {name} is {repr(value)[:40]}, not a number (column {source.name}); mend or remove "
                            f"the row, or leave such rows out, as with --where=\"{source.name}!={str(value)[:40]}\"") from None
     return out
+
+
+def _remedy(others: set[str]) -> str:
+  """What to do about a table without losses, by the names of its columns that are none of ours."""
+  there = ", ".join(sorted(name[:40] for name in others)[:_NAMED]) + ", ..." * (len(others) > _NAMED)
+  named = f"name it with --columns=loss=YOUR_COLUMN{f', one of {there}' if others else ''}"
+  wide = "; where several hold losses, one of each domain, make a row of each: columns domain and loss (pandas: frame.melt)"
+  return named + wide * (len(others) > 1)
 
 
 def _lacks(name: str, value: Any) -> bool:

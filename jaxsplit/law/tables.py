@@ -21,7 +21,8 @@ _ONE_ROW = "give one row per trained model"
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _TEXT = {".csv": ",;\t|", ".tsv": "\t", ".txt": ",;\t| ", ".md": "|"}  # By ending: the separators that there may be, likelier first.
 _IN_QUOTES = "; a value with a separator in it stands in double quotes"
-_RULE = re.compile(r":?-*:?")  # Of a table in Markdown, each value of the line under its header.
+_RULE = re.compile(r":?-*:?")  # Of a table in Markdown, each value of the line under its header ...
+_RULE_LINE = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?)?\s*")  # ... and that whole line.
 _KINDS = ".csv, .tsv, .txt, .md, .jsonl, .json or .parquet file"
 
 
@@ -72,7 +73,8 @@ def read_table(path: pathlib.Path, choose: Callable[[list[str]], Iterable[str]])
 
 def _read_text(path: pathlib.Path, choose: Callable[[list[str]], Iterable[str]]) -> Table:
   with open(path, newline="", encoding="utf-8-sig") as f:
-    comments, text = _without_comments(f.readlines())
+    text = f.readlines()
+  comments, text = _of_markdown(path, text) or _without_comments(text)
   separator = _separator(path, text)
   if separator == " ":
     text = [line.strip() for line in text]
@@ -96,6 +98,18 @@ def _read_text(path: pathlib.Path, choose: Callable[[list[str]], Iterable[str]])
   except csv.Error as error:
     raise InputError(f"{path}:{comments + reader.line_num}: not CSV ({error})") from None
   return Table(header, dict(zip([header[i] for i in places], map(list, zip(*rows)))), lines, separator == ";")
+
+
+def _of_markdown(path: pathlib.Path, text: list[str]) -> tuple[int, list[str]] | None:
+  """A text's table in Markdown, without the prose around it, and how many lines stand above it; None where there is no such table."""
+  rules = [i for i, line in enumerate(text) if _RULE_LINE.fullmatch(line)] if "|" in _TEXT[path.suffix.lower()] else []
+  first = rules[0] - 1 if rules else -1
+  if first < 0 or "|" not in text[first]:
+    return None
+  end = next((i for i in range(first, len(text)) if "|" not in text[i]), len(text))
+  if another := next((i for i in rules if i > end), None):
+    raise InputError(f"{path}:{another}: a second table begins here; give one a file")
+  return first, text[first:end]
 
 
 def _without_comments(text: list[str]) -> tuple[int, list[str]]:

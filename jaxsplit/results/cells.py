@@ -31,9 +31,9 @@ class Cell:
     bits_per_byte: the same per byte of that text.
     flops: training FLOPs along this model's own path, seed and expert.
     replica: repetition.
-    role: grid (the law's data), split (the recommended or a given split), dense (full pretraining at the same compute), added (an
-      expert on a domain that came later, which its seed has not seen), router (a small model to route by), probe (of learning
-      rates; in probe.csv), or base (the model that all runs began with, untrained).
+    role: grid (the law's data), split (the recommended or a given split), dense (full pretraining at the same compute), uneven
+      (experts of unequal budgets), added (an expert on a domain that came later, which its seed has not seen), router (a small
+      model to route by), probe (of learning rates; in probe.csv), or base (the model that all runs began with, untrained).
     learning_rate: its constant rate.
     batch_tokens: tokens per step.
     accuracy: share of validation windows whose scored tokens are all right; empty where not asked for.

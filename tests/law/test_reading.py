@@ -153,6 +153,30 @@ def test_a_markdown_file_is_a_table(tmp_path):
   assert read_cells(tmp_path / "t.md", parse_columns(ND)).loss.tolist() == LOSS.tolist()
 
 
+@pytest.mark.parametrize("name", ["t.md", "t.txt"])
+def test_the_prose_around_a_markdown_table_is_not_read(tmp_path, name):
+  lines = ["# A sweep | of ours", "", "Some prose, with commas; and a - b.", "", "| N | D | loss |", "|---|:--|---|",
+           *(f"| {n} | {d} | {v} |" for n, d, v in RUNS), "", "What came of it."]
+  (tmp_path / name).write_text("\n".join(lines))
+  assert read_cells(tmp_path / name, parse_columns(ND)).loss.tolist() == LOSS.tolist()
+  (tmp_path / name).write_text("\n".join([*lines[:6], "| 1e7 | - | 3 |"]))
+  with pytest.raises(InputError, match=rf"{name}:7: seed_tokens is missing, written as '-' \(column D\)"):
+    read_cells(tmp_path / name, parse_columns(ND))
+  (tmp_path / name).write_text("\n".join([*lines, "", *lines[4:]]))
+  with pytest.raises(InputError, match=rf"{name}:22: a second table begins here; give one a file"):
+    read_cells(tmp_path / name, parse_columns(ND))
+
+
+def test_roles_that_are_none_of_ours_are_told(tmp_path):
+  (tmp_path / "t.csv").write_text(text("N,D,loss,kind", [(*run, kind) for run in RUNS for kind in ("gird", "grid")]))
+  columns = parse_columns(f"{ND},role=kind")
+  assert read_cells(tmp_path / "t.csv", columns).source["remarks"] == [
+      "column kind has gird 12, no role of ours (probe, grid, split, dense, uneven, added, router, base): rows of role grid are fitted, so leave "
+      "role unmapped, and choose rows with --where"]
+  (tmp_path / "t.csv").write_text(text("N,D,loss,kind", [(*run, kind) for run in RUNS for kind in ("split", "grid")]))
+  assert "remarks" not in read_cells(tmp_path / "t.csv", columns).source
+
+
 def test_parquet_holds_what_text_does(tmp_path):
   table = {"n": pa.array(N.astype(int)), "stats": pa.array([{"loss": v, "d": d} for v, d in zip(LOSS, D)]), "state": pa.array(["ok"] * 12)}
   pq.write_table(pa.table(table), tmp_path / "t.parquet")
@@ -185,13 +209,20 @@ def test_the_fit_door_reads_them(tmp_path, capsys):
     ("N,C,L\n1e6,0,3\n", "params=N,flops=C,loss=L", {}, "t.csv:2: flops is 0"),
     ("N,C,E,L\n1e6,6e12,1e9,3\n", "params=N,flops=C,expert_tokens=E,loss=L", {}, "pay for 1e.06 tokens, fewer than expert_tokens"),
     ("params,seed_tokens,expert_tokens,C,loss\n1e6,1e9,1,1,3\n", "flops=C", {}, "are too many; map two of them"),
+    ("N,D,L\n1e6,1e9,3\n1e6,-,3\n", "params=N,seed_tokens=D,loss=L", {}, r"t.csv:3: seed_tokens is missing, written as '-' \(column D\)"),
+    ("N,D,L\n1e6,1e9,3\n1e6,1e9,\u2014\n", "params=N,seed_tokens=D,loss=L", {}, "t.csv:3: loss is missing, written as '\u2014'"),
+    ("N,D,law,med,code\n1e6,1e9,3,2,1\n", "params=N,seed_tokens=D", {},
+     "t.csv: no column 'loss'; name it with --columns=loss=YOUR_COLUMN, one of code, law, med; where several hold losses, one of each domain, make a row"),
+    ("N,D,L\n1e6,1e9,3\n", "params=N,seed_tokens=D", {}, "t.csv: no column 'loss'; name it with --columns=loss=YOUR_COLUMN, one of L$"),
+    ("N,D,L,role\n1e6,1e9,3,gird\n", "params=N,seed_tokens=D,loss=L,role=role", {},
+     r"no rows to fit: column role has gird 1, no role of ours \(probe, grid, .*base\); rows of role grid are fitted, so leave role unmapped"),
     ("N,D,L,set\n1e6,1e9,3,\n", "params=N,seed_tokens=D,loss=L,domain=set", {}, "t.csv:2: domain is empty"),
     ("N;D;L\n1e6;x;3\n", "params=N,seed_tokens=D,loss=L", {}, "t.csv:2: seed_tokens is 'x', not a number"),
     ("N,D,L\n1e6,12,3,4\n", "params=N,seed_tokens=D,loss=L", {}, "t.csv:2: 4 values under 3 columns"),
     ("N,D,L\n1e6,1e9,\n", "params=N,seed_tokens=D,loss=L", {"drop_missing": True}, r"no rows to fit; left out: 1 \(loss is missing\)"),
 ])
 def test_what_cannot_be_read_is_one_line(tmp_path, content, columns, settings, message):
-  (tmp_path / "t.csv").write_text(content)
+  (tmp_path / "t.csv").write_text(content, encoding="utf-8")
   with pytest.raises(InputError, match=message) as error:
     read_cells(tmp_path / "t.csv", parse_columns(columns), **settings)
   assert "\n" not in str(error.value)
