@@ -80,6 +80,16 @@ def cut(source: pathlib.Path, folder: pathlib.Path, split: str, size: int) -> No
   out.write_text("\n".join(taken) + "\n")
 
 
+def run(workdir: pathlib.Path, command: str, *flags: str) -> None:
+  """Runs an entry point on a work directory; what it says goes to WORKDIR.COMMAND.log beside that, and is shown where it fails."""
+  log = workdir.with_name(f"{workdir.name}.{command}.log")
+  with open(log, "w") as file:
+    done = subprocess.run([sys.executable, "-m", f"jaxsplit.{command}", f"--workdir={workdir}", *flags], stdout=file,
+                          stderr=subprocess.STDOUT, check=False)
+  if done.returncode:
+    sys.exit(f"{command} of {workdir} ended with {done.returncode} ({log}): {log.read_text()[-2000:]}")
+
+
 def measured(arm: str, flags, corpus: pathlib.Path, k: int) -> dict:
   """What `evaluate` says of an arm, trained and measured if it is not yet."""
   name = arm.split()[0]
@@ -92,14 +102,10 @@ def measured(arm: str, flags, corpus: pathlib.Path, k: int) -> dict:
     tokens = "vocab_size = 1024" if dense else f"path = '{tokenizer.resolve()}'"
     settings += f"Tokenization.kind = 'bpe'\nTokenization.{tokens}\n"
     (flags.out / f"{name}.gin").write_text(settings)
-    run("train", f"--gin_file={flags.out / name}.gin", f"--workdir={workdir}")
-    run("evaluate", f"--workdir={workdir}", f"--store={flags.out / 'labelled' / 'store'}", "--split=valid", "--stride=128",
+    run(workdir, "train", f"--gin_file={flags.out / name}.gin")
+    run(workdir, "evaluate", f"--store={flags.out / 'labelled' / 'store'}", "--split=valid", "--stride=128",
         f"--router={ROUTERS[arm]}", "--context_tokens=128", f"--out={result}")
   return json.loads(result.read_text())["routers"]
-
-
-def run(command: str, *flags: str) -> None:
-  subprocess.run([sys.executable, "-m", f"jaxsplit.{command}", *flags], check=True)
 
 
 def table(names: list[str], results: dict[str, dict]) -> str:

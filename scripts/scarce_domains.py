@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
-from found_domains import cut
+from found_domains import cut, run
 
 import jaxsplit
 
@@ -63,7 +61,7 @@ def main() -> None:
     workdir = trained(flags.out, corpus, replay=share)
     result = workdir / "results.json"
     if not result.exists():
-      run("evaluate", [f"--workdir={workdir}", "--split=valid", "--tokens=8192", f"--out={result}"], workdir)
+      run(workdir, "evaluate", "--split=valid", "--tokens=8192", f"--out={result}")
     matrix = json.loads(result.read_text())["matrix"]
     loss_KxK = np.array([row["loss"] for row in matrix["rows"] if row["kind"] == "expert"])
     own, seed = np.trace(loss_KxK) / len(loss_KxK), np.mean(next(row["loss"] for row in matrix["rows"] if row["kind"] == "seed"))
@@ -77,15 +75,9 @@ def trained(out: pathlib.Path, corpus: pathlib.Path, resample: float = 0.0, repl
   settings = SETTINGS.format(corpus=corpus.resolve()) + f"Experiment.replay = {replay}\n"
   if resample:
     settings += f"Experiment.resample = {SCARCE}\nExperiment.resample_share = {resample}\n"
-  workdir.mkdir(parents=True, exist_ok=True)
   (out / f"{workdir.name}.gin").write_text(settings)
-  run("train", [f"--gin_file={out / workdir.name}.gin", f"--workdir={workdir}"], workdir)
+  run(workdir, "train", f"--gin_file={out / workdir.name}.gin")
   return workdir
-
-
-def run(command: str, flags: list[str], workdir: pathlib.Path) -> None:
-  with open(workdir.with_suffix(f"{workdir.suffix}.{command}.log"), "w") as log:
-    subprocess.run([sys.executable, "-m", f"jaxsplit.{command}", *flags], check=True, stdout=log)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The shell scripts: what they would run, and what they do where nothing but a shell is needed."""
 
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -91,6 +92,18 @@ if [ $verb = ls ]; then [ -d "$(here "${1%/**}")" ]; else mkdir -p "$(here "$2")
   job.send_signal(signal.SIGTERM)
   assert job.wait(timeout=30) == 0
   assert (tmp_path / "w" / "cells.csv").read_text() == "there" and (cloud / "law.json").read_text() == "new"
+
+
+def test_what_an_entry_point_says_lies_beside_the_work_directory_and_is_shown_where_it_fails(tmp_path):
+  spec = importlib.util.spec_from_file_location("found_domains_script", SCRIPTS / "found_domains.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  log = tmp_path / "share_0.5.train.log"
+  with pytest.raises(SystemExit, match=rf"train of .*share_0.5 ended with 2 \({log}\): jaxsplit: unknown flag --domain"):
+    module.run(tmp_path / "share_0.5", "train", "--domain=x")
+  assert log.read_text().startswith("jaxsplit: unknown flag --domain")
+  module.run(tmp_path / "share_0.5", "train", "--help")
+  assert log.read_text().startswith("usage: python -m jaxsplit.train")
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
