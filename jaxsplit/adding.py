@@ -14,8 +14,9 @@ from jaxsplit.data.corpus import ONE, Corpus
 from jaxsplit.data.formats import format_of
 from jaxsplit.data.joined import ADDED, JoinedStore, join_all
 from jaxsplit.data.listing import check_apart, check_cases, check_domain_name
+from jaxsplit.data.parts import TOKENIZER
 from jaxsplit.data.preparation import prepare_store
-from jaxsplit.data.store import TOKENIZER, Store, open_store
+from jaxsplit.data.store import Store, open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.experiment import addition, guards

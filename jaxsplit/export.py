@@ -20,7 +20,7 @@ from typing import Literal
 
 from jaxsplit import cli
 from jaxsplit.data.corpus import real
-from jaxsplit.data.store import MANIFEST
+from jaxsplit.data.parts import MANIFEST
 from jaxsplit.errors import InputError
 from jaxsplit.files import TEMPORARY, write_atomic
 from jaxsplit.interop import huggingface

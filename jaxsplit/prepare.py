@@ -25,6 +25,7 @@ from jaxsplit.data.domains import check_domains, count_documents
 from jaxsplit.data.drivers import Driver, Local
 from jaxsplit.data.file_table import aligned
 from jaxsplit.data.listing import check_apart, list_files
+from jaxsplit.data.parts import FILE_TABLE, PAGE
 from jaxsplit.data.preparation import check_store, prepare_store
 from jaxsplit.data.store import Store
 from jaxsplit.data.tokenizer import Tokenization
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
              "runner_args": "arguments of the runner, in quotes, as '--project=mine --region=here'"},
       switches={"list": "show how each file would be read, and count its documents; tokenizes nothing",
                 "check": "hash every file of the store, and of the corpus if one is given, and compare them; writes nothing",
-                "report": "write domains.html into the store, a page that describes its domains",
+                "report": f"write {PAGE} into the store, a page that describes its domains",
                 "replace": "replace a store of another corpus or other settings"})
   log = lambda line: print(line, flush=True)
   corpus, tokenization, directory = settings[Corpus], settings[Tokenization], settings.flags["store"]
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   if settings.flags["list"]:
     if directory:
       raise InputError(f"--list lists a corpus, not --store={directory}; leave that out (the files that a store was made from are in "
-                       "its files.csv)")
+                       f"its {FILE_TABLE})")
     table = count_documents(corpus, list_files(corpus), log)
     notes = (f"note: {line}" for line in undivided(table, corpus.text_separator))
     print("\n".join((*table.lines(), *notes, "", *table.each())), flush=True)

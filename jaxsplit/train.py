@@ -23,7 +23,7 @@ from jaxsplit.adding import add_domain, add_small_models
 from jaxsplit.cli.values import of_text
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError, Interrupted
-from jaxsplit.experiment.settings import Settings
+from jaxsplit.experiment.settings import Experiment, Settings
 from jaxsplit.parallel import cluster, hosts
 from jaxsplit.parallel.sharding import Layout
 from jaxsplit.running import dry_run, run
@@ -89,6 +89,9 @@ def _add(given: cli.Settings) -> None:
   for cls in SETTINGS:
     if cls not in own and given[cls] != cls():
       name = next(name for name, value in vars(given[cls]).items() if value != getattr(cls(), name))
+      if flags["add_domain"] and cls is Experiment and given[cls].resample:
+        raise InputError("Experiment.resample is given with --add_domain, whose expert reads no text that is resampled from other domains; "
+                         "leave it out, or train the domain among the others in another --workdir, where Experiment.resample may name it")
       raise InputError(f"{cls.__name__}.{name} is given with {flag}, which takes the settings of the experiment in --workdir; leave it "
                        f"out. Only {' and '.join(f'{one.__name__}.*' for one in own)} may be given")
   layout = None if given[Layout] == Layout() else given[Layout]

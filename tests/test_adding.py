@@ -129,6 +129,7 @@ def test_the_matrix_and_the_routers_gain_it(added, tmp_path):
     (["--name=latin"], "has a domain latin already; take another name"), (["--name=../x"], "cannot name a domain"),
     (["--name=Latin"], "differ in upper and lower case only"),
     (["--gin.Training.batch_sequences=4"], "Training.batch_sequences is given with --add_domain"),
+    (["--gin.Experiment.resample=('chess',)"], "Experiment.resample is given with --add_domain, whose expert reads no text that is resampled .* in another --workdir"),
     (["--seed_tokens=7"], "--seed_tokens=7: no split with that D is trained"), (["--seed_tokens=x"], "--seed_tokens = 'x'"),
     (["--store=elsewhere"], "--store=elsewhere: the tokens of .* are in")])
 def test_what_cannot_be_added_is_refused(added, chess, flags, message, tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from jaxsplit.data.file_table import FILE_TABLE, FileTable, load_file_table, printable
+from jaxsplit.data.file_table import FileTable, load_file_table, printable
 from jaxsplit.data.formats import format_of
+from jaxsplit.data.parts import FILE_TABLE
 from jaxsplit.data.store import Store
 
 _DIFFERENT_MIN = 0.5  # Of a split's tokens.

@@ -30,8 +30,6 @@ from jaxsplit.data.reading import KEPT, NO_DOMAIN, PART
 from jaxsplit.errors import InputError
 from jaxsplit.files import naming_the_file
 
-DOCUMENT_TABLE = "documents.parquet"  # In a token store.
-
 _ROWS = 1 << 18  # At a time.
 
 

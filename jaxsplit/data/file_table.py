@@ -13,8 +13,6 @@ from jaxsplit.files import write_atomic
 from jaxsplit.data.paths import SPLITS
 from jaxsplit.data.remote import AnyPath
 
-FILE_TABLE = "files.csv"  # In a token store.
-
 _NAMED = 3  # Files of a group that a line names.
 _EACH_MAX = 300  # Files that have a line each.
 _BY_DOCUMENT = "(of each document)"  # Stands for a domain where no file has one.

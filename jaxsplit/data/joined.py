@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from jaxsplit.data.store import MANIFEST, Store, open_store
+from jaxsplit.data.parts import MANIFEST
+from jaxsplit.data.store import Store, open_store
 from jaxsplit.errors import InputError
 
 ADDED = "added"  # In a work directory: the stores of domains that came later, each in a folder of its name.

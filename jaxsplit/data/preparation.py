@@ -12,18 +12,19 @@ from typing import Any
 from jaxsplit.clustering.features import FEATURES, read_vectors
 from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.corpus import Corpus
-from jaxsplit.data.document_table import DOCUMENT_TABLE, check_document_table, write_document_table
+from jaxsplit.data.document_table import check_document_table, write_document_table
 from jaxsplit.data.domains import Domain, ReadCorpus, document_hash, read_corpus
 from jaxsplit.data.drivers import Driver, Local
 from jaxsplit.data.encoding import Tokenizer
-from jaxsplit.data.file_table import FILE_TABLE, FileTable, load_file_table
+from jaxsplit.data.file_table import FileTable, load_file_table
 from jaxsplit.data.formats import READERS
 from jaxsplit.data.index import Part
 from jaxsplit.data.listing import list_files
 from jaxsplit.data.pace import Pace
+from jaxsplit.data.parts import CLUSTERS, DOCUMENT_TABLE, FILE_TABLE, MANIFEST
 from jaxsplit.data.paths import SPLITS
 from jaxsplit.data.source import corpus_of, differences, identified, times
-from jaxsplit.data.store import MANIFEST, Counts, Store, check_tokens, note_times, open_store
+from jaxsplit.data.store import Counts, Store, check_tokens, note_times, open_store
 from jaxsplit.data.store_writer import StoreWriter, replacing
 from jaxsplit.data.token_files import Ids
 from jaxsplit.data.tokenizer import Tokenization, make_tokenizer
@@ -36,7 +37,6 @@ from jaxsplit.passages import PASSAGE_CHARACTERS, passages
 # Counting the words of 100 MB takes a minute and 0.7 GB. Merges learned from a quarter of it need 0.2 % more tokens on average
 # over ten domains, and 0.7 % at worst.
 _BPE_TRAINING_CHARACTERS = 32 << 20
-CLUSTERS = "clusters"  # In a store: what its domains were found by (clustering.clusters).
 # Settings of a corpus that decide a store's tokens where they are not their defaults.
 _DECIDING = ("domains_from", "text_key", "text_separator", "on_bad_document", "min_characters", "duplicates", "test_fraction")
 

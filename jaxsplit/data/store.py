@@ -23,16 +23,13 @@ from typing import Any
 import numpy as np
 
 from jaxsplit.data.encoding import Tokenizer
+from jaxsplit.data.parts import MANIFEST, TIMES, TOKENIZER
 from jaxsplit.data.tokenizer import load_tokenizer
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import content_hash, file_hash, read_json, write_json
 from jaxsplit.results.record import parsed
 
 VERSION = 1
-MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.json"
-TIMES = "times.json"
-PARTS = (MANIFEST, TOKENIZER, TIMES, "files.csv", "documents.parquet", "clusters", "domains.html")  # Beside token files.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,8 @@ import numpy as np
 
 from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.data.keys import KEY_FIELDS, by_key, firsts, shared
+from jaxsplit.data.parts import MANIFEST, PARTS, TOKENIZER
 from jaxsplit.data.store import (
-  MANIFEST,
-  PARTS,
-  TOKENIZER,
   VERSION,
   Counts,
   Record,

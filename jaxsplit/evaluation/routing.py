@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from jaxsplit.data.joined import ADDED, join_all
-from jaxsplit.data.store import MANIFEST, Store, open_store
+from jaxsplit.data.parts import CLUSTERS, MANIFEST
+from jaxsplit.data.store import Store, open_store
 from jaxsplit.data.stream import validation
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation.choices import ScoredAnswers
@@ -220,7 +221,6 @@ class RoutedEvaluation:
   def _centroids(self) -> Callable[[Sequence[str]], np.ndarray]:
     from jaxsplit.clustering.centroids import fit_centroids  # Imports scikit-learn, which takes a second.
     from jaxsplit.clustering.clusters import load_clusters
-    from jaxsplit.data.preparation import CLUSTERS
 
     if self._store.tokenizer.kind == "tokens":
       raise InputError("--router=centroid: the store has ids without a tokenizer, so no text to find centroids in; take another router")

@@ -12,14 +12,12 @@ from pyarrow import compute, parquet
 
 import jaxsplit
 from jaxsplit.clustering.portrait import Distances, Portrait, portray
-from jaxsplit.data.document_table import DOCUMENT_TABLE
+from jaxsplit.data.parts import DOCUMENT_TABLE, PAGE
 from jaxsplit.data.source import corpus_of
 from jaxsplit.data.store import Store, open_store
 from jaxsplit.errors import in_the_way
 from jaxsplit.files import write_atomic
 from jaxsplit.report import html, resilient, style
-
-PAGE = "domains.html"  # In a token store.
 
 _PASSAGES = 240  # Of a domain, for training and held out.
 _PASSAGE_TOKENS = 2048

@@ -7,12 +7,12 @@ import pathlib
 import urllib.parse
 
 from jaxsplit.clustering.clusters import load_clusters
-from jaxsplit.data.preparation import CLUSTERS
+from jaxsplit.data.parts import CLUSTERS, PAGE
 from jaxsplit.data.store import Store, open_store
 from jaxsplit.errors import InputError
 from jaxsplit.report import html
 from jaxsplit.report.album import Album
-from jaxsplit.report.domains import PAGE, agreement_parts, labels_of
+from jaxsplit.report.domains import agreement_parts, labels_of
 from jaxsplit.report.evidence import Evidence
 
 _TERMS = 8

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from jaxsplit.data import keys
 from jaxsplit.data.corpus import Corpus
-from jaxsplit.data.document_table import DOCUMENT_TABLE
+from jaxsplit.data.parts import DOCUMENT_TABLE
 from jaxsplit.data.domains import document_hash
 from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.store import open_store

@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from jaxsplit import prepare
 from jaxsplit.clustering.clusters import load_clusters
-from jaxsplit.data.preparation import CLUSTERS
+from jaxsplit.data.parts import CLUSTERS
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import InputError
 

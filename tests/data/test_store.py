@@ -16,7 +16,8 @@ from jaxsplit.data import preparation
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.documents import read_records
 from jaxsplit.data.domains import document_hash, read_corpus
-from jaxsplit.data.file_table import FILE_TABLE, load_file_table
+from jaxsplit.data.file_table import load_file_table
+from jaxsplit.data.parts import FILE_TABLE
 from jaxsplit.data.listing import list_files
 from jaxsplit.data.plain_tokenizers import AlphabetTokenizer, ByteTokenizer
 from jaxsplit.data.preparation import check_store, prepare_store

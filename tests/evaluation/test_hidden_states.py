@@ -8,7 +8,7 @@ from jaxsplit import prepare
 from jaxsplit.clustering.clusters import load_clusters
 from jaxsplit.clustering.features import FEATURES
 from jaxsplit.clustering.settings import Clustering
-from jaxsplit.data.preparation import CLUSTERS
+from jaxsplit.data.parts import CLUSTERS
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation import hidden_states

@@ -16,7 +16,8 @@ from jaxsplit.data.file_table import CorpusFile, FileTable, load_file_table
 from jaxsplit.data.formats import format_of
 from jaxsplit.data.listing import list_files
 from jaxsplit.data.paths import SPLITS, split_name
-from jaxsplit.data.store import MANIFEST, TIMES, check_tokens, open_store
+from jaxsplit.data.parts import MANIFEST, TIMES
+from jaxsplit.data.store import check_tokens, open_store
 
 PLAIN = ("law", "prose", "law_val", "law_train", "c4-validation", "trained-models", "Law", "train", "val", "Test", "held-out", "dev",
          "part", "00000-of-00001", "README", "metadata", ".git")

@@ -11,7 +11,8 @@ from jaxsplit import prepare
 from jaxsplit.clustering.ngrams import NGrams
 from jaxsplit.clustering.portrait import portray
 from jaxsplit.data.store import open_store
-from jaxsplit.report.domains import PAGE, write_domain_report
+from jaxsplit.data.parts import PAGE
+from jaxsplit.report.domains import write_domain_report
 from jaxsplit.report.page import write_report
 
 _WORDS = {"sea": "ship sail wave harbour captain anchor storm deck", "law": "court section statute appeal clause judge party contract"}
