@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from jaxsplit.experiment.tree import Stage
 from jaxsplit.parallel import hosts
 
 _LINE_EVERY = 10.0  # Seconds between plain lines.
+_MEMORY = 10.0  # Seconds over which speeds are averaged: what lies further back counts for less than 1/e.
 
 
 class Progress:
@@ -23,9 +25,9 @@ class Progress:
     self._batch_tokens = batch_tokens
     self._console = Console(file=sys.stdout, quiet=not hosts.is_lead(), force_jupyter=False)  # Lines are plain in notebooks too.
     self._display = display_of(self._console) if hosts.is_lead() else None
-    self._title, self._stage, self._loss, self._rate = "", "", float("nan"), 0.0
+    self._title, self._stage, self._loss = "", "", float("nan")
+    self._tokens, self._flops = _Speed(), _Speed()
     self._peak: float | None = None
-    self._mfu = 0.0
     self._planned = self._work_done = self._trained = self._later = 0.0
     self._cells = self._cells_done = 0
     self._began = self._printed = time.monotonic()
@@ -70,11 +72,10 @@ class Progress:
     self._trained += work
     self._loss = loss
     now = time.monotonic()
-    self._busy += now - (self._busy_since or now)
-    elapsed, self._busy_since = max(now - (self._busy_since or now), 1e-6), now
-    self._rate = _smooth(self._rate, steps * self._batch_tokens * len(stage.runs) / elapsed)
-    if self._peak:
-      self._mfu = _smooth(self._mfu, work / elapsed / self._peak)
+    elapsed, self._busy_since = now - (self._busy_since or now), now
+    self._busy += elapsed
+    self._tokens.add(steps * self._batch_tokens * len(stage.runs), elapsed)
+    self._flops.add(work, elapsed)
     self._show(now)
 
   def finish(self, cells: int) -> None:
@@ -92,8 +93,8 @@ class Progress:
 
   def _show(self, now: float) -> None:
     left = "?" if not self._trained else _clock(self._planned_left() * self._busy / self._trained)
-    mfu = {"MFU": f"{self._mfu:.1%}"} if self._peak else {}
-    fields = {"cells": f"{self._cells_done}/{self._cells}", "stage": self._stage, "tokens/s": f"{self._rate:,.0f}", **mfu,
+    mfu = {"MFU": f"{self._flops.rate / self._peak:.1%}"} if self._peak else {}
+    fields = {"cells": f"{self._cells_done}/{self._cells}", "stage": self._stage, "tokens/s": f"{self._tokens.rate:,.0f}", **mfu,
               "loss": f"{self._loss:.3f}", "time": _clock(now - self._began), "left": left}
     if self._display:
       self._display.show(self._title, fields)
@@ -102,8 +103,20 @@ class Progress:
       self.log("  " + "  ".join(f"{name} {value}" for name, value in fields.items()))
 
 
-def _smooth(before: float, now: float) -> float:
-  return 0.8 * before + 0.2 * now if before else now
+class _Speed:
+  """Work a second, recently. Work and seconds are averaged each by itself: blocks of steps may end late and then several at once, so
+  that single quotients are far from the speed, and their mean far above it."""
+
+  def __init__(self):
+    self._work = self._seconds = 0.0
+
+  def add(self, work: float, seconds: float) -> None:
+    kept = math.exp(-seconds / _MEMORY)
+    self._work, self._seconds = kept * self._work + work, kept * self._seconds + seconds
+
+  @property
+  def rate(self) -> float:
+    return self._work / max(self._seconds, 1e-9)
 
 
 def _clock(seconds: float) -> str:
