@@ -36,7 +36,7 @@ class Export:
   """How models are written.
 
   Attributes:
-    dtype: of the weights.
+    dtype: element type of the weights.
     replica: which replica of the experiment to export.
     shard_bytes: maximum bytes of a weights file; larger models are split into several.
   """

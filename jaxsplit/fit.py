@@ -21,7 +21,7 @@ from jaxsplit.law.diagnostics import starts_text
 from jaxsplit.law.mapping import parse_columns
 
 FLAGS = {
-    "cells": cli.Path("the table of measured models: .csv (also with semicolons or tabs), .jsonl, .json or .parquet; required"),
+    "cells": cli.Path("the table of measured models: .csv, .tsv, .txt, .md, .jsonl, .json or .parquet (docs/law.md); required"),
     "columns": "mapping of its columns, with units, as in params=N[M],seed_tokens=D1[B],expert_tokens=D2,loss=L,domain=set; "
                "flops=C replaces tokens; columns that have our names need not be given",
     "where": "the rows to fit, as in status=finished,split=train|valid,step>1000",

@@ -1,4 +1,4 @@
-"""Centroids of domains that are given, so that text may be routed to them as to clusters that were found."""
+"""Centroids of labelled domains, so that text can be routed to them as to found clusters."""
 
 from __future__ import annotations
 

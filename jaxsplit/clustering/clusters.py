@@ -1,4 +1,4 @@
-"""Clusters of documents: fitted on a sample of them, kept in a folder, and asked where a document belongs."""
+"""Clusters of documents: fitted to a sample, saved to a folder, and applied to assign documents."""
 
 from __future__ import annotations
 

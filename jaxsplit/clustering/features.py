@@ -1,4 +1,4 @@
-"""What turns documents into vectors: the interface and its registry, vectors in a .npy file, long documents."""
+"""Features that turn documents into vectors: the interface and its registry, vectors from a .npy file, long documents."""
 
 from __future__ import annotations
 

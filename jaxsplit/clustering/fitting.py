@@ -1,4 +1,4 @@
-"""From points to clusters: where centroids start, how they are moved, and what came of it."""
+"""Fits clusters to points: initial centroids, iterations, and the outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much more often a scarce domain falls into each cluster than general text does."""
+"""Importance weights of clusters: how much more frequent each is in a scarce domain than in general text."""
 
 from __future__ import annotations
 

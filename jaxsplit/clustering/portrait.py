@@ -1,4 +1,4 @@
-"""What domains are: the words that tell them, their most and least typical passages, and how far apart they are.
+"""A description of domains: characteristic words, most and least typical passages, and distances between domains.
 
 Everything is of a sample of passages: features, centroids and n-grams of those for training, measures of those that are held out.
 """

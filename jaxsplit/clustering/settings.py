@@ -1,4 +1,4 @@
-"""How domains are to be found in text."""
+"""The settings of clustering."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Clustering:
     features: tfidf; hidden_states of a seed model; a name that an extension adds; or the path of a .npy file with a vector for each
       document, in the order of documents.parquet.
     model: for hidden_states, the work directory of the experiment whose seed computes them.
-    dimensions: F, of the vectors of tfidf.
+    dimensions: F, the dimension of tfidf's vectors.
     terms: maximum vocabulary of tfidf.
     balance: maximum deviation of a cluster's tokens from the mean over clusters, as a fraction of it; None: not balanced.
     sample: maximum number of passages that features and clusters are fitted to.

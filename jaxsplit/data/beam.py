@@ -1,4 +1,4 @@
-"""The steps of a preparation on an engine that a user has: an Apache Beam pipeline (extra `beam`), on any of its runners.
+"""Runs the steps of a preparation as an Apache Beam pipeline (extra `beam`), on any of its runners.
 
 Workers read the corpus and write finished parts where the store is prepared, so that folder has to be seen by all of them, under
 one name: a disk that is shared. What joins parts (division, clusters, the table of documents) is done by the process that was

@@ -1,4 +1,4 @@
-"""Byte-level BPE: learned from documents, or made of GPT-2's merges. Both are the text of a tokenizer.json."""
+"""Byte-level BPE, trained on documents or converted from GPT-2's merges; either gives the text of a tokenizer.json."""
 
 from __future__ import annotations
 

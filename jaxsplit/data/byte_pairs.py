@@ -1,4 +1,4 @@
-"""Byte-level BPE as GPT-2 has it, encoded by `tiktoken`: the ids that the `tokenizers` library gives, several times as fast.
+"""GPT-2's byte-level BPE, encoded by `tiktoken`: the same ids as from the `tokenizers` library, several times as fast.
 
 The two libraries merge by different rules. `tokenizers` merges the pair of the earliest merge; `tiktoken` merges the pair whose joined
 bytes are the earliest token. The ids are the same for every text if each token is made by one merge alone, tokens have their

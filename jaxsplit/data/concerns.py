@@ -1,4 +1,4 @@
-"""What should be known of a corpus before anything is trained on it: text that repeats, is shared, unknown, or too little."""
+"""Warnings about a corpus before training: repeated text, text that domains share, unknown tokens, too little text."""
 
 from __future__ import annotations
 

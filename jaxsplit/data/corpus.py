@@ -1,4 +1,4 @@
-"""Which corpus is meant, and which of its files and documents are wanted."""
+"""The settings of a corpus: where it is, and which of its files and documents are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which documents are trained on, which are held out, and which are left out: by their keys, whatever their order.
+"""Divides documents into training, validation and test sets by hashes of their text, whatever their order.
 
 A domain without validation documents has some held out: the first in the order of their keys, up to a share of its bytes; after
 these, where that is asked for, others for testing. Keys are hashes of the text, so it is the same ones on every machine and for

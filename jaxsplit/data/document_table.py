@@ -1,4 +1,4 @@
-"""`documents.parquet` of a token store: what became of every document of its corpus.
+"""`documents.parquet` of a token store: a row for every document of its corpus, with its split or why it was left out.
 
     source    the file, as a path within the corpus
     position  of the document in it, from 0: its line, row, element or place between separators

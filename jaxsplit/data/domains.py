@@ -1,4 +1,4 @@
-"""From the files of a corpus to the documents of each domain, divided between its splits.
+"""Reads the files of a corpus and divides its documents between domains and splits.
 
 Each file is unpacked and parsed once (reading.py). From what is kept of it, documents are read as often as needed: to train a
 tokenizer, and to be tokenized. Between the two it is decided, by the hashes of all of them, what is held out and what is left out

@@ -1,4 +1,4 @@
-"""Where the steps of a preparation run: in processes of this machine. beam.py runs the same steps on an engine that a user has.
+"""Runs the steps of a preparation in processes of this machine. beam.py runs the same steps on Apache Beam.
 
 A step is a function of one job, which can be pickled. What it makes it writes to a folder that is named by the job's content, whole
 or not at all; where that is there already, it only reads back what it returned. So a preparation that was killed goes on where it

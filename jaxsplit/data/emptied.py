@@ -1,4 +1,4 @@
-"""Refuses a corpus of which a domain has nothing left in a split, and says which domains have its documents instead."""
+"""Refuses a corpus in which nothing is left of a domain's split, and names the domains that have its documents."""
 
 from __future__ import annotations
 

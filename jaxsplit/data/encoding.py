@@ -1,4 +1,4 @@
-"""What a tokenizer is to the token store, and a text as its tokens.
+"""The interface of a tokenizer, and a text as its tokens.
 
 Every tokenizer has one id, `end_of_document`, that follows each document in the token store and that no text produces.
 """

@@ -1,4 +1,4 @@
-"""What a file's name says of how it is read: its kind and how it is packed."""
+"""File formats by file name: the kind of file, and its compression."""
 
 from __future__ import annotations
 

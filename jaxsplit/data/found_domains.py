@@ -1,4 +1,4 @@
-"""Domains that are found: the documents of a corpus that was read, divided anew between clusters of their texts.
+"""Domains found by clustering: assigns the documents of a corpus to clusters of their texts.
 
 What is held out was decided before, by the hashes of documents; so it is the same for every number of clusters.
 """

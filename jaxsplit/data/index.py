@@ -1,4 +1,4 @@
-"""The documents of a corpus on their way to a store: what was read of its files (reading.py), joined to one table of rows.
+"""The index of a corpus's documents during preparation: what was read of each file (reading.py), joined into one table.
 
 A row is of a document, or of a passage of one that was cut. Rows that were left out have a reason.
 """

@@ -1,4 +1,4 @@
-"""A token store with domains beside it that came later, each in a store of its own, as one to read from."""
+"""A token store and the stores of domains added later, read as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equal documents found by their keys, in memory that does not grow with their number.
+"""Finds equal documents by their hashes, in memory that does not grow with their number.
 
 A key is 16 bytes that equal documents share. Rows with keys lie in a file, of any number; a few million of them at a time, those
 of a range of keys, are held and sorted.

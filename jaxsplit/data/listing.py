@@ -1,4 +1,4 @@
-"""From a folder to the file table of a corpus. Reads names and sizes, and no file.
+"""Lists the files of a corpus by their names and sizes, with the domain and split of each. Opens no file.
 
 Links are followed. Not read, and listed with the reason, are
 

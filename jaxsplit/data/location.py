@@ -1,4 +1,4 @@
-"""From `Corpus.path` to where its files lie: a folder, and what in it is looked at.
+"""Resolves `Corpus.path` to a folder and the parts of it that are searched for files.
 
 A path that is there as it is written is that folder or file. Any other is a pattern: braces are expanded ({law,med}, {00..12},
 {00000..00127}), then * ? [] and ** are matched, and whatever has no match is an error. The folder of a pattern is the last one

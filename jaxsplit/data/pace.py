@@ -1,4 +1,4 @@
-"""How far a long part of a preparation has come: a line every few seconds, with an estimate of the rest."""
+"""Progress of a long step of a preparation: a line every few seconds, with the estimated time left."""
 
 from __future__ import annotations
 

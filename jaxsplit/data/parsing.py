@@ -1,4 +1,4 @@
-"""Text and JSON out of a stream of bytes, in constant memory, with the place of every line and element."""
+"""Streaming parsers of text and JSON, in constant memory, that know the line or element number of every document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of what lies in the folder of a token store (see store.py), beside its token files."""
+"""The names of the files and folders in a token store (see store.py), besides its token files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the path of a corpus file says: which domain the file belongs to, and which split.
+"""Derives the domain and split of a corpus file from its path.
 
 A name is a folder's, or a file's without its suffixes; its words are its runs of letters and digits. The split words are
 

@@ -1,4 +1,4 @@
-"""A pseudo-random permutation of any number of things, of which any element is computed alone: nothing is sorted, nothing held.
+"""A pseudo-random permutation of n elements, each of which is computed on its own: nothing is sorted or stored.
 
 A Feistel network (Luby and Rackoff 1988) over pairs (l, r), where l < a and r < b with a b just above n: l += F(r) mod a and
 r += F(l) mod b in turns, with another keyed F each time. Numbers from n on are sent through again until one below n comes out

@@ -1,4 +1,4 @@
-"""From a corpus to its token store: opens the one that is there when nothing has changed, else reads and tokenizes."""
+"""Prepares the token store of a corpus: opens the existing one if nothing has changed, otherwise reads and tokenizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first step of a preparation: a file of a corpus -> its documents on the disk, and a row of facts about each.
+"""First step of a preparation: reads a file of a corpus, and writes its documents and a row about each to disk.
 
     rows        a ROW (index.py) for each document, passage of one, and record that was left out, in the order of the file
     texts       the text as UTF-8 of those that were kept, one behind the other

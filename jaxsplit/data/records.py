@@ -1,4 +1,4 @@
-"""Rows of Parquet, Arrow, ArrayRecord and TFRecord files, without TensorFlow: mappings of fields, or the error that a row is.
+"""Readers of Parquet, Arrow, ArrayRecord and TFRecord files, without TensorFlow: each row is a mapping, or an error.
 
 Arrow files are those that Hugging Face's `save_to_disk` writes (a stream), or Arrow's own files. The records of the last two are
 tf.Example messages.

@@ -1,4 +1,4 @@
-"""Paths of files that lie elsewhere than here: what fsspec reaches, with the few methods of pathlib that are needed."""
+"""Remote paths: fsspec's file systems behind the few methods of pathlib that are needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers as settings ask for them and as files hold them."""
+"""Makes tokenizers from settings, and loads them from files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tokenization:
       made them.
     end_of_document: the token of a loaded tokenizer.json that separates documents, if it has none of the usual names; for a corpus
       of tokens without a tokenizer, the id that separates documents (if there is none, an id that no document has).
-    dtype: of raw files of tokens, "uint16" or "uint32".
+    dtype: element type of raw token files (.bin), "uint16" or "uint32".
     unknown_max: maximum fraction of a split's tokens that may be unknown to the tokenizer.
   """
 

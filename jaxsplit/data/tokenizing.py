@@ -1,4 +1,4 @@
-"""The last step of a preparation but one: a part of the documents that were read -> their ids on the disk.
+"""Second step of a preparation: tokenizes a part of the documents that were read, and writes the ids to disk.
 
     ids         of each domain and split, the ids of its documents, each with the separator behind it
     sizes.npy   of each row of the part, its ids with the separator, uint32; 0 where it is in no split

@@ -1,4 +1,4 @@
-"""What a preparation has finished before it was stopped, kept beside the place of its store until that is there."""
+"""Intermediate results of an interrupted preparation, kept beside the future store until that is complete."""
 
 from __future__ import annotations
 

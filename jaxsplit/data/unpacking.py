@@ -1,4 +1,4 @@
-"""The bytes of a file, unpacked, in pieces: plain, or .gz, .bz2, .xz and .zst of any number of members or frames."""
+"""Streaming decompression of .gz, .bz2, .xz and .zst files, of any number of members or frames; plain files too."""
 
 from __future__ import annotations
 

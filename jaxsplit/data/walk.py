@@ -1,4 +1,4 @@
-"""Goes through the folders of a corpus: every file in them, with its size, or the reason why it is not read."""
+"""Walks the folders of a corpus: every file with its size, or the reason why it is not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks that everybody quotes, by lm-evaluation-harness's names, and asked as it asks them.
+"""Common zero-shot benchmarks, with the names and prompts of lm-evaluation-harness.
 
 Names that end in `:olmes` are asked as OLMES does in its cloze form without examples (arXiv 2406.08446): each answer is written out,
 and the unconditional score is that behind "Answer:".

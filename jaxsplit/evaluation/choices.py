@@ -1,4 +1,4 @@
-"""Answers to questions: what every model gives to every answer, and how often the one that it likes best is right.
+"""Multiple choice: every model's log-probability of every answer, and the accuracy of the most likely one.
 
 Texts become tokens as in lm-evaluation-harness: context and continuation are encoded together, what is more than the context's own
 tokens is the continuation, and spaces that end a context belong to the continuation; behind an empty context, an end-of-document

@@ -1,4 +1,4 @@
-"""How far a long measurement is, and how long it will take still: a line now and then."""
+"""Progress of a long measurement: a line now and then, with the estimated time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole documents that models have not been trained on, and what every model gives to each of them.
+"""Whole held-out documents, and every model's log-probabilities of them.
 
 A document is read from its beginning, behind an end-of-document token, which is no target itself, to its last token. One that is
 longer than the models' context is read in windows that overlap: each token but the first T has `T - stride` tokens or more before it.

@@ -1,4 +1,4 @@
-"""results.json: what models were found to be worth, as a record.
+"""results.json: the record of an evaluation.
 
     models    of each its name, kind, steps, N, all parameters, and FLOPs of reading one token
     matrix    models by domains (matrix.py); null where no text was read

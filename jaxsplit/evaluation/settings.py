@@ -1,4 +1,4 @@
-"""What is measured, and how."""
+"""The settings of an evaluation."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Experiment:
     replay: fraction of each expert's stream that is the mixture: .01 nearly stops forgetting (Bethune et al. 2025, arXiv 2502.06042).
     resample: scarce domains. A part of their experts' streams is the text of the other domains, resampled by clusters: of each cluster as
       much as the scarce domain has of it (Grangier et al. 2024, arXiv 2410.03735).
-    resample_share: how large a part; 1: all of it.
+    resample_share: fraction of these streams that is resampled text; 1: all of it.
     resample_clusters: number of clusters of the training text of all domains by which it is resampled.
     cooldown: fraction of D + D' over which the learning rate falls to 0 at the end of a cell; at most all of D' (of D where D' = 0).
     keep_moments: experts start with their seed's optimizer moments; otherwise from zero, with a new warm-up.

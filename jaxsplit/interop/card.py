@@ -1,4 +1,4 @@
-"""README.md of an exported model: what it was trained on, D, D', and what it loses where."""
+"""The model card (README.md) of an exported model: its training data, D, D' and measured losses."""
 
 from __future__ import annotations
 

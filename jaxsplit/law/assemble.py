@@ -1,4 +1,4 @@
-"""What was fitted, as a law: constants, intervals, errors, and what to know of them."""
+"""Assembles a law from what was fitted: constants, intervals, errors and warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to know before acting on a plan: where it leaves what was measured, and whether it can be made at all."""
+"""Warnings about a plan: how far it extrapolates, and whether it can be made at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table can tell before anything is fitted to it: which constants, which forms, and whether a split can be read off."""
+"""What a table can determine, checked before a fit: which constants and forms, and whether a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far to trust a fit, in plain language: what its numbers say about the optimum, the constants and the cells."""
+"""Diagnostics of a fit in plain language: the optimum, the constants and the cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A form that has been fitted, with the problem that it solves: what diagnostics, resampling and profiles start from."""
+"""A fitted form with its optimization problem, from which diagnostics, resampling and profiles start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kriging needs of measured points: where they lie, what errors they share, and a form's values and slopes there."""
+"""Inputs of kriging at measured points: coordinates, error covariances, and a form's values and slopes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a table's columns to ours: which is which, in which unit, and how the values of each are written.
+"""Maps a table's columns to ours, with their units and number formats.
 
 A column is named as it is in the file; `NAME[UNIT]` gives its unit, and `NAME.KEY` the entry of that key where the column holds
 mappings (nested JSON, or the dictionaries that experiment trackers write into a cell).

@@ -1,4 +1,4 @@
-"""What growing compute is best spent on under a law: size, tokens and split against FLOPs."""
+"""Compute-optimal allocation under a law: size, tokens and split as functions of FLOPs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model at the points of a table: predictions, their slopes, and what they make of an objective and its derivatives.
+"""A form at the points of a table: predictions and slopes, and the objective with its derivatives.
 
 What is compiled is the model and its slopes at every point, for a batch of vectors: one short program a form, which starts,
 refits, held-out predictions and sensitivities share. All else is NumPy. Second derivatives are differences of slopes, and taken

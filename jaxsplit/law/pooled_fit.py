@@ -1,4 +1,4 @@
-"""One form read with priors: the mean over domains, and what each domain has of its own.
+"""One form fitted with priors and partial pooling: the mean over domains, and each domain's deviations.
 
 The mean over domains is read as law.surface says, with a smooth discrepancy and with errors of sizes, snapshots and cells, whose
 scales are estimated (law.surface_fit). Then the logarithm of a domain's ratio to that mean, from which all errors that its cells

@@ -1,4 +1,4 @@
-"""The law read with priors: every form's constants, scales and domains, weighed by evidence, with draws of all of it.
+"""The fit with priors: all forms' constants, scales and domains, weighted by evidence, with posterior draws.
 
 Where the plain fit asks which constants suit the cells best, this asks what the cells leave open: so it reads tables that are too
 small for constants of their own, and what is planned by it takes all that is left open into account. See law.pooled_fit.

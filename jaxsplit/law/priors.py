@@ -1,4 +1,4 @@
-"""What is known of a law's constants before its cells are seen: weak priors, and the laws of one's own earlier sweeps."""
+"""Priors of a law's constants: weak ones, and those from laws of earlier sweeps."""
 
 from __future__ import annotations
 

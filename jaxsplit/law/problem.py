@@ -1,4 +1,4 @@
-"""From cells and a form to the arrays that the solver reads, and from its vectors back to named constants.
+"""Converts cells and a form to the solver's arrays, and its vectors back to named constants.
 
 Everything is measured in the table's own units (geometric means of N, D, D', D + D' and of the loss), so that every
 constant is of order one whatever the scale of the models.

@@ -1,4 +1,4 @@
-"""From anybody's file to cells, without a preparatory script.
+"""Reads cells from tables of any source.
 
 law.tables reads the file, law.mapping says which column is what and in which unit, law.rows which rows count, and law.values
 remarks what looks like a mistake.

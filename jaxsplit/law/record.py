@@ -1,4 +1,4 @@
-"""What law.json must hold; see results.record."""
+"""The schema of law.json; see results.record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tokens are worth that a model has seen before.
+"""The effective number of repeated tokens.
 
 R passes over U distinct tokens after the first are worth U R* (1 - exp(-R/R*)) fresh ones (Muennighoff et al. 2023, arXiv
 2305.16264, eq. 5). With w(T; U) = T up to U tokens and U + U R* (1 - exp(-(T/U - 1)/R*)) beyond, a model whose seed read D tokens

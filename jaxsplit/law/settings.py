@@ -1,4 +1,4 @@
-"""What a fit may be told."""
+"""The settings of a fit."""
 
 from __future__ import annotations
 

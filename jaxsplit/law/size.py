@@ -1,4 +1,4 @@
-"""The model size that a compute budget wants under a law, its tokens split as well as they can be."""
+"""The best model size for a compute budget under a law, at the best split of its tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as files: text with any separator, JSON, JSON lines and parquet, read into columns of values as they stand there."""
+"""Reads table files (delimited text, Markdown, JSON, JSON lines, parquet) into columns of unconverted values."""
 
 from __future__ import annotations
 

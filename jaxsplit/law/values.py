@@ -1,4 +1,4 @@
-"""What the columns of a law's table may hold: checked value by value, and what looks odd remarked."""
+"""Validates the values of a law's table, and warns of suspicious ones."""
 
 from __future__ import annotations
 

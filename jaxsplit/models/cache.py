@@ -1,4 +1,4 @@
-"""Reading on from where a text was left: keys and values of the tokens that were read, kept for those that follow.
+"""The key/value cache for generation: keys and values of earlier tokens, kept for those that follow.
 
 A cache has room for S tokens a row. The rows of a batch fill the same columns of it; one with a shorter text has padding before.
 """

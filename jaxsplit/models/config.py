@@ -1,4 +1,4 @@
-"""What models of every size have in common, as it is set; and the families that are there from the start."""
+"""The architecture settings that models of all sizes share, and the built-in families."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _OWN = ("queries_per_kv", "mlp_ratio", "qk_norm", "tie_embeddings", "rope_theta"
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What models of every size have in common; `at` gives the model of one size.
+  """The architecture that models of all sizes share; `at` gives the model of one size.
 
   Attributes:
     family: llama (RMSNorm, rotary positions, SwiGLU), gpt2 (LayerNorm, learned positions, GELU, biases, tied embeddings), or one
       that an extension adds.
     head_dim: width of one attention head; a model of width D has D / head_dim query heads.
     queries_per_kv: query heads that share one key/value head (grouped-query attention, arXiv 2305.13245). None, here and below:
-      as the family has it; llama has 1, which is multi-head.
-    mlp_ratio: hidden width of the MLP over the model's width, before rounding up to a multiple of 16. llama has 8/3, gpt2 4.
-    qk_norm: RMS-normalise queries and keys per head (arXiv 2302.05442): calms training at high rates. llama does.
-    tie_embeddings: the output projection is the embedding, transposed. llama's is not, gpt2's always.
+      the family's default; llama's is 1, which is multi-head attention.
+    mlp_ratio: hidden width of the MLP over the model's width, before rounding up to a multiple of 16; llama's is 8/3, gpt2's 4.
+    qk_norm: RMS-normalise queries and keys per head (arXiv 2302.05442): stabilizes training at high rates; on for llama.
+    tie_embeddings: the output projection is the transposed embedding; off for llama, always on for gpt2.
     rope_theta: base of the rotary frequencies. llama has 10,000.
     document_masking: attention stays inside a document.
     attention: dense computes whole [T, T] scores; splash is JAX's flash attention for TPUs (T and head_dim in multiples of 128);

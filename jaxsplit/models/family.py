@@ -1,4 +1,4 @@
-"""What a model family is to everything else: a frozen config that counts its parameters, makes them and applies them.
+"""The interface of a model family: a frozen config that counts, initializes and applies its parameters.
 
 A family is one file: a subclass of `ModelConfig` that declares an nnx module, added to `FAMILIES` by the name that
 `Architecture.family` takes. Every parameter is declared once, with its shape, its initializer and its logical axes; fresh weights,

@@ -1,4 +1,4 @@
-"""Next-token loss in nats, from hidden states, never with more logits at hand than are computed at once."""
+"""Next-token loss in nats from hidden states, in chunks where all logits at once would take too much memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What families are made of besides kernels: looking up embeddings, and layers in a scan."""
+"""Building blocks of families besides kernels: embedding lookup, and layers in a scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard normal numbers, each a function of a seed and of its own place: the same on any mesh, and none needs another.
+"""Standard normal numbers, each a function of a seed and its position alone: the same on any mesh.
 
 The generator is Threefry-2x32 with 20 rounds (Salmon et al., 2011), as `jax.random` has it, written out elementwise.
 XLA fuses those with what the numbers are for: every device draws its own part, and no memory is taken but the result's. On a CPU

@@ -1,4 +1,4 @@
-"""Softmax attention with whole [T, T] scores, with a derivative that keeps of those only the probabilities."""
+"""Softmax attention with full [T, T] scores; its backward pass keeps only the probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Root-mean-square normalization, with a derivative that reads its input and little else."""
+"""Root-mean-square normalization, whose backward pass needs little more than the input."""
 
 from __future__ import annotations
 

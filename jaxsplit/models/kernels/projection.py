@@ -1,4 +1,4 @@
-"""Products of activations with weights, and splitting what they give, with derivatives that go easy on memory."""
+"""Matrix products of activations and weights, and splitting of their outputs, with memory-saving backward passes."""
 
 from __future__ import annotations
 

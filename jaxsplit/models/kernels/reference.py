@@ -1,4 +1,4 @@
-"""What each kernel computes, in plain JAX, which also derives it: what the tests hold the kernels to."""
+"""Reference implementations of all kernels in plain JAX, with its automatic derivatives; tests compare the kernels with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rotary positions (arXiv 2104.09864), with a derivative that turns back."""
+"""Rotary positions (arXiv 2104.09864); the backward pass rotates back."""
 
 from __future__ import annotations
 
