@@ -102,8 +102,12 @@ def rate_text(proof: Iterable[Cell], probe: Iterable[Cell]) -> str:
   if not proof:
     return ""
   rates = ", ".join(f"{rate:g}" for rate in sorted({cell.learning_rate for cell in proof}))
-  of = "as given" if not probe else "from a rule fitted to probes, including full pretraining at that size" if any(
-      cell.params_total == proof[0].params_total for cell in probe) else "from a rule fitted to probes of smaller sizes"
+  if not probe:
+    of = "as given"
+  elif any(cell.params_total == proof[0].params_total for cell in probe):
+    of = "from a rule fitted to probes, including full pretraining at that size"
+  else:
+    of = f"from a rule fitted to probes of smaller sizes, the largest of N = {max(cell.params for cell in probe):,}"
   return f"all models of N = {proof[0].params:,} train at learning rate {rates}, {of}, in batches of {proof[0].batch_tokens:,} tokens"
 
 

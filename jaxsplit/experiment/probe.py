@@ -136,6 +136,17 @@ def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
   return RateRule(math.exp(reference), math.exp(center), -b, best)
 
 
+def doubts(probe: Probe, rule: RateRule) -> list[str]:
+  """What is not known of the best rates, in words: a line for the lowest and for the highest rate tried, where that was the best."""
+  lines = []
+  for name, tried, further in (("lowest", min(probe.rates), "lower"), ("highest", max(probe.rates), "higher")):
+    sizes = sorted({params for params, _, rate, inside in rule.best if not inside and rate == tried})
+    if sizes:
+      lines.append(f"the {name} learning rate that was tried, {tried:g}, is the best at N = {', '.join(f'{n:,}' for n in sizes)}: "
+                   f"{further} ones may be better, and the rates of other sizes are uncertain; add {further} ones to Probe.rates")
+  return lines
+
+
 def _series(cells: Sequence[Cell]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
   """(N, tokens) -> rates and mean losses, in the order of the rates; a rate that diverged anywhere is left out."""
   groups: dict[tuple[int, int], dict[float, list[float]]] = {}

@@ -14,7 +14,7 @@ from jaxsplit.experiment.base_model import base_text
 from jaxsplit.experiment.closing import USUAL, closing_lines, closing_text, rate_text
 from jaxsplit.experiment.curve import curve_text, measured_curve
 from jaxsplit.experiment.grid import Grid
-from jaxsplit.experiment.probe import RateRule, fit_rates, probe_stages
+from jaxsplit.experiment.probe import RateRule, doubts, fit_rates, probe_stages
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.runner import Runner
 from jaxsplit.experiment.settings import Settings, budget_of
@@ -71,6 +71,8 @@ class Story:
     self._sizes.decide(self._grid.models, lambda model: trained_at.get(str(model.params_total), rule.rate(model.params)))
     for size, model in self._grid.models.items():
       self._progress.log(f"  {name_of(size)}: N = {model.params:,}, learning rate {self._sizes.rate(size):g}")
+    for doubt in doubts(probe, rule):
+      self._progress.log(f"  {doubt}")
 
   def measure_grid(self) -> None:
     """Measures the law's cells."""
