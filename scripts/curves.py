@@ -24,6 +24,9 @@ OURS = pathlib.Path(__file__).parents[1] / "docs" / "split_curves"
 # Sweep, curve, C, K and N of the target.
 CASES = {"seven": ("seven", "seven", 1_200_000, 7, 39_912), "six_bpe": ("six_bpe", "six_bpe", 800_000, 6, 55_568),
          "bundled": ("bundled", "bundled", 750_000, 5, 39_912), "bundled_wide": ("bundled_wide", "bundled", 750_000, 5, 39_912),
+         "ten": ("ten", "ten", 12_000_000, 10, 804_032), "ten_tenth to ten": ("ten_tenth", "ten", 12_000_000, 10, 804_032),
+         "ten_small": ("ten_small", "ten_small", 12_000_000, 10, 443_296),
+         "ten_short": ("ten_short", "ten_short", 3_000_000, 10, 443_296),
          "eleven": ("eleven", "eleven", 5_000_000, 11, 221_728),
          "eleven_short to eleven": ("eleven_short", "eleven", 5_000_000, 11, 221_728)}
 
