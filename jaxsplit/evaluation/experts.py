@@ -13,6 +13,7 @@ from jaxsplit.evaluation.batching import Span, batches
 from jaxsplit.evaluation.countdown import Advance, ignore
 from jaxsplit.evaluation.likelihood import score, score_trees
 from jaxsplit.evaluation.trees import tree_batches, tree_of
+from jaxsplit.models.kernels import blocks
 from jaxsplit.parallel.sharding import Layout, make_mesh, padded_runs
 from jaxsplit.training.optimizer import Optimizer
 from jaxsplit.training.stack import StackSpec
@@ -113,7 +114,8 @@ class Experts:
       advance(done, int(inputs.sum()))
 
     trees = [tree_of(spans, question, self._restart) for question in questions] if self.models.config.reads_on else []
-    for of in tree_batches(trees, self._batch_tokens, self._data, self.models.config.width):
+    width = None if blocks.suits() else self.models.config.width
+    for of in tree_batches(trees, self._batch_tokens, self._data, width):
       found = score_trees(self._spec(*of.rows.tokens_BxT.shape[::-1]), self._params, of.rows)
       for span, row, first in of.places:
         keep(found, span, row, first)

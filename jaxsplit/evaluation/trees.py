@@ -94,21 +94,22 @@ def tree_of(spans: Sequence[Span], numbers: Sequence[int], restart: int | None) 
               tuple(spans[i].targets for i in order))
 
 
-def tree_batches(trees: Sequence[Tree], batch_tokens: int, divisor: int, width: int) -> Iterator[TreeBatch]:
+def tree_batches(trees: Sequence[Tree], batch_tokens: int, divisor: int, width: int | None) -> Iterator[TreeBatch]:
   """Batches of all trees.
 
   Args:
     trees: which.
     batch_tokens: tokens of a batch, padding included, about.
     divisor: B is a multiple of it.
-    width: of the models, by which the lengths of rows are chosen: attention takes T / (6 width) of what all else does.
+    width: of the models, by which the lengths of rows are chosen: whole scores take T / (6 width) of what all else does; None where
+      attention takes only what the trees themselves need.
   """
   if not trees:
     return
   least = _SHORTEST
   while least < max(tree.size for tree in trees):
     least *= 2
-  cost = lambda plan: sum(_SHAPE_COSTS + len(rows) * length * (1 + length / (6 * width)) for length, rows in plan)
+  cost = lambda plan: sum(_SHAPE_COSTS + len(rows) * length * (1 + (length / (6 * width) if width else 0)) for length, rows in plan)
   for length, rows in min((_plan(trees, length, cost) for length in (least, 2 * least)), key=cost):
     rows = sorted(rows, key=lambda row: sum(len(tree.at) for tree in row))
     most = rows_of(batch_tokens // length, divisor)
@@ -147,7 +148,8 @@ def _rows(trees: Sequence[Tree], length: int) -> list[list[Tree]]:
 
 def _batch(rows: Sequence[Sequence[Tree]], each: int, length: int) -> TreeBatch:
   empty = lambda: np.zeros((each, length), np.int32)
-  out, places = TreeRows(*(empty() for _ in range(6)), np.int32(0)), []
+  own = np.tile(np.arange(length, dtype=np.int32), (each, 1))  # What pads a row sees itself, and nothing else sees it.
+  out, places = TreeRows(empty(), empty(), own, own + 1, empty(), empty(), np.int32(0)), []
   most = 1
   for row, trees in enumerate(rows):
     column = target = 0

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxsplit.models.family import ModelConfig
-from jaxsplit.models.kernels import dense
+from jaxsplit.models.kernels import blocks, dense
 from jaxsplit.models.modules import layers_a_turn
 
 
@@ -88,6 +88,7 @@ def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Arra
     Hidden states after all layers [B, T, D], and the cache with these tokens.
   """
   starts_BxT, start_B = _starts(config, cache, tokens_BxT, end_of_document)
+  by_blocks = cache.tree and blocks.suits()
   column_S, column_T = jnp.arange(cache.room), cache.length + jnp.arange(tokens_BxT.shape[1])
   mask_BxTxS = (column_S[None, None] <= column_T[None, :, None]) & (column_S[None, None] >= starts_BxT[..., None])
   if cache.tree:
@@ -100,6 +101,8 @@ def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Arra
 
     def attend(q_BxTxGxQxd, k_BxTxGxd, v_BxTxGxd):
       kept.extend(jax.lax.dynamic_update_slice_in_dim(there, new, cache.length, axis=1) for there, new in zip(old, (k_BxTxGxd, v_BxTxGxd)))
+      if by_blocks:
+        return blocks.attend(q_BxTxGxQxd, k_BxTxGxd, v_BxTxGxd, starts_BxT, cache.tree.end_BxT)
       return dense.attend(q_BxTxGxQxd, *kept, mask_BxTxS[:, None])
 
     return nnx.merge(graph, weights)(x_BxTxD, attend, *shared), tuple(kept)
