@@ -91,7 +91,8 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
   out, workdir = pathlib.Path(out), pathlib.Path(workdir)
   _check_apart(out, workdir, store_of(workdir, store))
   models = load_models(workdir, settings.replica, store, log)
-  taken = next((out / name for name in models.names if (out / name).exists()), None)
+  written = [(name, kind) for name, kind in zip(models.names, models.kinds) if kind != "base"]  # That is such a folder already.
+  taken = next((out / name for name, _ in written if (out / name).exists()), None)
   if taken:
     raise InputError(f"--out={out}: {taken} exists already; name another folder, or move that one away")
   try:
@@ -101,11 +102,11 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
   plan = load_plan(workdir / "plan.json") if (workdir / "plan.json").exists() else None
   cells = [cell for cell in read_cells(workdir / "cells.csv")
            if cell.params_total == models.config.params_total and cell.replica == settings.replica and cell.status == "ok"]
-  for name, kind in zip(models.names, models.kinds):
+  for name, kind in written:
     model, measured = models[name], _cells_of(kind, name, cells, plan)
     _write(out / name, model, model_card(name, kind, model.config, model.steps, measured, models.domains), settings)
     log(f"{out / name}: {kind}, {models.config.params_total:,} parameters, {settings.dtype}")
-  return [out / name for name in models.names]
+  return [out / name for name, _ in written]
 
 
 def _check_apart(out: pathlib.Path, workdir: pathlib.Path, store: pathlib.Path) -> None:

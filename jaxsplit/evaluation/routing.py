@@ -30,6 +30,7 @@ from jaxsplit.results.stages import read_stages
 from jaxsplit.training.trained import TrainedModels, load_small_models, store_of
 
 _PASSAGES, _PASSAGE_TOKENS = 512, 512  # Of each domain's training text, for its centroid.
+_ALONE = ("seed", "dense", "base")  # Models that are measured beside the routed experts.
 
 
 def with_average(models: TrainedModels) -> TrainedModels:
@@ -63,7 +64,7 @@ def routed_evaluation(workdir: str | os.PathLike, routing: Routing, experts: Exp
   own = [stage for stage in stages if stage.purpose in ("proof", "added") and stage.shape == tuple(config["target"])]
   steps = dict(zip(models.names, models.steps))
   flops: dict[str, float | None] = {"experts": of_experts(own, {name: steps[name] for name in models.domains}, config["trunk"] == "shared")}
-  for kind in ("seed", "dense"):
+  for kind in _ALONE:
     found = of_run(own, None, steps[kind]) if kind in models.kinds else None
     flops[kind] = found and sum(found)
   if small:
@@ -106,7 +107,7 @@ class RoutedEvaluation:
     self._mixture = Mixture(self._domains, routing, functools.cache(self._calibration), self._distances,
                             functools.cache(self._passages))
     self._routers: dict[str, Router] = {name: make_router(name, self._mixture) for name in routing.names}
-    kinds = {kind: _Found(kind) for kind in experts.models.kinds if kind in ("seed", "dense")}
+    kinds = {kind: _Found(kind) for kind in experts.models.kinds if kind in _ALONE}
     self._found = {**kinds, **{name: _Found("router") for name in routing.names}}
 
   def documents(self, documents: Sequence[Document], scores: Scores, split: str, stride: int) -> list[str]:
@@ -168,7 +169,7 @@ class RoutedEvaluation:
     return lines
 
   def record(self) -> dict[str, Any]:
-    """What was found, by name, as JSON: of routers, and of the seed and the dense model on the same targets.
+    """What was found, by name, as JSON: of routers, and of the seed, the dense and the base model on the same targets.
 
     Losses are nats per token of what follows the contexts; `chosen` is the mean weight of each expert on each domain's documents;
     `inference_cost` is in costs of one model that reads the same text.

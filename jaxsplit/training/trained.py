@@ -26,6 +26,7 @@ from jaxsplit.results.plan import load_plan
 from jaxsplit.results.stages import Point, StageRecord, StageRun, read_stages
 
 DENSE = "dense"
+BASE = "base"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +70,13 @@ class TrainedModels:
   """Models of one shape and one tokenizer, side by side.
 
   Attributes:
-    names, kinds: of each of the R models: its domain, "seed" or "dense", and what it is.
+    names, kinds: of each of the R models: its domain, "seed", "dense" or "base", and what it is.
     config, params, tokenizer: as of `TrainedModel`, but params are arrays of NumPy's with a leading axis R.
     steps: how many each was trained.
   """
 
   names: tuple[str, ...]
-  kinds: tuple[Literal["expert", "seed", "dense", "average", "model"], ...]
+  kinds: tuple[Literal["expert", "seed", "dense", "base", "average", "model"], ...]
   config: ModelConfig
   params: Params
   tokenizer: Tokenizer
@@ -126,8 +127,8 @@ def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: i
   Args:
     workdir: the experiment's.
     domain: the expert of that domain; None: the seed that the experts were forked from, before any cooldown, which of a plan
-      with D = 0 is the base model; "dense": the model of full pretraining at the same compute. Where the plan is
-      not to split, the expert of every domain is that one.
+      with D = 0 is the base model; "dense": the model of full pretraining at the same compute; "base": what an experiment with
+      `Experiment.init_from` began with. Where the plan is not to split, the expert of every domain is the dense model.
     replica: which replica.
     store: where its token store is, if it was trained with --store=DIR and that was moved.
 
@@ -143,16 +144,18 @@ def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: i
 
 def load_models(workdir: str | os.PathLike, replica: int = 0, store: str | os.PathLike | None = None,
                 log: Callable[[str], None] = print) -> TrainedModels:
-  """All models that were trained for an experiment's plan: the expert of every domain, their seed and the model of full pretraining.
+  """All models that were trained for an experiment's plan: the expert of every domain, their seed and the model of full pretraining;
+  and the base model that all began with, where there is one and it is not the seed (D = 0).
 
-  If the seed or that model does not exist, it is left out and logged. Other arguments and errors are those of `load_model`.
+  Of the last three those that do not exist are left out and logged. Other arguments and errors are those of `load_model`.
   """
   path = pathlib.Path(from_home(os.fspath(workdir), "load_models"))
   config = _experiment(path)
   wanted: list[tuple[str, str, Any]] = [(domain, "expert", domain) for domain in _domains(_proof(path, config["Experiment"]))]
-  for kind, which in (("seed", None), (DENSE, DENSE)):
-    if kind not in (name for name, _, _ in wanted):
-      wanted.append((kind, kind, which))
+  others: list[tuple[str, Any]] = [("seed", None), (DENSE, DENSE)]
+  if config["Experiment"].get("init_from") and not _seed_is_base(path):
+    others.append((BASE, BASE))
+  wanted += [(kind, kind, which) for kind, which in others if kind not in (name for name, _, _ in wanted)]
   found, names, kinds = [], [], []
   for name, kind, which in wanted:
     try:
@@ -249,9 +252,10 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   """The snapshot that holds a model: its folder, its facts, and the model's row in its stack."""
   proof = _proof(path, experiment)
   domains = _domains(proof)
-  there = f"{', '.join(domains) or 'none yet'}; None is their seed, {DENSE!r} the model of full pretraining"
-  if domain not in (None, DENSE, *domains) or domain == DENSE and DENSE in domains:
-    what = "may be a domain or full pretraining" if domain in domains else f"is no domain of {path}{nearest(str(domain), domains)}"
+  others = {DENSE: "the model of full pretraining", **({BASE: "the base model"} if experiment.get("init_from") else {})}
+  there = f"{', '.join(domains) or 'none yet'}; None is their seed, {', '.join(f'{name!r} {what}' for name, what in others.items())}"
+  if domain not in (None, *others, *domains) or domain in others and domain in domains:
+    what = f"may be a domain or {others[domain]}" if domain in domains else f"is no domain of {path}{nearest(str(domain), domains)}"
     raise InputError(f"load_model: {domain!r} {what}; its experts' domains: {there}")
   if replica not in range(experiment["replicas"]):
     raise InputError(f"load_model: replica {replica!r} is none of the {experiment['replicas']} of {path}, which are counted from 0")
@@ -269,6 +273,11 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   raise InputError(f"{found[0][0]}: the model was trained, but its snapshot does not exist; {remedy}")
 
 
+def _seed_is_base(path: pathlib.Path) -> bool:
+  """Whether the planned experts of an experiment that begins with a base model are forked from that model itself."""
+  return (path / "plan.json").exists() and (point := load_plan(path / "plan.json").point) is not None and not point.seed_steps
+
+
 def _split(path: pathlib.Path, proof: list[StageRecord]) -> Point:
   """The planned split; without a plan, the one split that was measured. InputError where there is none, or several."""
   if (path / "plan.json").exists() and (point := load_plan(path / "plan.json").point):
@@ -284,8 +293,9 @@ def _matching(path: pathlib.Path, experiment: dict[str, Any], proof: list[StageR
               domain: str | None) -> Callable[[StageRecord, StageRun], bool]:
   """Whether a run of a stage ends as the requested model."""
   dense = lambda stage, run: run.point is not None and run.point.role == "dense"
-  if domain == DENSE:
-    return dense
+  base = lambda stage, run: run.point is not None and run.point.role == "base"
+  if domain in (DENSE, BASE) and domain not in _domains(proof):
+    return dense if domain == DENSE else base
   point = _split(path, proof)
   if not point.expert_steps:
     return dense
@@ -293,7 +303,7 @@ def _matching(path: pathlib.Path, experiment: dict[str, Any], proof: list[StageR
     planned = [Point(point.seed_steps, point.expert_steps, role) for role in ("split", "added")]
     return lambda stage, run: run.domain == domain and run.point in planned
   if not point.seed_steps and experiment.get("init_from"):  # They are forked from the base model itself.
-    return lambda stage, run: run.point is not None and run.point.role == "base"
+    return base
   if not point.seed_steps or experiment["trunk"] == "per_domain":
     raise InputError(f"{path}: {'each domain has its own seed' if point.seed_steps else 'the planned experts have no seed'}; "
                      "name a domain to load its expert")

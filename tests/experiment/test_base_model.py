@@ -69,12 +69,22 @@ def test_an_experiment_from_a_base_model(base, corpus, tmp_path, capsys):
 
 
 def experts_of_the_base_model_are_put_to_use(base, tmp_path):
-  """Where the plan is D = 0, of which experts were trained to be compared: their seed is the base model."""
-  path, experts = tmp_path / "w" / "plan.json", [cell for cell in read_cells(tmp_path / "w" / "cells.csv") if cell.role == "split"]
-  plan, tokens = load_plan(path), next(cell.expert_tokens for cell in experts if not cell.seed_tokens)
-  point = dataclasses.replace(plan.point, seed_steps=0, seed_tokens=0, expert_steps=tokens // experts[0].batch_tokens, expert_tokens=tokens)
-  dataclasses.replace(plan, point=point).save(path)
-  seed, there = jaxsplit.load_model(tmp_path / "w"), huggingface.load(base)
+  """Where the plan has a seed, the base model stands beside it; where it is D = 0, their seed is the base model."""
+  path, there = tmp_path / "w" / "plan.json", huggingface.load(base)
+  plan, splits = load_plan(path), [cell for cell in read_cells(tmp_path / "w" / "cells.csv") if cell.role == "split"]
+
+  def planned(cell):
+    steps = cell.seed_tokens // cell.batch_tokens, cell.expert_tokens // cell.batch_tokens
+    dataclasses.replace(plan, point=dataclasses.replace(
+        plan.point, seed_steps=steps[0], seed_tokens=cell.seed_tokens, expert_steps=steps[1], expert_tokens=cell.expert_tokens)).save(path)
+    return jaxsplit.load_models(tmp_path / "w", log=lambda line: None)
+
+  models = planned(max(splits, key=lambda cell: cell.seed_tokens))
+  assert models.names[-1] == models.kinds[-1] == "base" and models.steps[models.names.index("seed")] > models.steps[-1] == 0
+  jax.tree.map(np.testing.assert_array_equal, models["base"].params, there.params)
+  jax.tree.map(np.testing.assert_array_equal, jaxsplit.load_model(tmp_path / "w", "base").params, there.params)
+  models, seed = planned(min(splits, key=lambda cell: cell.seed_tokens)), jaxsplit.load_model(tmp_path / "w")
+  assert "base" not in models.names
   assert seed.steps == 0
   jax.tree.map(np.testing.assert_array_equal, seed.params, there.params)
   assert evaluate.main([f"--workdir={tmp_path / 'w'}", "--tokens=500", "--router=bayes@1", f"--out={tmp_path / 'r.json'}"]) == 0
