@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     # The whole experiment, and what it leaves.
     "run": "running", "dry_run": "running", "add_domain": "adding", "add_small_models": "adding", "Result": "result",
-    "load_model": "training.trained", "load_models": "training.trained", "write_report": "report.page",
+    "load_model": "training.loading", "load_models": "training.loading", "write_report": "report.page",
     "compare_experiments": "report.side_by_side", "write_tensorboard": "report.tensorboard",
     # Its models put to use.
     "evaluate_models": "evaluate", "Evaluation": "evaluation.settings", "Routing": "evaluation.routers", "contenders_of": "report.ways",

@@ -35,12 +35,13 @@ from jaxsplit.evaluation.routing import RoutedEvaluation, routed_evaluation, wit
 from jaxsplit.evaluation.settings import Evaluation
 from jaxsplit.evaluation.tasks import Question, read_questions
 from jaxsplit.experiment.contenders import contender_rows
-from jaxsplit.files import from_home, write_json
+from jaxsplit.files import check_replaceable, from_home, write_json
 from jaxsplit.interop import huggingface
 from jaxsplit.parallel.sharding import Layout, present_devices
 from jaxsplit.report.ways import contenders_of
 from jaxsplit.training.program_cache import keep_programs
-from jaxsplit.training.trained import TrainedModels, load_models, side_by_side, store_of
+from jaxsplit.training.loading import load_models, store_of
+from jaxsplit.training.trained import TrainedModels, side_by_side
 
 FLAGS = {
     "workdir": cli.Path("the work directory of the experiment whose models are evaluated"),
@@ -125,12 +126,7 @@ def _check(settings: Evaluation, routing: Routing, flags: Mapping[str, str | Non
   if settings.task_names and not flags["data"]:
     raise InputError("--tasks needs --data: the folder with the tasks' rows, <task>.jsonl or <task>.jsonl.gz")
   if flags["out"]:
-    try:
-      pathlib.Path(flags["out"]).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      raise InputError(f"--out={flags['out']}: cannot be written ({error.strerror}); name a file that can be") from None
-    if pathlib.Path(flags["out"]).is_dir():
-      raise InputError(f"--out={flags['out']}: is a folder; name a file")
+    check_replaceable(flags["out"], "--out")
 
 
 def _models(settings: Evaluation, flags: Mapping[str, str | None], log) -> TrainedModels:

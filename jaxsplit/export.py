@@ -28,7 +28,8 @@ from jaxsplit.interop.card import model_card
 from jaxsplit.interop.tensors import SHARD_BYTES
 from jaxsplit.results.cells import Cell, read_cells
 from jaxsplit.results.plan import Plan, load_plan
-from jaxsplit.training.trained import TrainedModel, load_models, store_of
+from jaxsplit.training.loading import load_models, store_of
+from jaxsplit.training.trained import TrainedModel
 
 
 @dataclasses.dataclass(frozen=True)

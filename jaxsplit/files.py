@@ -59,6 +59,23 @@ def write_atomic(path: str | os.PathLike, data: str | bytes) -> None:
     raise
 
 
+def check_replaceable(path: str | os.PathLike, flag: str, begins: bytes = b"{") -> None:
+  """Refuses to write over what is no earlier output: a folder, or a file that begins otherwise (JSON unless said).
+
+  Raises:
+    InputError: that is so, or the folder that it lies in cannot be made; it names `flag`.
+  """
+  path = pathlib.Path(path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+      raise InputError(f"{flag}={path}: is a folder; name a file")
+    if path.exists() and path.open("rb").read(1) not in (b"", begins):
+      raise InputError(f"{flag}={path}: there is another kind of file of that name, which is not written over; name a new file")
+  except OSError as error:
+    raise InputError(f"{flag}={path}: cannot be written ({error.strerror}); name a file that can be") from None
+
+
 @contextlib.contextmanager
 def naming_the_file(path: str | os.PathLike) -> Iterator[None]:
   """Makes an OSError within name `path`, where it names no file: a write to an open file on a full disk does not."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from jaxsplit import cli, devices
 from jaxsplit.errors import InputError
+from jaxsplit.files import check_replaceable
 from jaxsplit.law import Cells, FitSettings, Law, fit_law, read_cells
 from jaxsplit.law.diagnostics import starts_text
 from jaxsplit.law.mapping import parse_columns
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   devices.present()
   out = pathlib.Path(settings.flags["out"] or "law.json")
   flags = settings.flags
+  check_replaceable(out, "--out")
+  if flags["report"]:
+    check_replaceable(flags["report"], "--report", begins=b"<")
   cells = read_cells(flags["cells"], parse_columns(flags["columns"]), where=flags["where"], rows=flags["rows"] or "all",
                      drop_missing=flags["drop_missing"], flop_factor=_flop_factor(flags["flop_factor"]))
   chosen = settings[FitSettings]
@@ -49,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = dataclasses.replace(chosen, profile=_PROFILE)
   law = fit_law(cells, chosen)
   try:
-    out.parent.mkdir(parents=True, exist_ok=True)
     law.save(out)
   except OSError as error:
     raise InputError(f"--out={out}: cannot be written ({error.strerror}); name a file that can be") from None

@@ -24,7 +24,8 @@ from jaxsplit.evaluation.routing import routed_evaluation
 from jaxsplit.files import from_home
 from jaxsplit.interop import huggingface
 from jaxsplit.training.program_cache import keep_programs
-from jaxsplit.training.trained import TrainedModel, load_model, load_models
+from jaxsplit.training.loading import load_model, load_models
+from jaxsplit.training.trained import TrainedModel
 
 FLAGS = {
     "workdir": cli.Path("the work directory of the experiment whose models continue the text"),

@@ -12,11 +12,11 @@ signals.end_at_once(__name__)  # The imports below take seconds.
 # ruff: noqa: E402
 import dataclasses
 import json
-import pathlib
 from collections.abc import Sequence
 
 from jaxsplit import cli, devices
 from jaxsplit.errors import InputError
+from jaxsplit.files import check_replaceable
 from jaxsplit.law import Plan, PlanSettings, load_law, plan_split
 from jaxsplit.law.mapping import flag_number
 
@@ -39,12 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                        fields_as_flags=True)
   if not settings.flags["law"]:
     raise InputError("--law is missing; give a law, as in --law=law.json")
+  if settings.flags["out"]:
+    check_replaceable(settings.flags["out"], "--out")
   devices.present()
   counts = {name: flag_number(name, settings.flags[name]) for name in _COUNTS if settings.flags[name] is not None}
   plan = plan_split(load_law(settings.flags["law"]), settings[PlanSettings], **counts)
   if settings.flags["out"]:
     try:
-      pathlib.Path(settings.flags["out"]).parent.mkdir(parents=True, exist_ok=True)
       plan.save(settings.flags["out"])
     except OSError as error:
       raise InputError(f"--out={settings.flags['out']}: cannot be written ({error.strerror}); name a file that can be") from None

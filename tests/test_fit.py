@@ -67,6 +67,14 @@ def test_bad_input_is_one_line(table, argv, message):
   assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("flag", ["out", "report"])
+def test_a_file_of_another_kind_is_not_written_over(table, tmp_path, flag):
+  before = table.read_bytes()
+  with pytest.raises(InputError, match=f"--{flag}={table}: there is another kind of file of that name, which is not written over"):
+    fit.main([f"--cells={table}", COLUMNS, "--form=chinchilla", "--bootstrap=0", f"--out={tmp_path / 'law.json'}", f"--{flag}={table}"])
+  assert table.read_bytes() == before and not (tmp_path / "law.json").exists()
+
+
 @pytest.fixture
 def split_table(tmp_path):
   rows = ["params,seed_tokens,expert_tokens,loss"]

@@ -27,7 +27,8 @@ from jaxsplit.evaluation.routers import Mixture, Router, Routing, make_router
 from jaxsplit.evaluation.tasks import complete
 from jaxsplit.files import read_json
 from jaxsplit.results.stages import read_stages
-from jaxsplit.training.trained import TrainedModels, load_small_models, store_of
+from jaxsplit.training.loading import load_small_models, store_of
+from jaxsplit.training.trained import TrainedModels
 
 _PASSAGES, _PASSAGE_TOKENS = 512, 512  # Of each domain's training text, for its centroid.
 _ALONE = ("seed", "dense", "base")  # Models that are measured beside the routed experts.

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from jaxsplit import cli
 from jaxsplit.errors import InputError
+from jaxsplit.files import check_replaceable
 from jaxsplit.report.page import write_report
 from jaxsplit.report.side_by_side import compare_experiments
 from jaxsplit.report.tensorboard import write_tensorboard
@@ -44,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{count:,} runs; look at them with tensorboard --logdir={flags['tensorboard']}")
     return 0
   if len(flags["workdir"]) > 1:
-    page = compare_experiments(flags["workdir"], flags["out"] or "comparison.html")
+    out = flags["out"] or "comparison.html"
+    check_replaceable(out, "--out", begins=b"<")
+    page = compare_experiments(flags["workdir"], out)
   else:
     workdir = pathlib.Path(flags["workdir"][0])
     if flags["out"]:
