@@ -126,7 +126,7 @@ def _check(settings: Evaluation, routing: Routing, flags: Mapping[str, str | Non
   if settings.task_names and not flags["data"]:
     raise InputError("--tasks needs --data: the folder with the tasks' rows, <task>.jsonl or <task>.jsonl.gz")
   if flags["out"]:
-    check_replaceable(flags["out"], "--out")
+    check_replaceable(flags["out"], "--out", "routers")
 
 
 def _models(settings: Evaluation, flags: Mapping[str, str | None], log) -> TrainedModels:

@@ -59,21 +59,41 @@ def write_atomic(path: str | os.PathLike, data: str | bytes) -> None:
     raise
 
 
-def check_replaceable(path: str | os.PathLike, flag: str, begins: bytes = b"{") -> None:
-  """Refuses to write over what is no earlier output: a folder, or a file that begins otherwise (JSON unless said).
+def check_replaceable(path: str | os.PathLike, flag: str, key: str | None) -> None:
+  """Refuses to write over what is no earlier output of the same kind.
+
+  Args:
+    path: what will be written later.
+    flag: gives it.
+    key: of the JSON object that will be written; None for an HTML page.
 
   Raises:
-    InputError: that is so, or the folder that it lies in cannot be made; it names `flag`.
+    InputError: a folder or another kind of file is there, the name ends as those of other kinds, or the folder that it lies in
+      cannot be made; it names `flag`.
   """
-  path = pathlib.Path(path)
+  path, ending = pathlib.Path(path), ".html" if key is None else ".json"
+  if path.suffix.lower() not in ("", ending):
+    raise InputError(f"{flag}={path}: this is a {ending} file; name one, as in {path.with_suffix(ending)}")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
       raise InputError(f"{flag}={path}: is a folder; name a file")
-    if path.exists() and path.open("rb").read(1) not in (b"", begins):
+    if path.exists() and path.stat().st_size and not _is_ours(path, key):
       raise InputError(f"{flag}={path}: there is another kind of file of that name, which is not written over; name a new file")
   except OSError as error:
     raise InputError(f"{flag}={path}: cannot be written ({error.strerror}); name a file that can be") from None
+
+
+def _is_ours(path: pathlib.Path, key: str | None) -> bool:
+  if key is None:
+    with path.open("rb") as f:
+      begins = f.read(1 << 16).lower()
+    return begins.startswith(b"<!doctype html>") and b"jaxsplit" in begins
+  try:
+    found = read_json(path)
+  except InputError:
+    return False
+  return isinstance(found, dict) and key in found
 
 
 @contextlib.contextmanager

@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   devices.present()
   out = pathlib.Path(settings.flags["out"] or "law.json")
   flags = settings.flags
-  check_replaceable(out, "--out")
+  check_replaceable(out, "--out", "num_points")
   if flags["report"]:
-    check_replaceable(flags["report"], "--report", begins=b"<")
+    check_replaceable(flags["report"], "--report", None)
   cells = read_cells(flags["cells"], parse_columns(flags["columns"]), where=flags["where"], rows=flags["rows"] or "all",
                      drop_missing=flags["drop_missing"], flop_factor=_flop_factor(flags["flop_factor"]))
   chosen = settings[FitSettings]

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not settings.flags["law"]:
     raise InputError("--law is missing; give a law, as in --law=law.json")
   if settings.flags["out"]:
-    check_replaceable(settings.flags["out"], "--out")
+    check_replaceable(settings.flags["out"], "--out", "fraction")
   devices.present()
   counts = {name: flag_number(name, settings.flags[name]) for name in _COUNTS if settings.flags[name] is not None}
   plan = plan_split(load_law(settings.flags["law"]), settings[PlanSettings], **counts)

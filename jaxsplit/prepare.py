@@ -55,9 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if directory:
       raise InputError(f"--list lists a corpus, not --store={directory}; leave that out (the files that a store was made from are in "
                        f"its {FILE_TABLE})")
-    table = count_documents(corpus, list_files(corpus), log)
+    table, refused = count_documents(corpus, list_files(corpus), log)
     notes = (f"note: {line}" for line in undivided(table, corpus.text_separator))
-    print("\n".join((*table.lines(), *notes, "", *table.each())), flush=True)
+    print("\n".join((*table.lines(), *notes, "", *table.each(), *(f"refused: {line}" for line in refused[1:]))), flush=True)
+    if refused:
+      others = f" ({len(refused) - 1:,} more {'file is' if len(refused) == 2 else 'files are'} refused, as listed)" if refused[1:] else ""
+      raise InputError(f"{refused[0]}{others}")
     check_domains(table)
     return
   if not directory:

@@ -67,12 +67,24 @@ def test_bad_input_is_one_line(table, argv, message):
   assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("flag", ["out", "report"])
-def test_a_file_of_another_kind_is_not_written_over(table, tmp_path, flag):
-  before = table.read_bytes()
-  with pytest.raises(InputError, match=f"--{flag}={table}: there is another kind of file of that name, which is not written over"):
-    fit.main([f"--cells={table}", COLUMNS, "--form=chinchilla", "--bootstrap=0", f"--out={tmp_path / 'law.json'}", f"--{flag}={table}"])
-  assert table.read_bytes() == before and not (tmp_path / "law.json").exists()
+@pytest.mark.parametrize("flag, name, message", [
+    ("out", "cells.csv", "this is a .json file; name one, as in .*cells.json"),
+    ("report", "cells.csv", "this is a .html file; name one, as in .*cells.html"),
+    ("out", "notes.json", "there is another kind of file of that name, which is not written over"),
+    ("out", "plan.json", "there is another kind of file of that name, which is not written over"),
+    ("report", "notes.html", "there is another kind of file of that name, which is not written over")])
+def test_a_file_of_another_kind_is_not_written_over(table, tmp_path, flag, name, message):
+  path = tmp_path / name
+  path.write_text('{"fraction": 0.5}' if name == "plan.json" else "<p>mine</p>")
+  before = path.read_bytes()
+  with pytest.raises(InputError, match=f"--{flag}={path}: {message}"):
+    fit.main([f"--cells={table}", COLUMNS, "--form=chinchilla", "--bootstrap=0", f"--out={tmp_path / 'law.json'}", f"--{flag}={path}"])
+  assert path.read_bytes() == before and not (tmp_path / "law.json").exists()
+
+
+def test_earlier_output_is_written_over(table, tmp_path):
+  argv = [f"--cells={table}", COLUMNS, "--form=chinchilla", "--bootstrap=0", f"--out={tmp_path / 'law.json'}", f"--report={tmp_path / 'l.html'}"]
+  assert fit.main(argv) == 0 and fit.main(argv) == 0
 
 
 @pytest.fixture

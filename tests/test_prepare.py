@@ -118,6 +118,18 @@ def contents(folder):
   return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
+def test_list_shows_the_table_and_all_files_that_are_refused(tmp_path, capsys):
+  for name, line in (("law/a", '{"text": "one"}'), ("law/meta", '{"path": "a"}'), ("fr/a", '{"text": "un"}'), ("fr/stats", '{"text": null}')):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / f"{name}.jsonl").write_text(f"{line}\n")
+  with pytest.raises(InputError, match=r"fr/stats.jsonl:1: field `text` is null, .*; leave such documents out with "
+                     r"Corpus.on_bad_document='skip' \(1 more file is refused, as listed\)"):
+    main(["--list", f"--gin.Corpus.path={tmp_path}"])
+  listed = capsys.readouterr().out
+  assert "law/a.jsonl     law     train          1" in listed and "law/meta.jsonl  law     train          ?" in listed
+  assert f"refused: {tmp_path}/law/meta.jsonl:1: no field `text` (fields: path); name it as Corpus.text_key" in listed
+
+
 def test_a_store_of_another_corpus_or_other_settings_is_not_replaced_unasked(tmp_path, capsys):
   for name in "ab":
     write(tmp_path / name / "law.jsonl", *(f"document {i} of {name} {'abcdefgh' * 20}" for i in range(300)))

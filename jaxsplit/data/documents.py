@@ -24,7 +24,8 @@ from jaxsplit.data.unpacking import BrokenFile, check_no_pointer, unpacked
 from jaxsplit.errors import InputError
 from jaxsplit.passages import passages
 
-_TEXT_REMEDY = "name it as Corpus.text_key, or leave such documents out with Corpus.on_bad_document='skip'"
+_SKIP = "leave such documents out with Corpus.on_bad_document='skip'"
+_TEXT_REMEDY = f"name it as Corpus.text_key, or {_SKIP}"
 _LABEL_REMEDY = ("name a field that every document has as Corpus.domains_from, or leave the others out with "
                  "Corpus.on_bad_document='skip'")
 _STREAMS = ("text", "lines", "json", "tfrecord")
@@ -209,7 +210,7 @@ def _string(row: Mapping[str, Any], key: str, where: str, remedy: str) -> str:
   if not isinstance(value, str):
     kind = "null" if value is None else f"a {type(value).__name__}"
     raise InputError(f"{where}: field `{key}` is {kind}, not a string (fields: {', '.join(list(row)[:8])}); "
-                     f"{remedy}")
+                     f"{_SKIP if value is None else remedy}")
   try:
     value.encode()
   except UnicodeEncodeError:

@@ -95,30 +95,41 @@ def document_hash(document: str) -> bytes:
   return text_key(document.encode())
 
 
-def count_documents(corpus: Corpus, table: FileTable, log: Callable[[str], None] = lambda line: None) -> FileTable:
-  """Reads every file once, and returns the table with the numbers of their documents. `log` is told of documents that are bad, and
-  how many have each label, where that is their domain."""
-  documents, labels = {}, collections.Counter()
+def count_documents(corpus: Corpus, table: FileTable, log: Callable[[str], None] = lambda line: None) -> tuple[FileTable, list[str]]:
+  """Reads every file once, up to a document that `read_corpus` would refuse.
+
+  `log` is told of bad documents that are left out, and how many have each label, where that is their domain.
+
+  Returns:
+    The table with the numbers of documents, and what is refused: of each file the first, which says where and what to do.
+  """
+  documents, labels, refused = {}, collections.Counter(), []
   for splits in table.domains.values():
     for file in (file for files in splits.values() for file in files):
       if format_of(file.path).kind == "tokens":
         continue  # How they are divided is for the tokenization to say.
-      documents[file.path] = bad = 0
+      count = bad = 0
       first: str | None = None
       for record in read_records(table.root / file.path, fields=corpus.fields):
-        if _readable(corpus, record) is None:
+        if record.bad:
           first, bad = first if bad else record.bad, bad + 1
+          if corpus.on_bad_document == "fail":
+            break
         elif not record.empty:
-          documents[file.path] += 1
+          count += 1
           labels[record.label] += 1
+      if bad and corpus.on_bad_document == "fail":
+        refused.append(first)
+        continue
+      documents[file.path] = count
       if bad:
-        log(f"{printable(file.path)}: {bad:,} documents are bad, the first: {first}")
+        log(f"{printable(file.path)}: {bad:,} documents are bad and left out, the first: {first.split(';')[0]}")
   if corpus.fields.label is not None:
     for label, count in labels.most_common(_LABELS_TOLD):
       log(f"{corpus.domains_from} {label!r}: {count:,} documents")
     if len(labels) > _LABELS_TOLD:
       log(f"{corpus.domains_from}: {len(labels) - _LABELS_TOLD:,} more labels")
-  return table.counted(documents)
+  return table.counted(documents), refused
 
 
 def check_domains(table: FileTable) -> None:
@@ -165,13 +176,6 @@ def read_corpus(corpus: Corpus, table: FileTable, folder: pathlib.Path, log: Cal
   for job, read in zip(jobs, driver.run(read_file, jobs, total, told)):
     joined.add(job.file, read)
   return joined.divided()
-
-
-def _readable(corpus: Corpus, record: Record) -> Record | None:
-  """The record, or None for a bad one that is to be skipped."""
-  if record.bad and corpus.on_bad_document == "fail":
-    raise InputError(record.bad)
-  return None if record.bad else record
 
 
 def _check_trained(name: str, files: Mapping[str, Sequence[CorpusFile]]) -> None:

@@ -116,6 +116,9 @@ def _without_strays(files: Sequence[CorpusFile], names: Mapping[str, Path], by_f
       yield dataclasses.replace(file, ignored="text beside files of lines or parquet, named for no split")
     elif kind == "tokens" and others != {"tokens"}:
       yield dataclasses.replace(file, ignored="tokens beside text")
+    elif kind == "text" and not file.doubt and "/" not in file.path and any("/" in other.path for other in files if not other.ignored):
+      yield dataclasses.replace(file, doubt=f"domain {file.domain}, though the other domains are folders; if it is notes or a list of "
+                                            "files, leave it out with Corpus.exclude")
     else:
       yield file
 

@@ -137,14 +137,12 @@ def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
 
 
 def doubts(probe: Probe, rule: RateRule) -> list[str]:
-  """What is not known of the best rates, in words: a line for the lowest and for the highest rate tried, where that was the best."""
-  lines = []
-  for name, tried, further in (("lowest", min(probe.rates), "lower"), ("highest", max(probe.rates), "higher")):
-    sizes = sorted({params for params, _, rate, inside in rule.best if not inside and rate == tried})
-    if sizes:
-      lines.append(f"the {name} learning rate that was tried, {tried:g}, is the best at N = {', '.join(f'{n:,}' for n in sizes)}: "
-                   f"{further} ones may be better, and the rates of other sizes are uncertain; add {further} ones to Probe.rates")
-  return lines
+  """A line where the best rate of the largest size is the lowest or the highest tried: what holds for larger ones is uncertain then."""
+  largest = max((params for params, *_ in rule.best), default=0)
+  at = {rate for params, _, rate, inside in rule.best if params == largest and not inside}
+  return [f"the {name} learning rate that was tried, {tried:g}, is the best at N = {largest:,}, the largest size probed: {further} ones may be "
+          f"better, and the rates of larger models are uncertain; add {further} ones to Probe.rates"
+          for name, tried, further in (("lowest", min(probe.rates), "lower"), ("highest", max(probe.rates), "higher")) if tried in at]
 
 
 def _series(cells: Sequence[Cell]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:

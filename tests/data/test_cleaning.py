@@ -107,7 +107,7 @@ def test_bad_documents_stop_it_or_are_skipped_and_counted(tmp_path, capsys):
   main(["--list", given[1], "--gin.Corpus.on_bad_document=skip"])
   listed = capsys.readouterr().out
   assert "law/a.jsonl    law     train          2" in listed
-  assert f"law/a.jsonl: 5 documents are bad, the first: {tmp_path}/c/law/a.jsonl:2: byte 10 is not UTF-8" in listed
+  assert f"law/a.jsonl: 5 documents are bad and left out, the first: {tmp_path}/c/law/a.jsonl:2: byte 10 is not UTF-8" in listed
 
 
 def test_no_domain_trains_on_what_another_holds_out(tmp_path):

@@ -250,3 +250,12 @@ def test_all_of_a_folder_may_be_one_domain_whatever_its_files_are_called(root):
     list_files(Corpus(str(root)))
   with pytest.raises(InputError, match="'/law' cannot name a domain"):
     list_files(Corpus(str(root), domains_from="one:/law"))
+
+
+def test_a_list_of_files_beside_the_domains_folders_is_told(tmp_path):
+  for name in ("law/a.txt", "fr/a.txt", "paths.txt"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("some text\n")
+  doubts = {file.path: file.doubt for file in list_files(Corpus(path=str(tmp_path))).files}
+  assert doubts["paths.txt"].startswith("domain paths, though the other domains are folders; if it is notes or a list of files")
+  assert not doubts["law/a.txt"] and not doubts["fr/a.txt"]
