@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   if flags["router"] and (flags["domain"] or flags["model"]):
     raise InputError(f"--router chooses among an experiment's experts, and --{'domain' if flags['domain'] else 'model'} names one; "
                      "give one of the two")
+  for name in ("domain", "store"):
+    if flags["model"] and flags[name]:
+      raise InputError(f"--{name} is of an experiment, and --model names a model by itself; give one of the two")
   keep_programs()
   log = lambda line: print(line, flush=True)
   if flags["workdir"] and not flags["domain"]:

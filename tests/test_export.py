@@ -91,6 +91,7 @@ def test_a_longer_prompt_than_the_model_reads_is_cut_and_told(finished, capsys):
     (generate, ["--prompt=x"], "give the model: either --workdir"),
     (generate, ["--prompt=x", "--model=x"], "--model=x: must be hf:DIR"),
     (generate, ["--prompt=x", "--workdir=x", "--domain=y", "--router=bayes"], "--domain names one; give one of the two"),
+    (generate, ["--prompt=x", "--model=hf:x", "--domain=y"], "--domain is of an experiment, and --model names a model by itself"),
     (generate, ["--prompt=x", "--model=hf:/none"], "hf:/none: no such folder"),
     (generate, ["--prompt=x", "--workdir=x", "--temperature=-1"], "Generation.temperature = -1.0: must be 0")])
 def test_refusals(entry, argv, match):

@@ -34,7 +34,7 @@ def read_config(directory: pathlib.Path, context: int | None = None) -> ModelCon
     InputError: no config.json, or one of a model that there is none of here; the setting is named.
   """
   path = directory / CONFIG
-  config = read_json(path) if directory.is_dir() else None
+  config = read_json(path) if path.exists() else None
   if not isinstance(config, dict):
     raise InputError(f"{path}: no config.json of a model; name a folder that save_pretrained has written")
   readers = {"llama": _llama, "mistral": _llama, "qwen3": _llama, "gpt2": _gpt2}

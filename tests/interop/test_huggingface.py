@@ -149,7 +149,7 @@ def test_a_folder_without_tokenizer_or_model_is_named(folder, tmp_path):
   (folder / "tokenizer.json").unlink()
   refused("has no tokenizer.json; put the model's tokenizer beside it", folder)
   (folder / "config.json").unlink()
-  refused("config.json: no such file", folder)
+  refused("no config.json of a model; name a folder that save_pretrained has written", folder)
   refused("hf:.*none: no such folder", tmp_path / "none")
 
 
