@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxsplit.data.corpus import Corpus
 from jaxsplit.data.division import Division
-from jaxsplit.data.documents import Fields, Record, read_records
+from jaxsplit.data.documents import Fields, read_records
 from jaxsplit.data.drivers import Driver, Local
 from jaxsplit.data.emptied import check_left
 from jaxsplit.data.file_table import CorpusFile, FileTable, printable

@@ -140,8 +140,8 @@ def doubts(probe: Probe, rule: RateRule) -> list[str]:
   """A line where the best rate of the largest size is the lowest or the highest tried: what holds for larger ones is uncertain then."""
   largest = max((params for params, *_ in rule.best), default=0)
   at = {rate for params, _, rate, inside in rule.best if params == largest and not inside}
-  return [f"the {name} learning rate that was tried, {tried:g}, is the best at N = {largest:,}, the largest size probed: {further} ones may be "
-          f"better, and the rates of larger models are uncertain; add {further} ones to Probe.rates"
+  return [f"the {name} learning rate that was tried, {tried:g}, is the best at N = {largest:,}, the largest size probed: {further} ones "
+          f"may be better, and the rates of larger models are uncertain; add {further} ones to Probe.rates"
           for name, tried, further in (("lowest", min(probe.rates), "lower"), ("highest", max(probe.rates), "higher")) if tried in at]
 
 
