@@ -110,11 +110,13 @@ class Domains(NamedTuple):
     theta: [K, q] their constants; a coefficient is a multiple of the mean's typical loss.
     level: [K] ln of their typical loss over the mean's, which `theta` contains.
     spread: [K, q, q] roots of the constants' covariances.
+    cell: standard deviation of what a domain's cells are off by.
   """
 
   theta: np.ndarray
   level: np.ndarray
   spread: np.ndarray
+  cell: float
 
 
 def read_form(form: Form, table: Table, priors: Priors, constraints: Constraints, seed: int) -> Reading:
@@ -174,7 +176,7 @@ def read_domains(reading: Reading, table: Table, theta: np.ndarray) -> Domains:
   level = np.array([row[mine].mean() for row, mine in zip(table.ratio, known)])
   off = np.where(known, table.ratio - level[:, None], 0.0)
   if len(off) == 1:
-    return Domains(_raised(theta[None], level, reading.model), level, np.zeros((1, len(theta), len(theta))))
+    return Domains(_raised(theta[None], level, reading.model), level, np.zeros((1, len(theta), len(theta))), 1.0)
   log, slopes = reading.sloped(theta, table)
   groups = [(mine, np.flatnonzero((known == mine).all(1))) for mine in np.unique(known, axis=0)]
   apart, cell = _domain_scales(off, groups, slopes * reading.width)
@@ -186,7 +188,19 @@ def read_domains(reading: Reading, table: Table, theta: np.ndarray) -> Domains:
       own = reading.sloped(out[k], table)[1][mine]
       precision = own.T @ own / cell**2 + np.diag((apart * reading.width) ** -2)
       spreads[k] = solve_triangular(np.linalg.cholesky(precision), np.eye(len(theta)), lower=True).T
-  return Domains(_raised(out, level, reading.model), level, spreads)
+  return Domains(_raised(out, level, reading.model), level, spreads, cell)
+
+
+def ratios_of(reading: Reading, domains: Domains, table: Table) -> tuple[np.ndarray, float]:
+  """[K, n] ln of the domains' losses over the mean, as their constants have them, and how many numbers that took."""
+  own = _raised(domains.theta, -domains.level, reading.model)
+  log, _ = reading.sloped(reading.theta, table)
+  each = [reading.sloped(theta, table) for theta in own]
+  known = np.isfinite(table.ratio)
+  fitted = np.stack([level + mine - log for level, (mine, _) in zip(domains.level, each)])
+  centred = fitted - np.where(known, fitted - table.ratio, 0.0).sum(1, keepdims=True) / known.sum(1, keepdims=True)
+  used = sum(((slopes @ spread)[mine] ** 2).sum() for (_, slopes), spread, mine in zip(each, domains.spread, known))
+  return centred, len(own) + float(used) / domains.cell**2
 
 
 def draw_domains(reading: Reading, domains: Domains, drawn: np.ndarray, seed: int) -> np.ndarray:

@@ -14,15 +14,16 @@ from threadpoolctl import threadpool_limits
 from jaxsplit.law import holdout
 from jaxsplit.law.assemble import assemble, without_losses
 from jaxsplit.law.cells import Cells
-from jaxsplit.law.constraints import parse_constraints
+from jaxsplit.law.constraints import Constraints, parse_constraints
 from jaxsplit.law.fitted import Fitted
 from jaxsplit.law.forms import Form
 from jaxsplit.law.kriging import Measured
 from jaxsplit.law.law import Law
 from jaxsplit.law.mapping import split_list
 from jaxsplit.law.member import Member
+from jaxsplit.law.outliers import drawn_in
 from jaxsplit.law.pooled_fit import Domains, Reading, Table, draw, draw_domains, read_domains, read_form, whitening
-from jaxsplit.law.priors import read_priors
+from jaxsplit.law.priors import Priors, read_priors
 from jaxsplit.law.problem import Layout, lay_out, pose
 from jaxsplit.law.settings import FitSettings
 from jaxsplit.law.solve import Solution
@@ -49,7 +50,10 @@ def fit_with_priors(cells: Cells, forms: list[Form], skipped: dict[str, str], ru
   constraints = parse_constraints(settings.fix, settings.tie)
   # One after the other: programs that solve small systems side by side have waited for each other's threads for ever.
   with threadpool_limits(1, "blas"):
-    readings = sorted((read_form(form, table, priors, constraints, settings.seed) for form in forms), key=lambda r: -r.evidence)
+    readings = _read(forms, table, priors, constraints, settings.seed)
+    steady = drawn_in(table, readings[0])
+    if steady is not table:
+      table, readings = steady, _read(forms, steady, priors, constraints, settings.seed)
     weights = np.exp([reading.evidence - readings[0].evidence for reading in readings])
     fits = [_fitted(reading, table, cells, domains, settings, rules) for reading in readings]
     kept = [each for each in zip(readings, fits, weights) if each[2] > _NEGLIGIBLE]
@@ -63,6 +67,11 @@ def fit_with_priors(cells: Cells, forms: list[Form], skipped: dict[str, str], ru
                                r.scales, r.drawn_scales, draws) for (r, _, weight), draws in zip(kept, drawn))
   surface = Surface(*table.counts, table.pooled.replica, table.pooled.loss, forms_kept)
   return assemble(cells, settings, fits, skipped, members, surface)
+
+
+def _read(forms: list[Form], table: Table, priors: Priors, constraints: Constraints, seed: int) -> list[Reading]:
+  """Every form, the likeliest first."""
+  return sorted((read_form(form, table, priors, constraints, seed) for form in forms), key=lambda reading: -reading.evidence)
 
 
 def _table(cells: Cells) -> Table:
