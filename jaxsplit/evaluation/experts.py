@@ -66,7 +66,7 @@ class Experts:
 
     Args:
       models: the models, in the order of the rows of all that is measured.
-      batch_tokens: tokens of a batch, padding included; 0: 2,048 on a CPU, 32,768 elsewhere.
+      batch_tokens: tokens of a batch, padding included; 0: 32,768, on a CPU 1,024 for each device that shares a batch.
       context: a shorter T than the models have.
 
     Raises:
@@ -76,11 +76,11 @@ class Experts:
     if context is not None and not 2 <= context <= own:
       raise InputError(f"a context of {context} tokens: these models read 2 to {own}")
     self.models, self.context = models, context or own
-    self._batch_tokens = batch_tokens or (2048 if jax.default_backend() == "cpu" else 32_768)
     runs = len(models.names)
     rows = padded_runs(Layout(), runs)
     groups = make_mesh(Layout(), rows, 1).shape["expert"]
     self._data = max(jax.device_count() // groups, 1)  # Devices that the models leave share a batch.
+    self._batch_tokens = batch_tokens or (1024 * self._data if jax.default_backend() == "cpu" else 32_768)
     self._layout, self._rows = Layout(expert=groups, data=self._data, devices=groups * self._data), rows
     params = jax.tree.map(lambda x_Rx: np.concatenate([x_Rx, *[x_Rx[:1]] * (rows - runs)]), models.params)
     self._params = jax.device_put(params, self._spec(self.context, self._data).shardings["params"])

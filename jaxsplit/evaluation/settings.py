@@ -20,7 +20,7 @@ class Evaluation:
     tokens: number of tokens of each domain for the matrix, in whole documents spread over the split; 0: all.
     stride: tokens between windows of documents longer than the models' context; 0: half of the context.
     context: maximum context in tokens; 0: that of the models.
-    batch_tokens: tokens per batch; 0: 2,048 on a CPU, 32,768 elsewhere.
+    batch_tokens: tokens per batch; 0: 32,768, on a CPU 1,024 for each device that shares a batch.
     replica: which replica of an experiment's models to evaluate.
   """
 
