@@ -65,16 +65,28 @@ def test_all_models_are_loaded_at_once_as_each_is_alone(finished):
     np.testing.assert_array_equal(models[name](tokens), load_model(finished, domain)(tokens))
 
 
-def test_documents_are_whole_and_a_larger_number_has_them_all(finished):
+def test_a_larger_number_of_tokens_has_the_documents_of_a_smaller_one(finished):
   store = open_store(finished / "store")
   few, more, every = (read_documents(store, "valid", tokens) for tokens in (300, 1500, 0))
   texts = [{(one.domain, one.tokens.tobytes()) for one in documents} for documents in (few, more, every)]
-  assert texts[0] < texts[1] < texts[2]
+  assert len(texts[0]) < len(texts[1]) < len(texts[2])
+  for smaller, larger in ((texts[0], texts[1]), (texts[1], texts[2])):  # The same ones, or more of them.
+    assert all(any(own == domain and whole.startswith(begins) for own, whole in larger) for domain, begins in smaller)
   for domain in store.domains:
     of = [one for one in every if one.domain == domain]
     assert sum(one.targets + 1 for one in of) == store.count(domain, "valid")
     assert sum(one.bytes for one in of) == store.bytes(domain, "valid")
     assert all(one.tokens[0] == store.end_of_document and one.first == 1 for one in of)
+
+
+def test_of_a_document_that_is_longer_than_asked_for_its_beginning_is_read(finished):
+  store = open_store(finished / "store")
+  every = read_documents(store, "valid", 0)
+  for document in read_documents(store, "valid", 20):
+    assert 1 <= document.targets <= 20
+    whole = [one for one in every if one.domain == document.domain and one.tokens[:len(document.tokens)].tobytes() == document.tokens.tobytes()]
+    assert whole and (document.targets == 20 or any(one.targets == document.targets for one in whole))
+    assert document.bytes == len(store.tokenizer.decode(document.tokens[1:]).encode())
 
 
 @pytest.mark.parametrize("flags, message", [

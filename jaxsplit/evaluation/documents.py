@@ -51,8 +51,8 @@ def read_documents(store: Store, split: str, tokens: int = 0, tokenizer: Tokeniz
   Args:
     store: where they lie.
     split: one that every domain has.
-    tokens: how many of each domain suffice: then documents from all over the split are taken, one or more, and with a larger number
-      the same and others; 0 for all.
+    tokens: how many of each domain suffice: then documents from all over the split are taken, one or more, of a longer one its first
+      `tokens` tokens; with a larger number the same and others; 0 for all.
     tokenizer: of the models that are to read them, where that is not the store's: text is then encoded anew.
 
   Raises:
@@ -75,9 +75,10 @@ def read_documents(store: Store, split: str, tokens: int = 0, tokenizer: Tokeniz
     if not len(chosen):
       raise InputError(f"domain {domain}: its {split} split has no document; name another --split")
     if tokens:
+      sizes = sizes if store.record else np.minimum(sizes, tokens)
       chosen = np.random.default_rng(0).permutation(chosen)
       chosen = np.sort(chosen[:1 + np.searchsorted(np.cumsum(sizes[chosen]), tokens)])
-    out += [_document(store, other, domain, ids[starts[i]:ends[i]].astype(np.int32)) for i in chosen]
+    out += [_document(store, other, domain, ids[starts[i]:starts[i] + sizes[i]].astype(np.int32)) for i in chosen]
   return out
 
 

@@ -17,7 +17,7 @@ class Evaluation:
     limit: number of rows of each task, from the first; 0: all.
     unconditional: also score answers without their question (acc_uncond); takes longer.
     split: split of the matrix's documents, valid or test; auto is test if every domain has one.
-    tokens: number of tokens of each domain for the matrix, in whole documents spread over the split; 0: all.
+    tokens: number of tokens of each domain for the matrix, in documents spread over the split, of longer ones the beginning; 0: all.
     stride: tokens between windows of documents longer than the models' context; 0: half of the context.
     context: maximum context in tokens; 0: that of the models.
     batch_tokens: tokens per batch; 0: 32,768, on a CPU 1,024 for each device that shares a batch.
