@@ -6,9 +6,10 @@ A world is a law of K = 5 domains, a size N* and a budget C that is to be split 
 a size share, .2 % those of a snapshot, .3 % a cell and domain; in every fourth world the last is Student's t of 3 degrees of freedom.
 Truths are the forms that are read, and two that no form contains: exponents of each domain's own, and a transient at few tokens. Their
 constants are drawn half again as wide as the forms' priors (law.forms), until the best fraction falls into the range that is its
-turn: eight ranges from .1 to .9. The designs are grids of sizes, D and K D' as shares of N* and C; `default` is the grid that
-experiments measure by default, without a budget of its own. `original` are the truths of scripts/calibration.py, whose experts gain
-so fast that the best fraction lies near 0.
+turn: eight ranges from .1 to .9. The designs are those that `python -m jaxsplit.design` makes for N*, C and K at a share of the FLOPs,
+as in "5%"; "box 5%" and "box 10%" are grids of few tokens at larger sizes, which a study of designs had found, and `default` is the grid
+that experiments measure by default, without a budget of its own. `original` are the truths of scripts/calibration.py, whose
+experts gain so fast that the best fraction lies near 0.
 
 What is told of each: the true loss of the recommended split over the best one's, what the plan said that would be, how far the
 fraction is off, and whether its 95 % interval holds the best. Every world is written to --out when it is done; the next call goes on
@@ -18,6 +19,7 @@ from there, and several may share one file, each with its part.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import time
@@ -27,6 +29,8 @@ import jax
 import numpy as np
 from study import Study
 
+from jaxsplit.design import design_sweep
+from jaxsplit.experiment.settings import Settings
 from jaxsplit.law import Cells, FitSettings, fit_law, plan_split
 from jaxsplit.law.forms import FORMS, Form, Point
 from jaxsplit.law.points import float64
@@ -40,10 +44,10 @@ FRACTIONS = np.linspace(0.01, 0.99, 393)
 WIDER = 1.5  # Than the priors.
 _POINTS = 400  # Evaluated together, so that one compilation a form serves all.
 SIZE, SNAPSHOT, CELL, DEGREES = 0.002, 0.002, 0.003, 3
-# Of each design: sizes over N*, D over C, K D' over C.
-DESIGNS = {"5%": ((1 / 64, 1 / 45, 1 / 32, 1 / 23), (1 / 128, 1 / 32, 1 / 8), (0, 1 / 64, 1 / 16)),
-           "10%": ((1 / 64, 1 / 45, 1 / 32, 1 / 16), (1 / 128, 1 / 32, 1 / 8), (0, 1 / 32, 1 / 16, 1 / 8)),
-           "default": (tuple(np.geomspace(0.05, 0.5, 4)), (0.05, 0.25, 0.5, 0.75, 0.95), None)}
+# Sizes over N*, D over C, K D' over C.
+BOXES = {"box 5%": ((1 / 64, 1 / 45, 1 / 32, 1 / 23), (1 / 128, 1 / 32, 1 / 8), (0, 1 / 64, 1 / 16)),
+         "box 10%": ((1 / 64, 1 / 45, 1 / 32, 1 / 16), (1 / 128, 1 / 32, 1 / 8), (0, 1 / 32, 1 / 16, 1 / 8)),
+         "default": (tuple(np.geomspace(0.05, 0.5, 4)), (0.05, 0.25, 0.5, 0.75, 0.95), None)}
 Curve = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # N, D and D' [n] -> [K, n] losses of the domains.
 
 
@@ -51,7 +55,7 @@ def main() -> None:
   """Runs the study as far as it is given time, and prints the table of all worlds so far."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--readings", default="prior", help="prior, plain or both, with commas")
-  parser.add_argument("--designs", default="5%,10%", help=f"of {', '.join(DESIGNS)}".replace("%", "%%"))
+  parser.add_argument("--designs", default="5%,10%", help=f"any per cent, {', '.join(BOXES)}".replace("%", "%%"))
   parser.add_argument("--original", action="store_true", help="worlds of scripts/calibration.py's constants instead")
   study = Study(parser, 96)
   done = {(r["world"], r["truth"], r["design"], r["reading"]) for r in study.records()}
@@ -69,7 +73,7 @@ def examine(number: int, truth: str, design: str, reading: str) -> dict[str, flo
   random = np.random.default_rng((20_260, number))
   curve = original(random) if truth == ORIGINAL else drawn(truth, number // len(TRUTHS) + number, random)
   heavy = number // 2 % 4 == 0
-  cells = measured(curve, design, np.random.default_rng((20_261, number, list(DESIGNS).index(design))), heavy)
+  cells = measured(curve, design, np.random.default_rng((20_261, number, *design.encode())), heavy)
   settings = FitSettings(reading=reading, holdout="none") if reading == "prior" else FitSettings(starts=16, bootstrap=100)
   start = time.process_time()
   plan = plan_split(fit_law(cells, settings), params=TARGET, budget_tokens=BUDGET)
@@ -99,9 +103,15 @@ def measured(curve: Curve, design: str, random: np.random.Generator, heavy: bool
   return Cells.from_columns({**every, "loss": (curve(n, d, x) * np.exp(total)).ravel(), "domain": np.repeat(DOMAINS, len(n))})
 
 
+@functools.cache
 def grid(design: str) -> np.ndarray:
   """[n, 3] N, D and D' of a design."""
-  sizes, seeds, experts = DESIGNS[design]
+  if design not in BOXES:
+    experiment = dataclasses.replace(Settings().experiment, budget_tokens=int(BUDGET))
+    chosen = design_sweep(dataclasses.replace(Settings(), experiment=experiment), len(DOMAINS), params=TARGET,
+                          sweep=float(design.removesuffix("%")) / 100)
+    return np.array([(size / chosen["params"] * TARGET, *point) for size in chosen["sizes"] for point in chosen["points"]])
+  sizes, seeds, experts = BOXES[design]
   rows = [(size * TARGET, seed * BUDGET, share * BUDGET / len(DOMAINS)) for size in sizes for seed in seeds
           for share in (sorted({0.0, min(0.2, 1 - seed), 1 - seed}) if experts is None else experts)]
   return np.array(rows)
@@ -115,7 +125,7 @@ def drawn(truth: str, turn: int, random: np.random.Generator) -> Curve:
     curve = _curve(truth, form, random)
     with np.errstate(all="ignore"):
       losses = line(curve, FRACTIONS)
-      whole = np.concatenate([curve(*grid(design).T).ravel() for design in DESIGNS])
+      whole = np.concatenate([curve(*grid(design).T).ravel() for design in BOXES])
     if not (np.isfinite(losses).all() and np.isfinite(whole).all()):
       continue
     best, largest = FRACTIONS[losses.argmin()], whole.max() / losses.min()

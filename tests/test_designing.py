@@ -55,7 +55,7 @@ def test_a_grid_that_is_not_used_is_named(capsys):
     (["--sweep=0.001"], "--sweep = 0.001: too little for a sweep that determines a split.* the cheapest one takes"),
     (["--sweep=0"], "--sweep=0: must be positive"), (["--params=-1"], "--params=-1: must be positive"),
     (["--params=1x"], "--params=1x: must be a number, as in 3e6 or 1.2B"),
-    (["--num_domains=x"], "--num_domains"), (["--params=100"], "only 0 smaller sizes")])
+    (["--num_domains=x"], "--num_domains"), (["--params=100"], "there is no smaller size")])
 def test_what_cannot_be_is_one_line(more, message):
   with pytest.raises(InputError, match=message) as caught:
     design.main([*FLAGS, *more])

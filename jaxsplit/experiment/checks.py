@@ -81,7 +81,7 @@ def check_grid(settings: Settings, unique_tokens: Mapping[str, int], measured: I
   columns = dict(zip(names, zip(*sorted(rows)))) | {"loss": [1.0] * len(rows)}
   try:
     cells = Cells.from_columns(columns, {"file": "Experiment.sizes, seed_fractions and expert_fractions"})
-    check_fit(cells, settings.fit)
-    check_plan(cells, settings.fit.form)
+    check_fit(cells, settings.law)
+    check_plan(cells, settings.law.form)
   except InputError as error:
     raise InputError(f"{error}. Nothing was trained: change the grid, or FitSettings") from None

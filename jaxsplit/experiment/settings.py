@@ -211,6 +211,11 @@ class Settings:
       raise InputError("FitSettings.form: must be the name of a form in an experiment; a Form object can be fitted to its cells.csv")
 
   @property
+  def law(self) -> FitSettings:
+    """How the law is fitted: the cells of an automatic sweep are few, so they are read with priors."""
+    return self.fit if self.experiment.sizes is not None else dataclasses.replace(self.fit, reading="prior")
+
+  @property
   def parts(self) -> tuple[Any, ...]:
     """The settings, one dataclass each."""
     return tuple(part for part in vars(self).values() if dataclasses.is_dataclass(part))

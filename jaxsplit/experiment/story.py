@@ -100,13 +100,13 @@ class Story:
   def _fit(self) -> None:
     path, grid = self._workdir.path / "law.json", [cell for cell in self._cells if cell.role == "grid"]
     fitted_to = {"cells": content_hash(*map(repr, grid)),
-                 "settings": content_hash(repr(self._settings.fit), *map(repr, FORMS.origins.items()))}
+                 "settings": content_hash(repr(self._settings.law), *map(repr, FORMS.origins.items()))}
     diverged = [cell for cell in grid if cell.status != "ok"]
     if diverged:
       self._progress.log(f"  {len(diverged)} of {len(grid)} cells are from runs that diverged, and are excluded; see divergence.json")
     if not self._workdir.is_committed(path.name, fitted_to):
       self._progress.begin("fitting the split law")
-      fit_law(Cells.of_experiment(self._cells.path), self._settings.fit).save(path)
+      fit_law(Cells.of_experiment(self._cells.path), self._settings.law).save(path)
       self._workdir.commit(path.name, fitted_to)
 
   def plan(self, law: Law) -> Plan:

@@ -29,7 +29,7 @@ _CELL = 0.003  # Of a cell of one domain; a mean over domains has less.
 _DENSE = 0.02  # Of the offset of models without experts from the law.
 _SMOOTH = 0.006  # Coefficients of the quadratic discrepancy in ln x and ln(y + o).
 # How far the best split moves with the square of u, and with the logarithm of the budget in tokens, beyond the form's prediction.
-_DRIFTS = 0.004, 0.12
+_DRIFTS = 0.004, 0.2
 # Of the constants: ln b, ln g, beta, gamma, ln o, p, q.
 _CONSTANTS = np.array([0.7, 0.7, 0.25, 0.25, 1.0, 0.1, 0.1])
 _CURVATURE = 0.55  # Of ln L in the seeds' share at the best split, about; it is drawn within a factor of 2.

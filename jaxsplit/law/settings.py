@@ -39,7 +39,7 @@ class FitSettings:
     seed: random seed of starts, bootstrap and draws.
     reading: "plain" fits each form separately, with separate constants for each domain, and keeps the lowest held-out error; "prior",
       for few cells, has weak priors, partial pooling of domains, estimated error variances of sizes, snapshots and cells, and forms
-      weighted by evidence (law.prior_fit).
+      weighted by evidence (law.prior_fit). The cells of an automatic sweep (`Experiment.sizes` not given) are always read with priors.
     prior: law.json files of earlier sweeps that narrow the priors of reading "prior".
   """
 

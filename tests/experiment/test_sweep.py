@@ -11,6 +11,7 @@ from jaxsplit.experiment.probe import Probe, probe_stages
 from jaxsplit.experiment.settings import Experiment, Settings, Sweep
 from jaxsplit.experiment.sweep import design, designs
 from jaxsplit.experiment.task import task_of
+from jaxsplit.law import FitSettings
 from jaxsplit.models.config import Architecture
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
@@ -55,7 +56,7 @@ def test_a_sweep_covers_the_line_and_leaves_out_the_warm_up(asked):
   for price in (0.1, 0.3, 2.0):
     found = design(asked, price)
     points, line = found.line.points, asked.budget.line(found.line.tokens)
-    assert len(found.sizes) >= 3 and min(point.seed_steps for point in points) >= asked.warm_steps
+    assert found.sizes and min(point.seed_steps for point in points) >= asked.warm_steps
     shares = sorted(line.fraction(p.seed_steps, p.expert_steps) for p in points
                     if p.expert_steps and p.seed_steps + K * p.expert_steps > 0.97 * line.amount)
     assert len(shares) >= 3 and shares[0] < 0.5 < 0.85 < shares[-1]
@@ -70,6 +71,16 @@ def test_more_money_tells_more_and_goes_to_tokens_before_sizes(asked):
   assert whole == cheap and twice.regret < whole.regret and (half is None) == (least > 0.05)
 
 
+def test_one_size_is_enough_where_three_cannot_be_paid_for(asked):
+  (few, many), least = designs(asked, (0.02, 2.0))
+  assert len(few.sizes) == 1 and len(many.sizes) >= 3 and least <= few.price <= 0.02 and few.regret > many.regret
+  automatic = dataclasses.replace(Experiment(), sizes=None)
+  assert Settings(automatic).law.reading == "prior", "by which cells of one size are read"
+  assert Settings(dataclasses.replace(automatic, sizes=((16, 1),))).law == Settings().fit
+  with pytest.raises(InputError, match="FitSettings.objective = 'l1'"):
+    Settings(automatic, fit=FitSettings(objective="l1")).law  # noqa: B018
+
+
 def test_a_price_that_buys_nothing_is_refused_with_the_least_that_does(asked):
   with pytest.raises(InputError, match="Sweep.flops = 0.001: .* the cheapest one takes ([0-9.]+) of") as caught:
     design(asked, 0.001)
@@ -80,7 +91,7 @@ def test_a_price_that_buys_nothing_is_refused_with_the_least_that_does(asked):
 
 
 def test_a_target_with_too_few_models_below_it_and_a_budget_of_warm_up_are_refused(asked):
-  with pytest.raises(InputError, match="only 0 smaller sizes"):
+  with pytest.raises(InputError, match="there is no smaller size of such models"):
     design(task(target=(16, 1)), 1.0)
   with pytest.raises(InputError, match="leave no splits outside a warm-up of 128 steps"):
     design(task(budget_tokens=100_000), 1.0)
