@@ -1,9 +1,9 @@
 """The design of a sweep: the sizes and splits to measure that determine the best split best for a given number of FLOPs.
 
 The best split depends on the budget in tokens and little on N (docs/sweep.md), so every size is measured on the whole line
-D + K D' = C, and a smaller price is met by smaller sizes, or fewer: one size is enough for the reading with priors, by which such cells
-are read. Candidates are a ladder of models below the target, one, three or four at a time, and grids of three to five seeds. Each is priced by
-its tree of stages, probe included, and scored by the expected regret of its plan (law.expected).
+D + K D' = C, and a smaller price is met by smaller sizes, or fewer: one size is enough for the reading with priors, by which such
+cells are read. Candidates are a ladder of models below the target, one, three or four at a time, and grids of three to five seeds.
+Each is priced by its tree of stages, probe included, and scored by the expected regret of its plan (law.expected).
 """
 
 from __future__ import annotations
