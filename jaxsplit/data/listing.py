@@ -108,6 +108,7 @@ def _without_strays(files: Sequence[CorpusFile], names: Mapping[str, Path], by_f
   for file in files:
     if not file.ignored:
       kinds.setdefault(file.domain, set()).add(format_of(file.path).kind)
+  in_folders = any("/" in file.path for file in files if not file.ignored)
   for file in files:
     kind, others = "" if file.ignored else format_of(file.path).kind, kinds.get(file.domain, set())
     if kind == "text" and not by_folder:
@@ -116,7 +117,7 @@ def _without_strays(files: Sequence[CorpusFile], names: Mapping[str, Path], by_f
       yield dataclasses.replace(file, ignored="text beside files of lines or parquet, named for no split")
     elif kind == "tokens" and others != {"tokens"}:
       yield dataclasses.replace(file, ignored="tokens beside text")
-    elif kind == "text" and not file.doubt and "/" not in file.path and any("/" in other.path for other in files if not other.ignored):
+    elif kind == "text" and in_folders and "/" not in file.path and not file.doubt:
       yield dataclasses.replace(file, doubt=f"domain {file.domain}, though the other domains are folders; if it is notes or a list of "
                                             "files, leave it out with Corpus.exclude")
     else:
