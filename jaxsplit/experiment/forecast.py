@@ -17,6 +17,7 @@ import numpy as np
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import ledger, waves
 from jaxsplit.experiment.grid import Grid
+from jaxsplit.experiment.pace import pace_of
 from jaxsplit.experiment.recipe import StageSetup
 from jaxsplit.experiment.tree import Stage
 from jaxsplit.parallel import sharding
@@ -26,8 +27,9 @@ from jaxsplit.training.chips import peak_bf16_flops
 from jaxsplit.training.optimizer import Schedule
 from jaxsplit.training.stack import StackSpec
 
-_BLOCKS = 3  # Timed, after one that warms up.
-_PATIENCE = 1e13  # Maximum FLOPs of a block that is timed: some minutes on a slow device.
+_BLOCKS = 3  # Timed, after a step that warms up.
+_BLOCK = 1.0  # Seconds that a timed block takes, about.
+_PATIENCE = 1e12  # Maximum FLOPs of a step that is timed: half a minute on a slow device.
 _FORWARD = 1 / 3  # Of a training step's FLOPs.
 _USUAL = 0.4  # Assumed fraction of a chip's peak if nothing could be measured on it.
 
@@ -95,7 +97,7 @@ def _time(stages: Sequence[Stage], setup: StageSetup, log: Callable[[str], None]
   block = recipe.training.steps_per_dispatch
   flops_of = lambda spec: spec.runs * spec.batch * spec.model.sequence_length * spec.model.flops_per_token
   specs = sorted({setup.spec(stage) for stage in stages}, key=lambda spec: (flops_of(spec), repr(spec)))
-  measured = [spec for spec in dict.fromkeys(specs[i] for i in (0, len(specs) // 2, -1)) if block * flops_of(spec) < _PATIENCE]
+  measured = [spec for spec in dict.fromkeys(specs[i] for i in (0, len(specs) // 2, -1)) if flops_of(spec) < _PATIENCE]
   # Steps and FLOPs of a step of each stage; cells are measured by forward passes.
   work = [(stage.steps, flops_of(setup.spec(stage))) for stage in stages]
   domains = len(setup.store.domains)
@@ -105,46 +107,37 @@ def _time(stages: Sequence[Stage], setup: StageSetup, log: Callable[[str], None]
   if not measured:
     peak = peak_bf16_flops(jax.devices()[0].device_kind)
     if not peak:
-      return [f"time: not measured, as a block of {block} steps takes long here; {total:.3g} FLOPs"]
+      return [f"time: not measured, as a step takes long here; {total:.3g} FLOPs"]
     return [f"time: about {_clock(total / (_USUAL * peak * jax.device_count()))} if {_USUAL:.0%} of the peak is reached (not measured)"]
   seconds, compiling = zip(*(_measured(spec, block, log) for spec in measured))
-  slope, level = _line(np.array([flops_of(spec) for spec in measured]), np.array(seconds))
-  training = sum(steps * (level + slope * flops) for steps, flops in work) + slope * reading
+  pace = pace_of(np.ones(len(measured)), np.array([flops_of(spec) for spec in measured]), np.array(seconds))
+  training = pace.seconds(sum(steps for steps, _ in work), total)
   compilation = float(np.mean(compiling)) * len(specs)
   return [f"time: {_clock(training)} of training and measuring cells, from {len(measured)} of {len(specs)} stacks timed here, and up to "
           f"{_clock(compilation)} of compilation for programs that are not cached"]
 
 
 def _measured(spec: StackSpec, block: int, log: Callable[[str], None]) -> tuple[float, float]:
-  """Seconds of a step (median over blocks), and of the compilation."""
+  """Seconds of a step (median over blocks of about a second, no longer than those of training), and of the compilation."""
   log(f"  measuring {spec.runs} run{'s' * (spec.runs != 1)} of {spec.model.params_total:,} parameters")
   shape = (block, spec.runs, spec.batch, spec.model.sequence_length + 1)
   random = np.random.default_rng(0)
   put = lambda value, where: jax.device_put(value, where)
   tokens = put(random.integers(0, spec.model.vocab_size, shape).astype(np.int32), sharding.batch_sharding(spec.mesh))
   weights = [put(np.ones((*shape[:3], shape[3] - 1), np.float32), sharding.batch_sharding(spec.mesh))] if spec.weighted else []
-  count = put(np.int32(block), sharding.replicated(spec.mesh))
   never = np.zeros(spec.runs, np.int32)
   schedule = put(Schedule(np.full(spec.runs, 1e-3, np.float32), never, never, never, never), sharding.run_sharding(spec.mesh))
   began = time.perf_counter()
   stack.compile_training(spec, block)
   compiled = time.perf_counter() - began
-  state, took = stack.initialize(spec, range(spec.runs)), []
+  state, count, took = stack.initialize(spec, range(spec.runs)), 1, []
   for _ in range(_BLOCKS + 1):
     began = time.perf_counter()
-    state, metrics = stack.train_block(spec)(state, tokens, count, schedule, *weights)
+    state, metrics = stack.train_block(spec)(state, tokens, put(np.int32(count), sharding.replicated(spec.mesh)), schedule, *weights)
     jax.block_until_ready((state, metrics))
-    took.append(time.perf_counter() - began)
-  return float(np.median(took[1:])) / block, compiled
-
-
-def _line(flops: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-  """Seconds per FLOP and per step, by least squares of relative errors; neither is negative."""
-  if len(flops) > 1:
-    slope, level = np.linalg.lstsq(np.stack([flops / seconds, 1 / seconds], 1), np.ones(len(flops)), rcond=None)[0]
-    if slope > 0 and level >= 0:
-      return float(slope), float(level)
-  return float(np.mean(seconds / flops)), 0.0
+    took.append((time.perf_counter() - began) / count)
+    count = int(np.clip(_BLOCK / took[-1], 1, block))
+  return float(np.median(took[1:])), compiled
 
 
 def _clock(seconds: float) -> str:

@@ -15,6 +15,8 @@ from jaxsplit.results.cells import Cell
 from jaxsplit.results.stages import Point
 
 _NEAR = 0.1  # Nats.
+_NOISE = 0.003  # Of the loss, at the least: what two replicas of a short run differ by.
+_EXPONENTS = 201  # As many are compared.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +27,14 @@ class Probe:
     rates: the learning rates tried, with at most nine digits. A single one is used as it is, without a probe.
     fractions: lengths of the probe runs, as fractions of the budget; more than one shows how the best rate depends on D.
     replicas: repetitions with different initial weights and data.
-    exponent: (low, high) bounds on the exponent of the rule: the rate falls between N^-low and N^-high.
+    exponent: (low, high) bounds on the exponent of the rule: the rate falls between N^-low and N^-high. In the middle is what rates in
+      proportion to 1 / width give (arXiv 2203.03466), as N grows with the square of the width; probes that do not tell leave it there.
   """
 
   rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
   fractions: tuple[float, ...] = (0.05,)
   replicas: int = 1
-  exponent: tuple[float, float] = (0.0, 0.67)
+  exponent: tuple[float, float] = (0.25, 0.75)
 
   def __post_init__(self):
     for name, most in (("rates", math.inf), ("fractions", 1)):
@@ -92,10 +95,12 @@ def probe_stages(
 def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
   """Fits the rule to the probe's cells.
 
-  Near its minimum, the mean loss of one size and length is a parabola in the log of the rate: c + k (x - a - b z)^2 with
-  z = log N. Expanded, it is linear in c', k, ka and kb, and one k, a and b are fitted to all sizes together by least
-  squares, so that noise at one size has little influence. Rates more than `_NEAR` nats above their size's best are left out, as
-  the parabola does not hold there. The reference rate is always within the rates tried.
+  Near its minimum, the mean loss of one size and length is a parabola in the log of the rate: c + k (x - a + e z)^2 with
+  z = log N and e the exponent. For a given e it is linear in c', k and ka, and one k and a are fitted to all sizes together by
+  least squares, so that noise at one size has little influence. Rates more than `_NEAR` nats above their size's best are left out, as
+  the parabola does not hold there. The exponent is the most probable one under a normal prior with the bounds two standard deviations
+  from its mean: probes of one size, or whose losses still fall at the highest rate, say nothing of it, and the rates of models a
+  hundred times larger depend on it. The reference rate is always within the rates tried.
   """
   if len(probe.rates) == 1:
     return RateRule(probe.rates[0], 1.0, 0.0)
@@ -106,34 +111,31 @@ def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
                        "give lower ones, and a new --workdir")
   best = tuple((params, tokens, *_best_rate(*curve)) for (params, tokens), curve in series.items())
   center = float(np.mean([math.log(params) for params, *_ in best]))
-  peaks = np.log([rate for *_, rate, _ in best])
-  rows, losses, number = [], [], len(series)
-  for index, ((params, _), (rates, means)) in enumerate(series.items()):
-    for rate, mean in zip(rates, means):
-      if mean <= means.min() + _NEAR:
-        x, z = math.log(rate), math.log(params) - center
-        rows.append([*(index == np.arange(number)), x * x, -2 * x, -2 * x * z])
-        losses.append(mean)
-  design, losses = np.array(rows, float), np.array(losses)
-
-  def solve(exponent: float | None) -> tuple[float, float, float]:
-    """k, a and b; b is given if the data would put it out of bounds."""
-    if exponent is None:
-      k, ka, kb = np.linalg.lstsq(design, losses)[0][number:]
-      return k, ka / k, kb / k
-    # With b known, k multiplies x^2 - 2 b x z.
-    tilted = np.column_stack([design[:, :number], design[:, number] + exponent * design[:, -1], design[:, number + 1]])
-    k, ka = np.linalg.lstsq(tilted, losses)[0][number:]
-    return k, ka / k, exponent
-
-  bounds = -probe.exponent[1], -probe.exponent[0]
-  k, a, b = solve(None) if len({params for params, *_ in best}) > 1 else solve(0.0)
-  if not bounds[0] <= b <= bounds[1]:
-    k, a, b = solve(float(np.clip(b, *bounds)))
-  if not (k > 0 and math.isfinite(a)):  # No minimum within the rates tried: take the best rate of each size.
-    a, b = float(peaks.mean()), bounds[1]
+  points = [(index, math.log(params) - center, math.log(rate), mean) for index, ((params, _), curve) in enumerate(series.items())
+            for rate, mean in zip(*curve) if mean <= curve[1].min() + _NEAR]
+  index, z, x, losses = map(np.array, zip(*points))
+  own = np.equal.outer(index, np.arange(len(series))).astype(float)
+  low, high = probe.exponent
+  middle, deviation = (low + high) / 2, (high - low) / 4
+  exponents = np.linspace(low, high, _EXPONENTS) if high > low else np.array([low])
+  fits = []
+  for exponent in exponents:
+    shifted = x + exponent * z
+    design = np.column_stack([own, shifted ** 2, -2 * shifted])
+    solution = np.linalg.lstsq(design, losses)[0]
+    fits.append((*solution[-2:], float(np.sum((losses - design @ solution) ** 2))))
+  k, ka, squares = np.array(fits).T
+  with_minimum = k > 0
+  if not with_minimum.any():  # The losses fall, or rise, over all the rates tried: take the best rate of each size.
+    a, exponent = float(np.mean([math.log(rate) for _, _, rate, _ in best])), middle
+  else:
+    freedom = len(losses) - len(series) - 3
+    variance = max(squares.min() / freedom if freedom > 0 else 0.0, (_NOISE * losses.mean()) ** 2)
+    unlikely = squares / variance + (((exponents - middle) / deviation) ** 2 if deviation else 0.0)
+    chosen = int(np.argmin(np.where(with_minimum, unlikely, np.inf)))
+    a, exponent = ka[chosen] / k[chosen], float(exponents[chosen])
   reference = float(np.clip(a, math.log(min(probe.rates)), math.log(max(probe.rates))))
-  return RateRule(math.exp(reference), math.exp(center), -b, best)
+  return RateRule(math.exp(reference), math.exp(center), exponent, best)
 
 
 def doubts(probe: Probe, rule: RateRule) -> list[str]:

@@ -57,3 +57,17 @@ def test_a_speed_that_changes_is_seen(timer, capsys):
   rates = [rate for rate, _ in speeds(capsys.readouterr().out)]
   assert rates[3] == pytest.approx(20_000, rel=0.01)
   assert rates[-1] == pytest.approx(5_000, rel=0.01)
+
+
+def test_what_is_left_counts_steps_where_steps_are_all_overhead(timer, capsys):
+  small, wide, large = (types.SimpleNamespace(name=name, runs=[0], steps=steps, model=types.SimpleNamespace(flops_per_token=flops))
+                        for name, steps, flops in (("a", 100, 1.0), ("b", 100, 10.0), ("c", 1000, 5000.0)))
+  shown = Progress(batch_tokens=1_000)
+  shown.plan([small, wide, large], [], 3, 0)
+  for stage in (small, wide):
+    shown.start(stage, 0, None)
+    for _ in range(10):
+      timer.now += 2.0
+      shown.advance(stage, 10, 1.0)
+    shown.finish(1)
+  assert re.search("left 3:(19|20)$", capsys.readouterr().out.splitlines()[-1])  # 1,000 steps of .2 seconds.
