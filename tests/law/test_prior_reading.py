@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
 
 from jaxsplit.errors import InputError
-from jaxsplit.law import Cells, FitSettings, fit_law, holdout, load_law, plan_split
+from jaxsplit.law import Cells, FitSettings, fit_law, holdout, load_law, plan_split, read_cells
 
 K, C, N = 4, 4e8, 4e7
 DOMAINS = "law", "prose", "verse", "code"
@@ -51,6 +52,29 @@ def test_the_split_costs_little_and_its_interval_holds_the_best(plan):
   assert low <= FRACTIONS[losses.argmin()] <= high and high - low < 0.4
   assert 0 < plan.regret < 0.01 * plan.loss
   assert plan.loss_interval[0] < np.interp(plan.fraction, FRACTIONS, losses) < plan.loss_interval[1]
+
+
+@pytest.mark.parametrize("experts", [1, 40])
+def test_a_best_split_that_is_unusual_is_recommended_where_cells_tell_it(law, experts):
+  curve = np.mean([truth(N, FRACTIONS * C, (1 - FRACTIONS) * C / experts, k) for k in range(K)], 0)
+  plan = plan_split(law, params=N, budget_tokens=C, num_domains=experts)
+  best = FRACTIONS[curve.argmin()]
+  assert not 0.3 < best < 0.6
+  assert plan.fraction_interval[0] <= best <= plan.fraction_interval[1]
+  assert np.interp(plan.fraction, FRACTIONS, curve) / curve.min() - 1 < 1e-3
+
+
+def test_what_cells_leave_open_goes_by_how_usual_a_split_is():
+  law = fit_law(read_cells(pathlib.Path(__file__).parents[2] / "docs" / "split_curves" / "ten_short.csv"), reading="prior",
+                holdout="none")
+  plan = plan_split(law, params=443_296, budget_tokens=3e6)
+  fractions = np.array(plan.curve.fraction)
+  seed, expert = fractions * 3e6, (1 - fractions) * 3e5
+  low, high = np.quantile(fractions[law.draws(443_296, seed, expert)[0].argmin(1)], (0.05, 0.95))
+  assert high - low > 0.9  # Sizes of a sixtieth say next to nothing.
+  assert 0.35 < plan.fraction < 0.65 and plan.fraction_interval[0] < 0.55 < plan.fraction_interval[1]  # 55 % was best.
+  assert plan.loss == pytest.approx(min(plan.curve.loss))
+  assert np.mean([domain.loss for domain in plan.domains]) == pytest.approx(plan.loss, rel=5e-3)
 
 
 def test_domains_have_constants_of_their_own(law):
