@@ -119,7 +119,7 @@ def _ended(tokens: np.ndarray, end: int) -> np.ndarray:
 def _reading(config: ModelConfig, end_of_document: int, room: int):
   """The jitted program (params, tokens int32 [B, T], first_B) -> (cache, logits [B, V] of the next token)."""
   def read(params, tokens_BxT, first_B):
-    return _extend(config, end_of_document, params, tokens_BxT, caches.empty(config, first_B, room))
+    return _extend(config, end_of_document, params, config.unembedding(params), tokens_BxT, caches.empty(config, first_B, room))
 
   return jax.jit(read)
 
@@ -128,11 +128,14 @@ def _reading(config: ModelConfig, end_of_document: int, room: int):
 def _writing(config: ModelConfig, end_of_document: int, random: bool):
   """The jitted program that adds tokens: (params, cache, logits, key, temperature, top_k, top_p) -> (cache, logits, int32 [B, S])."""
   def write(params, cache, logits_BxV, key, temperature, top_k, top_p):
+    # What every token reads is laid out once, before the loop: layers as arrays of their own, and the output projection.
+    params, unembed_DxV = jax.lax.optimization_barrier((config.layers_apart(params), config.unembedding(params)))
+
     def step(carry, key):
       cache, logits_BxV = carry
       made_B = _draw(key, logits_BxV / temperature, top_k, top_p) if random else jnp.argmax(logits_BxV, axis=1)
       made_B = made_B.astype(jnp.int32)
-      return _extend(config, end_of_document, params, made_B[:, None], cache), made_B
+      return _extend(config, end_of_document, params, unembed_DxV, made_B[:, None], cache), made_B
 
     (cache, logits_BxV), made_SxB = jax.lax.scan(step, (cache, logits_BxV), jax.random.split(key, _STEP))
     return cache, logits_BxV, made_SxB.T
@@ -140,9 +143,10 @@ def _writing(config: ModelConfig, end_of_document: int, random: bool):
   return jax.jit(write, donate_argnums=(1, 2))
 
 
-def _extend(config: ModelConfig, end_of_document: int, params: Params, tokens_BxT: jax.Array, cache: Cache) -> tuple[Cache, jax.Array]:
+def _extend(config: ModelConfig, end_of_document: int, params: Params, unembed_DxV: jax.Array, tokens_BxT: jax.Array,
+            cache: Cache) -> tuple[Cache, jax.Array]:
   """Reads tokens: the cache with them, and the logits of the token that follows, float32 [B, V]."""
-  x_BxTxD, unembed_DxV, cache = config.extend(params, tokens_BxT, end_of_document, cache)
+  x_BxTxD, _, cache = config.extend(params, tokens_BxT, end_of_document, cache)
   return cache, project(x_BxTxD[:, -1], unembed_DxV.astype(x_BxTxD.dtype), 1, jnp.float32)
 
 

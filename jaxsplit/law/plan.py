@@ -17,15 +17,13 @@ import numpy as np
 
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.law.cautions import check_reach, check_splits, plan_warnings
+from jaxsplit.law.expected import USUAL
 from jaxsplit.law.law import Law, weighted_quantile
 from jaxsplit.law.size import FLOPS_PER_PARAM_TOKEN, best_size
 from jaxsplit.law.split import Split, lowest, uneven
 from jaxsplit.results.budget import Budget
 from jaxsplit.results.plan import DomainPlan, Plan, SplitCurve
 
-# Mean and standard deviation of the best fraction before any cell is seen, where one trunk is shared. On real text the best ones of
-# nine measured curves lie between .33 and .55 (docs/law.md); this is about twice as wide.
-_USUAL = 0.45, 0.15
 _FIXED = 0.8  # The rule of thumb that a plan is compared with: 80 % seed, 20 % experts.
 _DIGITS = 12  # Of a fraction: those further behind are rounding, and would put a point on the curve twice.
 
@@ -72,8 +70,8 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   split = Split(law, size, Budget(tokens, *counted))
   has_dense, has_seedless = (law.data["ranges"][name][0] == 0 for name in ("expert_tokens", "seed_tokens"))
   fractions = _fractions()[0 if has_seedless else 1:None if has_dense else -1]
-  if not law.with_priors:
-    # The optimum is added to the grid, so that the recommended point is on the curve. The draws of priors are wider than its steps.
+  if not split.of_usual_kind:
+    # The optimum is added to the grid, so that the recommended point is on the curve. Where the usual is known, draws are wider than its steps.
     fractions = np.unique(np.append(fractions, _refined(split, fractions, split.loss(fractions))).round(_DIGITS))
   losses, draws, weights, own = _possible(split, fractions)
   at = _best(split, fractions, losses)
@@ -147,9 +145,9 @@ class _Possible(NamedTuple):
 def _possible(split: Split, fractions: np.ndarray) -> _Possible:
   draws, weights = split.draws(fractions)
   own = lowest(draws, split.unfollowed(fractions), _without_one_kind(fractions))
-  if not (split.law.with_priors and split.budget.accounting == "total"):
+  if not split.of_usual_kind:
     return _Possible(split.loss(fractions), draws, weights, own)
-  mean, deviation = _USUAL
+  mean, deviation = USUAL
   weights = weights * np.exp(-(((fractions[own] - mean) / deviation) ** 2) / 2)
   weights = weights / weights.sum()
   return _Possible(weights @ draws, draws, weights, own)

@@ -20,6 +20,13 @@ class Split:
   params: float
   budget: Budget
 
+  @property
+  def of_usual_kind(self) -> bool:
+    """Whether it is known before any cell is seen where the best fraction may be (`expected.USUAL`): of laws with priors, of models
+    trained from the beginning, whose domains share one trunk."""
+    return (self.law.with_priors and self.budget.accounting == "total"
+            and not any(member.model.form.one_size for member in self.law.members))
+
   def tokens(self, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """D of each seed and D' of each expert."""
     return self.budget.divided(fraction)

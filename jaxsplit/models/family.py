@@ -171,6 +171,16 @@ class ModelConfig(abc.ABC):
     """Whether the family's module has `extend`."""
     return hasattr(nnx.merge(*_declared(self)), "extend")
 
+  def unembedding(self, params: Params) -> jax.Array:
+    """The output projection [D, V]."""
+    return self._filled(params).unembedding()
+
+  def layers_apart(self, params: Params) -> Params:
+    """The parameters with every layer's as arrays of their own: tuples of them in place of stacks. `extend` takes both, and reads
+    those apart layer by layer, without slicing them out of the stack anew for every token."""
+    apart = lambda value, axes: tuple(value) if axes[0] == "layers" else value
+    return jax.tree.map(apart, params, self.param_axes)
+
   def _filled(self, params: Params) -> nnx.Module:
     graph, variables = _declared(self)
     variables = jax.tree.map(lambda x: x, variables)  # A copy: the cached declaration must not be filled in place.
