@@ -81,7 +81,8 @@ def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Arra
   """As `modules.through_layers`, of tokens that follow those in the cache, which has room for them.
 
   Args:
-    layers: called with the hidden states, an attention that reads the cache, and `shared`.
+    layers: called with the hidden states, an attention that reads the cache, and `shared`. Their parameters are stacked, or those of
+      each apart (`ModelConfig.layers_apart`).
     tokens_BxT: the tokens that the hidden states are of.
 
   Returns:
@@ -107,24 +108,15 @@ def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Arra
 
     return nnx.merge(graph, weights)(x_BxTxD, attend, *shared), tuple(kept)
 
-  of_layers = weights, cache.k_LxBxSxGxd, cache.v_LxBxSxGxd
-  if _apart(weights):
-    k, v = of_layers[1:]
+  k, v, is_apart = cache.k_LxBxSxGxd, cache.v_LxBxSxGxd, lambda value: isinstance(value, tuple)
+  if any(map(is_apart, jax.tree.leaves(weights, is_leaf=is_apart))):
     for i in range(config.depth):
-      own = jax.tree.map(lambda value: value[i], weights, is_leaf=_is_apart)
-      x_BxTxD, (k_i, v_i) = layer(x_BxTxD, (own, k[i], v[i]))
-      k, v = k.at[i].set(k_i), v.at[i].set(v_i)
+      own = jax.tree.map(lambda value: value[i], weights, is_leaf=is_apart)
+      x_BxTxD, (k_BxSxGxd, v_BxSxGxd) = layer(x_BxTxD, (own, k[i], v[i]))
+      k, v = k.at[i].set(k_BxSxGxd), v.at[i].set(v_BxSxGxd)
   else:
-    x_BxTxD, (k, v) = jax.lax.scan(layer, x_BxTxD, of_layers, unroll=layers_a_turn(config))
+    x_BxTxD, (k, v) = jax.lax.scan(layer, x_BxTxD, (weights, k, v), unroll=layers_a_turn(config))
   return x_BxTxD, Cache(k, v, cache.length + tokens_BxT.shape[1], cache.first_B, start_B)
-
-
-def _is_apart(value: Any) -> bool:
-  return isinstance(value, tuple)
-
-
-def _apart(weights: Any) -> bool:
-  return any(map(_is_apart, jax.tree.leaves(weights, is_leaf=_is_apart)))
 
 
 def _starts(config: ModelConfig, cache: Cache, tokens_BxT: jax.Array, end_of_document: int) -> tuple[jax.Array, jax.Array]:

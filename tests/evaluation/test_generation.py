@@ -27,14 +27,16 @@ def model(request):
   return huggingface.load(GOLDEN / request.param)
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("masking", [False, True])
-def test_reading_in_pieces_is_reading_at_once(model, masking):
-  """Two texts, one shorter; with a document's end in the middle of the longer one."""
+def test_reading_in_pieces_is_reading_at_once(model, masking, apart):
+  """Two texts, one shorter; with a document's end in the middle of the longer one; layers stacked, and as arrays of their own."""
   model = dataclasses.replace(model, config=dataclasses.replace(model.config, document_masking=masking))
   tokens = np.random.default_rng(0).integers(1, 29, (2, 12)).astype(np.int32)
   tokens[0, 4] = tokens[1, :3] = model.tokenizer.end_of_document
   cache, found = caches.empty(model.config, jnp.array([0, 3]), 16), []
-  extend = jax.jit(lambda tokens, cache: model.config.extend(model.params, tokens, 0, cache))
+  params = model.config.layers_apart(model.params) if apart else model.params
+  extend = jax.jit(lambda tokens, cache: model.config.extend(params, tokens, 0, cache))
   for begin, stop in ((0, 6), (6, 12)):
     x, unembed, cache = extend(tokens[:, begin:stop], cache)
     found.append(x @ unembed)
