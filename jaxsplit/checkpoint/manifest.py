@@ -1,5 +1,5 @@
-"""A snapshot's manifest, written last: facts about its arrays, and the size and SHA-256 of every file of them. A snapshot exists once
-its manifest does.
+"""A snapshot's manifest, written last and checked when read: facts about its arrays, and the size and SHA-256 of every file of them.
+A snapshot exists once its manifest does.
 
 TensorStore checks its own indexes, but not the arrays: a bit flipped there would be read back as another number.
 """

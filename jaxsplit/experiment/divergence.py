@@ -1,4 +1,4 @@
-"""Divergence: which runs of a stage diverged, and what was done about it.
+"""Divergence: which runs of a stage diverged, and the record of what was done about it.
 
 A run has diverged if `PATIENCE` consecutive updates were not finite (each was skipped), or if its mean loss over `WINDOW` steps rose
 `Training.spike` nats above the lowest of the stage before, or above that of guessing, and had not come back by the stage's end. It is

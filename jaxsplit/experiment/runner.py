@@ -1,4 +1,4 @@
-"""Trains the stages of a tree and measures their cells. A second run trains only what is missing."""
+"""Trains the stages of a tree, again where a run diverged, and measures their cells. A second run trains only what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells: the measured table that a law is fitted to.
+"""Cells: the measured table that a law is fitted to, an experiment's without the runs that diverged.
 
 A cell is one trained model: N parameters, D seed tokens, D' expert tokens, a domain, and the loss it reached. law.reading makes
 them of anybody's file, law.values checks what stands in them.

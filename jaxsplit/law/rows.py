@@ -1,4 +1,4 @@
-"""Which rows of a table a law is fitted to: those that conditions keep, and of those at one point the best or the mean."""
+"""Which rows of somebody's table a law is fitted to: those that conditions keep, and of those at one point the best or the mean."""
 
 from __future__ import annotations
 
