@@ -105,7 +105,7 @@ class Story:
     if diverged:
       self._progress.log(f"  {len(diverged)} of {len(grid)} cells are from runs that diverged, and are excluded; see divergence.json")
     if not self._workdir.is_committed(path.name, fitted_to):
-      self._progress.begin("fitting the split law")
+      self._progress.begin("fitting the split law" + " with priors" * (self._settings.law.reading == "prior"))
       fit_law(Cells.of_experiment(self._cells.path), self._settings.law).save(path)
       self._workdir.commit(path.name, fitted_to)
 
