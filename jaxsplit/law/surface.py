@@ -95,13 +95,14 @@ class Surface:
     return np.concatenate(found), np.concatenate([np.full(len(f), one.member.weight / len(f)) for f, one in zip(found, self.forms)])
 
   def anew(self, draws: np.ndarray) -> np.ndarray:
-    """[S, m] draws with the errors of models that are trained anew: one for all points, and one for each."""
+    """[S, m] draws with the errors of models that are trained anew. Each draw has the same one at all points, of the size that a single
+    model has: bands along a curve ask for no more, and are as smooth as it is."""
     random = np.random.default_rng(len(self.forms))
     scales = [np.repeat(one.drawn_scales, len(one.drawn) // len(one.drawn_scales), 0) if len(one.drawn) else
               np.tile(one.scales, (_DRAWS, 1)) for one in self.forms]
-    cell, size, snapshot, *_ = np.concatenate(scales).T[:, :, None]
-    errors = size * random.standard_normal((len(draws), 1)) + np.hypot(cell, snapshot) * random.standard_normal(draws.shape)
-    return draws * np.exp(errors)
+    cell, size, snapshot, *_ = np.concatenate(scales).T
+    errors = np.sqrt(cell**2 + size**2 + snapshot**2) * random.standard_normal(len(draws))
+    return draws * np.exp(errors)[:, None]
 
   @property
   def scatter(self) -> float:
