@@ -23,6 +23,7 @@ from jaxsplit.data.store import open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.experiment import guards
+from jaxsplit.experiment.contents import OURS
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.results.cells import read_cells
 from jaxsplit.results.stages import read_stages
@@ -43,6 +44,7 @@ def test_the_work_directory_holds_everything(finished):
   for name in ("config.gin", "config.json", "metrics.jsonl", "cells.csv", "law.json", "plan.json", "report.html", "ledger.json"):
     assert (finished / name).stat().st_size > 0, name
   assert any((finished / "figures").iterdir())
+  assert {path.name for path in finished.iterdir()}.issubset(OURS)
 
 
 def test_cells_are_the_grid_and_the_proof(finished):
