@@ -158,6 +158,17 @@ def test_a_work_directory_within_the_corpus_is_refused_before_it_is_made(tmp_pat
   assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("more, message", [
+    (["--gin.Clustering.k=3"], "Clustering.k = 3 is given, but"),
+    (["--gin.Tokenization.kind=bpe", "--gin.Tokenization.path=nowhere.json"], "Tokenization.path: no such file: nowhere.json"),
+    (["--gin.Experiment.seed=9"], "holds another experiment's results")])
+def test_what_settings_alone_tell_is_said_before_anything_else(corpus, finished, tmp_path, capsys, more, message):
+  workdir = shutil.copytree(finished, tmp_path / "w")
+  with pytest.raises(InputError, match=message):
+    train.main(arguments(corpus, workdir, *more))
+  assert capsys.readouterr().out == ""
+
+
 def test_a_work_directory_within_its_store_is_refused(corpus, tmp_path):
   prepare.main([f"--store={tmp_path / 'store'}", f"--gin.Corpus.path={corpus}"])
   with pytest.raises(InputError, match="--workdir=.*/store/w: lies in the token store, .*; name a folder outside"):
