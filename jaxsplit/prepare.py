@@ -33,6 +33,8 @@ from jaxsplit.errors import InputError
 from jaxsplit.evaluation import hidden_states  # noqa: F401 Adds "hidden_states" to Clustering.features.
 
 _DESCRIPTION = "Tokenizes a corpus (one subfolder or file per domain) into a token store, and prints its contents."
+_PIECES = ("pieces: documents to train on, without those left out; a long one counts as several where validation documents are drawn from "
+           "training")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -97,12 +99,12 @@ def _driver(runner: str | None, arguments: str | None) -> Driver:
 
 def _table(store: Store) -> list[str]:
   """One line per domain: the train split, and the size of the validation split."""
-  rows = [("domain", "documents", "tokens", "bytes", "unique tokens", "unknown", "valid tokens")]
+  rows = [("domain", "pieces", "tokens", "bytes", "unique tokens", "unknown", "valid tokens")]
   for domain in store.domains:
     train = store.counts(domain, "train")
     rows.append((domain, *(f"{n:,}" for n in (train.documents, train.tokens, train.bytes, train.unique_tokens)),
                  f"{train.unknown:.2%}", f"{store.count(domain, 'valid'):,}"))
-  return aligned(rows)
+  return [*aligned(rows), _PIECES]
 
 
 if __name__ == "__main__":

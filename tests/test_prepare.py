@@ -21,12 +21,13 @@ def test_it_prepares_a_store_and_tells_what_it_holds(tmp_path, capsys):
   assert [line.split()[:4] for line in files.splitlines()[1:3]] == [["speeches", "train", "1", "25"], ["standards", "train", "1", "29"]]
   assert files.splitlines()[3:] == ["not read, about the data: SOURCE.txt",
                                     "not read, not in Corpus.domains: law_us.jsonl.gz, prose_en.jsonl.gz, prose_fr.jsonl.gz"]
-  header, *rows, last = tokens.splitlines()
-  assert header.split() == ["domain", "documents", "tokens", "bytes", "unique", "tokens", "unknown", "valid", "tokens"]
+  header, *rows, what, last = tokens.splitlines()
+  assert header.split() == ["domain", "pieces", "tokens", "bytes", "unique", "tokens", "unknown", "valid", "tokens"]
   store = open_store(tmp_path / "store")
   train = store.counts("speeches", "train")
   assert rows[0].split() == ["speeches", *(f"{n:,}" for n in (
       train.documents, train.tokens, train.bytes, train.unique_tokens)), "0.00%", f"{store.count('speeches', 'valid'):,}"]
+  assert what.startswith("pieces: documents to train on, without those left out; a long one counts as several")
   assert len(rows) == 2 and last == f"{tmp_path / 'store'}: bytes, 256 ids, store {store.manifest_hash}"
 
 
