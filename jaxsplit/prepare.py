@@ -26,7 +26,7 @@ from jaxsplit.data.drivers import Driver, Local
 from jaxsplit.data.file_table import aligned
 from jaxsplit.data.listing import check_apart, list_files
 from jaxsplit.data.parts import FILE_TABLE, PAGE
-from jaxsplit.data.preparation import check_store, prepare_store
+from jaxsplit.data.preparation import check_settings, check_store, prepare_store
 from jaxsplit.data.store import Store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if directory:
       raise InputError(f"--list lists a corpus, not --store={directory}; leave that out (the files that a store was made from are in "
                        f"its {FILE_TABLE})")
-    table, refused = count_documents(corpus, list_files(corpus), log)
+    check_settings(corpus, tokenization, settings[Clustering])
+    table, refused = count_documents(corpus, list_files(corpus), log, settings[Clustering].k)
     notes = (f"note: {line}" for line in undivided(table, corpus.text_separator))
     print("\n".join((*table.lines(), *notes, "", *table.each(), *(f"refused: {line}" for line in refused[1:]))), flush=True)
     if refused:
