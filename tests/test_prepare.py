@@ -124,11 +124,17 @@ def test_list_shows_the_table_and_all_files_that_are_refused(tmp_path, capsys):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / f"{name}.jsonl").write_text(f"{line}\n")
   with pytest.raises(InputError, match=r"fr/stats.jsonl:1: field `text` is null, .*; leave such documents out with "
-                     r"Corpus.on_bad_document='skip' \(1 more file is refused, as listed\)"):
+                     r"Corpus.on_bad_document='skip'; or leave the file out with Corpus.exclude=\('fr/stats.jsonl',\) \(1 more file is refused, as listed\)"):
     main(["--list", f"--gin.Corpus.path={tmp_path}"])
   listed = capsys.readouterr().out
   assert "law/a.jsonl     law     train          1" in listed and "law/meta.jsonl  law     train          ?" in listed
   assert f"refused: {tmp_path}/law/meta.jsonl:1: no field `text` (fields: path); name it as Corpus.text_key" in listed
+  assert "or leave the file out with Corpus.exclude=('law/meta.jsonl',)\n" in listed
+  main(["--list", f"--gin.Corpus.path={tmp_path}", "--gin.Corpus.exclude=('fr/stats.jsonl','law/meta.jsonl')"])
+  (tmp_path / "law" / "index[1].json").write_text('["a.jsonl"]')
+  with pytest.raises(InputError, match=r"mend that, or leave the file out with Corpus.exclude=\('law/index\[\[\]1\].json',\)$"):
+    main([f"--store={tmp_path.parent / 's'}", f"--gin.Corpus.path={tmp_path}", "--gin.Corpus.domains=('law',)",
+          "--gin.Corpus.exclude=('law/meta.jsonl',)"])
 
 
 def test_a_store_of_another_corpus_or_other_settings_is_not_replaced_unasked(tmp_path, capsys):

@@ -26,7 +26,7 @@ from jaxsplit.data.index import Index
 from jaxsplit.data.listing import check_cases, check_domain_name
 from jaxsplit.data.pace import Pace
 from jaxsplit.data.paths import SPLITS
-from jaxsplit.data.reading import KEPT, LABELS_MAX, TEST, VALID, FileJob, FileRead, domain_name, read_file, text_key
+from jaxsplit.data.reading import KEPT, LABELS_MAX, TEST, VALID, FileJob, FileRead, domain_name, read_file, refusal, text_key
 from jaxsplit.data.token_files import Ids
 from jaxsplit.errors import InputError, nearest
 
@@ -128,7 +128,7 @@ def count_documents(corpus: Corpus, table: FileTable, log: Callable[[str], None]
           labels[record.label] += 1
           pieces += len(record.passages()) if corpus.clustered else 0
       if bad and corpus.on_bad_document == "fail":
-        refused.append(first)
+        refused.append(str(refusal(first, corpus, file.path)))
         continue
       documents[file.path] = count
       if bad:
