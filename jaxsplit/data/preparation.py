@@ -75,7 +75,6 @@ def prepare_store(
     OSError: no room, for one; it names the file.
   """
   check_settings(corpus, tokenization, clustering)
-  _check_features(corpus, clustering)
   table = list_files(corpus)
   settings = _settings(corpus, tokenization, clustering)
   store = _reusable(pathlib.Path(directory), table, settings, log, replace)
@@ -136,7 +135,7 @@ def _tokenized(read: ReadCorpus, tokenizer: Tokenizer, parts: pathlib.Path, log:
 
 
 def check_settings(corpus: Corpus, tokenization: Tokenization, clustering: Clustering) -> None:
-  """Refuses settings that contradict each other, and a tokenizer that is not there. Reads no corpus.
+  """Refuses settings that contradict each other, and features or a tokenizer that are not there. Reads no corpus.
 
   Raises:
     InputError: it names a setting.
@@ -148,15 +147,11 @@ def check_settings(corpus: Corpus, tokenization: Tokenization, clustering: Clust
   if corpus.clustered and tokenization.kind == "tokens":
     raise InputError("Corpus.domains_from = 'cluster' finds domains in text, but documents are ids (Tokenization.kind = "
                      "'tokens'); give 'folder', or text")
-  _tokenizer_hash(tokenization)
-
-
-def _check_features(corpus: Corpus, clustering: Clustering) -> None:
-  """Refuses features of clusters that cannot be had."""
   if corpus.clustered and clustering.of_vectors:
     read_vectors(clustering.features)
   elif corpus.clustered and clustering.by == "kmeans":
     FEATURES[clustering.features](clustering)
+  _tokenizer_hash(tokenization)
 
 
 def check_store(directory: str | os.PathLike, corpus: Corpus | None = None, tokenization: Tokenization | None = None,
