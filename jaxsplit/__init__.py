@@ -13,7 +13,7 @@ _PUBLIC = {
     "load_model": "training.loading", "load_models": "training.loading", "write_report": "report.page",
     "compare_experiments": "report.side_by_side", "write_tensorboard": "report.tensorboard",
     # Its models put to use.
-    "evaluate_models": "evaluate", "Evaluation": "evaluation.settings", "Routing": "evaluation.routers", "contenders_of": "report.ways",
+    "evaluate_models": "evaluating", "Evaluation": "evaluation.settings", "Routing": "evaluation.routers", "contenders_of": "report.ways",
     "export_models": "export", "Export": "export", "continue_text": "generate", "Generation": "evaluation.generation",
     "route": "generate",
     # Its settings.

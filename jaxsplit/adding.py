@@ -115,8 +115,8 @@ def _beside(path: pathlib.Path, settings: Settings, train: Callable[[Store, Work
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
     try:
       with Workdir(path, progress.log) as opened:
-        progress.log(f"on {devices.described(used)}")
         opened.claim(claimed(settings))
+        progress.log(f"on {devices.described(used)}")
         base = open_store(settings.store or path / "store")
         same = same_tokens(opened)
         hosts.broadcast(lambda: same(base))

@@ -26,13 +26,15 @@ from jaxsplit.data.drivers import Driver, Local
 from jaxsplit.data.file_table import aligned
 from jaxsplit.data.listing import check_apart, list_files
 from jaxsplit.data.parts import FILE_TABLE, PAGE
-from jaxsplit.data.preparation import check_store, prepare_store
+from jaxsplit.data.preparation import check_settings, check_store, prepare_store
 from jaxsplit.data.store import Store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation import hidden_states  # noqa: F401 Adds "hidden_states" to Clustering.features.
 
 _DESCRIPTION = "Tokenizes a corpus (one subfolder or file per domain) into a token store, and prints its contents."
+_PIECES = ("pieces: documents to train on, without those left out; a long one counts as several where validation documents are drawn from "
+           "training")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if directory:
       raise InputError(f"--list lists a corpus, not --store={directory}; leave that out (the files that a store was made from are in "
                        f"its {FILE_TABLE})")
-    table, refused = count_documents(corpus, list_files(corpus), log)
+    check_settings(corpus, tokenization, settings[Clustering])
+    table, refused = count_documents(corpus, list_files(corpus), log, settings[Clustering].k)
     notes = (f"note: {line}" for line in undivided(table, corpus.text_separator))
     print("\n".join((*table.lines(), *notes, "", *table.each(), *(f"refused: {line}" for line in refused[1:]))), flush=True)
     if refused:
@@ -97,12 +100,12 @@ def _driver(runner: str | None, arguments: str | None) -> Driver:
 
 def _table(store: Store) -> list[str]:
   """One line per domain: the train split, and the size of the validation split."""
-  rows = [("domain", "documents", "tokens", "bytes", "unique tokens", "unknown", "valid tokens")]
+  rows = [("domain", "pieces", "tokens", "bytes", "unique tokens", "unknown", "valid tokens")]
   for domain in store.domains:
     train = store.counts(domain, "train")
     rows.append((domain, *(f"{n:,}" for n in (train.documents, train.tokens, train.bytes, train.unique_tokens)),
                  f"{train.unknown:.2%}", f"{store.count(domain, 'valid'):,}"))
-  return aligned(rows)
+  return [*aligned(rows), _PIECES]
 
 
 if __name__ == "__main__":

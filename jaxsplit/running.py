@@ -93,11 +93,11 @@ def _opened(settings: Settings, workdir: str | os.PathLike,
   with Interruption() as interruption, Progress(settings.training.batch_tokens) as progress:
     try:
       with Workdir(path, progress.log) as opened:
-        progress.log(f"on {devices.described(used)}")
         if settings.store:  # Before the claim: a store that is refused leaves no trace.
           same = same_tokens(opened)
           hosts.broadcast(lambda: same(open_store(settings.store)))
         opened.claim(claimed(given))
+        progress.log(f"on {devices.described(used)}")
         store = read_store(settings, opened, progress)
         if settings.corpus.clustered:
           progress.log(hosts.broadcast(lambda: try_domain_report(store.directory)))

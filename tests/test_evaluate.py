@@ -4,6 +4,8 @@ import json
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -87,6 +89,19 @@ def test_of_a_document_that_is_longer_than_asked_for_its_beginning_is_read(finis
     whole = [one for one in every if one.domain == document.domain and one.tokens[:len(document.tokens)].tobytes() == document.tokens.tobytes()]
     assert whole and (document.targets == 20 or any(one.targets == document.targets for one in whole))
     assert document.bytes == len(store.tokenizer.decode(document.tokens[1:]).encode())
+
+
+@pytest.mark.parametrize("tokens, errors", [(1500, True), (1, False)])  # The latter are one document of each domain.
+def test_a_title_names_standard_errors_where_there_are_any(finished, capsys, tokens, errors):
+  assert evaluate.main([f"--tokens={tokens}", f"--workdir={finished}"]) == 0
+  told = capsys.readouterr().out
+  assert ("perplexity per token, valid documents, ± standard error\n" in told) == errors == (" ±" in told)
+
+
+def test_what_flags_alone_tell_waits_for_no_import_that_takes_long():
+  code = ("import sys; from jaxsplit import evaluate, errors\ntry: evaluate.main(['--workdir=w', '--tasks=piqa'])\n"
+          "except errors.InputError as error: assert '--tasks needs --data' in str(error) and 'jax' not in sys.modules\nelse: assert False")
+  subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("flags, message", [

@@ -21,12 +21,13 @@ def test_it_prepares_a_store_and_tells_what_it_holds(tmp_path, capsys):
   assert [line.split()[:4] for line in files.splitlines()[1:3]] == [["speeches", "train", "1", "25"], ["standards", "train", "1", "29"]]
   assert files.splitlines()[3:] == ["not read, about the data: SOURCE.txt",
                                     "not read, not in Corpus.domains: law_us.jsonl.gz, prose_en.jsonl.gz, prose_fr.jsonl.gz"]
-  header, *rows, last = tokens.splitlines()
-  assert header.split() == ["domain", "documents", "tokens", "bytes", "unique", "tokens", "unknown", "valid", "tokens"]
+  header, *rows, what, last = tokens.splitlines()
+  assert header.split() == ["domain", "pieces", "tokens", "bytes", "unique", "tokens", "unknown", "valid", "tokens"]
   store = open_store(tmp_path / "store")
   train = store.counts("speeches", "train")
   assert rows[0].split() == ["speeches", *(f"{n:,}" for n in (
       train.documents, train.tokens, train.bytes, train.unique_tokens)), "0.00%", f"{store.count('speeches', 'valid'):,}"]
+  assert what.startswith("pieces: documents to train on, without those left out; a long one counts as several")
   assert len(rows) == 2 and last == f"{tmp_path / 'store'}: bytes, 256 ids, store {store.manifest_hash}"
 
 
@@ -123,11 +124,17 @@ def test_list_shows_the_table_and_all_files_that_are_refused(tmp_path, capsys):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / f"{name}.jsonl").write_text(f"{line}\n")
   with pytest.raises(InputError, match=r"fr/stats.jsonl:1: field `text` is null, .*; leave such documents out with "
-                     r"Corpus.on_bad_document='skip' \(1 more file is refused, as listed\)"):
+                     r"Corpus.on_bad_document='skip'; or leave the file out with Corpus.exclude=\('fr/stats.jsonl',\) \(1 more file is refused, as listed\)"):
     main(["--list", f"--gin.Corpus.path={tmp_path}"])
   listed = capsys.readouterr().out
   assert "law/a.jsonl     law     train          1" in listed and "law/meta.jsonl  law     train          ?" in listed
   assert f"refused: {tmp_path}/law/meta.jsonl:1: no field `text` (fields: path); name it as Corpus.text_key" in listed
+  assert "or leave the file out with Corpus.exclude=('law/meta.jsonl',)\n" in listed
+  main(["--list", f"--gin.Corpus.path={tmp_path}", "--gin.Corpus.exclude=('fr/stats.jsonl','law/meta.jsonl')"])
+  (tmp_path / "law" / "index[1].json").write_text('["a.jsonl"]')
+  with pytest.raises(InputError, match=r"mend that, or leave the file out with Corpus.exclude=\('law/index\[\[\]1\].json',\)$"):
+    main([f"--store={tmp_path.parent / 's'}", f"--gin.Corpus.path={tmp_path}", "--gin.Corpus.domains=('law',)",
+          "--gin.Corpus.exclude=('law/meta.jsonl',)"])
 
 
 def test_a_store_of_another_corpus_or_other_settings_is_not_replaced_unasked(tmp_path, capsys):

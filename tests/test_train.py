@@ -23,6 +23,7 @@ from jaxsplit.data.store import open_store
 from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.experiment import guards
+from jaxsplit.experiment.contents import OURS
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.results.cells import read_cells
 from jaxsplit.results.stages import read_stages
@@ -43,6 +44,7 @@ def test_the_work_directory_holds_everything(finished):
   for name in ("config.gin", "config.json", "metrics.jsonl", "cells.csv", "law.json", "plan.json", "report.html", "ledger.json"):
     assert (finished / name).stat().st_size > 0, name
   assert any((finished / "figures").iterdir())
+  assert {path.name for path in finished.iterdir()}.issubset(OURS)
 
 
 def test_cells_are_the_grid_and_the_proof(finished):
@@ -154,6 +156,17 @@ def test_a_work_directory_within_the_corpus_is_refused_before_it_is_made(tmp_pat
   with pytest.raises(InputError, match=f"--workdir={workdir}: lies in the corpus"):
     train.main(arguments("corpus", workdir))
   assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("more, message", [
+    (["--gin.Clustering.k=3"], "Clustering.k = 3 is given, but"),
+    (["--gin.Tokenization.kind=bpe", "--gin.Tokenization.path=nowhere.json"], "Tokenization.path: no such file: nowhere.json"),
+    (["--gin.Experiment.seed=9"], "holds another experiment's results")])
+def test_what_settings_alone_tell_is_said_before_anything_else(corpus, finished, tmp_path, capsys, more, message):
+  workdir = shutil.copytree(finished, tmp_path / "w")
+  with pytest.raises(InputError, match=message):
+    train.main(arguments(corpus, workdir, *more))
+  assert capsys.readouterr().out == ""
 
 
 def test_a_work_directory_within_its_store_is_refused(corpus, tmp_path):

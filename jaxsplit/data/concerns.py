@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from jaxsplit.data.document_table import first_sources
 from jaxsplit.data.file_table import FileTable, load_file_table, printable
 from jaxsplit.data.formats import format_of
-from jaxsplit.data.parts import FILE_TABLE
+from jaxsplit.data.parts import DOCUMENT_TABLE, FILE_TABLE
+from jaxsplit.data.reading import OTHER, REASONS
 from jaxsplit.data.store import Store
 
 _DIFFERENT_MIN = 0.5  # Of a split's tokens.
@@ -17,7 +19,11 @@ def describe_files(store: Store) -> list[str]:
   """The file table that a store of text keeps, in short, and then what `concerns` says."""
   path = store.directory / FILE_TABLE
   table = load_file_table(path, store.directory) if path.exists() else FileTable(store.directory, ())
-  left_out = [f"left out, {printable(reason)}: {documents:,} documents" for reason, documents in sorted(store.left_out.items())]
+  bad = [reason for reason in store.left_out if reason not in REASONS[:OTHER]]
+  sources = first_sources(store.directory / DOCUMENT_TABLE, bad) if bad else {}
+  first = lambda reason: f", the first in {sources[reason]}" if reason in sources else ""
+  left_out = [f"left out, {printable(reason)}: {documents:,} documents{first(reason)}"
+              for reason, documents in sorted(store.left_out.items())]
   separator = store.source.get("corpus", {}).get("text_separator", "")  # Of text alone.
   notes = [*undivided(table, separator), *concerns(store)]
   return [*(table.lines() if table.files else ()), *left_out, *(f"note: {line}" for line in notes)]

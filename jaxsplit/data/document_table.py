@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import collections
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -63,6 +63,26 @@ def write_document_table(path: pathlib.Path, corpus: ReadCorpus) -> dict[str, in
       numbers, counts = np.unique(rows["reason"][~kept], return_counts=True)
       left_out.update({index.reasons[number]: int(count) for number, count in zip(numbers, counts)})
   return dict(left_out)
+
+
+def first_sources(path: pathlib.Path, reasons: Collection[str]) -> dict[str, str]:
+  """The first source of a document that was left out, for each of some reasons; none of a table that cannot be read."""
+  import pyarrow
+  from pyarrow import compute, parquet
+
+  found: dict[str, str] = {}
+  try:
+    with parquet.ParquetFile(path) as table:
+      for rows in table.iter_batches(_ROWS, columns=["source", "reason"]):
+        for reason in set(reasons).difference(found):
+          first = compute.index(rows["reason"].dictionary_decode(), reason).as_py()
+          if first >= 0:
+            found[reason] = rows["source"][first].as_py()
+        if len(found) == len(reasons):
+          break
+  except (OSError, ValueError, pyarrow.ArrowException):
+    pass
+  return found
 
 
 def check_document_table(path: pathlib.Path) -> None:

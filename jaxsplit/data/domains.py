@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from jaxsplit.data.index import Index
 from jaxsplit.data.listing import check_cases, check_domain_name
 from jaxsplit.data.pace import Pace
 from jaxsplit.data.paths import SPLITS
-from jaxsplit.data.reading import KEPT, LABELS_MAX, TEST, VALID, FileJob, FileRead, domain_name, read_file, text_key
+from jaxsplit.data.reading import KEPT, LABELS_MAX, TEST, VALID, FileJob, FileRead, domain_name, read_file, refusal, text_key
 from jaxsplit.data.token_files import Ids
 from jaxsplit.errors import InputError, nearest
 
@@ -95,15 +95,23 @@ def document_hash(document: str) -> bytes:
   return text_key(document.encode())
 
 
-def count_documents(corpus: Corpus, table: FileTable, log: Callable[[str], None] = lambda line: None) -> tuple[FileTable, list[str]]:
+def count_documents(corpus: Corpus, table: FileTable, log: Callable[[str], None] = lambda line: None,
+                    clusters: int = 1) -> tuple[FileTable, list[str]]:
   """Reads every file once, up to a document that `read_corpus` would refuse.
 
   `log` is told of bad documents that are left out, and how many have each label, where that is their domain.
 
+  Args:
+    corpus: how to read.
+    table: its files.
+    log: takes a line of text.
+    clusters: K, where domains are to be found in the texts.
+
   Returns:
-    The table with the numbers of documents, and what is refused: of each file the first, which says where and what to do.
+    The table with the numbers of documents, and what is refused: of each file the first, which says where and what to do, or more
+    clusters than these documents can be, whatever is in them.
   """
-  documents, labels, refused = {}, collections.Counter(), []
+  documents, labels, refused, pieces = {}, collections.Counter(), [], 0
   for splits in table.domains.values():
     for file in (file for files in splits.values() for file in files):
       if format_of(file.path).kind == "tokens":
@@ -118,8 +126,9 @@ def count_documents(corpus: Corpus, table: FileTable, log: Callable[[str], None]
         elif not record.empty:
           count += 1
           labels[record.label] += 1
+          pieces += len(record.passages()) if corpus.clustered else 0
       if bad and corpus.on_bad_document == "fail":
-        refused.append(first)
+        refused.append(str(refusal(first, corpus, file.path)))
         continue
       documents[file.path] = count
       if bad:
@@ -129,7 +138,17 @@ def count_documents(corpus: Corpus, table: FileTable, log: Callable[[str], None]
       log(f"{corpus.domains_from} {label!r}: {count:,} documents")
     if len(labels) > _LABELS_TOLD:
       log(f"{corpus.domains_from}: {len(labels) - _LABELS_TOLD:,} more labels")
+  if corpus.clustered and not refused:
+    refused += _too_many(clusters, pieces, {"train", "valid", *["test"] * (corpus.test_fraction > 0),
+                                            *(split for splits in table.domains.values() for split in splits)})
   return table.counted(documents), refused
+
+
+def _too_many(clusters: int, pieces: int, splits: Collection[str]) -> list[str]:
+  """Why so many clusters cannot each have one of the documents, or of their passages, in every split; none where they can."""
+  most = pieces // len(splits)
+  return [f"Clustering.k = {clusters}: each cluster needs text in {', '.join(sorted(splits, key=SPLITS.index))}, and the corpus is "
+          f"{pieces:,} passages in all; take at most {most}, or more text"] if clusters > most else []
 
 
 def check_domains(table: FileTable) -> None:

@@ -74,7 +74,7 @@ def prepare_store(
       `corpus.valid_tokens_min` tokens.
     OSError: no room, for one; it names the file.
   """
-  _check_clustering(corpus, tokenization, clustering)
+  check_settings(corpus, tokenization, clustering)
   table = list_files(corpus)
   settings = _settings(corpus, tokenization, clustering)
   store = _reusable(pathlib.Path(directory), table, settings, log, replace)
@@ -134,20 +134,24 @@ def _tokenized(read: ReadCorpus, tokenizer: Tokenizer, parts: pathlib.Path, log:
   return found
 
 
-def _check_clustering(corpus: Corpus, tokenization: Tokenization, clustering: Clustering) -> None:
-  """Refuses settings of clusters where none are to be found, or can be."""
-  if not corpus.clustered:
-    if clustering != Clustering():
-      name = next(field.name for field in dataclasses.fields(clustering) if getattr(clustering, field.name) != field.default)
-      raise InputError(f"Clustering.{name} = {getattr(clustering, name)!r} is given, but domains are not found in the texts; "
-                       "give Corpus.domains_from = 'cluster' too, or leave it out")
-  elif tokenization.kind == "tokens":
+def check_settings(corpus: Corpus, tokenization: Tokenization, clustering: Clustering) -> None:
+  """Refuses settings that contradict each other, and features or a tokenizer that are not there. Reads no corpus.
+
+  Raises:
+    InputError: it names a setting.
+  """
+  if not corpus.clustered and clustering != Clustering():
+    name = next(field.name for field in dataclasses.fields(clustering) if getattr(clustering, field.name) != field.default)
+    raise InputError(f"Clustering.{name} = {getattr(clustering, name)!r} is given, but domains are not found in the texts; "
+                     "give Corpus.domains_from = 'cluster' too, or leave it out")
+  if corpus.clustered and tokenization.kind == "tokens":
     raise InputError("Corpus.domains_from = 'cluster' finds domains in text, but documents are ids (Tokenization.kind = "
                      "'tokens'); give 'folder', or text")
-  elif clustering.of_vectors:
+  if corpus.clustered and clustering.of_vectors:
     read_vectors(clustering.features)
-  elif clustering.by == "kmeans":
+  elif corpus.clustered and clustering.by == "kmeans":
     FEATURES[clustering.features](clustering)
+  _tokenizer_hash(tokenization)
 
 
 def check_store(directory: str | os.PathLike, corpus: Corpus | None = None, tokenization: Tokenization | None = None,

@@ -9,6 +9,7 @@ Labels and reasons are numbers of the file's own there; index.py joins files.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import pathlib
 import re
@@ -116,6 +117,14 @@ def read_file(job: FileJob) -> FileRead:
   return FileRead(place, *(found[name] for name in FileRead._fields[1:]))
 
 
+def refusal(bad: str, corpus: Corpus, path: str) -> InputError:
+  """The error of a bad document, which also says how to leave out its file, unless that is all: it may be no text of the corpus."""
+  if corpus.path.endswith(path):
+    return InputError(bad)
+  way = "Corpus.exclude"
+  return InputError(f"{bad if bad.endswith(way) else f'{bad}; or leave the file out with {way}'}={(glob.escape(path),)}")
+
+
 def text_key(data: bytes) -> bytes:
   """128 bits that identify a document by its text as UTF-8."""
   return hashlib.blake2b(data, digest_size=16).digest()
@@ -146,7 +155,7 @@ class _Reading:
         label = self._label(record)
         if record.bad:
           if job.corpus.on_bad_document == "fail":
-            raise InputError(record.bad)
+            raise refusal(record.bad, job.corpus, job.file.path)
           bad += 1
           self._add(b"", record, label, split, bytes(32), self._reason(printable(_short_reason(record.bad, str(path)))))
           continue

@@ -10,7 +10,7 @@ from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import real
 from jaxsplit.data.listing import check_apart
 from jaxsplit.data.phonebook import phonebook_store
-from jaxsplit.data.preparation import prepare_store
+from jaxsplit.data.preparation import check_settings, prepare_store
 from jaxsplit.data.store import Store, check_tokens, open_store
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import guards
@@ -24,8 +24,8 @@ from jaxsplit.results.cells import BESIDE, read_whole_rows
 
 
 def check_data(settings: Settings, workdir: pathlib.Path) -> None:
-  """Refuses, before anything is read, written or trained, data that is given twice, a work directory within its corpus, or a grid
-  to which no law can be fitted."""
+  """Refuses, before anything is read, written or trained, data that is given twice, settings of it that contradict each other,
+  a work directory within its corpus, or a grid to which no law can be fitted."""
   store = settings.store
   if store:
     changed = [*_changed(settings.corpus), *_changed(settings.clustering), *_changed(settings.tokenization)]
@@ -40,6 +40,7 @@ def check_data(settings: Settings, workdir: pathlib.Path) -> None:
     if open_store(store).record:
       raise InputError(f"--store={store}: is the store of a phonebook; give Experiment.data='phonebook' and no store")
   elif settings.experiment.data == "text":
+    check_settings(settings.corpus, settings.tokenization, settings.clustering)
     check_apart(settings.corpus, "--workdir", workdir, workdir / "store")
   cells = read_whole_rows(workdir / "cells.csv")[0] if (workdir / "cells.csv").exists() else []
   check_grid(settings, {cell.domain: cell.unique_tokens for cell in cells if cell.role not in BESIDE}, cells)

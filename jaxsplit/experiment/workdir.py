@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 from jaxsplit.checkpoint.checkpoints import Checkpoints
 from jaxsplit.checkpoint.manifest import MANIFEST
 from jaxsplit.errors import InputError, Interrupted
+from jaxsplit.experiment.contents import check_contents
 from jaxsplit.experiment.lock import Lock
 from jaxsplit.files import TEMPORARY, content_hash, file_hash, read_json, write_atomic, write_json
 from jaxsplit.parallel import hosts
@@ -34,10 +36,12 @@ HOW = ("Layout", "Training.accumulation", "Training.runs_per_map", "Training.ste
 _PATTERN = "[]*?\\"  # Orbax and TensorStore write to paths with one of these, but read them as glob patterns.
 
 _NOTES = ("made_with", "files", "checked")  # The parts of provenance.json.
+_OF_A_CLAIM = ("config.gin", "config.json", "lock")  # Nothing was read or trained where there is no more.
 
 
 class Workdir:
-  """One experiment's files. A context manager: locked on entry, flushed to disk on exit.
+  """One experiment's files. A context manager: locked on entry, flushed to disk on exit. What is refused before anything was read or
+  trained leaves nothing behind.
 
   Several processes may use one together: the lead (see parallel.hosts) locks and writes it; all write checkpoints.
 
@@ -61,10 +65,9 @@ class Workdir:
     if odd:
       raise InputError(f"--workdir={path}: has a {odd} in its path, {os.path.abspath(path)}, from which snapshots cannot be "
                        f"read; name a folder without any of {' '.join(_PATTERN)}")
-    try:
-      self.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      raise InputError(f"--workdir={path}: cannot be made ({error.strerror}); name a folder that can be written") from None
+    self._before: set[str] = set()
+    self._made: list[pathlib.Path] = []
+    hosts.broadcast(self._make)
     if not os.access(self.path, os.W_OK):
       raise InputError(f"--workdir={path}: cannot be written; name a folder that can be")
     self._lock: Lock | None = None
@@ -72,6 +75,15 @@ class Workdir:
     self.checkpoints = Checkpoints(self.path / "checkpoints", log)
     self.metrics = Metrics(self.path / "metrics.jsonl", log)
     self.telemetry = Telemetry(self.path / "telemetry.jsonl")
+
+  def _make(self) -> None:
+    try:
+      check_contents(self.path)
+      self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+      self.path.mkdir(parents=True, exist_ok=True)
+      self._before = set(os.listdir(self.path))
+    except OSError as error:
+      raise InputError(f"--workdir={self.path}: cannot be made ({error.strerror}); name a folder that can be written") from None
 
   def __enter__(self) -> Workdir:
     hosts.broadcast(self._take)
@@ -83,6 +95,8 @@ class Workdir:
       shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
   def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    if self._lock and kind is not None and issubclass(kind, InputError):
+      self._withdraw()
     if hosts.count() > 1 and kind is not None and kind is not Interrupted:
       return  # A snapshot in progress needs all processes, but this one is ending, and its lock with it.
     try:
@@ -93,6 +107,16 @@ class Workdir:
       finally:
         if self._lock:
           self._lock.release()
+
+  def _withdraw(self) -> None:
+    """Removes what was made here, where that is a claim and no more; by the lock's owner."""
+    made = set(os.listdir(self.path)) - self._before
+    if made.issubset(_OF_A_CLAIM):
+      for name in made:
+        (self.path / name).unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # Another process has put something there.
+        for folder in self._made:
+          folder.rmdir()
 
   def claim(self, config: dict[str, dict[str, Any]]) -> None:
     """Makes this the work directory of one experiment, or checks that it already is.

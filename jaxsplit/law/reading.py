@@ -109,12 +109,12 @@ class _Reading:
       self.found |= {name: mapping.get(str(path), name, theirs, header) for name, theirs in columns.items()}
       if "flops" in header and "seed_tokens" not in self.found:
         self.found.setdefault("flops", Source("flops"))
+      if "loss" not in self.found:
+        raise InputError(f"{path}: no column 'loss'; {_remedy(set(header).difference(source.column for source in self.found.values()))}")
       self._tested = [mapping.get(str(path), f"--where={condition}", condition.column, header) for condition in conditions]
       return {source.column for source in (*self.found.values(), *self._tested)}
 
     self.table: Table = read_table(path, choose)
-    if "loss" not in self.found:
-      raise InputError(f"{path}: no column 'loss'; {_remedy(set(self.table.header).difference(self.table.columns))}")
     self._keep = np.ones(len(self.table.lines), bool)
     self.ours = all(good in map(str, self.table.columns.get(name, ())) for name, good in LAW_DATA.items())
     if not self.ours:

@@ -8,7 +8,7 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaxsplit.errors import InputError
@@ -78,26 +78,33 @@ def _read_text(path: pathlib.Path, choose: Callable[[list[str]], Iterable[str]])
   separator = _separator(path, text)
   if separator == " ":
     text = [line.strip() for line in text]
+  rows = lambda: _checked_rows(path, text, separator, comments)
+  lines = [line for line, _ in rows()][1:]  # All of them before `choose`: in a damaged table, what it misses is no fault of its own.
+  _, header = next(rows())
+  places = _places(path, header, choose)
+  columns = zip(*([row[i] for i in places] for _, row in itertools.islice(rows(), 1, None)))
+  return Table(header, dict(zip([header[i] for i in places], map(list, columns))), lines, separator == ";")
+
+
+def _checked_rows(path: pathlib.Path, text: list[str], separator: str, comments: int) -> Iterator[tuple[int, list[str]]]:
+  """The line and the values of the header and each row behind it, which have as many."""
   reader = csv.reader(text, strict=True, skipinitialspace=separator != "\t", delimiter=separator)
+  count = 0
   try:
     header = [name.strip() for name in next(reader, [])]
-    places = _places(path, header, choose)
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    yield comments + reader.line_num, header
     for row in reader:
-      if not row or separator == "|" and not lines and all(_RULE.fullmatch(value.strip()) for value in row):
+      if not row or separator == "|" and not count and all(_RULE.fullmatch(value.strip()) for value in row):
         continue
-      line = comments + reader.line_num
+      line, count = comments + reader.line_num, count + 1
       if len(row) != len(header):
         raise InputError(f"{path}:{line}: {len(row)} values under {len(header)} columns"
                          f"{_IN_QUOTES * (len(row) > len(header))}")
-      if len(rows) == _MAX_ROWS:
+      if count > _MAX_ROWS:
         raise InputError(f"{path}: more than {_MAX_ROWS:,} rows; {_ONE_ROW}")
-      rows.append([row[i] for i in places])
-      lines.append(line)
+      yield line, row
   except csv.Error as error:
     raise InputError(f"{path}:{comments + reader.line_num}: not CSV ({error})") from None
-  return Table(header, dict(zip([header[i] for i in places], map(list, zip(*rows)))), lines, separator == ";")
 
 
 def _of_markdown(path: pathlib.Path, text: list[str]) -> tuple[int, list[str]] | None:

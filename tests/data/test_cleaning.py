@@ -95,9 +95,10 @@ def test_bad_documents_stop_it_or_are_skipped_and_counted(tmp_path, capsys):
   out = capsys.readouterr().out
   store = open_store(tmp_path / "s")
   assert sum(store.left_out.values()) == 7
-  for reason in ("a byte is not UTF-8: 2 documents", "not a JSON line (Unterminated string starting at)", "no field `text` (fields: body)",
+  for reason in ("a byte is not UTF-8: 2 documents, the first in law/a.jsonl\n", "not a JSON line (Unterminated string starting at)", "no field `text` (fields: body)",
                  "field `text` is null", "cannot be read as parquet"):
     assert f"left out, {reason}" in out
+  assert "1 documents, the first in law/d.parquet\n" in out
   rows = table(store)
   assert [(row["source"], row["position"]) for row in rows if row["reason"]] == [
       *(("law/a.jsonl", i) for i in range(1, 6)), ("law/c.parquet", 1), ("law/d.parquet", 0)]

@@ -104,6 +104,18 @@ def test_clusters_that_cannot_be_domains(corpus, tmp_path, flags, says):
   assert "\n" not in str(error.value) and not (tmp_path / "store").exists()
 
 
+def test_a_listing_tells_more_clusters_than_a_corpus_can_be(corpus, capsys):
+  given = ["--list", f"--gin.Corpus.path={corpus}", *CLUSTER]
+  prepare.main([*given, "--gin.Clustering.k=66"])
+  with pytest.raises(InputError, match="Clustering.k = 67: .* text in train, valid, and the corpus is 132 passages in all; take at most 66"):
+    prepare.main([*given, "--gin.Clustering.k=67"])
+  with pytest.raises(InputError, match="take at most 44, or more text"):
+    prepare.main([*given, "--gin.Clustering.k=45", "--gin.Corpus.test_fraction=0.1"])
+  assert capsys.readouterr().out.count("sea.jsonl") == 3, "the table is shown all the same"
+  with pytest.raises(InputError, match="Clustering.k = 3 is given, but domains are not found"):
+    prepare.main([*given[:2], "--gin.Clustering.k=3"])
+
+
 def test_vectors_are_of_the_documents_in_the_order_of_documents_parquet(corpus, tmp_path):
   _, rows = prepared(corpus, tmp_path / "plain")
   documents = list(dict.fromkeys((row["source"], row["position"], row["label"]) for row in rows))

@@ -1,8 +1,12 @@
 """What paths say: split words as whole words anywhere, domains that are never splits, and doubt that is told or refused."""
 
+import pathlib
+import re
+
 import pytest
 
-from jaxsplit.data.paths import names_a_split, place, split_name
+from jaxsplit.data.formats import format_of
+from jaxsplit.data.paths import SPLITS, names_a_split, place, split_name
 from jaxsplit.errors import InputError
 
 
@@ -48,6 +52,18 @@ def test_a_split_word_beside_others(name, said):
 ])
 def test_domains_and_splits(paths):
   assert placed(*paths) == paths
+
+
+def test_the_examples_of_the_docs():
+  page = (pathlib.Path(__file__).parents[2] / "docs" / "your_corpus.md").read_text()
+  rows = [[re.findall("`(.*?)`", cell) for cell in line.split("|")[1:-1]] for line in page.partition("## Splits")[2].splitlines()
+          if line.startswith("| `")]
+  assert len(rows) == 9
+  for files, (domain,), *splits in rows:
+    names = {file: (*file.split("/")[:-1], format_of(file.split("/")[-1]).stem) for file in files}
+    places = place(names.values())
+    assert {file: places[names[file]][:2] for file in files} == {
+        file: (domain, split) for split, of in zip(SPLITS, splits, strict=True) for file in of}
 
 
 @pytest.mark.parametrize("path, doubt", [

@@ -15,7 +15,7 @@ GOLDEN = pathlib.Path(__file__).parent.parent / "interop" / "golden"
 
 
 def test_the_package_does_not_ask_for_it():
-  code = ("import sys; sys.modules['lm_eval'] = None; import jaxsplit.evaluate, jaxsplit.generate\n"
+  code = ("import sys; sys.modules['lm_eval'] = None; import jaxsplit.evaluating, jaxsplit.generate\n"
           "from jaxsplit.errors import InputError\n"
           "try: import jaxsplit.evaluation.harness\n"
           "except InputError as error: assert 'pip install jaxsplit[lm-eval]' in str(error); print('said')")

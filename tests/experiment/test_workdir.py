@@ -180,3 +180,53 @@ def test_a_folder_that_cannot_be_made_or_written(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(InputError, match="cannot be made"):
     Workdir(tmp_path / "file" / "w")
+
+
+@pytest.mark.parametrize("theirs, named", [
+    (["photos/a.jpg", "table.csv"], r"\(photos, table.csv\)"), (["cells.csv", "a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"], "a.jsonl, b.jsonl, c.jsonl and 1 more"),
+    (["config.json", "model.safetensors"], r"\(config.json, model.safetensors\)")])
+def test_a_folder_of_other_files_is_refused_and_left_as_it_was(tmp_path, theirs, named):
+  for name in theirs:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"model_type": "llama"}')
+  before = sorted(tmp_path.rglob("*"))
+  with pytest.raises(InputError, match=f"holds what is no experiment's .*{named}.*; name another --workdir") as caught:
+    Workdir(tmp_path)
+  assert "\n" not in str(caught.value) and sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_users_keep_in_a_work_directory_is_no_hindrance(tmp_path):
+  for name in (".notes", "mine.gin", "train.log", "notes.txt", "README.md"):
+    (tmp_path / name).write_text("")
+  for name in ("store", "lost+found"):
+    (tmp_path / name).mkdir()
+  with Workdir(tmp_path) as workdir:
+    workdir.claim(CONFIG)
+  (tmp_path / "results.parquet").write_text("")  # Beside an experiment, anything may lie.
+  with Workdir(tmp_path) as workdir:
+    workdir.claim(CONFIG)
+  (tmp_path / "config.json").write_text('{"Exper')  # Damaged, it was an experiment's all the same.
+  Workdir(tmp_path)
+
+
+def test_a_refused_claim_leaves_nothing_behind(tmp_path):
+  def refused(path, *made):
+    with pytest.raises(InputError, match="no"), Workdir(path) as workdir:
+      workdir.claim(CONFIG)
+      for name in made:
+        (path / name).mkdir()
+      raise InputError("no")
+
+  refused(tmp_path / "new" / "w")
+  assert not list(tmp_path.iterdir())
+  (tmp_path / "cells.csv").write_text("theirs")
+  with Workdir(tmp_path) as workdir, pytest.raises(InputError, match="no config.json"):
+    workdir.claim(CONFIG)
+  (tmp_path / "lock").unlink()
+  with pytest.raises(InputError, match="no config.json"), Workdir(tmp_path) as workdir:
+    workdir.claim(CONFIG)
+  assert [path.name for path in tmp_path.iterdir()] == ["cells.csv"]
+  refused(tmp_path / "w", "store")
+  assert sorted(path.name for path in (tmp_path / "w").iterdir()) == ["config.gin", "config.json", "lock", "store"], "it can go on"
+  refused(tmp_path / "w")
+  assert sorted(path.name for path in (tmp_path / "w").iterdir()) == ["config.gin", "config.json", "lock", "store"]
