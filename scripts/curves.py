@@ -3,8 +3,8 @@
     python scripts/curves.py --out=curves.jsonl [--tables=../shared/data/law_tables/split_curves] [--readings=prior,plain] [--sizes]
 
 Reads docs/split_curves and, where they are there, the tables of --tables, and plans the target's budget from each sweep by each
-reading. Single points of a curve scatter by .2 to .5 %, so a split's true loss is that of a cubic through those from 10 to 80 % seed, and outside
-of them between the points that were measured.
+reading. Single points of a curve scatter by .2 to .5 %, so a split's true loss is that of a cubic through those from 10 to 80 % seed;
+outside of them it lies between the points that were measured.
 `--sizes` plans from each single size of every sweep as well, by the reading with priors: the plain one needs three. Every line is
 written to --out when it is done; the next call goes on from there.
 """
@@ -28,7 +28,8 @@ CASES = {"seven": ("seven", "seven", 1_200_000, 7, 39_912), "six_bpe": ("six_bpe
          "ten": ("ten", "ten", 12_000_000, 10, 804_032), "ten_tenth to ten": ("ten_tenth", "ten", 12_000_000, 10, 804_032),
          "ten_small": ("ten_small", "ten_small", 12_000_000, 10, 443_296),
          "ten_short": ("ten_short", "ten_short", 3_000_000, 10, 443_296),
-         "wide_long": ("wide_long", "wide_long", 12_000_000, 10, 804_032), "wide_short": ("wide_short", "wide_short", 3_000_000, 10, 804_032),
+         "wide_long": ("wide_long", "wide_long", 12_000_000, 10, 804_032),
+         "wide_short": ("wide_short", "wide_short", 3_000_000, 10, 804_032),
          "narrow_long": ("narrow_long", "narrow_long", 12_000_000, 10, 443_296),
          "narrow_short": ("narrow_short", "narrow_short", 3_000_000, 10, 443_296),
          "eleven": ("eleven", "eleven", 5_000_000, 11, 221_728),

@@ -71,7 +71,8 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   has_dense, has_seedless = (law.data["ranges"][name][0] == 0 for name in ("expert_tokens", "seed_tokens"))
   fractions = _fractions()[0 if has_seedless else 1:None if has_dense else -1]
   if not split.of_usual_kind:
-    # The optimum is added to the grid, so that the recommended point is on the curve. Where the usual is known, draws are wider than its steps.
+    # The optimum is added to the grid, so that the recommended point is on the curve. Where the usual is known, splits are known less
+    # closely than the grid's steps.
     fractions = np.unique(np.append(fractions, _refined(split, fractions, split.loss(fractions))).round(_DIGITS))
   losses, draws, weights, own = _possible(split, fractions)
   at = _best(split, fractions, losses)

@@ -12,6 +12,7 @@ from jaxsplit.report import html
 _AXES = {"params": ("model size N", "N"), "seed_tokens": ("number of seed tokens D", "D"),
          "expert_tokens": ("number of expert tokens D′", "D′"), "tokens": ("number of tokens D + D′", "D + D′"),
          "compute": ("compute", "compute")}
+_TOLD = 0.005  # Of a form's weight: less would be told as 0 %.
 
 
 def law_parts(law: Law) -> list[str]:
@@ -57,7 +58,7 @@ def candidates_table(law: Law) -> str:
 def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   """HTML on what a plan expects of its split, and of one split for each domain; warnings in `known` are shown elsewhere."""
   gain = lambda value, pair: f"{_nats(value)} nats per token (95% interval {_nats(pair[0])} to {_nats(pair[1])})"
-  weights = ", ".join(f"{form} ({weight:.0%})" for form, weight in plan.forms.items())
+  weights = ", ".join(f"{form} ({weight:.0%})" for form, weight in plan.forms.items() if weight >= _TOLD)
   words = (f"The split is an average over several forms of the law, each with a smooth correction, weighted by evidence: {weights}. "
            if len(plan.forms) > 1 else "")
   if plan.dense_loss is None:
