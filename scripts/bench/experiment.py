@@ -11,9 +11,9 @@ sizes, batch, sequence length and steps a dispatch: of every stack that the swee
 sides' seconds of the sweep are then sums of steps times seconds a step, round by round, and the median of their ratio over the rounds is
 printed, with its quartiles, and with the two factors that it has: run-tokens (tokens that any run trains on), and seconds a run-token.
 
-Not counted: compilation, evaluation of cells, reading of batches, and snapshots, which only our side writes. The same ratio in processor
-time is what a script would meet that keeps each core busy with a run of its own; it hardly depends on what else the machine does. And
-the run-tokens of a more careful script are printed, which trains each seed once, and its experts from there.
+Not counted: compilation, evaluation of cells, reading of batches, and snapshots, which only we write. The ratio in processor time is that
+against a script that keeps each core busy with a run of its own. The run-tokens of a script that trains each seed once, and its experts
+from there, are printed too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
@@ -68,14 +69,15 @@ def main() -> int:
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:flags.threads])  # XLA takes a thread a core; PyTorch inherits it.
   if len(os.sched_getaffinity(0)) < max(flags.threads, *flags.torch_threads, 1):
     parser.error(f"there are {len(os.sched_getaffinity(0))} cores for --threads={flags.threads} and --torch_threads; give fewer")
+  if not shutil.which(flags.torch_python):
+    parser.error(f"--torch_python={flags.torch_python}: no interpreter there; name that of an environment with torch")
   try:
     settings = read_settings(flags.gin_file)
     present_devices(settings.layout)
     check_known(settings)
     keep_programs()
     with tempfile.TemporaryDirectory() as folder:
-      trained = sweep(settings, pathlib.Path(folder) / "sweep")
-      compare(trained, settings, flags, pathlib.Path(folder))
+      compare(sweep(settings, pathlib.Path(folder) / "sweep"), settings, flags, pathlib.Path(folder))
   except InputError as error:
     parser.error(str(error))
   return 0
@@ -84,9 +86,10 @@ def main() -> int:
 def check_known(settings: Settings) -> None:
   """Refuses models, optimizers and beginnings that torch_worker.py does not have."""
   check(settings)
-  known = {name: getattr(settings.architecture, name) for name in ("head_dim", "mlp_ratio", "document_masking", "rope_theta", "remat")}
-  if settings.architecture != Architecture(**known):
-    raise InputError(f"{settings.architecture}: torch_worker.py has llama's kind alone; take a config with it")
+  given, plain = settings.architecture, Architecture()
+  for name in ("family", "queries_per_kv", "qk_norm", "tie_embeddings", "attention", "compute_dtype"):
+    if getattr(given, name) != getattr(plain, name):
+      raise InputError(f"Architecture.{name} = {getattr(given, name)!r}: torch_worker.py does not have it; take a config without it")
   if settings.optimizer.name != "adamw" or settings.experiment.init_from:
     raise InputError("torch_worker.py trains by AdamW, from initial weights; take a config that does so too")
 
