@@ -63,9 +63,7 @@ def compare(size: Size, flags: argparse.Namespace) -> int:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     state = stack.initialize(spec, [0])
-    weights = {"/".join(key.key for key in path): np.asarray(leaf[0])
-               for path, leaf in jax.tree_util.tree_flatten_with_path(state["params"])[0]}
-    np.savez(folder / "weights.npz", **weights)
+    save_weights(state, folder)
     stacked = size.spec(runs=flags.threads, layout=Layout(devices=flags.threads))
     sides = {"jaxsplit, a run a core": Ours(stacked, fork.gather(stacked, [state], [0] * flags.threads), flags.steps),
              "jaxsplit, one run": Ours(spec, state, flags.steps)}
@@ -126,7 +124,12 @@ class Ours:
 
 
 class Torch:
-  """A process that trains the same run in PyTorch."""
+  """A process that trains the same run in PyTorch, from the weights in a folder.
+
+  Attributes:
+    version: of PyTorch.
+    processor: seconds of processor time that the latest call of `train` took, of all threads.
+  """
 
   def __init__(self, python: str, spec: StackSpec, folder: pathlib.Path, threads: int, compile: bool):
     worker = pathlib.Path(__file__).with_name("torch_worker.py")
@@ -141,6 +144,7 @@ class Torch:
     np.save(self._file, block)
     rates = [RATE * min(1.0, (start + i + 1) / WARMUP_STEPS) for i in range(len(block))]
     answer = self._ask({"tokens": str(self._file), "rates": rates})
+    self.processor = answer["processor"]
     return answer["seconds"], answer["losses"]
 
   def multiply(self, steps: int) -> float:
@@ -158,6 +162,13 @@ class Torch:
     if not answer:
       raise SystemExit("the torch worker stopped; its error is above")
     return json.loads(answer)
+
+
+def save_weights(state: stack.State, folder: pathlib.Path) -> None:
+  """Writes the weights of a stack's first run where `Torch` reads them."""
+  weights = {"/".join(key.key for key in path): np.asarray(leaf[0])
+             for path, leaf in jax.tree_util.tree_flatten_with_path(state["params"])[0]}
+  np.savez(folder / "weights.npz", **weights)
 
 
 def tokens(spec: StackSpec, start: int, count: int) -> np.ndarray:

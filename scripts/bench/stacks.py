@@ -93,9 +93,9 @@ def constant_rate(runs: int, rate: float) -> Schedule:
   return Schedule(np.full(runs, rate, np.float32), zeros, zeros, zeros, zeros)
 
 
-def in_turns(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, np.ndarray]:
-  """Seconds of every side in every round: [rounds] each. All sides take a turn a round, so that what else the machine does falls
-  on all; the first round warms up and is left out."""
+def in_turns(sides: Mapping[str, Callable[[], float | tuple[float, ...]]], rounds: int) -> dict[str, np.ndarray]:
+  """Seconds of every side in every round, or all the times that a side gives: [rounds, ...] each. All sides take a turn a round, so
+  that what else the machine does falls on all; the first round warms up and is left out."""
   seconds = {name: [] for name in sides}
   for turn in range(rounds + 1):
     for name, side in sides.items() if turn % 2 else reversed(sides.items()):

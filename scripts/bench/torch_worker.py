@@ -1,4 +1,5 @@
-"""The model of jaxsplit in PyTorch, as one would write it there, for against_torch.py: trains what it is told to, and times it.
+"""The model of jaxsplit in PyTorch, as one would write it there, for against_torch.py and experiment.py: trains what
+it is told to, and times it.
 
 Reads lines of JSON from standard input, answers each with one: first the model and where its weights are, then blocks of steps, or
 of steps' matrix products alone. Needs torch and numpy alone.
@@ -107,10 +108,10 @@ class Run:
     self.loss = torch.compile(self.model) if told["compile"] else self.model
 
   def train(self, tokens, rates):
-    """Trains on blocks [S, B, T + 1]: the seconds it took and the losses."""
+    """Trains on blocks [S, B, T + 1]: the seconds it took, those of processor time, and the losses."""
     tokens = torch.from_numpy(tokens).long()
     losses = []
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     for batch, rate in zip(tokens, rates):
       loss = self.loss(batch)
       loss.backward()
@@ -120,8 +121,8 @@ class Run:
       self.optimizer.step()
       self.optimizer.zero_grad(set_to_none=True)
       losses.append(loss.detach())
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "losses": [float(x) for x in losses]}
+    seconds, processor = time.perf_counter() - began, time.process_time() - processor
+    return {"seconds": seconds, "processor": processor, "losses": [float(x) for x in losses]}
 
 
 class Products:
