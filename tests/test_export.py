@@ -48,7 +48,8 @@ def test_every_model_is_written_with_its_card(finished, tmp_path, capsys):
 @pytest.mark.parametrize("out, message", [
     ("run", "lies in the experiment's work directory"), ("run/figures/x", "lies in the experiment's work directory"),
     ("link/new", "lies in the experiment's work directory"), ("tokens/x", "lies in its token store"),
-    ("other", "holds an experiment or a model .config.json."), ("stored", "holds a token store .manifest.json.")])
+    ("other", "holds an experiment or a model .config.json."), ("stored", "holds a token store .manifest.json."),
+    ("texts", r"holds what is no exported model \(a\)")])
 def test_no_model_is_written_among_files_of_others(finished, tmp_path, monkeypatch, out, message):
   monkeypatch.chdir(tmp_path)
   shutil.copytree(finished, "run")
@@ -57,6 +58,7 @@ def test_no_model_is_written_among_files_of_others(finished, tmp_path, monkeypat
   for name, file in (("other", "config.json"), ("stored", "manifest.json")):
     (tmp_path / name).mkdir()
     (tmp_path / name / file).write_text("{}")
+  (tmp_path / "texts" / "a").mkdir(parents=True)  # A corpus.
   before = sorted(tmp_path.rglob("*"))
   with pytest.raises(InputError, match=f"^--out={out}: {message}.*; name a folder .*, as in --out=exported$"):
     export.main(["--workdir=run", "--store=tokens", f"--out={out}"])

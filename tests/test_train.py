@@ -232,6 +232,7 @@ def test_a_store_that_cannot_be_taken_is_one_line(finished, tmp_path, monkeypatc
     (["--gin.FitSettings.form=chinchilla"], "form chinchilla takes seed and expert tokens for the same.* Nothing was trained"),
     (["--gin.FitSettings.holdout='params:3'"], "holdout=params:3: the table has only 3 values of params.* Nothing was trained"),
     (["--gin.FitSettings.holdout=none", "--gin.FitSettings.form=auto"], "holdout=none leaves --form=auto nothing to choose by"),
+    (["--gin.Corpus.domains=('latin',)"], "only one domain, latin: there is nothing to split; give a corpus with a subfolder"),
 ])
 def test_what_cannot_work_is_said_in_one_line(corpus, tmp_path, more, message):
   with pytest.raises(InputError, match=message) as caught:

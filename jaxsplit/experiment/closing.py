@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from jaxsplit.experiment.probe import doubts
 from jaxsplit.law import Law, Plan
 from jaxsplit.results.budget import Budget
 from jaxsplit.results.cells import Cell
@@ -108,7 +109,8 @@ def rate_text(proof: Iterable[Cell], probe: Iterable[Cell]) -> str:
     of = "from a rule fitted to probes, including full pretraining at that size"
   else:
     of = f"from a rule fitted to probes of smaller sizes, the largest of N = {max(cell.params for cell in probe):,}"
-  return f"all models of N = {proof[0].params:,} train at learning rate {rates}, {of}, in batches of {proof[0].batch_tokens:,} tokens"
+  text = f"all models of N = {proof[0].params:,} train at learning rate {rates}, {of}, in batches of {proof[0].batch_tokens:,} tokens"
+  return "; ".join([text, *doubts(probe)])
 
 
 def _mean(values: list[float]) -> float:

@@ -31,6 +31,13 @@ def measured_curve(cells: Iterable[Cell], domains: Sequence[str], budget: Budget
   return dict(sorted(curve.items()))
 
 
+def better_split(curve: Mapping[float, Sequence[float]], plan: Plan) -> tuple[float, float] | None:
+  """The measured split that is better than the recommended one, and by how much of the loss; None if none is."""
+  loss = {share: sum(losses) / len(losses) for share, losses in curve.items()}
+  best = min(loss, key=loss.get) if plan.point.fraction in loss else plan.point.fraction
+  return None if best == plan.point.fraction else (best, loss[plan.point.fraction] / loss[best] - 1)
+
+
 def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None, scatter: float = 0.0) -> str:
   """The measured curve on one line, and, if the recommended split and others were measured, whether another one was better.
 
@@ -49,11 +56,11 @@ def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None,
       f"{percent(share)} seed{marks.get(share, '')} {value:.4f}" for share, value in loss.items())
   if recommended not in loss or len(loss) < 2:
     return text
-  best = min(loss, key=loss.get)
-  if best == recommended:
+  found = better_split(curve, plan)
+  if not found:
     return f"{text}\nno other measured split is better than the recommended one"
   low, high = plan.fraction_interval
-  better, inside = loss[recommended] / loss[best] - 1, "within" if low <= best <= high else "outside"
+  (best, better), inside = found, "within" if low <= found[0] <= high else "outside"
   chance = f", which may be noise: two runs of the same split differ by about {scatter:.2%}" if better < 2 * scatter else ""
   return (f"{text}\nanother split was better: {percent(best)} seed, by {better:.2%} of the loss{chance}; it is {inside} the 95 % "
           f"interval of the recommendation, {low:.0%} to {high:.0%}")

@@ -138,13 +138,15 @@ def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
   return RateRule(math.exp(reference), math.exp(center), exponent, best)
 
 
-def doubts(probe: Probe, rule: RateRule) -> list[str]:
-  """A line where the best rate of the largest size is the lowest or the highest tried: what holds for larger ones is uncertain then."""
-  largest = max((params for params, *_ in rule.best), default=0)
-  at = {rate for params, _, rate, inside in rule.best if params == largest and not inside}
+def doubts(cells: Sequence[Cell]) -> list[str]:
+  """A line where the best rate of the largest size probed is the lowest or the highest tried: what holds for larger ones is uncertain then."""
+  largest = max((cell.params for cell in cells), default=0)
+  series = _series([cell for cell in cells if cell.params == largest])
+  at = {rate for rate, inside in (_best_rate(*curve) for curve in series.values() if len(curve[0])) if not inside}
+  rates = sorted({cell.learning_rate for cell in cells})
   return [f"the {name} learning rate that was tried, {tried:g}, is the best at N = {largest:,}, the largest size probed: {further} ones "
           f"may be better, and the rates of larger models are uncertain; add {further} ones to Probe.rates"
-          for name, tried, further in (("lowest", min(probe.rates), "lower"), ("highest", max(probe.rates), "higher")) if tried in at]
+          for name, tried, further in (("lowest", rates[0], "lower"), ("highest", rates[-1], "higher")) if tried in at] if rates[1:] else []
 
 
 def _series(cells: Sequence[Cell]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:

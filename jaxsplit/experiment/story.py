@@ -71,7 +71,7 @@ class Story:
     self._sizes.decide(self._grid.models, lambda model: trained_at.get(str(model.params_total), rule.rate(model.params)))
     for size, model in self._grid.models.items():
       self._progress.log(f"  {name_of(size)}: N = {model.params:,}, learning rate {self._sizes.rate(size):g}")
-    for doubt in doubts(probe, rule):
+    for doubt in hosts.broadcast(lambda: doubts(list(table))):
       self._progress.log(f"  {doubt}")
 
   def measure_grid(self) -> None:

@@ -64,7 +64,11 @@ def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Stor
       progress.log(f"  {line}")
 
   hosts.broadcast(prepare)
-  return open_store(folder)
+  store = open_store(folder)
+  if len(store.domains) == 1:
+    raise InputError(f"only one domain, {store.domains[0]}: there is nothing to split; give a corpus with a subfolder or file for each "
+                     "domain, or have them found in the texts (Corpus.domains_from = 'cluster')")
+  return store
 
 
 def same_tokens(workdir: Workdir) -> Callable[[Store], None]:

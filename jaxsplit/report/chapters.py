@@ -76,9 +76,8 @@ def split(evidence: Evidence, album: Album) -> Parts:
       "recommendation; where the curve is flat around it, the choice matters little; where it is dotted, no cell has "
       "so few or so many tokens. Diamonds are the losses measured afterwards, means over domains "
       "(dots: each replica); the dashed line is the dense model. 19 of 20 diamonds should lie within the band."))
-  scatter = evidence.law.scatter if evidence.law else 0.0
   measured = [html.paragraph(f"{line[0].upper()}{line[1:]}.") for line in
-              curve_text(evidence.by_fraction("loss"), plan, scatter).splitlines()]
+              curve_text(evidence.by_fraction("loss"), plan, evidence.scatter).splitlines()]
   return [figure, *measured, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
 
 

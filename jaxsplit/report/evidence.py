@@ -97,6 +97,11 @@ class Evidence:
     """The dense model that splits are compared with, in words."""
     return "one dense model of " + ("as many tokens as each of them has seen" if self.per_model else "the same compute")
 
+  @property
+  def scatter(self) -> float:
+    """Standard deviation of the relative difference between two runs of the same split, by the law; 0 without one."""
+    return self.law.scatter if self.law else 0.0
+
   def by_fraction(self, value: str) -> Curve:
     """A column of the cells at the target size, by seed fraction."""
     return measured_curve(self.proof, self.domains, self.budget, value)

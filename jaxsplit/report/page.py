@@ -11,11 +11,14 @@ import numpy as np
 
 import jaxsplit
 from jaxsplit.errors import in_the_way
+from jaxsplit.experiment.curve import better_split
 from jaxsplit.files import write_atomic
 from jaxsplit.report import html, resilient
 from jaxsplit.report.album import Album
 from jaxsplit.report.chapters import Missing, chapters
 from jaxsplit.report.evidence import Evidence, read_evidence
+
+_WIDE = 0.5  # Of all splits: an interval wider than that leaves the split open.
 
 
 def try_report(workdir: str | os.PathLike, log: Callable[[str], None]) -> str:
@@ -89,7 +92,18 @@ def answer(evidence: Evidence) -> str:
     return f"{measured}; {predicted}"
   side = "lower" if mean.perplexity_change < 0 else "higher"
   return (f"{measured} against {mean.dense:.3f} for {evidence.rival}, "
-          f"{abs(mean.perplexity_change):.1%} {side} perplexity on average over domains; {predicted}")
+          f"{abs(mean.perplexity_change):.1%} {side} perplexity on average over domains; {predicted}{_reservations(evidence)}")
+
+
+def _reservations(evidence: Evidence) -> str:
+  """What the answer must not be read without: a measured split that was better than by chance, and an interval that leaves it open."""
+  plan, text = evidence.plan, ""
+  better = better_split(evidence.by_fraction("loss"), plan)
+  if better and better[1] >= 2 * evidence.scatter:
+    text += f" Another split was measured to be better: {better[0]:.0%}, by {better[1]:.1%} of the loss."
+  if plan.fraction_interval[1] - plan.fraction_interval[0] > _WIDE:
+    text += " The interval is so wide that this sweep hardly tells the split."
+  return text
 
 
 def _title(evidence: Evidence) -> str:

@@ -53,11 +53,11 @@ def test_where_probes_do_not_tell_the_exponent_it_is_the_middle_of_its_bounds(lo
 
 
 def test_a_best_rate_of_the_largest_size_at_the_end_of_those_tried_is_told():
-  probe = Probe(rates=(1e-3, 8e-3))
-  valley = lambda best: fit_rates(probe, cells(lambda n, r: 2 + 0.02 * math.log(r / best(n)) ** 2, rates=(1e-3, 2e-3, 4e-3, 8e-3)))
-  assert doubts(probe, valley(lambda n: 3e-3)) == []
-  assert doubts(probe, valley(lambda n: 3e-2 if n < 20_000 else 3e-3)) == []  # Small models want higher ones: no news.
-  high, low = doubts(probe, valley(lambda n: 3e-2)), doubts(probe, valley(lambda n: 1e-4))
+  valley = lambda best: cells(lambda n, r: 2 + 0.02 * math.log(r / best(n)) ** 2, rates=(1e-3, 2e-3, 4e-3, 8e-3))
+  assert doubts(valley(lambda n: 3e-3)) == []
+  assert doubts(valley(lambda n: 3e-2 if n < 20_000 else 3e-3)) == []  # Small models want higher ones: no news.
+  assert doubts([]) == doubts(cells(lambda n, r: 2.0, rates=(1e-3,))) == []
+  high, low = doubts(valley(lambda n: 3e-2)), doubts(valley(lambda n: 1e-4))
   assert len(high) == len(low) == 1
   assert high[0].startswith("the highest learning rate that was tried, 0.008, is the best at N = 160,000, the largest size probed: higher")
   assert low[0].startswith("the lowest learning rate that was tried, 0.001, is the best at N = 160,000, the largest size probed: lower")

@@ -10,6 +10,7 @@ import pytest
 
 from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.report.evidence import read_evidence
+from jaxsplit.report.page import answer as answer_of
 from jaxsplit.report.page import write_report
 from jaxsplit.results.cells import read_cells
 from tests.report.conftest import DOMAINS, TARGET, cell, rewrite, save_planned, record
@@ -70,6 +71,15 @@ def test_the_page_says_what_was_found(report):
   answer = re.search(r'class="answer">([^<]*)', page).group(1)
   assert f"{evidence.plan.fraction:.0%}" in answer and f"{mean.dense:.3f}" in answer
   assert ("lower" in answer) == (mean.perplexity_change < 0)
+
+
+def test_the_answer_says_what_speaks_against_it(report):
+  evidence = read_evidence(report.parent)
+  told = lambda low, high, loss: answer_of(dataclasses.replace(
+      evidence, plan=dataclasses.replace(evidence.plan, fraction_interval=(low, high)),
+      proof=[dataclasses.replace(cell, loss=cell.loss * loss) if cell.role == "dense" else cell for cell in evidence.proof]))
+  assert "hardly tells" in told(0.02, 0.96, 1.2) and "hardly tells" not in told(0.4, 0.6, 1.2)
+  assert "Another split was measured to be better: 100%, by" in told(0.4, 0.6, 0.5) and "Another split" not in told(0.4, 0.6, 2)
 
 
 def test_names_are_written_as_they_are(report):
