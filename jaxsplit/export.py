@@ -119,9 +119,10 @@ def _check_apart(out: pathlib.Path, workdir: pathlib.Path, store: pathlib.Path) 
   for name, kind in (("config.json", "an experiment or a model"), (MANIFEST, "a token store")):
     if (out / name).exists():
       raise InputError(f"--out={out}: holds {kind} ({name}); name a folder of its own for the models, as in --out=exported")
-  others = sorted(one.name for one in out.iterdir() if not (one.name.startswith(".") or (one / "config.json").exists())) if out.is_dir() else []
-  if others:
-    raise InputError(f"--out={out}: holds what is no exported model ({others[0]}); name a folder that is new or empty, as in --out=exported")
+  there = sorted(out.iterdir()) if out.is_dir() else []
+  other = next((one.name for one in there if not (one.name.startswith(".") or (one / "config.json").exists())), None)
+  if other:
+    raise InputError(f"--out={out}: holds what is no exported model ({other}); name a folder that is new or empty, as in --out=exported")
 
 
 def _write(folder: pathlib.Path, model: TrainedModel, card: str, settings: Export) -> None:

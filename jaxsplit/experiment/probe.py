@@ -139,7 +139,7 @@ def fit_rates(probe: Probe, cells: Sequence[Cell]) -> RateRule:
 
 
 def doubts(cells: Sequence[Cell]) -> list[str]:
-  """A line where the best rate of the largest size probed is the lowest or the highest tried: what holds for larger ones is uncertain then."""
+  """A line where the best rate of the largest size probed is the lowest or the highest tried: larger ones' is uncertain then."""
   largest = max((cell.params for cell in cells), default=0)
   series = _series([cell for cell in cells if cell.params == largest])
   at = {rate for rate, inside in (_best_rate(*curve) for curve in series.values() if len(curve[0])) if not inside}
