@@ -53,9 +53,9 @@ tr.total td { font-weight: 600; border-bottom: none; border-top: 1.5px solid var
 td.long { white-space: normal; text-align: left; min-width: 14rem; }
 ul { padding-left: 1.2rem; } li { margin: .3rem 0; }
 @media screen and (max-width: 40rem) {
-  body { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.45rem; } .answer { font-size: 1.05rem; padding: .7rem .9rem; }
+  body { padding: 1.25rem .75rem 3rem; } h1 { font-size: 1.45rem; } .answer { font-size: 1.05rem; padding: .7rem .9rem; }
   .scroll th:first-child, .scroll td:first-child { position: sticky; left: 0; background: var(--paper); }
-  .scroll svg { min-width: 36rem; } /* Figures are read by scrolling, not with a lens. */
+  table { font-size: .69rem; } th { font-size: .62rem; } th, td { padding-right: .25rem; } /* Seven columns fit into 400 pixels. */
 }
 .settings { columns: 2 21rem; column-gap: 2rem; } .settings section { break-inside: avoid; }
 .settings h3 { margin-top: 0; } .settings td:last-child { white-space: normal; overflow-wrap: anywhere; }
