@@ -80,8 +80,8 @@ def continue_text(model: TrainedModel, prompt: str, settings: Generation = Gener
   tokens = model.tokenizer.encode(prompt)
   cut = len(tokens) - len(fitted(model, tokens, room_for(model, settings)))
   if cut:
-    log(f"the first {cut:,} of the prompt's {len(tokens):,} tokens are not read: the model reads {model.config.sequence_length:,} "
-        "together with what follows")
+    log(f"the first {cut:,} of the prompt's {len(tokens):,} tokens are not read: the model's context is {model.config.sequence_length:,} "
+        f"tokens, of which {room_for(model, settings):,} are kept for what follows (--tokens)")
   return model.tokenizer.decode(generate(model, [tokens], settings)[0])
 
 

@@ -82,7 +82,7 @@ def test_a_router_that_chooses_no_expert_is_refused(finished, router, match):
 
 def test_a_longer_prompt_than_the_model_reads_is_cut_and_told(finished, capsys):
   generate.main([f"--workdir={finished}", "--domain=latin", f"--prompt={'arma ' * 9}", "--tokens=6"])
-  assert "the first 35 of the prompt's 45 tokens are not read: the model reads 16 together with what follows" in capsys.readouterr().out
+  assert "the first 35 of the prompt's 45 tokens are not read: the model's context is 16 tokens, of which 6 are kept" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("entry, argv, match", [

@@ -146,7 +146,8 @@ class RoutedEvaluation:
     weights_K = router.weights(self._routed.question_contexts([complete(prompt, "")]))[0]
     order = np.argsort(-weights_K, kind="stable")
     if np.isclose(*weights_K[order[:2]]):
-      raise InputError(f"--router={name} prefers no expert for this prompt; name a domain as --domain, whose expert goes on with it")
+      raise InputError(f"--router={name} prefers no expert for {'this' if prompt else 'an empty'} prompt; name a domain as --domain, whose "
+                       "expert goes on with it")
     return {self._domains[row]: float(weights_K[row]) for row in order}
 
   def answers(self, task: str, scored: ScoredAnswers) -> list[str]:

@@ -73,7 +73,7 @@ def closing_rows(lines: Sequence[Line]) -> list[list[str]]:
   if any(math.isfinite(line.fixed) for line in lines):
     columns |= {"80/20": ("fixed", ".4f"), "from 80/20": ("fixed_change", "+.2%")}
   if any(math.isfinite(line.dense) for line in lines):
-    columns |= {"dense": ("dense", ".4f"), "perplexity": ("perplexity_change", "+.2%")}
+    columns |= {"dense": ("dense", ".4f"), "from dense": ("perplexity_change", "+.2%")}
   if any(math.isfinite(line.uneven) for line in lines):
     columns |= {"uneven": ("uneven", ".4f")}
   return [["domain", *columns],

@@ -113,8 +113,8 @@ def _time(stages: Sequence[Stage], setup: StageSetup, log: Callable[[str], None]
   pace = pace_of(np.ones(len(measured)), np.array([flops_of(spec) for spec in measured]), np.array(seconds))
   training = pace.seconds(sum(steps for steps, _ in work), total)
   compilation = float(np.mean(compiling)) * len(specs)
-  return [f"time: {_clock(training)} of training and measuring cells, from {len(measured)} of {len(specs)} stacks timed here, and up to "
-          f"{_clock(compilation)} of compilation for programs that are not cached"]
+  return [f"time: {_clock(training)} of training and measuring cells, by {len(measured)} of the {len(specs)} kinds of stacks, timed here "
+          f"and now, and up to {_clock(compilation)} of compilation for programs that are not cached"]
 
 
 def _measured(spec: StackSpec, block: int, log: Callable[[str], None]) -> tuple[float, float]:

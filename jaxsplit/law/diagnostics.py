@@ -94,8 +94,8 @@ def starts_text(diagnostics: dict[str, Any]) -> str:
   text = f"{reached:.0%} of {diagnostics['starts']:,} starting points led to this optimum"
   if alike - reached < 0.1:
     return f"{text}."
-  return (f"{text}, {alike:.0%} to it or into its flat valley, where other constants predict the cells alike (within a third of "
-          "their residuals).")
+  return (f"{text}, {alike:.0%} to it or to other constants that predict the cells alike (within a third of their residuals): "
+          "predictions are certain, single constants are not.")
 
 
 def _alike(fit: Fitted) -> float:

@@ -48,7 +48,7 @@ def closing(evidence: Evidence, album: Album) -> Parts:
     caption += " 80/20: 80% seed, the usual split, measured too; from 80/20: change of perplexity relative to it."
   if "dense" in header:
     caption += (" Dense: full pretraining of one model on as many tokens as each seed and expert together." if evidence.per_model else
-                " Dense: full pretraining at the same compute; perplexity: change relative to it.")
+                " Dense: full pretraining at the same compute; from dense: change of perplexity relative to it.")
   if "uneven" in header:
     caption += " Uneven: each domain's loss in the plan in which each expert has its own seed tokens D and expert tokens D′."
   rates = rate_text(evidence.proof, evidence.probe)

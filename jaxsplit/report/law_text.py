@@ -59,7 +59,8 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   """HTML on what a plan expects of its split, and of one split for each domain; warnings in `known` are shown elsewhere."""
   gain = lambda value, pair: f"{_nats(value)} nats per token (95% interval {_nats(pair[0])} to {_nats(pair[1])})"
   weights = ", ".join(f"{form} ({weight:.0%})" for form, weight in plan.forms.items() if weight >= _TOLD)
-  words = (f"The split is an average over several forms of the law, each with a smooth correction, weighted by evidence: {weights}. "
+  words = (f"The split is an average over several forms of the law, each with a smooth correction, weighted by evidence: {weights}; "
+           "constants and errors under the law itself are those of the one form with the lowest error. "
            if len(plan.forms) > 1 else "")
   if plan.dense_loss is None:
     words += "The loss of a dense model is not known, as no cell has D′ = 0. The law expects a gain of "

@@ -75,7 +75,7 @@ def test_a_noise_free_surface_raises_no_alarm_about_starts():
 
 def test_a_flat_valley_is_said_without_alarm():
   text = starts_text({"starts": 64, "starts_at_optimum": 0.016, "starts_alike": 1.0})
-  assert text.startswith("2% of 64 starting points led to this optimum, 100% to it or into its flat valley")
+  assert text.startswith("2% of 64 starting points led to this optimum, 100% to it or to other constants that predict the cells alike")
   assert starts_text({"starts": 64, "starts_at_optimum": 1.0, "starts_alike": 1.0}).endswith("led to this optimum.")
 
 
