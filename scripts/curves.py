@@ -32,6 +32,7 @@ CASES = {"seven": ("seven", "seven", 1_200_000, 7, 39_912), "six_bpe": ("six_bpe
          "wide_short": ("wide_short", "wide_short", 3_000_000, 10, 804_032),
          "narrow_long": ("narrow_long", "narrow_long", 12_000_000, 10, 443_296),
          "narrow_short": ("narrow_short", "narrow_short", 3_000_000, 10, 443_296),
+         "ten_cpu": ("ten_cpu", "ten_cpu", 2_000_000, 10, 238_688),
          "eleven": ("eleven", "eleven", 5_000_000, 11, 221_728),
          "eleven_short to eleven": ("eleven_short", "eleven", 5_000_000, 11, 221_728)}
 
