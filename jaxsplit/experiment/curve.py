@@ -33,7 +33,7 @@ def measured_curve(cells: Iterable[Cell], domains: Sequence[str], budget: Budget
 
 def better_split(curve: Mapping[float, Sequence[float]], plan: Plan) -> tuple[float, float] | None:
   """The measured split that is better than the recommended one, and by how much of the loss; None if none is."""
-  loss = {share: sum(losses) / len(losses) for share, losses in curve.items()}
+  loss = _means(curve)
   best = min(loss, key=loss.get) if plan.point.fraction in loss else plan.point.fraction
   return None if best == plan.point.fraction else (best, loss[plan.point.fraction] / loss[best] - 1)
 
@@ -49,7 +49,7 @@ def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None,
   if not curve:
     return ""
   recommended = plan.point.fraction if plan else None
-  loss = {share: sum(losses) / len(losses) for share, losses in curve.items()}
+  loss = _means(curve)
   percent = "{:.0%}".format if len({f"{share:.0%}" for share in loss}) == len(loss) else "{:.1%}".format
   marks = {1.0: " (dense)"} | ({recommended: " (recommended)"} if recommended is not None else {})
   text = "measured, mean over domains: " + ", ".join(
@@ -64,3 +64,7 @@ def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None,
   chance = f", which may be noise: two runs of the same split differ by about {scatter:.2%}" if better < 2 * scatter else ""
   return (f"{text}\nanother split was better: {percent(best)} seed, by {better:.2%} of the loss{chance}; it is {inside} the 95 % "
           f"interval of the recommendation, {low:.0%} to {high:.0%}")
+
+
+def _means(curve: Mapping[float, Sequence[float]]) -> dict[float, float]:
+  return {share: sum(losses) / len(losses) for share, losses in curve.items()}
