@@ -80,12 +80,12 @@ def _summary(plan: Plan) -> str:
       "no seed at all: never measured (no cell has D = 0)" if plan.seedless_loss is None else
       f"no seed at all: {plan.seedless_loss:.4f}",
       f"split point: up to {plan.split_point:.4g} seed tokens a longer seed phase lowers the loss, beyond it experts gain more",
-      f"{'domain':<20}{'loss':>9}{'full pretraining':>18}{'uneven D':>13}{'uneven D_':>13}{'loss':>9}".replace("D_", "D'"),
+      f"{'domain':<20}{'loss':>9}{'full pretraining':>18}{'uneven D':>13}{'uneven D_':>13}{'uneven loss':>13}".replace("D_", "D'"),
   ]
   for d in plan.domains:
     dense = "-" if d.dense_loss is None else f"{d.dense_loss:.4f}"
     lines.append(f"{d.domain:<20}{d.loss:>9.4f}{dense:>18}{d.best_seed_tokens:>13.4g}{d.best_expert_tokens:>13.4g}"
-                 f"{d.best_loss:>9.4f}")
+                 f"{d.best_loss:>13.4f}")
   if plan.giving:
     lines.append(f"uneven: the best mean loss of the same total budget; {', '.join(plan.giving)} would do worse than at the common "
                  "split, since other domains gain more from those tokens")

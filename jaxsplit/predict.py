@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   devices.present()
   law = load_law(flags["law"])
   if flags["compute_optimal"]:
-    optima = compute_optimal(law, _numbers(flags, "budget_flops"), _domains(flags["num_domains"]),
-                             _accounting(flags["accounting"]))
-    print(json.dumps([dataclasses.asdict(o) for o in optima], indent=1) if flags["json"] else _optimal_text(optima, law))
+    domains = _domains(flags["num_domains"]) or len(law.domains)
+    optima = compute_optimal(law, _numbers(flags, "budget_flops"), domains, _accounting(flags["accounting"]))
+    print(json.dumps([dataclasses.asdict(o) for o in optima], indent=1) if flags["json"] else _optimal_text(optima, law, domains))
     if flags["figure"] or not flags["json"]:
       _draw(flags["figure"] or _FIGURE, optima)
     if not flags["json"]:
@@ -165,7 +165,7 @@ def _text(rows: Sequence[dict], law: Law) -> str:
   return "\n".join([*lines, *(f"warning: {text}" for text in (*told, *law.warnings))])
 
 
-def _optimal_text(optima: Sequence[Optimum], law: Law) -> str:
+def _optimal_text(optima: Sequence[Optimum], law: Law, domains: int) -> str:
   lines = [f"{'FLOPs':>10}{'N':>12}{'95 %':>24}{'tokens':>12}{'seed':>8}{'95 %':>16}{'loss':>9}{'95 %':>20}"]
   for o in optima:
     share = "-" if o.fraction is None else f"{o.fraction:.1%}"
@@ -175,8 +175,8 @@ def _optimal_text(optima: Sequence[Optimum], law: Law) -> str:
                  f"{o.loss:>9.4f}{losses:>20}")
   if len({o.budget_flops for o in optima}) > 1:
     lines.append("N ~ C^{:.3f}, tokens ~ C^{:.3f}".format(*exponents(optima)))
-  if optima[0].fraction is None:
-    lines.append("one dense model each: the law knows of no experts")
+  lines.append("one dense model each: the law knows of no experts" if optima[0].fraction is None else
+               f"for {domains:,} domain{'s' * (domains > 1)}, each with its expert (--num_domains)")
   size, tokens = (max(o.beyond[i] for o in optima) for i in (0, 1))
   if max(size, tokens) > 1.001:
     lines.append(f"warning: the largest budget asks for {size:.3g} times the largest size and {tokens:.3g} times the most tokens "

@@ -9,10 +9,14 @@ import fcntl
 import os
 import shutil
 import sys
+import tempfile
 
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # Which have the controller's.
+  _programs = tempfile.TemporaryDirectory(prefix="jaxsplit-programs-")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 # ruff: noqa: E402  (JAX reads the flags when it is imported)
 import jax

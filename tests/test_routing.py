@@ -68,7 +68,7 @@ def test_the_comparison_names_what_is_not_measured(finished, tmp_path, capsys):
   flops = [ways[name]["training_flops"] for name in ("recommended split", "full pretraining")]
   assert np.ptp(flops) / flops[0] < 0.01
   assert ways["80/20"]["loss"]  # It is measured beside every plan.
-  for name in ("50/50 (BTM)", "D = 0, no seed (SmallTalk-like)", "dense, equal total parameters"):
+  for name in ("50/50 (BTM)", "no seed (D = 0)", "dense, equal total parameters"):
     assert ways[name]["loss"] is None and ways[name]["note"].startswith("not measured: ") and ways[name]["note"] in told
 
 

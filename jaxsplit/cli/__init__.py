@@ -50,13 +50,18 @@ class Paths(Path):
 
 
 class _OneLineParser(argparse.ArgumentParser):
-  """argparse whose errors are one line with the nearest known flag."""
+  """argparse whose errors are one line with the nearest known flag, or with the settings of that name, of `of_gin`."""
+
+  of_gin: Sequence[type] = ()
 
   def error(self, message: str) -> typing.NoReturn:
     prefix = "unrecognized arguments: "
     if message.startswith(prefix):
       flag = message.removeprefix(prefix).split()[0].split("=")[0]
-      message = f"unknown flag {flag}{nearest(flag, self._option_string_actions)}"
+      named = [f"{cls.__name__}.{field.name}" for cls in self.of_gin for field in dataclasses.fields(cls)
+               if flag.removeprefix("--") in (field.name, cls.__name__.lower())]
+      message = f"unknown flag {flag}" + (f"; settings are given as in --gin.{named[0]}=VALUE" if named else
+                                          nearest(flag, self._option_string_actions))
     raise InputError(message)
 
 
@@ -133,7 +138,7 @@ def parse(
       check_decoded(f"--{name}", args[name], path=paths)
     own[name] = (tuple(_path(path, f"--{name}") for path in args[name]) if isinstance(text, Paths) else
                  _path(args[name], f"--{name}") if paths else args[name])
-  own |= {name: as_type(bool, args[name], f"--{name}") for name in switches}
+  own |= {name: _switched(args[name], f"--{name}") for name in switches}
   return Settings(values, own)
 
 
@@ -152,6 +157,7 @@ def _parser(entry_point: str, description: str, settings: Sequence[type], flags:
   parser.add_argument("--extension", action="append", default=[], metavar="FILE",
                       help="your Python file, run first, which may add model families, optimizers, forms of the law, routers and the like "
                            "for settings to name (docs/extending.md); repeatable. Cannot be given in a config")
+  parser.of_gin = settings
   for name, text in flags.items():
     repeated = {"action": "append", "default": [], "metavar": "PATH"} if isinstance(text, Paths) else {}
     parser.add_argument(f"--{name}", help=text, **repeated)
@@ -220,6 +226,13 @@ def _take_gin_flags(argv: list[str], settings: Sequence[type]) -> tuple[list[tup
 
 def _is_boolean(cls: type, field: str) -> bool:
   return typing.get_type_hints(cls)[field] is bool
+
+
+def _switched(text: str, flag: str) -> bool:
+  try:
+    return as_type(bool, text, flag)
+  except InputError as error:
+    raise InputError(f"{error}, or nothing; write the flag that this belongs to before it") from None
 
 
 def _path(path: str | None, flag: str) -> str | None:

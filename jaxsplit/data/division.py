@@ -68,10 +68,12 @@ class Division:
       domains, sizes, _ = _View(rows, part).different()
       np.add.at(total, domains, sizes)
       np.add.at(distinct, domains, 1)
-    for k, name in enumerate(self.names):
-      if self.draw_valid[k] and distinct[k] < 2:
-        raise InputError(f"domain {name}: {total[k]} bytes in {distinct[k]} distinct passages cannot be divided into train and "
-                         "validation; add text or a valid file")
+    if len(small := np.flatnonzero(self.draw_valid & (distinct < 2))):
+      k, others = small[0], len(small) - 1
+      also = f", nor can {others:,} other {'domain' if others == 1 else 'domains'}"
+      above = "; each file and folder in Corpus.path is a domain: if these are one domain's, name the folder above"
+      raise InputError(f"domain {self.names[k]}: {total[k]} bytes in {distinct[k]} distinct passages cannot be divided into train and "
+                       f"validation{also * (others > 0)}; add text or a valid file{above * (others > 0)}")
     valid = _Bounds(len(self.names))
     test = _Bounds(len(self.names))
     room = self.valid_fraction * total

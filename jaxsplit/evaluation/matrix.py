@@ -99,7 +99,8 @@ def ratio(values: np.ndarray, weights: np.ndarray) -> tuple[float, float | None]
 def table(found: Matrix, measure: str) -> list[str]:
   """Lines for people: a row a model, a column a domain; `measure` is a name of MatrixRow's."""
   cell = lambda value, error: "-" if value is None else f"{value:.4g}" + (f" ±{error:.2g}" if error is not None else "")
+  named = lambda row: row.name if row.name == row.kind else f"{row.name} ({row.kind})"
   rows = [("", *found.domains)] + [
-      (f"{row.name} ({row.kind})", *map(cell, getattr(row, measure), getattr(row, f"{measure}_stderr"))) for row in found.rows]
+      (named(row), *map(cell, getattr(row, measure), getattr(row, f"{measure}_stderr"))) for row in found.rows]
   widths = [max(map(len, column)) for column in zip(*rows)]
   return ["  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:]))]) for row in rows]

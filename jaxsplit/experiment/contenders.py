@@ -64,7 +64,7 @@ def contenders(cells: Iterable[Cell], params_total: int, domains: Sequence[str],
   if planned:
     out.append(make("recommended split", planned.fraction, Point(planned.seed_steps, planned.expert_steps, "split"),
                     "the experiment's command measures it"))
-  for name, share in (("80/20", 0.8), ("50/50 (BTM)", 0.5), ("D = 0, no seed (SmallTalk-like)", 0.0)):
+  for name, share in (("80/20", 0.8), ("50/50 (BTM)", 0.5), ("no seed (D = 0)", 0.0)):
     out.append(make(name, share, budget.point(share), compare(share)))
   out.append(make("full pretraining", 1.0, budget.point(1.0), compare(1)))
   return [*out, *_dense_models(whole, own, dense, domains, budget)]

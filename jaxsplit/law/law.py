@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import pathlib
 from typing import Any, Literal
 
 import numpy as np
@@ -205,6 +206,9 @@ def load_law(path: str | os.PathLike) -> Law:
   Raises:
     InputError: not a law of this version, damaged, or of a form that is not there, or not as it was when the law was fitted.
   """
+  if pathlib.Path(path).suffix.lower() in (".csv", ".tsv", ".md", ".jsonl", ".parquet"):
+    raise InputError(f"{path}: a table, not a law; fit one to it: python -m jaxsplit.fit "
+                     f"--cells={path} --out=law.json")
   record = read_record(path, LAW, VERSION, "a law", "fit")
   try:
     members = tuple(read_member(m) for m in record["members"])

@@ -26,7 +26,7 @@ class Optimum:
 
   Attributes:
     budget_flops: 6 N a token.
-    params, params_interval: N, and its 95 % interval over refits and forms in play.
+    params, params_interval: N, and the 95 % interval of the best N over refits and forms in play, as far as N where that is outside.
     budget_tokens: what the budget pays for at that size.
     seed_tokens, expert_tokens: D and D' of each expert; 0 where the law knows of no experts.
     fraction, fraction_interval: the seed's share of the tokens; None where the law knows of no experts.
@@ -95,7 +95,8 @@ def _optimum(law: Law, flops: float, num_domains: int, accounting: str, splits: 
     loss_between = tuple(map(float, law.interval(size, seed, 0))) if law.members[0].samples.size else (loss, loss)
   ranges = law.data["ranges"]
   most = ranges["seed_tokens"][1] + ranges["expert_tokens"][1]
-  return Optimum(flops, size, _sizes(law, flops, size, counted, fractions), flops / (FLOPS_PER_PARAM_TOKEN * size), seed,
+  low, high = _sizes(law, flops, size, counted, fractions)
+  return Optimum(flops, size, (min(low, size), max(high, size)), flops / (FLOPS_PER_PARAM_TOKEN * size), seed,
                  expert, fraction, between, loss, loss_between, (size / ranges["params"][1], (seed + expert) / most), remarks)
 
 

@@ -17,6 +17,7 @@ from jaxsplit.report.album import Album
 from jaxsplit.report.comparison import comparison, predictions
 from jaxsplit.report.evidence import Evidence, means
 from jaxsplit.report.law_text import candidates_table, law_parts, plan_parts
+from jaxsplit.report.terms import terms
 from jaxsplit.results.stages import totals
 from jaxsplit.training.metrics import read_metrics
 from jaxsplit.training.telemetry import StageTelemetry, read_telemetry
@@ -246,7 +247,7 @@ def chapters(evidence: Evidence) -> list[tuple[str, str, Callable[[Evidence, Alb
   later = [("added", "Domains added later", added)] if evidence.added else []
   timed = [("speed", "Speed", speed)] if read_telemetry(evidence.path / _TELEMETRY) else []
   return [*found, *beside, *found_in_text, *later, ("curves", "Loss curves", curves), *probed,
-          ("ledger", "Tokens and FLOPs", ledger), *timed, ("settings", "All settings", settings)]
+          ("ledger", "Tokens and FLOPs", ledger), *timed, ("settings", "All settings", settings), ("terms", "Terms", terms)]
 
 
 def _plain(value: Any) -> str:

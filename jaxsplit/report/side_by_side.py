@@ -110,8 +110,10 @@ def _column(evidence: Evidence) -> dict[str, str]:
 
 
 def _domains(found: Mapping[str, Evidence]) -> str:
-  changes = {name: {line.domain: line.perplexity_change for line in evidence.closing() or ()} for name, evidence in found.items()}
-  domains = list(dict.fromkeys(domain for lines in changes.values() for domain in lines))
+  tables = {name: evidence.closing() or [] for name, evidence in found.items()}
+  changes = {name: {line.domain: line.perplexity_change for line in lines} for name, lines in tables.items()}
+  means = {lines[-1].domain for lines in tables.values() if lines}
+  domains = sorted({domain for lines in changes.values() for domain in lines}, key=lambda domain: (domain in means, domain))
   rows = [[domain, *(f"{change:+.1%}" if (change := lines.get(domain)) is not None and np.isfinite(change) else "-"
                      for lines in changes.values())] for domain in domains]
   return html.table(["domain", *found], rows, "Change of perplexity against each experiment's dense model of the same compute.")

@@ -164,12 +164,14 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   proof = _proof(path, experiment)
   domains = _domains(proof)
   others = {DENSE: "the model of full pretraining", **({BASE: "the base model"} if experiment.get("init_from") else {})}
-  there = f"{', '.join(domains) or 'none yet'}; None is their seed, {', '.join(f'{name!r} {what}' for name, what in others.items())}"
+  there = f"{', '.join(domains) or 'none yet'}; besides, None is their seed (in commands: seed), "
+  there += ", ".join(f"{name!r} {what}" for name, what in others.items())
   if domain not in (None, *others, *domains) or domain in others and domain in domains:
-    what = f"may be a domain or {others[domain]}" if domain in domains else f"is no domain of {path}{nearest(str(domain), domains)}"
-    raise InputError(f"load_model: {domain!r} {what}; its experts' domains: {there}")
+    what = f"{domain!r} may be a domain or {others.get(domain)}" if domain in domains else f"no domain {domain!r}"
+    like = "" if domain in domains else nearest(str(domain), domains)
+    raise InputError(f"{path}: {what}{like}; its experts' domains: {there}")
   if replica not in range(experiment["replicas"]):
-    raise InputError(f"load_model: replica {replica!r} is none of the {experiment['replicas']} of {path}, which are counted from 0")
+    raise InputError(f"{path}: no replica {replica!r}; it has {experiment['replicas']}, counted from 0")
   matches = _matching(path, experiment, proof, domain)
   found = [(path / "checkpoints" / stage.name, row) for stage in proof for row, run in enumerate(stage.runs)
            if run.replica == replica and matches(stage, run)]

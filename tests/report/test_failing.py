@@ -13,7 +13,7 @@ from jaxsplit.report.law_page import write_law_page
 from jaxsplit.report.page import try_report, write_report
 from tests.report.test_page import check
 
-CHAPTERS = ("closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "speed", "settings")
+CHAPTERS = ("closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "speed", "settings", "terms")
 FIGURES = {(figures, "split_curve"): "split", (figures, "cells_with_law"): "cells", (figures, "gains"): "closing",
            (law_figures, "agreement"): "agreement", (training_figures, "loss_curves"): "curves",
            (training_figures, "probe"): "probe", (training_figures, "spending"): "ledger"}
@@ -49,7 +49,7 @@ def test_all_at_once(workdir, monkeypatch):
   page = write_report(workdir, said.append).read_text()
   check(page)
   assert set(re.findall(r'<section id="(\w+)">', page)) == set(CHAPTERS)
-  assert len(said) == page.count("no measurement is lost") + page.count("No measurement is lost") + 1 == 12
+  assert len(said) == page.count("no measurement is lost") + page.count("No measurement is lost") + 1 == 13
 
 
 @pytest.mark.parametrize("part", ["read_evidence", "chapters"])

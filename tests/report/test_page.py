@@ -111,7 +111,7 @@ def test_an_interrupted_experiment_has_a_page_too(workdir, lost, sections, sente
     (workdir / name).unlink()
   page = write_report(workdir).read_text()
   check(page)
-  everything = {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "speed", "settings"}
+  everything = {"closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "speed", "settings", "terms"}
   assert set(re.findall(r'<section id="(\w+)">', page)) == everything - sections
   assert "This experiment is not finished" in page and sentence in page
 

@@ -75,11 +75,11 @@ def refused(match, *arguments, **more):
 
 
 def test_what_is_not_there_is_told(finished, tmp_path):
-  refused("'latn' is no domain of .*; did you mean latin.*latin, numbers; None is their seed, 'dense' the model of full", finished, "latn")
-  refused("replica 1 is none of the 1", finished, "latin", replica=1)
+  refused("no domain 'latn'; did you mean latin.*latin, numbers; besides, None is their seed .*, 'dense' the model of full", finished, "latn")
+  refused("no replica 1; it has 1", finished, "latin", replica=1)
   for domain in (3, 0, True, ["latin"]):
-    refused(rf"load_model: {re.escape(repr(domain))} is no domain of .*; its experts' domains: latin, numbers; None is their seed", finished, domain)
-  refused("replica '0' is none of the 1", finished, "latin", "0")
+    refused(rf"no domain {re.escape(repr(domain))}.*; its experts' domains: latin, numbers; besides, None is their seed", finished, domain)
+  refused("no replica '0'; it has 1", finished, "latin", "0")
   refused(r"no experiment .* \(config.json is missing\)", tmp_path, "latin")
 
 
