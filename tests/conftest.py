@@ -1,7 +1,7 @@
 """For every test: two CPU devices, whatever the machine, and programs compiled in a hurry, since tests run each but briefly, unless
 XLA_FLAGS has a level.
 
-Nothing is kept in the user's cache of programs, nor read from there.
+Nothing is kept in the user's cache of programs, nor read from there: tests share one that lasts as long as they do.
 """
 
 import contextlib
@@ -9,14 +9,10 @@ import fcntl
 import os
 import shutil
 import sys
-import tempfile
 
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-if "PYTEST_XDIST_WORKER" not in os.environ:  # Which have the controller's.
-  _programs = tempfile.TemporaryDirectory(prefix="jaxsplit-programs-")
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
-  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # Of processes that tests start.
 
 # ruff: noqa: E402  (JAX reads the flags when it is imported)
 import jax
@@ -40,6 +36,14 @@ def shared_folder(tmp_path_factory):
   """A folder that all processes of one run of the tests have."""
   base = tmp_path_factory.getbasetemp()
   return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(shared_folder):
+  """What one test has compiled, others load: those of a whole experiment train models of the same few sizes."""
+  jax.config.update("jax_compilation_cache_dir", str(shared_folder / "programs"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  jax.config.update("jax_enable_compilation_cache", True)
 
 
 @pytest.fixture

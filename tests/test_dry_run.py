@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from small import arguments
 
 from jaxsplit import train
@@ -28,6 +29,7 @@ def test_its_ledger_is_that_of_the_experiment(corpus, finished, tmp_path, capsys
   assert not {path.name for path in (tmp_path / "w").iterdir()} & {"cells.csv", "sizes.json", "sweep.json", "ledger.json", "metrics.jsonl"}
 
 
+@pytest.mark.long
 def test_a_sweep_is_shown_with_its_price(corpus, tmp_path, capsys):
   argv = [flag for flag in arguments(corpus, tmp_path / "w", "--gin.Experiment.target=(32, 2)", "--gin.Sweep.flops=1.5", "--dry_run")
           if not re.search("sizes|fractions", flag)]

@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 import numpy as np
+import pytest
 
 import jaxsplit
 from jaxsplit import evaluate, export, train
@@ -17,6 +18,7 @@ SHORT = {"Experiment.budget_tokens": "60_000", "Experiment.sizes": "((8, 1), (16
          "FitSettings.form": "'effective_data'", "FitSettings.holdout": "'none'", "FitSettings.bootstrap": "10", "Clustering.k": "3"}
 
 
+@pytest.mark.long
 def test_raw_text_becomes_clusters_experts_a_matrix_and_checkpoints(tmp_path):
   work, out = tmp_path / "work", tmp_path / "out"
   assert train.main([f"--gin_file={CONFIG}", f"--workdir={work}", *(f"--gin.{name}={value}" for name, value in SHORT.items())]) == 0

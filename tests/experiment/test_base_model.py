@@ -42,6 +42,7 @@ def settings(base, **fields):
   return Settings(Experiment(init_from=f"hf:{base}", **fields), training=Training(sequence_length=16))
 
 
+@pytest.mark.long
 def test_an_experiment_from_a_base_model(base, corpus, tmp_path, capsys):
   flags = [flag for flag in arguments(corpus, tmp_path / "w") if not any(
       name in flag for name in ("sizes", "target", "head_dim", "seed_fractions", "FitSettings.form"))]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
 from jaxsplit.law import fit_law, plan_split
 from worlds import measured_cells
 
 
+@pytest.mark.long
 def test_one_loss_ten_times_too_large_does_not_move_the_split():
   cells = measured_cells()
   wrong = np.array(cells.loss)

@@ -31,6 +31,7 @@ def test_a_size_far_beyond_the_measured_ones_is_found_and_told():
   assert "no size is best under this budget" in told and "--params" in told
 
 
+@pytest.mark.long
 def test_a_free_size_is_the_best_by_the_loss_that_the_plan_states():
   cells = measured_cells()
   law = fit_law(cells, form="additive", bootstrap=20, starts=8, holdout="none")

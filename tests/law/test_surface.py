@@ -93,6 +93,7 @@ def test_a_plan_says_which_fractions_were_measured():
   assert 0.24 < measured.min() <= 0.25 and 0.75 <= measured.max() < 0.76
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grid, proof, budget, domains, size", [
     pytest.param(THEIRS / "bundled.csv", THEIRS / "bundled.csv", 750_000, 5, 39_912, id="bundled", marks=needs_tables),
     pytest.param(THEIRS / "bundled_wide.csv", THEIRS / "bundled.csv", 750_000, 5, 39_912, id="bundled_wide", marks=needs_tables),

@@ -89,6 +89,7 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(corpus, workdir
   assert not any(workdir.iterdir())
 
 
+@pytest.mark.long
 def test_a_folder_that_turns_read_only_ends_it_and_the_same_command_goes_on_afterwards(corpus, workdir, mounts):
   code, line, traced = experiment(corpus, workdir, "read-only", "trunk")
   assert code == FAULT_EXIT_CODE, line
@@ -101,6 +102,7 @@ def test_a_folder_that_turns_read_only_ends_it_and_the_same_command_goes_on_afte
   assert len(steps) == 2 and all(sorted(those) == list(range(len(those))) for those in steps.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["trunk", "experts"])
 def test_a_folder_that_is_deleted_while_training_ends_it_and_can_be_used_again(corpus, workdir, stage):
   code, line, traced = experiment(corpus, workdir, "deleted", stage)
