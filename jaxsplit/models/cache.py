@@ -96,27 +96,27 @@ def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Arra
     mask_BxTxS &= column_T[None, :, None] < cache.tree.end_BxT[:, None]
   graph, weights = nnx.split(layers)
 
-  def layer(x_BxTxD, of_layer):
-    weights, *old = of_layer
+  def layer(x_BxTxD, weights, old, index=()):
+    """One layer; `old` are its keys and values, or those of all layers and `index` says which is its own. Also returns the new ones."""
     kept = []
 
     def attend(q_BxTxGxQxd, k_BxTxGxd, v_BxTxGxd):
-      kept.extend(jax.lax.dynamic_update_slice_in_dim(there, new, cache.length, axis=1) for there, new in zip(old, (k_BxTxGxd, v_BxTxGxd)))
+      for there, new in zip(old, (k_BxTxGxd, v_BxTxGxd)):
+        new = jnp.expand_dims(new, range(len(index)))
+        kept.append(jax.lax.dynamic_update_slice(there, new, (*index, 0, cache.length, 0, 0)))
       if by_blocks:
         return blocks.attend(q_BxTxGxQxd, k_BxTxGxd, v_BxTxGxd, starts_BxT, cache.tree.end_BxT)
-      return dense.attend(q_BxTxGxQxd, *kept, mask_BxTxS[:, None])
+      return dense.attend(q_BxTxGxQxd, *(values[index] for values in kept), mask_BxTxS[:, None])
 
     return nnx.merge(graph, weights)(x_BxTxD, attend, *shared), tuple(kept)
 
-  k, v, is_apart = cache.k_LxBxSxGxd, cache.v_LxBxSxGxd, lambda value: isinstance(value, tuple)
+  old, is_apart = (cache.k_LxBxSxGxd, cache.v_LxBxSxGxd), lambda value: isinstance(value, tuple)
   if any(map(is_apart, jax.tree.leaves(weights, is_leaf=is_apart))):
-    for i in range(config.depth):
-      own = jax.tree.map(lambda value: value[i], weights, is_leaf=is_apart)
-      x_BxTxD, (k_BxSxGxd, v_BxSxGxd) = layer(x_BxTxD, (own, k[i], v[i]))
-      k, v = k.at[i].set(k_BxSxGxd), v.at[i].set(v_BxSxGxd)
+    for i in range(config.depth):  # The new columns are written where they belong; no layer's keys and values are copied.
+      x_BxTxD, old = layer(x_BxTxD, jax.tree.map(lambda value: value[i], weights, is_leaf=is_apart), old, (i,))
   else:
-    x_BxTxD, (k, v) = jax.lax.scan(layer, x_BxTxD, (weights, k, v), unroll=layers_a_turn(config))
-  return x_BxTxD, Cache(k, v, cache.length + tokens_BxT.shape[1], cache.first_B, start_B)
+    x_BxTxD, old = jax.lax.scan(lambda x_BxTxD, of: layer(x_BxTxD, of[0], of[1:]), x_BxTxD, (weights, *old), unroll=layers_a_turn(config))
+  return x_BxTxD, Cache(*old, cache.length + tokens_BxT.shape[1], cache.first_B, start_B)
 
 
 def _starts(config: ModelConfig, cache: Cache, tokens_BxT: jax.Array, end_of_document: int) -> tuple[jax.Array, jax.Array]:
