@@ -6,10 +6,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import shutil
 from collections.abc import Callable
 
 from jaxsplit import devices
-from jaxsplit.data.concerns import describe_files
+from jaxsplit.data.concerns import describe_files, shared_documents
 from jaxsplit.data.corpus import ONE, Corpus
 from jaxsplit.data.formats import format_of
 from jaxsplit.data.joined import ADDED, JoinedStore, join_all
@@ -73,10 +74,15 @@ def add_domain(workdir: str | os.PathLike, texts: str | os.PathLike, name: str =
     if name in base.domains:  # Joining would say so too, but after the texts were read.
       raise InputError(f"--name={name}: {base.directory} has a domain {name} already; take another name")
     check_cases([*base.domains, name], "--name")
-    split = fork_point(settings, opened, seed_tokens)
-    hosts.broadcast(lambda: _prepare(read, base, name, folder, path, progress))
-    joined, based = JoinedStore(base, [open_store(folder)]), from_base(settings)
-    return add_expert(based, joined, name, split, recipe_of(based, base), opened, progress, interruption)
+    split, is_new = fork_point(settings, opened, seed_tokens), not folder.exists()
+    try:
+      hosts.broadcast(lambda: _prepare(read, base, name, folder, path, progress))
+      joined, based = JoinedStore(base, [open_store(folder)]), from_base(settings)
+      return add_expert(based, joined, name, split, recipe_of(based, base), opened, progress, interruption)
+    except InputError:
+      if is_new and hosts.is_lead():  # A domain without an expert would be a column without its row wherever models are compared.
+        shutil.rmtree(folder, ignore_errors=True)
+      raise
 
   return _beside(path, settings, train)
 
@@ -159,5 +165,6 @@ def _prepare(corpus: Corpus, base: Store, name: str, folder: pathlib.Path, workd
     guards.check_same_addition(workdir, name, store.manifest_hash)
 
   check(prepare_store(corpus, tokenization, folder, progress.log, check=check))
-  for line in describe_files(open_store(folder)):
+  store = open_store(folder)
+  for line in (*describe_files(store), *(f"note: {line}" for line in shared_documents(store, base))):
     progress.log(f"  {line}")

@@ -112,6 +112,8 @@ def _matrix(settings: Evaluation, store: Store, experts: Experts, routed: Routed
     lines = table(found, measure)
     errors = ", ± standard error" * any("±" in line for line in lines)  # A single document has none.
     log("\n".join(["", f"{name}, {split} documents{errors}", *lines]))
+  if added := ", ".join(getattr(store, "added", ())):
+    log(f"added later: {added}; the seed, the dense model and the other experts have not been trained on it, which means include")
   if routed:
     log("\n".join(["", f"perplexity per token after the contexts of {split} documents; cost in forward passes of one model",
                    *routed.documents(documents, scores, split, stride)]))

@@ -103,9 +103,10 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
   plan = load_plan(workdir / "plan.json") if (workdir / "plan.json").exists() else None
   cells = [cell for cell in read_cells(workdir / "cells.csv")
            if cell.params_total == models.config.params_total and cell.replica == settings.replica and cell.status == "ok"]
+  mixture = sorted({cell.domain for cell in cells if cell.role in ("split", "dense")}) or models.domains
   for name, kind in written:
     model, measured = models[name], _cells_of(kind, name, cells, plan)
-    _write(out / name, model, model_card(name, kind, model.config, model.steps, measured, models.domains), settings)
+    _write(out / name, model, model_card(name, kind, model.config, model.steps, measured, mixture), settings)
     log(f"{out / name}: {kind}, {models.config.params_total:,} parameters, {settings.dtype}")
   return [out / name for name, _ in written]
 
@@ -143,7 +144,7 @@ def _cells_of(kind: str, name: str, cells: Sequence[Cell], plan: Plan | None) ->
   if not plan.point.expert_steps:  # The plan is not to split: the dense model is the expert of every domain.
     return [cell for cell in dense if cell.domain == name]
   at = plan.point.seed_tokens, plan.point.expert_tokens
-  return [cell for cell in cells if cell.role == "split" and cell.domain == name and (cell.seed_tokens, cell.expert_tokens) == at]
+  return [cell for cell in cells if cell.role in ("split", "added") and cell.domain == name and (cell.seed_tokens, cell.expert_tokens) == at]
 
 
 if __name__ == "__main__":

@@ -80,6 +80,8 @@ def check_replaceable(path: str | os.PathLike, flag: str, key: str | None) -> No
       raise InputError(f"{flag}={path}: is a folder; name a file")
     if path.exists() and path.stat().st_size and not _is_ours(path, key):
       raise InputError(f"{flag}={path}: there is another kind of file of that name, which is not written over; name a new file")
+    with tempfile.TemporaryFile(dir=path.parent):  # As it will be written; permissions alone do not tell.
+      pass
   except OSError as error:
     raise InputError(f"{flag}={path}: cannot be written ({error.strerror}); name a file that can be") from None
 

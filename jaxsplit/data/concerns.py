@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 from jaxsplit.data.document_table import first_sources
 from jaxsplit.data.file_table import FileTable, load_file_table, printable
 from jaxsplit.data.formats import format_of
@@ -41,6 +43,22 @@ def undivided(table: FileTable, separator: str) -> list[str]:
   lines = [f"{path}: one document, as Corpus.text_separator = {separator!r} is not between any two in it" for path in whole[:_FILES_NAMED]]
   more = len(whole) - _FILES_NAMED
   return [*lines, *[f"{more:,} more .txt files are one document each in spite of Corpus.text_separator"] * (more > 0)]
+
+
+def shared_documents(added: Store, base: Store) -> list[str]:
+  """A line for each domain of a store with training documents that another store has too. Reads both document tables, no text."""
+  from pyarrow import compute, parquet
+
+  tables = [store.directory / DOCUMENT_TABLE for store in (added, base)]
+  if not all(path.exists() for path in tables):
+    return []
+  mine = parquet.read_table(tables[0], columns=["sha256"], filters=[("split", "=", "train")])["sha256"].combine_chunks()
+  found: collections.Counter[str] = collections.Counter()
+  for batch in parquet.ParquetFile(tables[1]).iter_batches(columns=["sha256", "domain", "split"]):
+    both = batch.filter(compute.and_(compute.is_in(batch["sha256"], mine), compute.equal(batch["split"].cast("string"), "train")))
+    found.update(both["domain"].cast("string").to_pylist())
+  return [f"{count:,} of the {len(mine):,} training documents are in domain {domain} of {base.directory} too: to that degree the seed has "
+          "been trained on them" for domain, count in sorted(found.items())]
 
 
 def concerns(store: Store) -> list[str]:

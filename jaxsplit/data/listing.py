@@ -31,7 +31,8 @@ from jaxsplit.data.walk import BY_CHOICE, Walk, matching
 from jaxsplit.errors import InputError, nearest
 from jaxsplit.files import from_home
 
-_DOMAIN_NAME = re.compile(r"\w[\w .+()&-]*")
+_DOMAIN_NAME = re.compile(r"\w([\w .+()&-]{0,98}[\w.+()&-])?")
+_MODELS = "seed", "dense", "base", "average"  # What commands call an experiment's other models.
 
 
 def list_files(corpus: Corpus) -> FileTable:
@@ -156,8 +157,10 @@ def _check_domains(corpus: Corpus, location: Location, files: Sequence[CorpusFil
 def check_domain_name(name: str, where: str) -> None:
   """Refuses what cannot name a file everywhere."""
   if not _DOMAIN_NAME.fullmatch(name):
-    raise InputError(f"{where}: {name!r} cannot name a domain; begin with a letter or digit, then use also spaces and .+-_()&"
-                     f"")
+    raise InputError(f"{where}: {name[:120]!r} cannot name a domain; begin with a letter or digit, then use also spaces within and "
+                     ".+-_()&, 100 of all of these at most")
+  if name in _MODELS:
+    raise InputError(f"{where}: {name!r} cannot name a domain, as another model of each experiment is called that; choose another name")
 
 
 def check_cases(names: Iterable[str], where: str) -> None:

@@ -28,7 +28,12 @@ def check_asked(settings: Evaluation, routing: Routing, flags: Mapping[str, str 
     raise InputError("--model: nothing to evaluate it on; give --tasks and --data, or a token store as --store")
   if flags["model"] and (routing.names or flags["compare"]):
     raise InputError(f"--{'router' if routing.names else 'compare'} needs the experts of an experiment; give --workdir in place of --model")
+  given = {"tasks": settings.task_names, "router": routing.names, "data": flags["data"]}
+  if beside := next((name for name, value in given.items() if value and flags["compare"]), None):
+    raise InputError(f"--compare is of measured cells alone; leave --{beside} out, or run evaluate once for each")
+  if flags["data"] and not settings.task_names:
+    raise InputError("--data needs --tasks: the names of the tasks whose rows it has, as in --tasks=arc_easy,piqa")
   if settings.task_names and not flags["data"]:
     raise InputError("--tasks needs --data: the folder with the tasks' rows, <task>.jsonl or <task>.jsonl.gz")
   if flags["out"]:
-    check_replaceable(flags["out"], "--out", "routers")
+    check_replaceable(flags["out"], "--out", "compare" if flags["compare"] else "routers")

@@ -51,6 +51,9 @@ class Generation:
       raise InputError(f"Generation.top_k = {self.top_k}: must be 0 (all) or more")
     if not 0 < self.top_p <= 1:
       raise InputError(f"Generation.top_p = {self.top_p}: must be above 0, at most 1")
+    if self.temperature == 0 and (self.top_k or self.top_p < 1):
+      raise InputError(f"Generation.{'top_k' if self.top_k else 'top_p'} is given without Generation.temperature, and greedy decoding does "
+                       "not sample; give a temperature too, as 1")
 
 
 def room_for(model: TrainedModel, settings: Generation) -> int:

@@ -143,8 +143,8 @@ def _kept(name: str, weights: np.ndarray, contexts: int, experts: int, most: int
   weights_NxK = np.array(weights, np.float64)
   if weights_NxK.shape != (contexts, experts) or not np.isfinite(weights_NxK).all() or (weights_NxK < 0).any() or (
       weights_NxK.sum(1) <= 0).any():
-    raise InputError(f"--router={name}: gave weights of shape {list(weights_NxK.shape)}; must be {[contexts, experts]}, finite, 0 or more, "
-                     "with something above 0 in every row")
+    raise InputError(f"--router={name}: its weights must be of shape {[contexts, experts]}, finite, 0 or more, with something above 0 in "
+                     f"every row; these are of shape {list(weights_NxK.shape)}, such as {weights_NxK.ravel()[:3].tolist()}")
   if most:
     order = np.argsort(-weights_NxK, axis=1, kind="stable")
     np.put_along_axis(weights_NxK, order[:, most:], 0.0, axis=1)

@@ -143,11 +143,13 @@ class RoutedEvaluation:
       InputError: the router prefers none of them.
     """
     name, router = next(iter(self._routers.items()))
+    if not prompt:
+      raise InputError("the prompt is empty, so there is nothing to choose an expert by; name a domain as --domain, whose expert begins")
     weights_K = router.weights(self._routed.question_contexts([complete(prompt, "")]))[0]
     order = np.argsort(-weights_K, kind="stable")
     if np.isclose(*weights_K[order[:2]]):
-      raise InputError(f"--router={name} prefers no expert for {'this' if prompt else 'an empty'} prompt; name a domain as --domain, whose "
-                       "expert goes on with it")
+      raise InputError(f"--router={name} prefers no expert for this prompt (where the plan is not to split, all are the dense model); name a "
+                       "domain as --domain, whose expert goes on with it")
     return {self._domains[row]: float(weights_K[row]) for row in order}
 
   def answers(self, task: str, scored: ScoredAnswers) -> list[str]:

@@ -63,7 +63,9 @@ class Row(dict[str, Any]):
 
 
 def choose(context: str, answers: Sequence[str], gold: int, unconditional: str = "") -> Question:
-  """A question with answers to choose from, each behind the same context and a space."""
+  """A question with answers to choose from, a list, each behind the same context and a space."""
+  if isinstance(answers, str):
+    raise InputError(f"the answers are one text, {answers[:40]!r}, where a list of texts is needed; mend the row")
   return Question(context, (context,) * len(answers), tuple(f" {answer}" for answer in answers), tuple(map(len, answers)), gold,
                   unconditional)
 
@@ -110,6 +112,8 @@ def read_questions(task: str, folder: str | pathlib.Path, limit: int = 0) -> lis
 
 
 def _check(question: Question) -> None:
+  if not all(isinstance(text, str) for text in (question.prompt, *question.contexts, *question.continuations)):
+    raise InputError("a context or an answer is no text; mend the row")
   count = len(question.continuations)
   if isinstance(question.gold, bool) or not isinstance(question.gold, int) or not 0 <= question.gold < count:
     raise InputError(f"the right answer is number {question.gold!r} of {count}, counted from 0; mend the row")
@@ -127,7 +131,10 @@ def _file(task: str, folder: pathlib.Path) -> pathlib.Path:
   name = task.partition(":")[0]
   there = [folder / f"{name}{suffix}" for suffix in SUFFIXES if (folder / f"{name}{suffix}").is_file()]
   if len(there) != 1:
-    what = f"both {there[0].name} and {there[1].name} are there; keep one" if there else "no such file; put the task's rows there"
+    like = sorted(path.name for path in folder.glob(f"{name}.*.jsonl*"))
+    what = (f"both {there[0].name} and {there[1].name} are there; keep one" if there else
+            f"no such file; there is {like[0]}: copy or link it to {name}.jsonl{'.gz' * like[0].endswith('.gz')}" if like else
+            "no such file; put the task's rows there")
     raise InputError(f"{folder / name}.jsonl[.gz]: {what}")
   return there[0]
 

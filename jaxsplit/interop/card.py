@@ -17,11 +17,12 @@ def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Seq
     config: its shape.
     steps: how many it was trained.
     cells: what was measured of it; the seed of the experts is not measured.
-    domains: of the experiment, in order.
+    domains: that the seed and the dense model were trained on, in order.
   """
   forked = cells and not cells[0].seed_tokens
+  of, added = "all domains" if name in (*domains, "seed", "dense") else "the domains below", "; this one was added later"
   about = {"expert": f"A specialist on the domain **{name}**, forked from "
-                     f"{'a base model' if forked else 'a seed that was trained on all domains together'}.",
+                     f"{'a base model' if forked else f'a seed that was trained on {of} together'}{added * (name not in domains)}.",
            "seed": "The seed that the experts beside it were forked from, trained on all domains together, before any cooldown of its "
                    "learning rate." if steps else "The base model that the experts beside it were forked from, as it was.",
            "dense": "One model trained on all domains together with the budget of the seed and its experts (full pretraining)."}

@@ -76,7 +76,7 @@ def test_what_are_no_weights_is_refused(given):
 
   ROUTERS.add("odd", Odd)
   try:
-    with pytest.raises(InputError, match=r"--router=odd: gave weights of shape .*; must be \[2, 3\]"):
+    with pytest.raises(InputError, match=r"--router=odd: its weights must be of shape \[2, 3\], .*; these are of shape"):
       weights("odd")
   finally:
     del ROUTERS["odd"]
