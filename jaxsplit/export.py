@@ -144,7 +144,8 @@ def _cells_of(kind: str, name: str, cells: Sequence[Cell], plan: Plan | None) ->
   if not plan.point.expert_steps:  # The plan is not to split: the dense model is the expert of every domain.
     return [cell for cell in dense if cell.domain == name]
   at = plan.point.seed_tokens, plan.point.expert_tokens
-  return [cell for cell in cells if cell.role in ("split", "added") and cell.domain == name and (cell.seed_tokens, cell.expert_tokens) == at]
+  own = [cell for cell in cells if cell.role in ("split", "added") and cell.domain == name]
+  return [cell for cell in own if (cell.seed_tokens, cell.expert_tokens) == at]
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ def measure(store: Store, model, steps: int, rate: float, replicas: int) -> list
     for replica in range(replicas):
       records.append({"params": model.params, "replica": replica, "share": share, "rate": rate,
                       **{name: float(values[replica]) for name, values in losses.items()}})
-    print(f"N = {model.params:,}, {share:.0%} seed: " + ", ".join(f"{name} {values.mean():.4f}" for name, values in losses.items()), flush=True)
+    found = ", ".join(f"{name} {values.mean():.4f}" for name, values in losses.items())
+    print(f"N = {model.params:,}, {share:.0%} seed: {found}", flush=True)
   return records
 
 

@@ -50,7 +50,7 @@ def _openbookqa(row: Row) -> Question:
 
 
 def _commonsense_qa(row: Row) -> Question:
-  return _by_letter(f"Question: {row['question'].strip()}", _texts(row), "ABCDE", _position(row["answerKey"].strip(), "ABCDE", "answerKey"))
+  return _by_letter(f"Question: {row['question'].strip()}", _texts(row), tuple("ABCDE"), _position(row["answerKey"].strip(), "ABCDE", "answerKey"))
 
 
 def _social_iqa(row: Row) -> Question:
@@ -59,7 +59,7 @@ def _social_iqa(row: Row) -> Question:
 
 def _mmlu(row: Row) -> Question:
   about = f"The following are multiple choice questions (with answers) about {row['subject'].replace('_', ' ')}."
-  return _by_letter(f"{about}\n\n{row['question'].strip()}", row["choices"], "ABCD", _counted(row, "answer"))
+  return _by_letter(f"{about}\n\n{row['question'].strip()}", row["choices"], tuple("ABCD"), _counted(row, "answer"))
 
 
 def _lambada(row: Row) -> Question:

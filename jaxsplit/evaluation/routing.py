@@ -148,8 +148,8 @@ class RoutedEvaluation:
     weights_K = router.weights(self._routed.question_contexts([complete(prompt, "")]))[0]
     order = np.argsort(-weights_K, kind="stable")
     if np.isclose(*weights_K[order[:2]]):
-      raise InputError(f"--router={name} prefers no expert for this prompt (where the plan is not to split, all are the dense model); name a "
-                       "domain as --domain, whose expert goes on with it")
+      raise InputError(f"--router={name} prefers no expert for this prompt; name a domain as --domain, whose expert goes on with it "
+                       "(where the plan is not to split, the dense model is that of every domain)")
     return {self._domains[row]: float(weights_K[row]) for row in order}
 
   def answers(self, task: str, scored: ScoredAnswers) -> list[str]:
