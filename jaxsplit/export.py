@@ -96,6 +96,8 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
   taken = next((out / name for name, _ in written if (out / name).exists()), None)
   if taken:
     raise InputError(f"--out={out}: {taken} exists already; name another folder, or move that one away")
+  if out.is_file():
+    raise InputError(f"--out={out}: is a file; name a folder")
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:

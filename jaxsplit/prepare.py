@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from jaxsplit import cli
 from jaxsplit.clustering.settings import Clustering
 from jaxsplit.data.beam import Beam
-from jaxsplit.data.concerns import describe_files, undivided
+from jaxsplit.data.concerns import describe_files, single_documents, undivided
 from jaxsplit.data.corpus import Corpus, real
 from jaxsplit.data.domains import check_domains, count_documents
 from jaxsplit.data.drivers import Driver, Local
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                        f"its {FILE_TABLE})")
     check_settings(corpus, tokenization, settings[Clustering])
     table, refused = count_documents(corpus, list_files(corpus), log, settings[Clustering].k)
-    notes = (f"note: {line}" for line in undivided(table, corpus.text_separator))
+    notes = (f"note: {line}" for line in (*single_documents(table), *undivided(table, corpus.text_separator)))
     print("\n".join((*table.lines(), *notes, "", *table.each(), *(f"refused: {line}" for line in refused[1:]))), flush=True)
     if refused:
       others = f" ({len(refused) - 1:,} more {'file is' if len(refused) == 2 else 'files are'} refused, as listed)" if refused[1:] else ""

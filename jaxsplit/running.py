@@ -81,6 +81,8 @@ def dry_run(settings: Settings, workdir: str | os.PathLike) -> str:
 def _opened(settings: Settings, workdir: str | os.PathLike,
             act: Callable[[Store, Workdir, Progress, Interruption], Outcome]) -> Outcome:
   """What `act` returns, with the experiment's tokens read and its work directory claimed and locked."""
+  if not isinstance(settings, Settings):
+    raise InputError(f"settings = {settings!r:.80}: must be a jaxsplit.Settings; jaxsplit.read_settings reads them from gin files")
   if "://" in os.fspath(workdir):
     raise InputError(f"--workdir={os.fspath(workdir)}: has to be a folder on a disk, whose files can be renamed and locked; keep a copy "
                      "in a bucket by scripts/mirror.sh (docs/tpu.md)")

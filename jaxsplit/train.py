@@ -43,6 +43,8 @@ def read_settings(*files: str, bindings: Mapping[str, Any] | None = None) -> Set
   Raises:
     InputError: an unknown file or name, or a value of another type.
   """
+  if bindings is not None and not isinstance(bindings, Mapping):
+    raise InputError(f"read_settings: bindings = {bindings!r}: must be a dictionary, as {{'Experiment.budget_tokens': 1_000_000}}")
   flags = [f"--gin_file={file}" for file in files] + [f"--gin.{name}={value!r}" for name, value in (bindings or {}).items()]
   given = cli.parse("train", "", SETTINGS, flags)
   return Settings(*(given[cls] for cls in SETTINGS))

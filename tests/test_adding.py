@@ -126,7 +126,8 @@ def test_the_matrix_and_the_routers_gain_it(added, tmp_path):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--name=latin"], "has a domain latin already; take another name"), (["--name=../x"], "cannot name a domain"),
+    (["--name=latin"], "has a domain latin already; take another name"), (["--name=../x"], "cannot name a domain"), (["--name=dense"], "as another model of each experiment is called that"),
+    (["--name=chess "], "cannot name a domain"), ([f"--name={'x' * 101}"], "100 of all of these at most"),
     (["--name=Latin"], "differ in upper and lower case only"),
     (["--gin.Training.batch_sequences=4"], "Training.batch_sequences is given with --add_domain"),
     (["--gin.Experiment.resample=('chess',)"], "Experiment.resample is given with --add_domain, whose expert reads no text that is resampled .* in another --workdir"),
@@ -158,3 +159,17 @@ def test_there_must_be_an_experiment_and_texts(finished, chess, tmp_path):
   shutil.rmtree(next((tmp_path / "w" / "checkpoints").glob("d24*/trunk")))
   with pytest.raises(InputError, match="that the others were forked from is missing; snapshots of seeds are kept with"):
     train.main([f"--workdir={tmp_path / 'w'}", f"--add_domain={chess}"])
+  assert not (tmp_path / "w" / "added" / "chess").exists(), "a domain without an expert would be a column without a row"
+
+
+def test_texts_that_the_seed_knows_are_told_and_the_card_says_what_the_expert_is(finished, corpus, tmp_path, capsys):
+  workdir = shutil.copytree(finished, tmp_path / "w")
+  (tmp_path / "again").mkdir()
+  for name in ("train", "valid"):
+    shutil.copy(corpus / "latin" / f"{name}.txt", tmp_path / "again")
+  assert train.main([f"--workdir={workdir}", f"--add_domain={tmp_path / 'again'}"]) == 0
+  assert "1 of the 1 training documents are in domain latin" in capsys.readouterr().out
+  written = jaxsplit.export_models(workdir, tmp_path / "out", log=print)
+  cards = {folder.name: (folder / "README.md").read_text() for folder in written}
+  assert "on the domains below together; this one was added later" in cards["again"] and "D', tokens of the expert" in cards["again"]
+  assert all("| domains | latin, numbers |" in card for card in cards.values())

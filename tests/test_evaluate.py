@@ -109,7 +109,10 @@ def test_what_flags_alone_tell_waits_for_no_import_that_takes_long():
     (["--model=x"], "--model=x: must be hf:DIR"), (["--model=hf:x"], "nothing to evaluate it on"),
     (["--workdir=w", "--tasks=piqa"], "--tasks needs --data"), (["--workdir=w", "--tasks=pica", "--data=w"], "did you mean piqa"),
     (["--workdir=w", "--limit=-1"], "Evaluation.limit = -1: must be 0 or more"), (["--workdir=w", "--split=dev"], "must be one of auto"),
-    (["--workdir=w"], "w: no experiment that has trained anything"), (["--workdir=w", "--out=."], "is a folder")])
+    (["--workdir=w"], "w: no experiment that has trained anything"), (["--workdir=w", "--out=."], "is a folder"),
+    (["--workdir=w", "--out=/proc/r.json"], "--out=/proc/r.json: cannot be written"), (["--workdir=w", "--data=w"], "--data needs --tasks"),
+    (["--workdir=w", "--compare", "--router=bayes"], "--compare is of measured cells alone; leave --router out"),
+    (["--workdir=w", "--compare", "--tasks=piqa", "--data=w"], "leave --tasks out")])
 def test_what_cannot_be_evaluated_is_one_line(tmp_path, monkeypatch, flags, message):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(InputError, match=message):

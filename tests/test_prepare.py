@@ -100,6 +100,16 @@ def test_nothing_is_said_of_a_good_corpus(tmp_path, capsys):
   assert "note" not in capsys.readouterr().out
 
 
+def test_files_that_are_a_document_each_may_be_one_domains(tmp_path, capsys):
+  for name in "abcd":
+    (tmp_path / "law").mkdir(exist_ok=True)
+    (tmp_path / "law" / f"{name}.txt").write_text(f"{name} and more of it")
+  main(["--list", f"--gin.Corpus.path={tmp_path / 'law'}"])
+  assert "note: 4 domains, each of one file with one document" in capsys.readouterr().out
+  main(["--list", f"--gin.Corpus.path={tmp_path}"])
+  assert "note" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("names, message", [
     (("law/valid.jsonl",), "domain law: valid files but nothing to train on"),
     (("law/a.jsonl", "law/valid/empty.jsonl"), "domain law: no text in its valid files (law/valid/empty.jsonl); add documents"),

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from jaxsplit import prepare, train
+from jaxsplit.__main__ import COMMANDS, main
 from jaxsplit.cli.help import meanings
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -20,7 +21,7 @@ def test_the_page_is_what_the_code_says(name):
 
 
 def test_no_entry_point_is_forgotten():
-  assert {"train", "prepare", "fit", "plan", "predict", "report"} <= set(reference.entry_points())
+  assert set(COMMANDS) == set(reference.entry_points())
   assert reference.asked("train")["settings"] == train.SETTINGS and "replace" in reference.asked("prepare")["switches"]
   assert prepare.main.__module__ == "jaxsplit.prepare"  # Looking leaves the entry points as they were.
 
@@ -29,3 +30,10 @@ def test_every_binding_says_what_it_means():
   unsaid = [f"{cls.__name__}.{name}" for entry_point in reference.entry_points() for cls in reference.asked(entry_point)["settings"]
             for name, meaning in meanings(cls).items() if not meaning]
   assert unsaid == []
+
+
+def test_the_commands_are_listed(capsys, monkeypatch):
+  monkeypatch.setattr("sys.argv", ["jaxsplit", "--help"])
+  assert main() == 0 and "  train  " in capsys.readouterr().out
+  monkeypatch.setattr("sys.argv", ["jaxsplit", "evaluate"])
+  assert main() == 2 and "python -m jaxsplit.evaluate" in capsys.readouterr().err

@@ -61,7 +61,8 @@ def test_small_models_to_route_by(finished, tmp_path):
 
 
 def test_the_comparison_names_what_is_not_measured(finished, tmp_path, capsys):
-  assert evaluate.main([f"--workdir={finished}", "--compare", f"--out={tmp_path / 'c.json'}"]) == 0
+  for _ in range(2):  # The second writes over the first's.
+    assert evaluate.main([f"--workdir={finished}", "--compare", f"--out={tmp_path / 'c.json'}"]) == 0
   told = capsys.readouterr().out
   ways = {way["name"]: way for way in json.loads((tmp_path / "c.json").read_text())["compare"]}
   assert ways["recommended split"]["loss"] and ways["full pretraining"]["loss"] and ways["recommended split"]["note"] == ""

@@ -42,6 +42,8 @@ def as_type(hint: Any, value: Any, name: str) -> Any:
     if value not in args:
       raise InputError(f"{name} = {value!r}: must be one of {', '.join(map(str, args))}")
     return value
+  if origin is tuple and args[-1] is Ellipsis and typing.get_origin(args[0]) is tuple and not isinstance(value, (list, tuple)):
+    raise InputError(f"{name} = {value!r}: must be as in {_example(hint)}")
   if origin is tuple and args[-1] is Ellipsis:
     alone = not isinstance(value, (list, tuple)) or typing.get_origin(args[0]) is tuple and not any(
         isinstance(one, (list, tuple)) for one in value) and len(value) > 0
@@ -84,5 +86,7 @@ def is_literal(text: str) -> bool:
 def _example(hint: Any) -> str:
   """How a value of this type is written."""
   if typing.get_origin(hint) is tuple:
-    return f"({', '.join(map(_example, typing.get_args(hint)))})"
+    of, *others = typing.get_args(hint)
+    parts = [_example(of), _example(of)] if others == [...] else map(_example, (of, *others))
+    return f"({', '.join(parts)})"
   return {int: "8", float: "0.5", str: "'a'"}.get(hint, "...")

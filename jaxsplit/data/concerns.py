@@ -14,6 +14,7 @@ from jaxsplit.data.store import Store
 _DIFFERENT_MIN = 0.5  # Of a split's tokens.
 _SHARED_MAX = 0.01  # Of the documents of the smaller of two domains.
 _FILES_NAMED = 20  # A line each.
+_SINGLE = 3  # Domains of one document each, from which on that may be a mistake.
 _VALID_MIN = 2048  # Different tokens of a validation set; with fewer, a loss is mostly noise.
 
 
@@ -27,7 +28,7 @@ def describe_files(store: Store) -> list[str]:
   left_out = [f"left out, {printable(reason)}: {documents:,} documents{first(reason)}"
               for reason, documents in sorted(store.left_out.items())]
   separator = store.source.get("corpus", {}).get("text_separator", "")  # Of text alone.
-  notes = [*undivided(table, separator), *concerns(store)]
+  notes = [*single_documents(table), *undivided(table, separator), *concerns(store)]
   return [*(table.lines() if table.files else ()), *left_out, *(f"note: {line}" for line in notes)]
 
 
@@ -43,6 +44,15 @@ def undivided(table: FileTable, separator: str) -> list[str]:
   lines = [f"{path}: one document, as Corpus.text_separator = {separator!r} is not between any two in it" for path in whole[:_FILES_NAMED]]
   more = len(whole) - _FILES_NAMED
   return [*lines, *[f"{more:,} more .txt files are one document each in spite of Corpus.text_separator"] * (more > 0)]
+
+
+def single_documents(table: FileTable) -> list[str]:
+  """A line where every domain of a table whose documents were counted is a file with one document: they may be one domain's."""
+  domains = [[file for files in splits.values() for file in files] for splits in table.domains.values()]
+  if len(domains) < _SINGLE or any(len(files) != 1 or files[0].documents != 1 for files in domains):
+    return []
+  return [f"{len(domains)} domains, each of one file with one document, as each file of {table.root} is a domain: if they are documents of "
+          "one domain, name the folder above as Corpus.path"]
 
 
 def shared_documents(added: Store, base: Store) -> list[str]:

@@ -50,7 +50,8 @@ def _openbookqa(row: Row) -> Question:
 
 
 def _commonsense_qa(row: Row) -> Question:
-  return _by_letter(f"Question: {row['question'].strip()}", _texts(row), tuple("ABCDE"), _position(row["answerKey"].strip(), "ABCDE", "answerKey"))
+  gold = _position(row["answerKey"].strip(), "ABCDE", "answerKey")
+  return _by_letter(f"Question: {row['question'].strip()}", _texts(row), tuple("ABCDE"), gold)
 
 
 def _social_iqa(row: Row) -> Question:
@@ -136,7 +137,7 @@ def _yes(row: Row) -> int:
   return _counted(row, "label") if "label" in row else int(row["answer"])
 
 
-def _by_letter(question: str, answers: Sequence[str], letters: str, gold: int) -> Question:
+def _by_letter(question: str, answers: Sequence[str], letters: Sequence[str], gold: int) -> Question:
   """Answers are listed by letters, and the letter is the answer."""
   if len(answers) != len(letters):
     raise InputError(f"{len(answers)} choices instead of {len(letters)}; mend the row")

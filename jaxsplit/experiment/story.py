@@ -70,7 +70,10 @@ class Story:
     trained_at = hosts.broadcast(lambda: {str(cell.params_total): cell.learning_rate for cell in self._cells})
     self._sizes.decide(self._grid.models, lambda model: trained_at.get(str(model.params_total), rule.rate(model.params)))
     for size, model in self._grid.models.items():
-      self._progress.log(f"  {name_of(size)}: N = {model.params:,}, learning rate {self._sizes.rate(size):g}")
+      rate, tried = self._sizes.rate(size), probe.rates
+      beyond = "" if len(tried) == 1 or min(tried) <= rate <= max(tried) else (
+          f", by the rule of all sizes; {min(tried):g} to {max(tried):g} were tried")
+      self._progress.log(f"  {name_of(size)}: N = {model.params:,}, learning rate {rate:.3g}{beyond}")
     for doubt in hosts.broadcast(lambda: doubts(list(table))):
       self._progress.log(f"  {doubt}")
 

@@ -67,6 +67,7 @@ class Workdir:
                        f"read; name a folder without any of {' '.join(_PATTERN)}")
     self._before: set[str] = set()
     self._made: list[pathlib.Path] = []
+    self._claimed_before: dict[str, bytes] = {}
     hosts.broadcast(self._make)
     if not os.access(self.path, os.W_OK):
       raise InputError(f"--workdir={path}: cannot be written; name a folder that can be")
@@ -77,6 +78,8 @@ class Workdir:
     self.telemetry = Telemetry(self.path / "telemetry.jsonl")
 
   def _make(self) -> None:
+    if self.path.is_file():
+      raise InputError(f"--workdir={self.path}: is a file; name a folder")
     try:
       check_contents(self.path)
       self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -109,7 +112,10 @@ class Workdir:
           self._lock.release()
 
   def _withdraw(self) -> None:
-    """Removes what was made here, where that is a claim and no more; by the lock's owner."""
+    """Takes a claim back that was refused later, as where the corpus is another one: the settings of what is here are those of before.
+    Removes what was made here, where that is a claim and no more. By the lock's owner."""
+    for name, content in self._claimed_before.items():
+      write_atomic(self.path / name, content)
     made = set(os.listdir(self.path)) - self._before
     if made.issubset(_OF_A_CLAIM):
       for name in made:
@@ -159,11 +165,14 @@ class Workdir:
       other = [name for name, value in decisive.items() if held.get(name) != value and (name in held or not name.startswith(DATA))]
       if other:
         differ = "; ".join(f"{name} = {held.get(name)!r} there, {decisive[name]!r} here" for name in other)
-        as_there = "the --store that it was made with" if other[0].startswith("Store.") else f"{' and '.join(other)} as there"
+        as_there = "the --store that it was made with" if other[0].startswith("Store.") else (
+            f"{' and '.join(other)} as there, which --gin_file={self.path / 'config.gin'} does")
         raise InputError(f"--workdir={self.path}: holds another experiment's results ({differ}); to resume that experiment, give "
                          f"{as_there}; otherwise name another folder")
       if held == _flat(config):
         return
+    self._claimed_before = {name: (self.path / name).read_bytes() for name in _OF_A_CLAIM
+                            if name.startswith("config.") and (self.path / name).exists()}
     write_atomic(self.path / "config.gin", text)
     write_json(file, config)
 

@@ -22,7 +22,7 @@ _VAGUE = 100.0  # ... or the factor that a coefficient's interval spans.
 _FAR = 10.0  # Residuals this many times the usual size ...
 _CARRIED = 0.5  # ... that make up this share of all squares carry the fit.
 _MOST_ROWS = 5  # Named.
-_MANY = 3.0  # Rows a point, from which on they are not repetitions ...
+_MANY = 2.0  # Rows a point, from which on they are not repetitions ...
 _SPREAD = 0.02  # ... where their losses differ by this much.
 
 
@@ -188,7 +188,8 @@ def _crowded(cells: Cells) -> list[str]:
   if np.median((high - low)[count > 1]) < _SPREAD:
     return []
   return [f"{len(cells):,} rows measure only {len(count):,} distinct points (N, D, D', domain), and their losses differ there by "
-          f"{np.median((high - low)[count > 1]):.1%}: where they are runs of other settings, fit the best of each, --rows=best"]
+          f"{np.median((high - low)[count > 1]):.1%}: where they are of several domains, map the column that says which, "
+          "as domain=NAME in --columns; where they are runs of other settings, fit the best of each, --rows=best"]
 
 
 def _repeated(fit: Fitted, cells: Cells, asked: bool) -> list[str]:

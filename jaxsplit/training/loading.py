@@ -169,7 +169,7 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   if domain not in (None, *others, *domains) or domain in others and domain in domains:
     what = f"{domain!r} may be a domain or {others.get(domain)}" if domain in domains else f"no domain {domain!r}"
     like = "" if domain in domains else nearest(str(domain), domains)
-    raise InputError(f"{path}: {what}{like}; its experts' domains: {there}")
+    raise InputError(f"{path}: {what}; its experts' domains: {there}{like}")
   if replica not in range(experiment["replicas"]):
     raise InputError(f"{path}: no replica {replica!r}; it has {experiment['replicas']}, counted from 0")
   matches = _matching(path, experiment, proof, domain)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation import benchmarks  # noqa: F401 (They add themselves to TASKS.)
-from jaxsplit.evaluation.tasks import TASKS, Row, read_questions
+from jaxsplit.evaluation.tasks import TASKS, Question, Row, _check, choose, read_questions
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "benchmarks"
 OLMES = {"arc_easy": "arc_easy", "arc_challenge": "arc_challenge", "commonsense_qa": "csqa", "openbookqa": "openbookqa", "piqa": "piqa",
@@ -128,3 +128,10 @@ def test_files_that_are_none_are_named(tmp_path):
     read_questions("piqa", tmp_path)
   with pytest.raises(InputError, match="--tasks = 'pica': there is none of that name; did you mean piqa"):
     read_questions("pica", tmp_path)
+
+
+def test_a_text_is_no_list_of_answers_and_a_number_no_text():
+  with pytest.raises(InputError, match="the answers are one text, 'Lyon', where a list of texts is needed"):
+    choose("Where?", "Lyon", 0)
+  with pytest.raises(InputError, match="a context or an answer is no text"):
+    _check(Question("q", (17, 17), (" a", " b"), (1, 1), 0))

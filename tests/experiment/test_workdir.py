@@ -117,6 +117,19 @@ def test_where_the_corpus_lies_is_no_setting_and_what_may_grow_may(tmp_path):
       workdir.claim(CONFIG | {"Store": {"manifest_hash": "b"}} | wanted([8, 1]))
 
 
+def test_settings_that_are_refused_after_the_claim_do_not_stay(tmp_path):
+  claimed = lambda path: CONFIG | {"Corpus": {"path": path, "valid_fraction": 0.1}}
+  with Workdir(tmp_path) as workdir:
+    workdir.claim(claimed("corpus"))
+  (tmp_path / "cells.csv").write_text("")
+  before = [(tmp_path / name).read_bytes() for name in ("config.gin", "config.json")]
+  with pytest.raises(InputError, match="the corpus has changed"), Workdir(tmp_path) as workdir:
+    workdir.claim(claimed("another"))
+    (tmp_path / ".store.parts").mkdir()  # What was read meanwhile.
+    raise InputError("the corpus has changed")
+  assert [(tmp_path / name).read_bytes() for name in ("config.gin", "config.json")] == before
+
+
 @pytest.mark.parametrize("character", "[]*?\\")
 def test_a_path_that_snapshots_cannot_be_read_back_from_is_refused(tmp_path, monkeypatch, character):
   odd = tmp_path / f"a{character}b"

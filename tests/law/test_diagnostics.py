@@ -66,6 +66,14 @@ def test_runs_of_other_settings_are_told_to_be_so():
   assert "distinct points" not in told(world(runs=3)), "repetitions are no settings"
 
 
+def test_domains_whose_column_is_not_mapped_are_told_and_intervals_stay_wide():
+  columns = world(runs=2, noise=0.002)
+  columns["loss"] = np.where(np.arange(len(columns["loss"])) % 2, 1.4, 1.0) * columns["loss"]
+  law = fit_law(Cells.from_columns(columns), **{**QUICK, "bootstrap": 40})
+  assert any("map the column that says which, as domain=NAME" in text for text in law.warnings)
+  assert all(high > low for low, high in law.intervals.values())
+
+
 def test_a_noise_free_surface_raises_no_alarm_about_starts():
   for law in (fit_law(effective_cells(), form="effective_data", bootstrap=0, starts=32, holdout="none"),
               fit_law(Cells.from_columns(world(noise=0)), **{**QUICK, "objective": "l1"})):

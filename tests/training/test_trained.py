@@ -75,7 +75,7 @@ def refused(match, *arguments, **more):
 
 
 def test_what_is_not_there_is_told(finished, tmp_path):
-  refused("no domain 'latn'; did you mean latin.*latin, numbers; besides, None is their seed .*, 'dense' the model of full", finished, "latn")
+  refused("no domain 'latn'; .*latin, numbers; besides, None is their seed .*, 'dense' the model of full.*; did you mean latin", finished, "latn")
   refused("no replica 1; it has 1", finished, "latin", replica=1)
   for domain in (3, 0, True, ["latin"]):
     refused(rf"no domain {re.escape(repr(domain))}.*; its experts' domains: latin, numbers; besides, None is their seed", finished, domain)
