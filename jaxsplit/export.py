@@ -96,8 +96,6 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
   taken = next((out / name for name, _ in written if (out / name).exists()), None)
   if taken:
     raise InputError(f"--out={out}: {taken} exists already; name another folder, or move that one away")
-  if out.is_file():
-    raise InputError(f"--out={out}: is a file; name a folder")
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -115,6 +113,8 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
 
 def _check_apart(out: pathlib.Path, workdir: pathlib.Path, store: pathlib.Path) -> None:
   """Refuses folders that an experiment reads or writes, and those of a model: a domain's name may be that of any file there."""
+  if out.is_file():
+    raise InputError(f"--out={out}: is a file; name a folder")
   within = (real(out), *real(out).parents)
   for kind, folder in (("the experiment's work directory", workdir), ("its token store", store)):
     if real(folder) in within:
