@@ -181,6 +181,10 @@ def _optimal_text(optima: Sequence[Optimum], law: Law, domains: int) -> str:
   if max(size, tokens) > 1.001:
     lines.append(f"warning: the largest budget asks for {size:.3g} times the largest size and {tokens:.3g} times the most tokens "
                  "that a model was measured at: the law extrapolates")
+  last = max(optima, key=lambda o: o.budget_flops)
+  if last.fraction is not None and (beyond := [text for text in _beyond(law, last.params, last.seed_tokens, last.expert_tokens)
+                                               if not text.startswith("N ")]):
+    lines.append(f"warning: at {last.budget_flops:.3g} FLOPs {' and '.join(beyond)}")
   told = dict.fromkeys(text for o in optima for text in o.remarks)
   return "\n".join([*lines, *(f"warning: {text}" for text in (*told, *law.warnings))])
 

@@ -17,6 +17,7 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # Of processes that tests 
 # ruff: noqa: E402  (JAX reads the flags when it is imported)
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from small import arguments, write_corpus
 
 from jaxsplit import train
@@ -44,6 +45,7 @@ def programs(shared_folder):
   jax.config.update("jax_compilation_cache_dir", str(shared_folder / "programs"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   jax.config.update("jax_enable_compilation_cache", True)
+  compilation_cache.reset_cache()  # What modules compile when they are imported has it looked for already, and not found.
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def split(evidence: Evidence, album: Album) -> Parts:
       f"Expected loss at N = {plan.params:,.0f}, a size that the law was not fitted to, for every split of "
       f"{evidence.budget_text} between {between}. The lowest point is the "
       "recommendation; where the curve is flat around it, the choice matters little; where it is dotted, no cell has "
-      "so few or so many tokens. Diamonds are the losses measured afterwards, means over domains "
+      "so few or so many tokens, and its shape means little. Diamonds are the losses measured afterwards, means over domains "
       "(dots: each replica); the dashed line is the dense model. 19 of 20 diamonds should lie within the band."))
   measured = [html.paragraph(f"{line[0].upper()}{line[1:]}.") for line in
               curve_text(evidence.by_fraction("loss"), plan, evidence.scatter).splitlines()]

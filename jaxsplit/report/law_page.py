@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -44,7 +44,18 @@ def _answer(law: Law) -> str:
   held_out = law.held_out
   error = f" and predicts {rule_text(held_out['rule'])}, held out, with an error of {held_out['mre']:.2%}" if held_out else ""
   choice = f"Of {len(law.candidates)} forms, {law.form} is the best: it" if len(law.candidates) > 1 else f"Form {law.form}"
-  return f"{choice} fits {law.num_points:,} cells with R² = {law.r2:.4f}{error}."
+  return f"{choice} fits {law.num_points:,} cells with R² = {law.r2:.4f}{error}.{''.join(_better_elsewhere(law))}"
+
+
+def _better_elsewhere(law: Law) -> Iterator[str]:
+  """A sentence for each other rule of holding out by which another form errs half as much as the law's or less."""
+  scored = [candidate for candidate in law.candidates if candidate["held_out"]]
+  for number, own in enumerate((law.held_out or {}).get("others", ())):
+    error = lambda candidate, number=number: candidate["held_out"]["others"][number]["mre"]
+    best = min((one for one in scored if len(one["held_out"]["others"]) > number), key=error, default=None)
+    if best and error(best) <= own["mre"] / 2:
+      yield (f" Where {rule_text(own['rule'])} are held out, {best['form']} errs by {error(best):.2%} and {law.form} by {own['mre']:.2%}: "
+             f"for such extrapolation compare both (--form={best['form']}).")
 
 
 def _agreement(law: Law, cells: Cells, album: Album) -> list[str]:
