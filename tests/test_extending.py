@@ -41,6 +41,7 @@ def test_every_block_is_taken():
   assert set(FILES) == {"parallel.py", "lion.py", "tied.py", "mbox.py", "letters.py", "capitals.py", "naive_bayes.py"} and len(COMMANDS) == 11
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, setting", [("parallel", "Architecture.family"), ("lion", "Optimizer.name")])
 def test_a_family_and_an_optimizer(written, corpus, extensions, name, setting):
   given = command("train", name)

@@ -47,6 +47,7 @@ def _steps(workdir):
   return steps
 
 
+@pytest.mark.long
 def test_more_splits_to_compare_start_from_the_trunk_that_is_there(corpus, workdir):
   forks = {cell.seed_tokens // cell.batch_tokens for cell in read_cells(workdir / "cells.csv") if cell.role == "split"}
   there = max(300, *forks)  # Full pretraining cools down from 300 on.
@@ -57,6 +58,7 @@ def test_more_splits_to_compare_start_from_the_trunk_that_is_there(corpus, workd
   assert len(read_evidence(workdir).by_fraction("loss")) == len(forks) + 2 >= 3
 
 
+@pytest.mark.long
 def test_a_new_snapshot_is_forked_and_nothing_else_is_trained(corpus, workdir):
   trained = grow(corpus, workdir, "--gin.Experiment.sizes=((8, 1),)", "--gin.Experiment.seed_fractions=(0.25, 0.5, 0.6, 0.9)")
   assert {stage: steps for stage, steps in trained.items() if not stage.startswith("d24")} == {
@@ -85,6 +87,7 @@ def test_an_uneven_plan_is_trained_off_the_trunk_and_compared(corpus, workdir, c
   assert grow(corpus, workdir, "--gin.Experiment.uneven") == {}
 
 
+@pytest.mark.long
 def test_a_new_target_gets_its_rate_without_moving_the_others(corpus, tmp_path):
   workdir = tmp_path / "w"
   small, large = ("--gin.Experiment.target=(8, 1)",), ("--gin.Experiment.target=(16, 1)",)

@@ -84,6 +84,7 @@ def test_so_many_windows_are_resampled_and_the_guard_counts_them(store, opened):
     check(others, RECIPE.own_share)
 
 
+@pytest.mark.long
 def test_cells_say_it_and_clusters_are_found_once(store, opened):
   workdir, progress, interruption = opened
   table = CellTable(workdir.path / "cells.csv")

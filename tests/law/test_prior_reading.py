@@ -64,6 +64,7 @@ def test_a_best_split_that_is_unusual_is_recommended_where_cells_tell_it(law, ex
   assert np.interp(plan.fraction, FRACTIONS, curve) / curve.min() - 1 < 1e-3
 
 
+@pytest.mark.long
 def test_what_cells_leave_open_goes_by_how_usual_a_split_is():
   law = fit_law(read_cells(pathlib.Path(__file__).parents[2] / "docs" / "split_curves" / "ten_short.csv"), reading="prior",
                 holdout="none")
