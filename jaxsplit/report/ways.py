@@ -55,8 +55,11 @@ def ways(evidence: Evidence, album: Album) -> list[str]:
   header, *rows = contender_rows(found)
   spent = ("Each way trains for the budget of one model" if evidence.per_model else
            "All have the same training compute unless the table shows otherwise")
-  return [html.table(header, rows, f"{spent}. Losses in nats per token, means over domains on held-out text; perplexity against full "
-                     "pretraining. Active N: the parameters, without embeddings, of the one model that processes a text."),
+  measured = [row[:-1] for row, one in zip(rows, found, strict=True) if one.loss is not None]
+  notes = [f"{one.name}: {one.note}." for one in found if one.note]  # A column of sentences would be wider than the page.
+  return [html.table(header[:-1], measured, f"{spent}. Losses in nats per token, means over domains on held-out text; perplexity against "
+                     "full pretraining. Active N: the parameters, without embeddings, of the one model that processes a text."),
+          *([html.bullets(notes)] if notes else []),
           album.show("ways", figure(found), (
               "Mean loss over domains of each measured way, with its standard error over replicas where there are several. "
               "Full pretraining is the dashed line; left of it is better."))]
