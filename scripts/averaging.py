@@ -17,6 +17,7 @@ import pathlib
 import tempfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsplit.data.corpus import Corpus
@@ -68,7 +69,7 @@ def measure(store: Store, model, steps: int, rate: float, replicas: int) -> list
   sets = [validation(store, domain, LENGTH, 8_192) for domain in domains] * replicas
   mixed = Batches([mixture(store, dict.fromkeys(domains, 1.0), replica, LENGTH) for replica in range(replicas)], BATCH)
   own = Batches([windows(store, domain, 1_000 + replica, LENGTH) for replica in range(replicas) for domain in domains], BATCH)
-  state, at = stack.initialize(trunk, range(replicas)), 0
+  state, at, constant = stack.initialize(trunk, range(replicas)), 0, schedule(rate, experts.runs)
   loss = lambda params: held_out(experts, {"params": params}, [[one] for one in sets])["loss"].reshape(replicas, -1).mean(1)
   for share in SHARES:
     seed = round(share * steps)
@@ -76,13 +77,14 @@ def measure(store: Store, model, steps: int, rate: float, replicas: int) -> list
     at, each = seed, (steps - seed) // len(domains)
     window = min(round(0.2 * (seed + each)), each)
     begun = fork.gather(experts, [state], [replica for replica in range(replicas) for _ in domains])
-    begun = trained(experts, begun, own, 0, each - window, schedule(rate, experts.runs))
-    cooled = trained(experts, copied(begun), own, each - window, window, schedule(rate, experts.runs, seed + each - window, seed + each))
+    begun = trained(experts, begun, own, 0, each - window, constant)
+    falling = schedule(rate, experts.runs, seed + each - window, seed + each)
+    cooled = trained(experts, jax.tree.map(jnp.copy, begun), own, each - window, window, falling)
     losses = {"cooldown": loss(cooled["params"])}
     kept, here = {}, 0
     stops = {part: [round(window * (1 - part + part * i / SNAPSHOTS)) for i in range(1, SNAPSHOTS + 1)] for part in (1, 0.5)}
     for stop in sorted({stop for those in stops.values() for stop in those}):
-      begun = trained(experts, begun, own, each - window + here, stop - here, schedule(rate, experts.runs))
+      begun = trained(experts, begun, own, each - window + here, stop - here, constant)
       here, kept[stop] = stop, jax.device_get(begun["params"])
     losses["none"] = loss(begun["params"])
     for name, part in (("window", 1), ("half", 0.5)):
@@ -111,10 +113,6 @@ def schedule(rate: float, runs: int, decay_start: int = 0, decay_end: int = 0) -
   """The same of every run: a constant rate, or one that falls to zero between two steps."""
   of = lambda value: np.full(runs, value, np.int32)
   return Schedule(np.full(runs, rate, np.float32), of(0), of(WARMUP), of(decay_start), of(decay_end))
-
-
-def copied(state):
-  return jax.tree.map(lambda x: x.copy(), state)
 
 
 def table(records: list[dict]) -> str:

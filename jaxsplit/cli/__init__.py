@@ -58,19 +58,14 @@ class _OneLineParser(argparse.ArgumentParser):
     prefix = "unrecognized arguments: "
     if message.startswith(prefix):
       flag = message.removeprefix(prefix).split()[0].split("=")[0]
+      settings = [(cls.__name__, field.name) for cls in self.of_gin for field in dataclasses.fields(cls)]
       if not flag.startswith("-"):
-        raise InputError(f"{flag}: flags begin with --, as in {self._first(flag)}")
-      named = [f"{cls.__name__}.{field.name}" for cls in self.of_gin for field in dataclasses.fields(cls)
-               if flag.removeprefix("--") in (field.name, cls.__name__.lower())]
+        meant = "gin.Corpus.path" if ("Corpus", "path") in settings and not flag.endswith(".gin") else "gin_file"
+        raise InputError(f"{flag}: flags begin with --, as in --{meant}={flag}")
+      named = [f"{owner}.{name}" for owner, name in settings if flag.removeprefix("--") in (name, owner.lower())]
       message = f"unknown flag {flag}" + (f"; settings are given as in --gin.{named[0]}=VALUE" if named else
                                           nearest(flag, self._option_string_actions))
     raise InputError(message)
-
-
-  def _first(self, word: str) -> str:
-    """A flag that a word without one may be meant for."""
-    fields = [f"{cls.__name__}.{field.name}" for cls in self.of_gin for field in dataclasses.fields(cls)]
-    return f"--gin_file={word}" if word.endswith(".gin") or "Corpus.path" not in fields else f"--gin.Corpus.path={word}"
 
 
 @dataclasses.dataclass(frozen=True)

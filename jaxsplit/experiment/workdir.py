@@ -165,14 +165,14 @@ class Workdir:
       other = [name for name, value in decisive.items() if held.get(name) != value and (name in held or not name.startswith(DATA))]
       if other:
         differ = "; ".join(f"{name} = {held.get(name)!r} there, {decisive[name]!r} here" for name in other)
-        as_there = "the --store that it was made with" if other[0].startswith("Store.") else (
-            f"{' and '.join(other)} as there, which --gin_file={self.path / 'config.gin'} does")
+        as_there = f"{' and '.join(other)} as there, which --gin_file={self.path / 'config.gin'} does"
+        if other[0].startswith("Store."):
+          as_there = "the --store that it was made with"
         raise InputError(f"--workdir={self.path}: holds another experiment's results ({differ}); to resume that experiment, give "
                          f"{as_there}; otherwise name another folder")
       if held == _flat(config):
         return
-    self._claimed_before = {name: (self.path / name).read_bytes() for name in _OF_A_CLAIM
-                            if name.startswith("config.") and (self.path / name).exists()}
+    self._claimed_before = {name: (self.path / name).read_bytes() for name in ("config.gin", "config.json") if (self.path / name).exists()}
     write_atomic(self.path / "config.gin", text)
     write_json(file, config)
 

@@ -20,9 +20,9 @@ def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Seq
     domains: that the seed and the dense model were trained on, in order.
   """
   forked = cells and not cells[0].seed_tokens
-  of, added = "all domains" if name in (*domains, "seed", "dense") else "the domains below", "; this one was added later"
+  mixture, later = ("all domains", "") if name in domains else ("the domains below", "; this one was added later")
   about = {"expert": f"A specialist on the domain **{name}**, forked from "
-                     f"{'a base model' if forked else f'a seed that was trained on {of} together'}{added * (name not in domains)}.",
+                     f"{'a base model' if forked else f'a seed that was trained on {mixture} together'}{later}.",
            "seed": "The seed that the experts beside it were forked from, trained on all domains together, before any cooldown of its "
                    "learning rate." if steps else "The base model that the experts beside it were forked from, as it was.",
            "dense": "One model trained on all domains together with the budget of the seed and its experts (full pretraining)."}
