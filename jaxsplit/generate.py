@@ -113,7 +113,7 @@ def _model(flags: Mapping[str, str | None]) -> TrainedModel:
     if not flags["model"].startswith("hf:"):
       raise InputError(f"--model={flags['model']}: must be hf:DIR, where DIR is the folder of a Hugging Face model")
     return huggingface.load(from_home(flags["model"].removeprefix("hf:"), "--model"))
-  return load_model(flags["workdir"], None if flags["domain"] == "seed" else flags["domain"], store=flags["store"])
+  return load_model(flags["workdir"], flags["domain"], store=flags["store"])
 
 
 if __name__ == "__main__":

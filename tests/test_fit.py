@@ -114,7 +114,7 @@ def test_a_form_from_a_file_is_given_to_each_entry_point_that_needs_it(extension
     ("form", "nonsense", "FitSettings.form = 'nonsense': there is none of that name"),
     ("form", "effective_dat", "did you mean effective_data"),
     ("form", "own.py", "'own.py': there is none of that name"),
-    ("form", "3", "FitSettings.form = 3: must be str"),
+    ("form", "3", "FitSettings.form = 3: must be text"),
     ("holdout", "parms:1", "FitSettings.holdout = 'parms:1' .*did you mean params"),
     ("bootstrap", "-5", "FitSettings.bootstrap = -5 .*must be from 0"),
     ("starts", "0", "FitSettings.starts = 0 .*must be from 1"),

@@ -62,8 +62,9 @@ def as_type(hint: Any, value: Any, name: str) -> Any:
     raise InputError(f"{name} = {value!r}: must be a finite number")
   if isinstance(hint, type) and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
     return value
-  kind = f"as in {_example(hint)}" if origin is tuple else getattr(hint, "__name__", str(hint).replace("typing.", ""))
-  raise InputError(f"{name} = {value!r}: must be {'true or false' if hint is bool else kind}")
+  kinds = {bool: "true or false", int: "a whole number, as in 1_000_000 or 1e6", float: "a number, as in 0.5", str: "text, as in 'a'"}
+  kind = f"as in {_example(hint)}" if origin is tuple else kinds.get(hint) or getattr(hint, "__name__", str(hint).replace("typing.", ""))
+  raise InputError(f"{name} = {value!r}: must be {kind}")
 
 
 def of_text(hint: Any, text: str, name: str) -> Any:

@@ -98,9 +98,18 @@ def ratio(values: np.ndarray, weights: np.ndarray) -> tuple[float, float | None]
 
 def table(found: Matrix, measure: str) -> list[str]:
   """Lines for people: a row a model, a column a domain; `measure` is a name of MatrixRow's."""
-  cell = lambda value, error: "-" if value is None else f"{value:.4g}" + (f" ±{error:.2g}" if error is not None else "")
+  cell = lambda value, error: "-" if value is None else rounded(value, 4) + (f" ±{rounded(error, 2)}" if error is not None else "")
   named = lambda row: row.name if row.name == row.kind else f"{row.name} ({row.kind})"
-  rows = [("", *found.domains)] + [
-      (named(row), *map(cell, getattr(row, measure), getattr(row, f"{measure}_stderr"))) for row in found.rows]
+  return aligned([("", *found.domains), *(
+      (named(row), *map(cell, getattr(row, measure), getattr(row, f"{measure}_stderr"))) for row in found.rows)])
+
+
+def rounded(value: float, digits: int) -> str:
+  """The number with so many digits, the last ones too where they are zeros."""
+  return f"{value:#.{digits}g}".rstrip(".")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+  """Lines of a table: names to the left, all else to the right."""
   widths = [max(map(len, column)) for column in zip(*rows)]
   return ["  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:]))]) for row in rows]

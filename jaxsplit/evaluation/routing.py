@@ -21,7 +21,7 @@ from jaxsplit.evaluation.choices import ScoredAnswers
 from jaxsplit.evaluation.costs import of_experts, of_run
 from jaxsplit.evaluation.documents import Document
 from jaxsplit.evaluation.experts import Experts, Scores, Span
-from jaxsplit.evaluation.matrix import MatrixRow, matrix
+from jaxsplit.evaluation.matrix import MatrixRow, aligned, matrix, rounded
 from jaxsplit.evaluation.routed import AVERAGE, Cost, RoutedExperts, behind, part_of
 from jaxsplit.evaluation.routers import Mixture, Router, Routing, make_router
 from jaxsplit.evaluation.tasks import complete
@@ -205,10 +205,9 @@ class RoutedEvaluation:
     for name, entry in self.record().items():
       row = self._found[name].row
       flops = "-" if entry["training_flops"] is None else f"{entry['training_flops']:.3g}"
-      rows.append((name, *(f"{value:.4g}" for value in row.perplexity), f"{entry['mean_perplexity']:.4g}", f"{entry['inference_cost']:.2f}",
+      rows.append((name, *(rounded(value, 4) for value in (*row.perplexity, entry["mean_perplexity"])), f"{entry['inference_cost']:.2f}",
                    flops))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:]))]) for row in rows]
+    return aligned(rows)
 
   def _calibration(self) -> np.ndarray:
     """The loss of every expert on each domain's training text, [K, D]."""

@@ -53,7 +53,8 @@ def read_table(path: pathlib.Path, choose: Callable[[list[str]], Iterable[str]])
   except OSError as error:
     raise InputError(f"{path}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}") from None
   if path.is_dir():
-    raise InputError(f"{path}: is a folder; give a {_KINDS}")
+    tables = sorted(one.name for one in path.iterdir() if one.suffix.lower() == ".csv")
+    raise InputError(f"{path}: is a folder; give a {_KINDS}{f', as in {path / tables[0]}' if tables else ''}")
   if size > _MAX_BYTES:
     raise InputError(f"{path}: {size / 2**20:.0f} MiB is too large for a table of measured models "
                      f"(limit {_MAX_BYTES >> 20} MiB); {_ONE_ROW}")

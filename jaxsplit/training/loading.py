@@ -22,6 +22,7 @@ from jaxsplit.results.plan import load_plan
 from jaxsplit.results.stages import Point, StageRecord, StageRun, read_stages
 from jaxsplit.training.trained import TrainedModel, TrainedModels
 
+SEED = "seed"
 DENSE = "dense"
 BASE = "base"
 
@@ -37,7 +38,7 @@ def load_model(workdir: str | os.PathLike, domain: str | None = None, replica: i
 
   Args:
     workdir: the experiment's.
-    domain: the expert of that domain; None: the seed that the experts were forked from, before any cooldown, which of a plan
+    domain: the expert of that domain; None or "seed": the seed that the experts were forked from, before any cooldown, which of a plan
       with D = 0 is the base model; "dense": the model of full pretraining at the same compute; "base": what an experiment with
       `Experiment.init_from` began with. Where the plan is not to split, the expert of every domain is the dense model.
     replica: which replica.
@@ -63,7 +64,7 @@ def load_models(workdir: str | os.PathLike, replica: int = 0, store: str | os.Pa
   path = pathlib.Path(from_home(os.fspath(workdir), "load_models"))
   config = _experiment(path)
   wanted: list[tuple[str, str, Any]] = [(domain, "expert", domain) for domain in _domains(_proof(path, config["Experiment"]))]
-  others: list[tuple[str, Any]] = [("seed", None), (DENSE, DENSE)]
+  others: list[tuple[str, Any]] = [(SEED, None), (DENSE, DENSE)]
   if config["Experiment"].get("init_from") and not _seed_is_base(path):
     others.append((BASE, BASE))
   wanted += [(kind, kind, which) for kind, which in others if kind not in (name for name, _, _ in wanted)]
@@ -163,9 +164,10 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
   """The snapshot that holds a model: its folder, its facts, and the model's row in its stack."""
   proof = _proof(path, experiment)
   domains = _domains(proof)
+  domain = None if domain == SEED else domain
   others = {DENSE: "the model of full pretraining", **({BASE: "the base model"} if experiment.get("init_from") else {})}
-  there = f"{', '.join(domains) or 'none yet'}; besides, None is their seed (in commands: seed), "
-  there += ", ".join(f"{name!r} {what}" for name, what in others.items())
+  named = {SEED: "what they were forked from", **others}
+  there = f"{', '.join(domains) or 'none yet'}; besides, {', '.join(f'{name!r} is {what}' for name, what in named.items())}"
   if domain not in (None, *others, *domains) or domain in others and domain in domains:
     what = f"{domain!r} may be a domain or {others.get(domain)}" if domain in domains else f"no domain {domain!r}"
     like = "" if domain in domains else nearest(str(domain), domains)

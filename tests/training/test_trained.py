@@ -45,7 +45,7 @@ def test_a_loaded_model_has_the_loss_that_was_measured(finished):
 
 def test_the_seed_is_what_the_experts_were_forked_from(finished):
   seed, point = jaxsplit.load_model(finished), load_plan(finished / "plan.json").point
-  assert seed.steps == point.seed_steps
+  assert seed.steps == jaxsplit.load_model(finished, "seed").steps == point.seed_steps
   assert jax.tree.map(np.shape, seed.params) == jax.tree.map(np.shape, jaxsplit.load_model(finished, "dense").params)
   # Experts are nearer to it than to fresh weights, and no rate had fallen there: its snapshot is the one that they record.
   experts = next(path for path in (finished / "checkpoints").glob(f"d24-l1/experts-{point.seed_steps}*/*"))
@@ -75,10 +75,10 @@ def refused(match, *arguments, **more):
 
 
 def test_what_is_not_there_is_told(finished, tmp_path):
-  refused("no domain 'latn'; .*latin, numbers; besides, None is their seed .*, 'dense' the model of full.*; did you mean latin", finished, "latn")
+  refused("no domain 'latn'; .*latin, numbers; besides, 'seed' is what they .*, 'dense' is the model of full.*; did you mean latin", finished, "latn")
   refused("no replica 1; it has 1", finished, "latin", replica=1)
   for domain in (3, 0, True, ["latin"]):
-    refused(rf"no domain {re.escape(repr(domain))}.*; its experts' domains: latin, numbers; besides, None is their seed", finished, domain)
+    refused(rf"no domain {re.escape(repr(domain))}.*; its experts' domains: latin, numbers; besides, 'seed' is what", finished, domain)
   refused("no replica '0'; it has 1", finished, "latin", "0")
   refused(r"no experiment .* \(config.json is missing\)", tmp_path, "latin")
 
