@@ -105,7 +105,7 @@ def _record(task: Task, experiment: Experiment, asked: Design, half: Design | No
       "prices": [task.price(task.candidates[size], steps) for size in asked.sizes], "flops": asked.price * task.final_flops,
       "final_flops": task.final_flops, "regret": asked.regret, "fraction_width": asked.width, "half": other(half),
       "twice": other(twice),
-      "bindings": [f"Experiment.{name} = {value!r}" for name, value in asked.bindings.items()]}
+      "bindings": [f"Experiment.{name} = {value!r}" for name, value in (*asked.bindings.items(), ("averaged", task.averaged))]}
 
 
 def _text(record: dict[str, Any], flops: float) -> str:

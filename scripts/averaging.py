@@ -30,7 +30,7 @@ from jaxsplit.models.config import Architecture
 from jaxsplit.parallel import sharding
 from jaxsplit.parallel.sharding import Layout, present_devices
 from jaxsplit.training import fork, stack
-from jaxsplit.training.optimizer import Optimizer, Schedule
+from jaxsplit.training.optimizer import NEVER, Optimizer, Schedule
 
 SHARES = 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85
 LENGTH, BATCH, WARMUP, BLOCK, SNAPSHOTS = 64, 8, 64, 32, 8
@@ -112,7 +112,7 @@ def trained(spec: stack.StackSpec, state, batches: Batches, first: int, steps: i
 def schedule(rate: float, runs: int, decay_start: int = 0, decay_end: int = 0) -> Schedule:
   """The same of every run: a constant rate, or one that falls to zero between two steps."""
   of = lambda value: np.full(runs, value, np.int32)
-  return Schedule(np.full(runs, rate, np.float32), of(0), of(WARMUP), of(decay_start), of(decay_end))
+  return Schedule(np.full(runs, rate, np.float32), of(0), of(WARMUP), of(decay_start), of(decay_end), of(NEVER))
 
 
 def table(records: list[dict]) -> str:

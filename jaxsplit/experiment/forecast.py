@@ -126,7 +126,7 @@ def _measured(spec: StackSpec, block: int, log: Callable[[str], None]) -> tuple[
   tokens = put(random.integers(0, spec.model.vocab_size, shape).astype(np.int32), sharding.batch_sharding(spec.mesh))
   weights = [put(np.ones((*shape[:3], shape[3] - 1), np.float32), sharding.batch_sharding(spec.mesh))] if spec.weighted else []
   never = np.zeros(spec.runs, np.int32)
-  schedule = put(Schedule(np.full(spec.runs, 1e-3, np.float32), never, never, never, never), sharding.run_sharding(spec.mesh))
+  schedule = put(Schedule(np.full(spec.runs, 1e-3, np.float32), *[never] * 5), sharding.run_sharding(spec.mesh))
   began = time.perf_counter()
   stack.compile_training(spec, block)
   compiled = time.perf_counter() - began

@@ -125,6 +125,11 @@ class Grid:
     if self.models[target].params_total in totals and not self._settings.experiment.init_from:
       raise InputError(f"Experiment.target = {target}: the law's cells in {self._workdir.path} were measured at that size too; take "
                        "another one, or another --workdir")
+    averages = self._settings.experiment.averages
+    if any(cell.role == "grid" and (cell.weights == "mean") != averages for cell in self._cells):
+      how = "at the end of cooldowns" if averages else "with means of weights"
+      raise InputError(f"--workdir={self._workdir.path}: the law's cells there are measured {how}; give Experiment.averaged = "
+                       f"{not averages}, or another --workdir")
     measured = {cell.params_total for cell in self._cells}
     for size, model in self.models.items():
       other = self._sizes.other_of(size, model.params_total)

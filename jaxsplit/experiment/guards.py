@@ -76,7 +76,7 @@ def describe(stage: Stage, step: int, rows: int, identity: Identity, prints: Map
     stage, step: which.
     rows: runs of the stack, idle ones included.
     identity: of the experiment.
-    prints: the runs' fingerprints of `params` and `moments`.
+    prints: the runs' fingerprints of each part of their state.
     schedule: the runs' schedules.
     parents: of each parent stage, name, step, the hash of its snapshot and its runs' fingerprints.
     keep_moments: whether the stage began with its parents' moments.
@@ -88,7 +88,7 @@ def describe(stage: Stage, step: int, rows: int, identity: Identity, prints: Map
     runs.append({
         "domain": run.domain, "replica": run.replica, "steps": run.born + step, "tokens": tokens,
         "flops": tokens * stage.model.flops_per_token, "schedule": [float(schedule.peak[r]), *(int(s[r]) for s in schedule[1:])],
-        "params": prints["params"][r], "moments": prints["moments"][r],
+        **{part: prints[part][r] for part in prints},
         **dataclasses.asdict(run_status[r])})
   return {
       "stage": stage.name, "phase": stage.phase, "step": step, "rows": rows, "model": dataclasses.asdict(stage.model),
@@ -133,7 +133,7 @@ def check_fork_point(stage: Stage, parents: Sequence[About], identity: Identity)
 def check_before_decay(stage: Stage, parents: Sequence[About]) -> None:
   """before decay: no parent's learning rate has begun to fall."""
   for parent in _parents(stage, parents):
-    _, _, _, decay_start, decay_end = parent["schedule"]
+    *_, decay_start, decay_end, _ = parent["schedule"]
     if decay_end > decay_start and parent["steps"] > decay_start:
       raise GuardError("before decay", stage.name, f"its parent's learning rate has been falling since step {decay_start}")
 
@@ -178,8 +178,8 @@ def check_parents(stage: Stage, about: About, parents: Sequence[Mapping[str, Any
 
 def check_restored(where: str, about: About, prints: Mapping[str, Sequence[str]]) -> None:
   """restored: a snapshot was read back bit for bit, on any devices."""
-  for part in ("params", "moments"):
-    if list(prints[part])[:len(about["runs"])] != [run[part] for run in about["runs"]]:
+  for part in prints:
+    if list(prints[part])[:len(about["runs"])] != [run.get(part) for run in about["runs"]]:
       raise GuardError("restored", where, f"its {part} are not those that were saved")
 
 

@@ -18,7 +18,7 @@ from jaxsplit.parallel import hosts
 from jaxsplit.parallel.sharding import Layout
 from jaxsplit.training import capacity, stack
 from jaxsplit.training.loop import Training
-from jaxsplit.training.optimizer import Optimizer, Schedule
+from jaxsplit.training.optimizer import NEVER, Optimizer, Schedule
 from jaxsplit.training.stack import StackSpec, State
 
 
@@ -118,7 +118,8 @@ class StageSetup:
     whole = StackSpec(
         model=stage.model, optimizer=self.recipe.optimizer, layout=self.recipe.layout, runs=len(stage.runs),
         runs_per_map=training.runs_per_map, batch=training.batch_sequences, end_of_document=self.store.end_of_document,
-        weighted=self.store.weighted, accumulation=training.accumulation or 1)
+        weighted=self.store.weighted, accumulation=training.accumulation or 1,
+        averages=any(run.mean_start is not None for run in stage.runs))
     return capacity.wave(whole, stage.wave.runs) if stage.wave else whole
 
   def keeps_moments(self, stage: Stage) -> bool:
@@ -144,7 +145,8 @@ class StageSetup:
         warmup_start=np.array([run.rewarm for run in runs], np.int32),
         warmup_end=np.array([run.rewarm + warmup for run in runs], np.int32),
         decay_start=np.array([run.decay[0] for run in runs], np.int32),
-        decay_end=np.array([run.decay[1] for run in runs], np.int32))
+        decay_end=np.array([run.decay[1] for run in runs], np.int32),
+        mean_start=np.array([NEVER if run.mean_start is None else run.mean_start for run in runs], np.int32))
 
   def streams(self, stage: Stage, attempt: int = 0) -> list[Stream]:
     """The data stream of each run, idle copies included; in another order if a run is trained again."""

@@ -276,7 +276,8 @@ class Runner:
       return []
     spec = self._setup.spec(stage)
     self._compiler.wait(("evaluate", spec))
-    values = held_out(spec, state, [[self._windows[d] for d in self._domains(run)] for run in self._setup.padded_runs(stage)],
+    measured = {"params": state["mean"]} if spec.averages else state
+    values = held_out(spec, measured, [[self._windows[d] for d in self._domains(run)] for run in self._setup.padded_runs(stage)],
                       self._recipe.exact_match)
     return [
         self._cell(stage, run, domain, values["loss"][r, m], values["exact"][r, m] if self._recipe.exact_match else None,
@@ -296,4 +297,5 @@ class Runner:
         learning_rate=run.learning_rate, batch_tokens=batch_tokens, accuracy=accuracy,
         status="ok" if math.isfinite(loss) and not run_status.diverged else "diverged", retries=run_status.retries,
         provenance=self._made_with, replay=self._recipe.replay if run.point.expert_steps else 0.0,
-        resampled=self._recipe.resample.get(domain, 0.0) if run.point.expert_steps else 0.0)
+        resampled=self._recipe.resample.get(domain, 0.0) if run.point.expert_steps else 0.0,
+        weights="last" if run.mean_start is None else "mean")

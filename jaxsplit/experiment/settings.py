@@ -60,6 +60,8 @@ class Experiment:
     resample_share: fraction of these streams that is resampled text; 1: all of it.
     resample_clusters: number of clusters of the training text of all domains by which it is resampled.
     cooldown: fraction of D + D' over which the learning rate falls to 0 at the end of a cell; at most all of D' (of D where D' = 0).
+    averaged: the law's cells are measured with the mean of a run's weights over its last steps at the constant rate, as many as half a
+      cooldown, in place of cooldowns, so that one branch measures all its D' (docs/sweep.md). None: where `Sweep` chooses the cells.
     keep_moments: experts start with their seed's optimizer moments; otherwise from zero, with a new warm-up.
     validation_tokens: held-out tokens per domain that losses are measured on.
     seed: random seed of the whole experiment.
@@ -86,6 +88,7 @@ class Experiment:
   resample_share: float = 0.5
   resample_clusters: int = 64
   cooldown: float = 0.2
+  averaged: bool | None = None
   keep_moments: bool = True
   validation_tokens: int = 32_768
   seed: int = 0
@@ -144,6 +147,11 @@ class Experiment:
                        f"with Experiment.replay = {self.replay}")
     if not 2 <= self.resample_clusters <= 1024:
       raise InputError(f"Experiment.resample_clusters = {self.resample_clusters}: must be 2 to 1,024")
+
+  @property
+  def averages(self) -> bool:
+    """Whether the law's cells are means of weights."""
+    return self.sizes is None if self.averaged is None else self.averaged
 
   def cooldown_steps(self, seed_steps: int, expert_steps: int) -> int:
     """The length of a cell's cooldown, in steps."""

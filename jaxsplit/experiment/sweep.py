@@ -26,7 +26,8 @@ from jaxsplit.results.stages import Point
 _COUNTS = 1, 3, 4  # Sizes. Two were read worse than the larger of them alone, in worlds of known truth (docs/sweep.md).
 _SEEDS = 3, 4, 5  # On a line.
 _ENDS = (0.05, 0.95), (0.1, 0.9)  # Of the line.
-_SHORT = 0.1, 0.2  # The experts' fraction in cells that do not spend the whole line.
+_SHORT = (0.1,), (0.2,)  # The experts' fractions in cells that do not spend the whole line ...
+_ALONG = (*_SHORT, (0.1, 0.4), (0.2, 0.5))  # ... also where a branch measures what it passes at no cost.
 _LINES = 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125  # Tokens of a line over C.
 _WORTH = 0.6  # Of the allowance: cheaper candidates are considered only if there are no others.
 
@@ -81,13 +82,13 @@ def lines(task: Task) -> list[Line]:
   """Candidates for what is measured at every size. No cell of them lies within the warm-up."""
   warm = task.warm_steps
   found: dict[tuple[Point, ...], Line] = {}
-  for tokens, count, (low, high), short in itertools.product(_LINES, _SEEDS, _ENDS, _SHORT):
+  for tokens, count, (low, high), short in itertools.product(_LINES, _SEEDS, _ENDS, _ALONG if task.averaged else _SHORT):
     of = task.budget.line(tokens)
     least_expert = (warm if task.rewarms else 1) * of.experts / of.amount
     low, high = max(low, warm * of.seeds / of.amount), min(high, 1 - least_expert)
-    if high - low < 0.3 or short < least_expert:
+    if high - low < 0.3 or short[0] < least_expert:
       continue
-    seeds, experts = tuple(float(f"{share:.3g}") for share in np.linspace(low, high, count)), (short, 1.0)
+    seeds, experts = tuple(float(f"{share:.3g}") for share in np.linspace(low, high, count)), (*short, 1.0)
     points = tuple(of.grid(seeds, experts))
     if len({point.seed_steps for point in points}) == count:  # Steps are whole.
       found.setdefault(points, Line(tokens, seeds, experts, points))

@@ -32,6 +32,7 @@ class Task:
     rewarms: whether experts warm up again.
     cooldown: (D, D') in steps -> length of the cooldown in steps.
     probe: how learning rates are found.
+    averaged: whether cells are means of weights, in place of cooldowns.
   """
 
   target: ModelConfig
@@ -44,6 +45,7 @@ class Task:
   rewarms: bool
   cooldown: Callable[[int, int], int]
   probe: Probe
+  averaged: bool
 
   @property
   def final_flops(self) -> float:
@@ -56,7 +58,7 @@ class Task:
     """The shape of one size's tree, with placeholder names of domains."""
     domains = tuple(f"domain-{k}" for k in range(self.budget.num_domains))
     return tree.Shape(f"d{model.width}-l{model.depth}", model, domains, self.replicas, rate, self.seeds, self.cooldown, not self.rewarms,
-                      False)
+                      False, self.averaged)
 
   @property
   def warm_steps(self) -> float:
@@ -87,7 +89,7 @@ def task_of(settings: Settings, num_domains: int, vocab_size: int) -> Task:
   return Task(target, ladder(settings.architecture, experiment.target, vocab_size, training.sequence_length),
               budget_of(experiment, training, num_domains), training.batch_tokens, 1 if experiment.trunk == "shared" else num_domains,
               experiment.replicas, round(settings.optimizer.warmup_tokens / training.batch_tokens), not experiment.keep_moments,
-              experiment.cooldown_steps, settings.probe)
+              experiment.cooldown_steps, settings.probe, experiment.averages)
 
 
 def steps_of_stages(stages: Sequence[tree.Stage]) -> int:

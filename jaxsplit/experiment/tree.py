@@ -1,5 +1,8 @@
 """The tree of an experiment: trunk, snapshots, forks and cooldowns, as stages to be trained one after another.
 
+A cell ends with a cooldown of its own, or, where cells are averaged, with the mean of its weights over the last steps at the constant
+rate: then one trunk and one branch of each fork measure them all.
+
 A stage is a part of the training of one run stack, from the final states of its parents to its own. Which stages there are follows
 from the cells that are wanted: every trunk step and every constant-rate branch step that several cells need is trained once.
 Everything here is integers of steps; nothing here trains.
@@ -8,6 +11,7 @@ Everything here is integers of steps; nothing here trains.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from jaxsplit.models.family import ModelConfig
@@ -27,6 +31,7 @@ class Run:
     born: steps before this stage; for an expert, including those of its seed.
     first_batch: index in its stream of the stage's first batch.
     decay: steps between which the rate falls to 0; equal for none.
+    mean_start: step from which weights are averaged for the cell; None for none.
     rewarm: step at which the rate warms up: 0, or the fork if moments are reset there.
     point: the cell measured at the end of the stage, or None.
     serves: the domain that a run on the mixture is measured on, if each domain has its own seed; None is all of them.
@@ -43,6 +48,7 @@ class Run:
   rewarm: int
   point: Point | None
   serves: str | None = None
+  mean_start: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +104,7 @@ class Shape:
     cooldown: (D, D') in steps -> length of the cooldown in steps.
     keep_moments: whether experts start with their seed's moments.
     keep: whether the final states are results.
+    averaged: whether cells are means of weights, over half the length of a cooldown, in place of cooldowns.
   """
 
   name: str
@@ -109,6 +116,12 @@ class Shape:
   cooldown: Callable[[int, int], int]
   keep_moments: bool
   keep: bool
+  averaged: bool = False
+
+  def ending(self, seed_steps: int, expert_steps: int) -> int:
+    """Steps before the end of a cell from which its rate falls, or its weights are averaged."""
+    cooldown = self.cooldown(seed_steps, expert_steps)
+    return max(-(-cooldown // 2), 1) if self.averaged else cooldown
 
 
 def build(shape: Shape, points: Sequence[Point], trunk: Mapping[int, str] = {}, mark: str = "") -> list[Stage]:
@@ -165,57 +178,69 @@ def _groups(points: Sequence[Point]) -> list[tuple[list[int], dict[int, dict[int
 
 def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int], trunk: Mapping[int, str],
            mark: str) -> tuple[list[Stage], dict[int, str]]:
-  """The trunk's stages and its cooldowns; also the name of the trunk stage that ends at each step."""
-  runs = [(replica, seed) for replica in range(shape.replicas) for seed in range(shape.seeds)]
-  starts = {p: p.seed_steps - shape.cooldown(p.seed_steps, 0) for p in full}
-  stops = (set(forks) | set(starts.values())) - trunk.keys()
-  last = max(full, default=None)
+  """The trunk's stages and its cells; also the name of the trunk stage that ends at each step."""
+  starts = {p: p.seed_steps - shape.ending(p.seed_steps, 0) for p in full}
+  ends = {p.seed_steps: p for p in full if shape.averaged and p.seed_steps not in trunk}  # Measured where the trunk's stages end.
+  cooled = [p for p in full if p not in ends.values()]
+  stops = {*forks, *ends, *(starts[p] for p in cooled)} - trunk.keys()
+  last = max(cooled, default=None)
   if last and max(stops, default=0) == starts[last] not in forks and list(starts.values()).count(starts[last]) == 1:
     stops.discard(starts[last])  # Nothing else needs that state: one stage continues to the end of the cooldown.
   stages, at = [], dict(trunk)
+
+  def stage(name: str, phase: Phase, begin: int, end: int, point: Point | None, keep: bool) -> Stage:
+    decay = (starts[point], end) if point and not shape.averaged else (0, 0)
+    mean_start = max(starts[point], begin) if point and shape.averaged else None
+    return Stage(name, shape.name, phase, shape.model, (at[begin],) if begin else (), tuple(
+        Run(i, replica, seed, None, shape.learning_rate, begin, begin, decay, 0, point,
+            shape.domains[seed] if shape.seeds > 1 or len(shape.domains) == 1 else None, mean_start)
+        for i, (replica, seed) in enumerate(itertools.product(range(shape.replicas), range(shape.seeds)))), end - begin, keep=keep)
+
   for stop in sorted(stops - {0}):
     here = max((step for step in at if step < stop), default=0)
-    at[stop] = f"{shape.name}/trunk/{stop}"
-    stages.append(Stage(at[stop], shape.name, "trunk", shape.model, (at[here],) if here else (), tuple(
-        Run(i, r, s, None, shape.learning_rate, here, here, (0, 0), 0, None) for i, (r, s) in enumerate(runs)), stop - here))
-  for point in full:
+    name = f"{shape.name}/trunk/{stop}"
+    stages.append(stage(name, "trunk", here, stop, ends.get(stop), False))
+    at[stop] = name
+  for point in cooled:
     begin = starts[point] if starts[point] in at else max((stop for stop in at if stop <= starts[point]), default=0)
-    name, parents = f"{shape.name}/full/{point.seed_steps}{mark}", (at[begin],) if begin else ()
-    stages.append(Stage(name, shape.name, "full", shape.model, parents, tuple(
-        Run(i, r, s, None, shape.learning_rate, begin, begin, (starts[point], point.seed_steps), 0, point,
-            shape.domains[s] if shape.seeds > 1 or len(shape.domains) == 1 else None)
-        for i, (r, s) in enumerate(runs)), point.seed_steps - begin, keep=shape.keep))
+    stages.append(stage(f"{shape.name}/full/{point.seed_steps}{mark}", "full", begin, point.seed_steps, point, shape.keep))
   return stages, at
 
 
 def _experts(shape: Shape, seeds: Sequence[int], points: dict[int, dict[int, Point]], at: Mapping[int, str],
              mark: str) -> list[Stage]:
-  """One constant-rate branch for all experts of these forks, and a cooldown from it for each D'."""
+  """One constant-rate branch for all experts of these forks, and their cells: along it, or each with a cooldown from it."""
   name = f"{shape.name}/experts-" + "-".join(map(str, seeds)) + mark
   rows = [(seed, replica, k) for seed in seeds for replica in range(shape.replicas) for k in range(len(shape.domains))]
-  parents = tuple(at[seed] for seed in seeds if seed)
   trunk_rows = shape.replicas * shape.seeds
+  starts = {(seed, length): length - shape.ending(seed, length) for seed in seeds for length in points[seeds[0]]}
+  stages, here, source = [], 0, tuple(at[seed] for seed in seeds if seed)
 
-  def stage(suffix, phase, parents, begin, end, decays, measured, forks):
+  def stage(suffix: str, phase: Phase, end: int, measured: bool) -> Stage:
     runs = []
     for i, (seed, replica, k) in enumerate(rows):
       index = k % shape.seeds
+      start = seed + starts[seed, end] if measured else 0
       runs.append(Run(
-          parent=seeds.index(seed) * trunk_rows + replica * shape.seeds + index if forks else i,
-          replica=replica, seed_index=index, domain=shape.domains[k], learning_rate=shape.learning_rate, born=seed + begin,
-          first_batch=begin, decay=(seed + decays[seed], seed + end) if decays else (0, 0),
-          rewarm=0 if shape.keep_moments else seed, point=points[seed][end] if measured else None))
-    return Stage(f"{name}/{suffix}", shape.name, phase, shape.model, parents, tuple(runs), end - begin, forks and bool(parents),
-               measured and shape.keep)
+          parent=i if here else seeds.index(seed) * trunk_rows + replica * shape.seeds + index,
+          replica=replica, seed_index=index, domain=shape.domains[k], learning_rate=shape.learning_rate, born=seed + here,
+          first_batch=here, decay=(start, seed + end) if measured and not shape.averaged else (0, 0),
+          rewarm=0 if shape.keep_moments else seed, point=points[seed][end] if measured else None,
+          mean_start=max(start, seed + here) if measured and shape.averaged else None))
+    return Stage(f"{name}/{suffix}", shape.name, phase, shape.model, source, tuple(runs), end - here, not here and bool(source),
+                 measured and shape.keep)
 
   lengths = sorted(points[seeds[0]])
+  if shape.averaged:
+    for length in lengths:
+      stages.append(stage(f"branch-{length}", "branch", length, True))
+      here, source = length, (stages[-1].name,)
+    return stages
   # A cooldown may start at other steps for other D: the stage begins at the earliest, each run decays at its own.
-  decays = {length: {seed: length - shape.cooldown(seed, length) for seed in seeds} for length in lengths}
-  begins = {length: min(decays[length].values()) for length in lengths}
-  stages, here, source = [], 0, parents
+  begins = {length: min(starts[seed, length] for seed in seeds) for length in lengths}
   for length in sorted(lengths, key=lambda n: (begins[n], n)):
     if begins[length] > here and length != lengths[-1]:  # Only its cooldown starts from the end of the last branch stage.
-      stages.append(stage(f"branch-{begins[length]}", "branch", source, here, begins[length], None, False, forks=here == 0))
+      stages.append(stage(f"branch-{begins[length]}", "branch", begins[length], False))
       here, source = begins[length], (stages[-1].name,)
-    stages.append(stage(f"cooldown-{length}", "cooldown", source, here, length, decays[length], True, forks=here == 0))
+    stages.append(stage(f"cooldown-{length}", "cooldown", length, True))
   return stages

@@ -34,7 +34,7 @@ class Trees:
     """The shape of a tree at the size; `seeds` and `keep` as in `Shape`, domains all if none are given."""
     experiment = self._settings.experiment
     return Shape(name_of(size), self.model(size), domains or self._domains, experiment.replicas, self._sizes.rate(size) or _ANY_RATE, seeds,
-                 experiment.cooldown_steps, experiment.keep_moments, keep)
+                 experiment.cooldown_steps, experiment.keep_moments, keep, experiment.averages and not keep)
 
   def stages(self, size: tuple[int, int]) -> list[Stage]:
     """The stages of all requests at a size: each request's start from the trunks of those before it."""

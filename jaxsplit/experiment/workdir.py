@@ -23,8 +23,8 @@ from jaxsplit.training.telemetry import Telemetry
 
 FORMAT = 2  # Of the files of a work directory: the names in their records.
 # Settings that request cells: an experiment may grow, and existing cells stay as they are.
-GROWS = ("Experiment.sizes", "Experiment.line", "Experiment.seed_fractions", "Experiment.expert_fractions", "Experiment.target",
-         "Experiment.compare", "Experiment.uneven", "Sweep")
+GROWS = ("Experiment.sizes", "Experiment.line", "Experiment.seed_fractions", "Experiment.expert_fractions", "Experiment.averaged",
+         "Experiment.target", "Experiment.compare", "Experiment.uneven", "Sweep")
 # Settings that determine the token store. Cells and snapshots record its manifest's hash, which is compared instead.
 DATA = ("Corpus", "Clustering", "Tokenization", "Store")
 # Settings that are paths. The same corpus at another path is the same experiment.

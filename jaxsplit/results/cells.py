@@ -42,6 +42,7 @@ class Cell:
     provenance: what it was measured with, a name in provenance.json.
     replay: share of the expert's stream that was the mixture, not its domain.
     resampled: share of the expert's stream that was other domains' text, resampled to look like its domain's.
+    weights: last, at the end of a cooldown; mean, of the last steps at the constant rate, in place of a cooldown.
   """
 
   params: int
@@ -64,11 +65,13 @@ class Cell:
   provenance: str = ""
   replay: float = 0.0
   resampled: float = 0.0
+  weights: str = "last"
 
   @property
   def key(self) -> tuple:
     """What makes a cell this cell."""
-    return (self.role, self.params_total, self.seed_tokens, self.expert_tokens, self.learning_rate, self.replica, self.domain)
+    return (self.role, self.params_total, self.seed_tokens, self.expert_tokens, self.learning_rate, self.replica, self.domain,
+            self.weights)
 
 
 _COLUMNS = {field.name: field.type for field in dataclasses.fields(Cell)}  # Annotations are kept as text in this file.

@@ -15,14 +15,16 @@ import numpy as np
 from jaxsplit.parallel import placement
 from jaxsplit.training.stack import State, StackSpec
 
+PARTS = "params", "moments", "mean"
+
 
 def copy_with_fingerprint(state: State) -> tuple[State, dict[str, jax.Array]]:
-  """A copy of a stack's state, which may then be donated, and its runs' fingerprints: uint32 [R] of params and moments."""
+  """A copy of a stack's state, which may then be donated, and its runs' fingerprints: uint32 [R] of params, moments and mean."""
   return _copy_with_fingerprint(state)
 
 
 def fingerprints(state: State) -> dict[str, jax.Array]:
-  """The runs' fingerprints, which are not waited for: uint32 [R] of params and moments."""
+  """The runs' fingerprints, which are not waited for: uint32 [R] of params, moments and mean."""
   return _fingerprint(state)
 
 
@@ -41,7 +43,7 @@ def compile_fingerprint(spec: StackSpec) -> None:
 
 
 def _sums(state: State) -> dict[str, jax.Array]:
-  return {part: _sum([leaf for leaf in jax.tree.leaves(state[part])]) for part in ("params", "moments")}
+  return {part: _sum([leaf for leaf in jax.tree.leaves(state[part])]) for part in PARTS if part in state}
 
 
 @jax.jit

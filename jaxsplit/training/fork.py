@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -22,7 +23,8 @@ def gather(spec: StackSpec, parents: Sequence[State], rows: Sequence[int], keep_
     rows: for each new run, its parent's index in the concatenation of `parents`.
     keep_moments: keep the moments, or start them from zero.
   """
-  shardings = jax.tree.map(lambda x: x.sharding, parents_of(spec, [parent["step"].shape[0] for parent in parents]))
+  as_parents = parents_of(dataclasses.replace(spec, averages=True), [parent["step"].shape[0] for parent in parents])
+  shardings = [{name: jax.tree.map(lambda x: x.sharding, of[name]) for name in parent} for of, parent in zip(as_parents, parents)]
   rows = placement.put(np.array(rows, np.int32), sharding.replicated(spec.mesh))
   return _compiled_gather(spec, keep_moments)(jax.device_put(list(parents), shardings), rows)
 
@@ -66,7 +68,9 @@ def parents_of(spec: StackSpec, rows: Sequence[int]) -> list[State]:
 @functools.cache
 def _compiled_gather(spec: StackSpec, keep_moments: bool):
   def gathered(parents, rows):
-    state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[rows], *parents)
+    # Of a parent without a mean, the parameters are its mean.
+    taken = [{name: parent.get(name, parent["params"]) for name in spec.abstract} for parent in parents]
+    state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[rows], *taken)
     if not keep_moments:
       state["moments"] = jax.vmap(spec.transformation.init)(state["params"])
     return state

@@ -32,7 +32,7 @@ class Estimate:
   """Bytes on each device.
 
   Attributes:
-    params, moments: of all the runs that live there; float32, moments as the optimizer keeps them.
+    params, moments: of all the runs that live there; float32, moments as the optimizer keeps them; params twice where they are averaged.
     gradients: of the runs trained together, float32; twice where parts of a batch are summed.
     weights: those runs' parameters in the compute dtype, where that is another; with fsdp also two layers and the output
       projection, gathered whole, and where a batch and layers are both shared out, the embedding.
@@ -75,7 +75,7 @@ def estimate(spec: StackSpec) -> Estimate:
     gathered += c.vocab_size * c.width * width
   vocab = c.vocab_size // (shape["tensor"] if c.vocab_size % shape["tensor"] == 0 else 1)
   return Estimate(
-      params=here * each, moments=here * moments,
+      params=here * each * (2 if spec.averages else 1), moments=here * moments,
       gradients=together * each * (1 if spec.accumulation == 1 else 2),
       weights=together * (gathered + (each * width // 4 if width < 4 else 0)),
       activations=int(together * tokens * (c.depth * kept + 4 * c.width * width)),

@@ -20,6 +20,7 @@ from jaxsplit.errors import InputError
 from jaxsplit.models.family import Params, is_axes, is_matrix
 from jaxsplit.registry import Registry
 
+NEVER = 2**31 - 1  # A step that no run has.
 _MOMENTUM = 0.95  # Muon's.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # The coefficients of its iteration.
 
@@ -63,12 +64,13 @@ class Optimizer:
 
 
 class Schedule(NamedTuple):
-  """The learning-rate schedule of one run (or, with leading axis R, of each run of a stack). Steps count from the run's start.
+  """The schedule of one run (or, with leading axis R, of each run of a stack). Steps count from the run's start.
 
   Attributes:
     peak: the constant learning rate, float32.
     warmup_start, warmup_end: linear rise from 0 between these steps.
     decay_start, decay_end: linear fall to 0 between these steps; equal when the run never decays.
+    mean_start: weights are averaged from this step on, in stacks that average (`StackSpec.averages`); `NEVER` elsewhere.
   """
 
   peak: jax.Array
@@ -76,6 +78,7 @@ class Schedule(NamedTuple):
   warmup_end: jax.Array
   decay_start: jax.Array
   decay_end: jax.Array
+  mean_start: jax.Array
 
   def rate(self, step: jax.Array) -> jax.Array:
     """The learning rate of the update that takes the run from `step` to `step + 1`."""

@@ -1,6 +1,7 @@
 """Run stacks: R runs of one shape on a leading axis, trained by one jitted program.
 
-A run is a dict of plain arrays, `{"params", "moments", "step"}`; a stack is the same dict with every leaf stacked to [R, ...].
+A run is a dict of plain arrays, `{"params", "moments", "step"}`; a stack is the same dict with every leaf stacked to [R, ...]. Stacks
+that average have "mean" too: the mean of the parameters after each step since `Schedule.mean_start`, before which it is the parameters.
 The seed is a stack of one run, experts are a stack of many that is gathered from it (fork.py). Runs are independent: gradients,
 clipping and skipped updates are computed within one run, and the run axis is mapped, never reduced.
 """
@@ -42,6 +43,7 @@ class StackSpec:
     end_of_document: the token after which attention restarts.
     weighted: whether windows have a loss weight per target; otherwise all weights are equal.
     accumulation: parts of a batch whose gradients are computed one after another and summed.
+    averages: whether the state has the mean of the parameters.
     elsewhere: the machine to lower programs for, if it is not this one.
   """
 
@@ -54,6 +56,7 @@ class StackSpec:
   end_of_document: int
   weighted: bool = False
   accumulation: int = 1
+  averages: bool = False
   elsewhere: Machine | None = None
 
   @property
@@ -167,7 +170,7 @@ def _training_arguments(spec: StackSpec, block_steps: int) -> tuple:
   of_windows = lambda each, dtype: jax.ShapeDtypeStruct(
       (block_steps, spec.runs, spec.batch, each), dtype, sharding=sharding.batch_sharding(mesh))
   per_run = lambda dtype: jax.ShapeDtypeStruct((spec.runs,), dtype, sharding=sharding.run_sharding(mesh))
-  schedule = Schedule(per_run(jnp.float32), *[per_run(jnp.int32)] * 4)
+  schedule = Schedule(per_run(jnp.float32), *[per_run(jnp.int32)] * 5)
   num_steps = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
   weights = [of_windows(length, jnp.float32)] if spec.weighted else []
   return spec.abstract, of_windows(length + 1, jnp.int32), num_steps, schedule, *weights
@@ -198,7 +201,8 @@ def _new_stack(spec: StackSpec, seeds_R: jax.Array) -> State:
 
 def _fresh(spec: StackSpec, params: Params) -> State:
   """The state of a run that starts with these parameters."""
-  return {"params": params, "moments": spec.transformation.init(params), "step": jnp.zeros((), jnp.int32)}
+  mean = {"mean": params} if spec.averages else {}
+  return {"params": params, "moments": spec.transformation.init(params), "step": jnp.zeros((), jnp.int32), **mean}
 
 
 def _train_run(spec: StackSpec, state: State, windows_SxB: Windows, num_steps: jax.Array, schedule: Schedule):
@@ -223,8 +227,16 @@ def _step(spec: StackSpec, state: State, windows_B: Windows, schedule: Schedule)
   finite = jnp.isfinite(value) & jnp.isfinite(norm)
   keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
   params = jax.tree.map(lambda p, d: p - rate * d, state["params"], direction)
-  state = {"params": keep(params, state["params"]), "moments": keep(moments, state["moments"]), "step": state["step"] + 1}
+  params, step = keep(params, state["params"]), state["step"] + 1
+  mean = {"mean": _mean(state["mean"], params, step - schedule.mean_start)} if spec.averages else {}
+  state = {"params": params, "moments": keep(moments, state["moments"]), "step": step, **mean}
   return state, {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite.astype(jnp.float32)}
+
+
+def _mean(before: Params, params: Params, count: jax.Array) -> Params:
+  """The mean of `count` steps' parameters, of which these are the last; these alone where there are no others."""
+  share = 1.0 / jnp.maximum(count, 1).astype(jnp.float32)
+  return jax.tree.map(lambda mean, new: jnp.where(count > 1, mean + share * (new - mean), new), before, params)
 
 
 def _loss_and_gradient(spec: StackSpec, params: Params, windows_B: Windows):

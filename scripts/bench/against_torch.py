@@ -32,7 +32,7 @@ from stacks import SIZES, Size, in_turns
 
 from jaxsplit.parallel.sharding import Layout, present_devices
 from jaxsplit.training import fork, stack
-from jaxsplit.training.optimizer import Schedule
+from jaxsplit.training.optimizer import NEVER, Schedule
 from jaxsplit.training.stack import StackSpec
 
 COMPARED_STEPS, WARMUP_STEPS, RATE = 50, 20, 3e-3
@@ -106,7 +106,7 @@ class Ours:
   def __init__(self, spec: StackSpec, state: stack.State, block_steps: int):
     self._spec, self._state, self._block_steps = spec, state, block_steps
     self._schedule = Schedule(*(np.full(spec.runs, x, d) for x, d in zip(
-        (RATE, 0, WARMUP_STEPS, 0, 0), (np.float32, np.int32, np.int32, np.int32, np.int32))))
+        (RATE, 0, WARMUP_STEPS, 0, 0, NEVER), (np.float32, *[np.int32] * 5))))
 
   def train(self, block: np.ndarray, start: int) -> tuple[float, list[float]]:
     """Trains on [S, B, T + 1]: seconds a run, and losses. Steps are counted in the state."""

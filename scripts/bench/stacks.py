@@ -90,7 +90,7 @@ class Stack:
 
 def constant_rate(runs: int, rate: float) -> Schedule:
   zeros = np.zeros(runs, np.int32)
-  return Schedule(np.full(runs, rate, np.float32), zeros, zeros, zeros, zeros)
+  return Schedule(np.full(runs, rate, np.float32), *[zeros] * 5)
 
 
 def in_turns(sides: Mapping[str, Callable[[], float | tuple[float, ...]]], rounds: int) -> dict[str, np.ndarray]:

@@ -171,7 +171,7 @@ def other_ancestor(about):
   about["parents"][0]["runs"] = [["aaaaaaaa", "bbbbbbbb"]]
 
 
-FALLING = [5e-3, 0, 4, 30, 60]
+FALLING = [5e-3, 0, 4, 30, 60, 0]
 CASES = {
     # What is wrong: whether the experts have a snapshot to go on from, how it comes about, the guard, and its name.
     "a parent of other data": (False, fact(TRUNK, data="other"), "check_same_inputs", "same data"),

@@ -13,7 +13,7 @@ from jaxsplit.experiment.guards import GuardError, Identity, RunStatus
 from jaxsplit.experiment.tree import Shape
 from jaxsplit.models.config import Architecture
 from jaxsplit.results.stages import Point
-from jaxsplit.training.optimizer import Schedule
+from jaxsplit.training.optimizer import NEVER, Schedule
 
 MODEL = Architecture(head_dim=8).at(16, 1, 256, 8)
 IDENTITY = Identity("data", "tokenizer", "config", 32, {"jax": "x"})
@@ -32,7 +32,8 @@ def schedule(stage):
   runs = stage.runs
   column = lambda values: np.array(values, np.int32)
   return Schedule(np.array([r.learning_rate for r in runs], np.float32), column([r.rewarm for r in runs]), column([r.rewarm + 10 for r in runs]),
-                  column([r.decay[0] for r in runs]), column([r.decay[1] for r in runs]))
+                  column([r.decay[0] for r in runs]), column([r.decay[1] for r in runs]),
+                  column([NEVER] * len(runs)))
 
 
 def about(stage, step=None, **changes):

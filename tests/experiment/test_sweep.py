@@ -37,7 +37,7 @@ def flops(asked, found):
   total = 0
   for size in found.sizes:
     model = asked.candidates[size]
-    shape = tree.Shape("s", model, domains, 1, 1e-3, asked.seeds, asked.cooldown, True, False)
+    shape = tree.Shape("s", model, domains, 1, 1e-3, asked.seeds, asked.cooldown, True, False, asked.averaged)
     stages = [*probe_stages(asked.probe, [("s", model)], [asked.budget.seed_steps(0.05)], asked.cooldown), *tree.build(shape, found.line.points)]
     total += sum(record.flops for record in ledger.records("grid", stages, asked.batch_tokens))
   return total

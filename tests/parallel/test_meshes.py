@@ -159,7 +159,7 @@ def look(folder):
   one = StackSpec(model, Optimizer(), Layout(devices=1), 1, 1, BATCH, end_of_document=0)
   on = lambda runs=RUNS, **layout: dataclasses.replace(one, layout=Layout(devices=8, **layout), runs=runs)
   # Runs of other rates, of which each begins slowly: Adam's first updates are signs, also of gradients that are but rounding.
-  plan = Schedule(np.linspace(2e-4, 5e-4, RUNS, dtype=np.float32), *(np.full(RUNS, n, np.int32) for n in (0, 10, 0, 0)))
+  plan = Schedule(np.linspace(2e-4, 5e-4, RUNS, dtype=np.float32), *(np.full(RUNS, n, np.int32) for n in (0, 10, 0, 0, 0)))
   rng, seeds = np.random.default_rng(0), list(range(RUNS))
   tokens = np.minimum(rng.geometric(0.15, (STEPS, RUNS, BATCH, LENGTH + 1)), 31).astype(np.int32)  # Some are frequent.
 

@@ -37,7 +37,7 @@ def run(observe=lambda *_: None, save=lambda *_: None, saved=lambda: None, copie
   clock = Clock()
   state = train(
       SPEC, stack.initialize(SPEC, [1, 2]), Batches([Numbers(), Numbers()], 2),
-      Schedule(np.full(2, 1e-2, np.float32), zeros, zeros + 2, zeros + 5, zeros + 10), first_batch=[0, 7], done=0, steps=10,
+      Schedule(np.full(2, 1e-2, np.float32), zeros, zeros + 2, zeros + 5, zeros + 10, zeros), first_batch=[0, 7], done=0, steps=10,
       training=Training(sequence_length=8, batch_sequences=2, steps_per_dispatch=4, save_every_steps=8),
       observe=observe, save=save, saved=saved, copies=copies, interruption=Interruption(), clock=clock)
   return state, clock

@@ -27,7 +27,7 @@ def spec(runs=1, batch=8, length=128, **architecture):
 def test_the_estimate_is_what_xla_counts(change):
   s = dataclasses.replace(spec(), **change)
   shape = jax.ShapeDtypeStruct
-  schedule = Schedule(shape((s.runs,), np.float32), *[shape((s.runs,), np.int32)] * 4)
+  schedule = Schedule(shape((s.runs,), np.float32), *[shape((s.runs,), np.int32)] * 5)
   tokens = shape((1, s.runs, s.batch, s.model.sequence_length + 1), np.int32)
   counted = stack.train_block(s).lower(s.abstract, tokens, np.int32(0), schedule).compile().memory_analysis()
   assert 0.75 < memory.estimate(s).total / (counted.temp_size_in_bytes + counted.argument_size_in_bytes) < 1.25

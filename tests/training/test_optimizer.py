@@ -9,7 +9,7 @@ from jaxsplit.training.optimizer import Optimizer, Schedule, transformation
 
 
 def rates(steps, **fields):
-  fields = {"peak": 1.0, "warmup_start": 0, "warmup_end": 0, "decay_start": 0, "decay_end": 0} | fields
+  fields = {"peak": 1.0, "warmup_start": 0, "warmup_end": 0, "decay_start": 0, "decay_end": 0, "mean_start": 0} | fields
   return [float(Schedule(**{k: np.float32(v) if k == "peak" else np.int32(v) for k, v in fields.items()}).rate(np.int32(s))) for s in steps]
 
 

@@ -29,7 +29,7 @@ ahead.close()
 zeros = np.zeros(2, np.int32)
 put = lambda value, how: jax.device_put(value, how(spec.mesh))
 tokens = np.random.default_rng(0).integers(1, 20, (4, 2, 2, 9)).astype(np.int32)
-schedule = Schedule(np.full(2, 1e-2, np.float32), zeros, zeros + 2, zeros + 3, zeros + 4)
+schedule = Schedule(np.full(2, 1e-2, np.float32), zeros, zeros + 2, zeros + 3, zeros + 4, zeros)
 state, metrics = stack.train_block(spec)(stack.initialize(spec, [1, 2]), put(tokens, sharding.batch_sharding),
                                          put(np.int32(4), sharding.replicated), put(schedule, sharding.run_sharding))
 digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(jax.device_get((state, metrics)))))

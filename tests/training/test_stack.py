@@ -36,7 +36,7 @@ def tokens(runs, seed=0):
 
 def schedule(runs):
   zeros = np.zeros(runs, np.int32)
-  return Schedule(np.linspace(1e-3, 1e-2, runs).astype(np.float32), zeros, zeros + 2, zeros + 3, zeros + 8)
+  return Schedule(np.linspace(1e-3, 1e-2, runs).astype(np.float32), zeros, zeros + 2, zeros + 3, zeros + 8, zeros)
 
 
 def train(s, state, block, steps=STEPS, plan=None):
@@ -63,6 +63,35 @@ def three():
   s, block = spec(3), tokens(3)
   state, metrics = train(s, stack.initialize(s, [1, 2, 3]), block)
   return s, block, jax.device_get(state), jax.device_get(metrics)
+
+
+def test_a_mean_is_of_the_weights_after_each_step_since_its_start():
+  plain, block = spec(2), tokens(2)
+  averaging, start = dataclasses.replace(plain, averages=True), np.array([1, 7], np.int32)  # The second run's does not begin here.
+  plan, after = schedule(2)._replace(mean_start=start), []
+  state = mean = stack.initialize(plain, [1, 2])
+  for step in range(STEPS):
+    state, _ = train(plain, state, block[step:], 1)
+    after.append(jax.device_get(state["params"]))
+  mean, _ = train(averaging, stack.initialize(averaging, [1, 2]), block, 3, plan)
+  mean, _ = train(averaging, mean, block[3:], 1, plan)
+  assert_equal(mean["params"], state["params"])
+  expected = jax.tree.map(lambda *each: np.mean(each, axis=0, dtype=np.float64)[0], *after[1:])
+  assert_near(row(mean["mean"], 0), expected, 1e-6)
+  assert_equal(row(mean["mean"], 1), row(state["params"], 1))
+
+
+def test_a_fork_takes_weights_from_stacks_with_and_without_a_mean():
+  plain, averaging = spec(2), dataclasses.replace(spec(2), averages=True)
+  with_mean = stack.initialize(averaging, [1, 2])
+  with_mean["mean"] = jax.tree.map(jnp.zeros_like, with_mean["mean"])
+  forked = fork.gather(plain, [with_mean], [1, 0])
+  assert "mean" not in forked
+  assert_equal(row(forked["params"], 0), row(with_mean["params"], 1))
+  both = fork.gather(averaging, [with_mean, forked], [3, 0])
+  assert_equal(row(both["params"], 0), row(with_mean["params"], 0))
+  assert_equal(row(both["mean"], 0), row(both["params"], 0))
+  assert not any(np.any(x) for x in jax.tree.leaves(row(both["mean"], 1)))  # As it resumes with other idle runs.
 
 
 def test_a_stack_of_one_is_a_plain_model():

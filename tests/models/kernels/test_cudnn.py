@@ -98,5 +98,5 @@ def training_losses(kernel, together):
   spec = StackSpec(model, Optimizer(), Layout(devices=1), 2, together, 4, 0)
   tokens = np.random.default_rng(0).integers(0, 8, (1, 2, 4, 129)).astype(np.int32).repeat(12, axis=0)
   per_run = lambda value, dtype: np.full(2, value, dtype)
-  schedule = Schedule(per_run(5e-3, np.float32), *[per_run(0, np.int32)] * 4)
+  schedule = Schedule(per_run(5e-3, np.float32), *[per_run(0, np.int32)] * 5)
   return np.asarray(stack.train_block(spec)(stack.initialize(spec, range(2)), tokens, np.int32(12), schedule)[1]["loss"])
