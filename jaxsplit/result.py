@@ -60,12 +60,14 @@ class Result:
 
   @functools.cached_property
   def closing(self) -> pd.DataFrame:
-    """A row a domain and one of their mean: predicted, measured and dense loss in nats per token, and the change of perplexity.
+    """A row a domain and one of their mean: predicted and measured loss in nats per token; the losses of 80/20 ("fixed") and of full
+    pretraining ("dense"), with the change of perplexity from each.
 
     Empty before the recommended split is measured.
     """
     lines = self._evidence.closing() or []
-    return pd.DataFrame([vars(line) for line in lines], columns=["domain", "predicted", "measured", "dense", "perplexity_change"])
+    return pd.DataFrame([vars(line) for line in lines], columns=[
+        "domain", "predicted", "measured", "fixed", "fixed_change", "dense", "perplexity_change"])
 
   @functools.cached_property
   def answer(self) -> str:
@@ -91,7 +93,7 @@ class Result:
     parts = [html.paragraph(self.answer)]
     if len(self.closing):
       parts.append(self.closing.to_html(index=False, na_rep="-", float_format="{:.4f}".format,
-                                        formatters={"perplexity_change": "{:+.2%}".format}))
+                                        formatters=dict.fromkeys(("fixed_change", "perplexity_change"), "{:+.2%}".format)))
     if self.plan is not None:
       parts.append(f'<div style="max-width: 44rem; background: white">{style.standalone(self.plot_split())}</div>')
     return "\n".join(parts)

@@ -83,8 +83,6 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
   interval = lambda values: tuple(float(weighted_quantile(values, weights, q)) for q in (0.025, 0.975))
   low, high = (weighted_quantile(anew, weights, q) for q in (0.025, 0.975))
   seed, expert = split.tokens(np.array([fraction]))
-  falling = np.diff(losses) < 0
-  split_point = fractions[int(np.argmin(falling))] if not falling.all() else 1.0
   return Plan(
       params=size, budget_tokens=tokens, budget_flops=FLOPS_PER_PARAM_TOKEN * size * tokens, num_domains=settings.num_domains,
       accounting=settings.accounting, unique_tokens=settings.unique_tokens, forms=_forms(law), seed_tokens=float(seed[0]),
@@ -97,12 +95,18 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       gain_over_dense=float(losses[dense] - losses[at]) if has_dense else None,
       gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]) if has_dense else None,
       gain_over_fixed=float(losses[fixed] - losses[at]), gain_over_fixed_interval=interval(draws[:, fixed] - draws[:, at]),
-      split_point=float(split.tokens(np.array([split_point]))[0][0]),
+      split_point=float(split.tokens(fractions[[_minimum_near(losses, at)]])[0][0]),
       regret=float(weights @ np.maximum(draws[:, at] - draws[np.arange(len(own)), own], 0)),
       curve=SplitCurve(*(tuple(values.tolist()) for values in (fractions, losses, low, high, beyond == 0))),
       beyond=_beyond(law, size, float(seed[0]), float(expert[0])),
       warnings=(*([told] if told else []), *plan_warnings(law, split, fraction, settings.num_domains,
                                                           settings.unique_tokens is not None)))
+
+
+def _minimum_near(losses: np.ndarray, at: int) -> int:
+  """The index of the minimum in whose valley `at` lies. There may be others where nothing was measured."""
+  right = at + int(np.argmin(np.append(np.diff(losses[at:]) < 0, False)))
+  return right if right > at else at - int(np.argmin(np.append(np.diff(losses[at::-1]) < 0, False)))
 
 
 def _forms(law: Law) -> dict[str, float]:

@@ -151,7 +151,8 @@ def curves(evidence: Evidence, album: Album) -> Parts:
   params = {stage.size: stage.params for stage in evidence.stages}
   return [album.show("loss_curves", training_figures.loss_curves(lines, params), (
       "Smoothed training loss, mean over replicas and domains. Experts are forked from the trunk at its snapshots; their loss should "
-      "continue without a jump. Each measured cell ends with its own cooldown, in which the loss falls further."))]
+      "continue without a jump. A cell ends with a cooldown of its own, in which the loss falls further, or is measured with the mean of "
+      "its last weights, whose lower loss these curves do not show."))]
 
 
 def probe(evidence: Evidence, album: Album) -> Parts:

@@ -85,7 +85,7 @@ class Plan:
     seedless_loss: predicted where experts share no seed (D=0); None where no cell has D = 0.
     fixed_loss: predicted at 80/20.
     gain_over_dense, gain_over_fixed: dense_loss - loss and fixed_loss - loss, with 95 % intervals; None where one is unknown.
-    split_point: D at which the expected mean loss stops falling as D grows from 0: beyond it, tokens lower it more in experts.
+    split_point: D at the minimum of the expected mean loss near the split: beyond it, tokens lower it more in experts.
     regret: expected excess loss of this split over the best one.
     curve: the mean loss against the split.
     warnings: what to know before acting on the plan.

@@ -56,7 +56,7 @@ class StageRecord:
     whole: the name of the stage that it is a wave of; its own where it is none.
     size: name of the model's shape.
     shape: (width, depth).
-    phase: probe, trunk, full (a cooldown on the mixture), branch (experts at constant rate) or cooldown (of experts).
+    phase: probe, trunk, full (to the end of a cell on the mixture), branch (experts at constant rate) or cooldown (of experts).
     params: N of its model.
     steps: how many it trained.
     runs: of its stack, without idle rows.

@@ -117,7 +117,10 @@ def _experiment(path: pathlib.Path) -> dict[str, Any]:
   missing = [name for name in ("config.json", "ledger.json") if not (path / name).is_file()]
   if missing:
     raise InputError(f"{path}: no experiment that has trained anything ({missing[0]} is missing); name the work directory of one")
-  return read_json(path / "config.json")
+  try:
+    return read_json(path / "config.json")
+  except InputError as error:
+    raise InputError(f"{error}; it held the settings of the experiment beside it: restore it, or name another work directory") from None
 
 
 def store_of(workdir: str | os.PathLike, store: str | os.PathLike | None = None) -> pathlib.Path:

@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_made_or_written(tmp_path):
 
 @pytest.mark.parametrize("theirs, named", [
     (["photos/a.jpg", "table.csv"], r"\(photos, table.csv\)"), (["cells.csv", "a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"], "a.jsonl, b.jsonl, c.jsonl and 1 more"),
-    (["config.json", "model.safetensors"], r"\(config.json, model.safetensors\)")])
+    (["config.json", "model.safetensors"], r"\(config.json, model.safetensors\)"), (["config.gin", "notes.txt"], r"\(config.gin\)")])
 def test_a_folder_of_other_files_is_refused_and_left_as_it_was(tmp_path, theirs, named):
   for name in theirs:
     (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -220,6 +220,17 @@ def test_what_users_keep_in_a_work_directory_is_no_hindrance(tmp_path):
     workdir.claim(CONFIG)
   (tmp_path / "config.json").write_text('{"Exper')  # Damaged, it was an experiment's all the same.
   Workdir(tmp_path)
+  (tmp_path / "metrics.jsonl").write_text("")
+  with pytest.raises(InputError, match="config.json:1: not JSON .*; it held the settings of the results beside it: restore it"), Workdir(
+      tmp_path) as workdir:
+    workdir.claim(CONFIG)
+
+
+def test_a_damaged_config_of_nobodys_is_not_written_over(tmp_path):
+  (tmp_path / "config.json").write_text("mine")
+  (tmp_path / "a.txt").write_text("")
+  with pytest.raises(InputError, match=r"holds what is no experiment's \(config.json\)"):
+    Workdir(tmp_path)
 
 
 def test_a_refused_claim_leaves_nothing_behind(tmp_path):

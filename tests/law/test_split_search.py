@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsplit.law import Cells, fit_law, plan_split
+from jaxsplit.law.plan import _minimum_near
 from jaxsplit.law.split import _share_out, lowest
 from worlds import BUDGET as C, SIZE as N, effective_cells
 
@@ -47,3 +48,9 @@ def test_the_split_point_is_right_near_the_end_of_the_curve():
   dense = plan_split(fit_law(effective_cells(), form="effective_data", bootstrap=0, starts=8, holdout="none"), params=N,
                      budget_tokens=C, num_domains=40)
   assert dense.fraction == 1 and dense.split_point == dense.seed_tokens
+
+
+def test_the_split_point_is_in_the_valley_of_the_recommendation():
+  losses = np.array([3.0, 2.9, 2.95, 2.8, 2.6, 2.5, 2.52, 2.7])  # The first upturn is where nothing was measured.
+  assert [_minimum_near(losses, at) for at in range(8)] == [1, 1, 5, 5, 5, 5, 5, 5]
+  assert _minimum_near(losses[::-1][:3], 2) == 2 and _minimum_near(losses[:2], 0) == 1
