@@ -125,3 +125,11 @@ def test_the_same_corpus_elsewhere_is_the_same_experiment(corpus, workdir, tmp_p
     other = "./link/"
   assert grow(other, workdir) == {}
   assert json.loads((workdir / "config.json").read_text())["Corpus"]["path"] == str(other)
+
+
+def test_cells_of_one_kind_are_not_added_to_those_of_the_other(corpus, workdir):
+  """Those that end with a cooldown, and those of averaged weights."""
+  before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+  with pytest.raises(InputError, match="law's cells there are measured at the end of cooldowns; give Experiment.averaged = False, or another"):
+    train.main(arguments(corpus, workdir, "--gin.Experiment.averaged=True"))
+  assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
