@@ -24,7 +24,11 @@ def test_its_ledger_is_that_of_the_experiment(corpus, finished, tmp_path, capsys
   for name in grid:
     assert expected[name][0] == found[name].tokens and abs(expected[name][1] / found[name].flops - 1) < 1e-5
   assert expected["proof, full"][0] == found["proof, full"].tokens
-  assert re.search(r"^memory: at most .* of each device", said, re.MULTILINE) and re.search(r"^time: ", said, re.MULTILINE)
+  assert re.search(r"^memory: at most .* of each device", said, re.MULTILINE)
+  whole, training, compiling, beside = map(float, re.search(
+      r"^time: (\d+) s in all: (\d+) s of training .* up to (\d+) s of compilation .*; (\d+) s for snapshots, the law and the report$", said,
+      re.MULTILINE).groups())
+  assert whole == pytest.approx(training + compiling + beside, abs=2) and beside > 10
   assert re.search(r"^ +experts-\d[\d-]*/\S+: \d+ runs x \d+ steps, from trunk/", said, re.MULTILINE)
   assert not {path.name for path in (tmp_path / "w").iterdir()} & {"cells.csv", "sizes.json", "sweep.json", "ledger.json", "metrics.jsonl"}
 

@@ -3,11 +3,13 @@
 The stages are those that will be trained, so tokens and FLOPs of probe and grid are exactly those of the later ledger; with several
 rounds, cells are added for the rest of the sweep. The proof assumes a recommended split of 50 %; each tenth of the budget
 less for the seed costs a tenth of it more. Times are estimated from a few blocks of steps of the smallest, middle and largest stack,
-trained here on random tokens, by a line through seconds against FLOPs.
+trained here on random tokens, by a line through seconds against FLOPs; and of what comes beside that (beside.py), where the training is
+so short that it counts.
 """
 
 from __future__ import annotations
 
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,10 +18,12 @@ import numpy as np
 
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import ledger, waves
+from jaxsplit.experiment.beside import law_seconds, snapshot_seconds
 from jaxsplit.experiment.grid import Grid
 from jaxsplit.experiment.pace import pace_of
 from jaxsplit.experiment.recipe import StageSetup
 from jaxsplit.experiment.tree import Stage
+from jaxsplit.law import FitSettings
 from jaxsplit.parallel import sharding
 from jaxsplit.results.stages import Purpose, StageRecord, totals
 from jaxsplit.training import memory, stack
@@ -29,26 +33,30 @@ from jaxsplit.training.stack import StackSpec
 
 _BLOCKS = 3  # Timed, after a step that warms up.
 _BLOCK = 1.0  # Seconds that a timed block takes, about.
+_SHORT = 3600.0  # Seconds of training beside which other things count.
+_REPORT = 10.0  # Seconds to start, and to draw the report, about.
 _PATIENCE = 1e12  # Maximum FLOPs of a step that is timed: half a minute on a slow device.
 _FORWARD = 1 / 3  # Of a training step's FLOPs.
 _USUAL = 0.4  # Assumed fraction of a chip's peak if nothing could be measured on it.
 
 
-def forecast(parts: Mapping[Purpose, Sequence[Stage]], grid: Grid | None, setup: StageSetup, sweep_text: str,
-             log: Callable[[str], None]) -> str:
+def forecast(parts: Mapping[Purpose, Sequence[Stage]], grid: Grid, setup: StageSetup, sweep_text: str, law: FitSettings,
+             folder: pathlib.Path, log: Callable[[str], None]) -> str:
   """The forecast as text.
 
   Args:
     parts: the stages of each purpose.
-    grid: the law's cells; None if no law is requested.
+    grid: the law's cells; without requests if no law is requested.
     setup: layout of the stacks.
     sweep_text: the rounds, in words.
+    law: how it is fitted.
+    folder: where snapshots are written to be timed, and removed.
     log: gets a line on each measurement.
   """
   batch_tokens = setup.recipe.training.batch_tokens
   records = {purpose: ledger.records(purpose, stages, batch_tokens) for purpose, stages in parts.items() if stages}
   lines = ["", *(line for purpose in records for line in (f"{purpose}:", *_tree(parts[purpose]))), "", *_ledger(records)]
-  if grid and grid.requests:
+  if grid.requests:
     lines += ["", f"the sweep costs {grid.price:.1%} of the final training, {grid.task.final_flops:.4g} FLOPs{sweep_text}"]
   stages = [stage for of in parts.values() for stage in of]
   try:
@@ -56,7 +64,11 @@ def forecast(parts: Mapping[Purpose, Sequence[Stage]], grid: Grid | None, setup:
   except InputError as error:
     return "\n".join([*lines, f"memory: {error}", "time: not measured, as it does not fit here"])
   setup.settle(stages)
-  return "\n".join([*lines, *_memory(stages, setup), *_time(stages, setup, log)])
+  domains, replicas = setup.store.domains, max(run.replica for stage in stages for run in stage.runs) + 1
+  others = [lambda spec: snapshot_seconds(spec, folder) * sum(bool(stage.parents) or stage.keep for stage in stages)]
+  if grid.requests:
+    others.append(lambda spec: law_seconds(grid, law, domains, replicas))
+  return "\n".join([*lines, *_memory(stages, setup), *_time(stages, setup, others, log)])
 
 
 def _tree(stages: Sequence[Stage]) -> list[str]:
@@ -91,8 +103,9 @@ def _memory(stages: Sequence[Stage], setup: StageSetup) -> list[str]:
           f"of each {what} {memory.text(room)} may be filled"]
 
 
-def _time(stages: Sequence[Stage], setup: StageSetup, log: Callable[[str], None]) -> list[str]:
-  """Estimated time of training and evaluation on this machine."""
+def _time(stages: Sequence[Stage], setup: StageSetup, others: Sequence[Callable[[StackSpec], float]],
+          log: Callable[[str], None]) -> list[str]:
+  """Estimated time of training and evaluation on this machine; `others` are seconds beside it, given a stack of middle size."""
   recipe = setup.recipe
   block = recipe.training.steps_per_dispatch
   flops_of = lambda spec: spec.runs * spec.batch * spec.model.sequence_length * spec.model.flops_per_token
@@ -113,8 +126,13 @@ def _time(stages: Sequence[Stage], setup: StageSetup, log: Callable[[str], None]
   pace = pace_of(np.ones(len(measured)), np.array([flops_of(spec) for spec in measured]), np.array(seconds))
   training = pace.seconds(sum(steps for steps, _ in work), total)
   compilation = float(np.mean(compiling)) * len(specs)
-  return [f"time: {_clock(training)} of training and measuring cells, by {len(measured)} of the {len(specs)} kinds of stacks, timed here "
-          f"and now, and up to {_clock(compilation)} of compilation for programs that are not cached"]
+  text = (f"{_clock(training)} of training and measuring cells, by {len(measured)} of the {len(specs)} kinds of stacks, timed here and "
+          f"now, and up to {_clock(compilation)} of compilation for programs that are not cached")
+  if training > _SHORT:
+    return [f"time: {text}"]
+  log("  measuring what comes beside training: snapshots, and the law of invented losses")
+  beside = _REPORT + sum(seconds(measured[len(measured) // 2]) for seconds in others)
+  return [f"time: {_clock(training + compilation + beside)} in all: {text}; {_clock(beside)} for snapshots, the law and the report"]
 
 
 def _measured(spec: StackSpec, block: int, log: Callable[[str], None]) -> tuple[float, float]:

@@ -276,9 +276,8 @@ class Runner:
       return []
     spec = self._setup.spec(stage)
     self._compiler.wait(("evaluate", spec))
-    measured = {"params": state["mean"]} if spec.averages else state
-    values = held_out(spec, measured, [[self._windows[d] for d in self._domains(run)] for run in self._setup.padded_runs(stage)],
-                      self._recipe.exact_match)
+    windows = [[self._windows[d] for d in self._domains(run)] for run in self._setup.padded_runs(stage)]
+    values = held_out(spec, {"params": state["mean"]} if spec.averages else state, windows, self._recipe.exact_match)
     return [
         self._cell(stage, run, domain, values["loss"][r, m], values["exact"][r, m] if self._recipe.exact_match else None,
                    run_status[r])
