@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from jaxsplit import cli, devices
 from jaxsplit.errors import InputError
 from jaxsplit.files import check_replaceable
-from jaxsplit.law import Plan, PlanSettings, load_law, plan_split
+from jaxsplit.law import Law, Plan, PlanSettings, load_law, plan_split
 from jaxsplit.law.mapping import flag_number
 
 _COUNTS = {
@@ -43,13 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_replaceable(settings.flags["out"], "--out", "fraction")
   devices.present()
   counts = {name: flag_number(name, settings.flags[name]) for name in _COUNTS if settings.flags[name] is not None}
-  plan = plan_split(load_law(settings.flags["law"]), settings[PlanSettings], **counts)
+  law = load_law(settings.flags["law"])
+  plan = plan_split(law, settings[PlanSettings], **counts)
   if settings.flags["out"]:
     try:
       plan.save(settings.flags["out"])
     except OSError as error:
       raise InputError(f"--out={settings.flags['out']}: cannot be written ({error.strerror}); name a file that can be") from None
-  print(json.dumps(dataclasses.asdict(plan), indent=1) if settings.flags["json"] else _summary(plan))
+  print(json.dumps(dataclasses.asdict(plan), indent=1) if settings.flags["json"] else _summary(plan, law))
   return 0
 
 
@@ -59,18 +60,19 @@ def _beyond(plan: Plan) -> str:
       ("params", "N"), ("seed_tokens", "D"), ("expert_tokens", "D'"), ("tokens", "D + D'"))) + " times the largest measured"
 
 
-def _summary(plan: Plan) -> str:
+def _summary(plan: Plan, law: Law) -> str:
   between = lambda pair, form: f"95 % {pair[0]:{form}} .. {pair[1]:{form}}"
   counted = f"{plan.seed_tokens:.4g} seed + {plan.num_domains} x {plan.expert_tokens:.4g} expert tokens"
   if plan.accounting == "per_model":
     counted = f"{plan.seed_tokens:.4g} seed + {plan.expert_tokens:.4g} expert tokens a model"
   if plan.accounting == "separate" and plan.expert_tokens:
     counted = f"{plan.num_domains} x ({plan.seed_tokens:.4g} seed + {plan.expert_tokens:.4g} expert tokens)"
+  corrected = "; with a smooth correction to the cells, which predict's losses are without (docs/law.md)" if law.surface else ""
   lines = [
       f"N = {plan.params:.4g}, C = {plan.budget_tokens:.4g} tokens = {plan.budget_flops:.4g} FLOPs ({plan.accounting})",
       f"split: {plan.fraction:.1%} seed ({between(plan.fraction_interval, '.1%')}): {counted}",
       "beyond the cells: " + _beyond(plan),
-      f"forms, by weight: {', '.join(f'{form} {weight:.0%}' for form, weight in plan.forms.items())}",
+      f"forms, by weight: {', '.join(f'{form} {weight:.0%}' for form, weight in plan.forms.items())}{corrected}",
       f"loss: {plan.loss:.4f} ({between(plan.loss_interval, '.4f')}), expected regret {plan.regret:.4f}",
       "full pretraining: never measured (no cell has D' = 0)" if plan.dense_loss is None else
       f"full pretraining: {plan.dense_loss:.4f}, so the split gains {plan.gain_over_dense:.4f} "
@@ -89,6 +91,8 @@ def _summary(plan: Plan) -> str:
   if plan.giving:
     lines.append(f"uneven: the best mean loss of the same total budget; {', '.join(plan.giving)} would do worse than at the common "
                  "split, since other domains gain more from those tokens")
+  if plan.unmeasured:
+    lines.append(f"uneven: for {', '.join(plan.unmeasured)} it has D = 0 or D' = 0, of which there is no cell: do not rely on it")
   if plan.better_dense:
     lines.append(f"full pretraining is better than an uneven split for {', '.join(plan.better_dense)}: it is all of the budget in one "
                  "model, and a split is chosen for the mean of all domains")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from jaxsplit import plan
 from jaxsplit.errors import InputError
-from jaxsplit.law import Cells, fit_law
+from jaxsplit.law import Cells, fit_law, load_law, plan_split
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,15 @@ def test_a_missing_law():
     plan.main(["--params=1e6"])
   with pytest.raises(InputError, match="no such file"):
     plan.main(["--law=none.json", "--params=1e6", "--budget_tokens=1e7"])
+
+
+def test_an_uneven_split_without_what_no_cell_was_without_is_named(law):
+  known = load_law(law)
+  found = plan_split(known, params=1e6, budget_tokens=4e7, num_domains=5)
+  assert found.seedless_loss is None and found.dense_loss is not None and not found.unmeasured
+  domain, = found.domains
+  seedless = dataclasses.replace(found, domains=(dataclasses.replace(domain, best_seed_tokens=0.0),))
+  assert seedless.unmeasured == (domain.domain,)
+  assert f"uneven: for {domain.domain} it has D = 0 or D' = 0, of which there is no cell" in plan._summary(seedless, known)
+  dense = dataclasses.replace(found, domains=(dataclasses.replace(domain, best_expert_tokens=0.0),))
+  assert not dense.unmeasured  # Which was measured.

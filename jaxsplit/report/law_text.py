@@ -82,6 +82,8 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   if plan.giving:
     caption += (f" In the uneven split {', '.join(plan.giving)} would do worse than at the common split, since other domains gain "
                 "more from the tokens.")
+  if plan.unmeasured:
+    caption += f" For {', '.join(plan.unmeasured)} it has no seed or no expert tokens, of which there is no cell: do not rely on it."
   if plan.better_dense:
     caption += f" For {', '.join(plan.better_dense)} the dense model is better than the uneven split."
   header = ["domain", "loss", "95% interval", "dense", "uneven seed tokens", "uneven expert tokens", "uneven loss"]

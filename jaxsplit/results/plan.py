@@ -132,6 +132,12 @@ class Plan:
     """The domains that one model of the whole budget would serve better than their part of the best uneven split."""
     return tuple(d.domain for d in self.domains if d.dense_loss is not None and d.best_loss > d.dense_loss * (1 + 1e-4))
 
+  @property
+  def unmeasured(self) -> tuple[str, ...]:
+    """The domains whose part of the best uneven split has no seed, or no expert tokens, where no cell was without."""
+    return tuple(d.domain for d in self.domains if self.seedless_loss is None and not d.best_seed_tokens
+                 or self.dense_loss is None and not d.best_expert_tokens)
+
   def save(self, path: str | os.PathLike) -> None:
     """Writes plan.json."""
     write_json(path, {**dataclasses.asdict(self), "version": VERSION})
