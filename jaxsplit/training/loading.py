@@ -64,7 +64,7 @@ def load_models(workdir: str | os.PathLike, replica: int = 0, store: str | os.Pa
   path = pathlib.Path(from_home(os.fspath(workdir), "load_models"))
   config = _experiment(path)
   wanted: list[tuple[str, str, Any]] = [(domain, "expert", domain) for domain in _domains(_proof(path, config["Experiment"]))]
-  others: list[tuple[str, Any]] = [(SEED, None), (DENSE, DENSE)]
+  others: list[tuple[str, Any]] = [*([(SEED, None)] if wanted else []), (DENSE, DENSE)]  # Without experts there is no seed.
   if config["Experiment"].get("init_from") and not _seed_is_base(path):
     others.append((BASE, BASE))
   wanted += [(kind, kind, which) for kind, which in others if kind not in (name for name, _, _ in wanted)]
