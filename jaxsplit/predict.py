@@ -34,9 +34,8 @@ FLAGS = {
     "budget_flops": "compute budgets of --compute_optimal, 6 N per token",
     "num_domains": "experts that a budget pays for; the law's domains by default",
     "accounting": "what a budget counts: total (default), per_model or separate, as for the plan entry point",
-    "figure": cli.Path("draw --compute_optimal to this .svg, .png or .pdf file; compute_optimal.svg by default, none with --json"),
+    "figure": cli.Path("also draw --compute_optimal to this .svg, .png or .pdf file"),
 }
-_FIGURE = "compute_optimal.svg"
 _KINDS = "svg", "png", "pdf"
 _ALIKE = 0.05  # Relative difference up to which two counts of tokens are the same level.
 SWITCHES = {"compute_optimal": "for each of --budget_flops, the best N, tokens and split", "json": "print JSON"}
@@ -54,10 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     domains = _domains(flags["num_domains"]) or len(law.domains)
     optima = compute_optimal(law, _numbers(flags, "budget_flops"), domains, _accounting(flags["accounting"]))
     print(json.dumps([dataclasses.asdict(o) for o in optima], indent=1) if flags["json"] else _optimal_text(optima, law, domains))
-    if flags["figure"] or not flags["json"]:
-      _draw(flags["figure"] or _FIGURE, optima)
-    if not flags["json"]:
-      print(f"figure: {flags['figure'] or _FIGURE}")
+    if flags["figure"]:
+      _draw(flags["figure"], optima)
+      if not flags["json"]:
+        print(f"figure: {flags['figure']}")
     return 0
   rows = predictions(law, *(_numbers(flags, name) for name in ("params", "seed_tokens", "expert_tokens")), flags["domain"])
   print(json.dumps(rows, indent=1) if flags["json"] else _text(rows, law))
@@ -170,8 +169,8 @@ def _optimal_text(optima: Sequence[Optimum], law: Law, domains: int) -> str:
   for o in optima:
     share = "-" if o.fraction is None else f"{o.fraction:.1%}"
     shares = "-" if o.fraction_interval is None else "{:.1%} .. {:.1%}".format(*o.fraction_interval)
-    sizes, losses = "{:.3g} .. {:.3g}".format(*o.params_interval), "{:.4f} .. {:.4f}".format(*o.loss_interval)
-    lines.append(f"{o.budget_flops:>10.3g}{o.params:>12.4g}{sizes:>24}{o.budget_tokens:>12.4g}{share:>8}{shares:>16}"
+    sizes, losses = "{:.3e} .. {:.3e}".format(*o.params_interval), "{:.4f} .. {:.4f}".format(*o.loss_interval)
+    lines.append(f"{o.budget_flops:>10.3g}{o.params:>12.3e}{sizes:>24}{o.budget_tokens:>12.4g}{share:>8}{shares:>16}"
                  f"{o.loss:>9.4f}{losses:>20}")
   if len({o.budget_flops for o in optima}) > 1:
     lines.append("N ~ C^{:.3f}, tokens ~ C^{:.3f}".format(*exponents(optima)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -84,14 +85,24 @@ def test_compute_optimal_sizes_are_the_laws_own(dense_law, tmp_path, capsys, mon
   a = p["beta"] / (p["alpha"] + p["beta"])
   powers = [float(power) for power in re.findall(r"C\^([0-9.]+)", told)]
   assert powers == pytest.approx([a, 1 - a], abs=2e-3)
-  assert "one dense model each" in told and "times the largest size" in told and "figure: compute_optimal.svg" in told
-  assert (tmp_path / "compute_optimal.svg").read_text().startswith("<?xml")
+  assert "one dense model each" in told and "times the largest size" in told
+  size = r"(\d\.\d{3}e\+\d\d)"
+  for point, low, high in re.findall(f"{size} +{size} .. {size}", told):
+    assert float(low) <= float(point) <= float(high)
+  assert len(re.findall(f"{size} +{size} .. {size}", told)) == 3
+  assert "figure" not in told and not list(tmp_path.iterdir()), "a figure is drawn where it is asked for"
+
+
+def test_a_best_size_lies_within_its_printed_interval(split_law):
+  optimum = dataclasses.replace(compute_optimal(load_law(split_law), [1e14])[0], params=1.326e9, params_interval=(1.326e9, 1.6e9))
+  assert "1.326e+09 1.326e+09 .. 1.600e+09" in " ".join(predict._optimal_text([optimum], load_law(split_law), 2).split())
 
 
 def test_compute_optimal_splits(split_law, tmp_path, capsys):
   figure = tmp_path / "deep" / "optimal.png"
   assert predict.main([f"--law={split_law}", "--compute_optimal", "--budget_flops=1e14,1e15", "--num_domains=9", f"--figure={figure}"]) == 0
-  assert figure.read_bytes().startswith(b"\x89PNG") and "N ~ C^" in capsys.readouterr().out
+  told = capsys.readouterr().out
+  assert figure.read_bytes().startswith(b"\x89PNG") and "N ~ C^" in told and f"figure: {figure}" in told
   for o in compute_optimal(load_law(split_law), [1e14, 1e15], num_domains=9):
     assert o.seed_tokens + 9 * o.expert_tokens == pytest.approx(o.budget_tokens)
     assert o.fraction_interval[0] <= o.fraction <= o.fraction_interval[1] and o.params_interval[0] <= o.params <= o.params_interval[1]
