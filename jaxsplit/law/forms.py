@@ -91,6 +91,14 @@ class Form:
   levels: int = 3
   one_size: bool = False
 
+  @property
+  def local(self) -> tuple[str, ...]:
+    """The exponents whose value depends on where they are taken: plain ones are those where all counts are 1."""
+    if self.natural is None:
+      return ()
+    there = self.natural({q.name: 1.0 for q in self.parameters}, Point(2.0, 3.0, 5.0, 8.0))
+    return tuple(q.name for q in self.parameters if q.kind == "exponent" and there[q.name] != 1.0)
+
 
 def coefficient(name: str) -> Parameter:
   """A term's size."""
@@ -242,7 +250,8 @@ for _form in (
          "L = E + A N^-alpha D^-beta D'^-gamma; Zhang et al. 2024, arXiv 2402.17193, extended by D"),
     Form("log_quadratic", (_E, _A, *map(exponent, _SLOPES), *map(bend, _QUADRATIC)), _log_quadratic, _natural_log_quadratic,
          ("params", "seed_tokens", "expert_tokens"), ("seed_tokens", "expert_tokens"),
-         "L = E + A exp(a quadratic of ln N, ln D, ln D'); a response surface (Box & Wilson 1951) of the excess loss",
+         "L = E + A exp(-alpha n - beta d - gamma x + aa n^2 + dd d^2 + xx x^2 + ad n d + ax n x + dx d x) with n = ln N, d = ln D, "
+         "x = ln D'; a response surface (Box & Wilson 1951) of the excess loss",
          levels=4),
 ):
   FORMS.add(_form.name, _form)

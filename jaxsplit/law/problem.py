@@ -70,6 +70,15 @@ class Model:
     extra += [Parameter(name, "positive", 1e-6, 1e3, (1e-2, 0.3), (-2.5, 1.5)) for name in self.offsets]
     return (*self.form.parameters, *extra)
 
+  @property
+  def formula(self) -> str:
+    """The form's formula and source, with the constants of the options."""
+    formula, semicolon, source = self.form.source.partition(";")
+    options = [f"{count} + {name} in place of {count}" for name, count in (("seed_offset", "D"), ("expert_offset", "D'"))
+               if name in self.offsets]
+    options += ["repeated tokens discounted by R_star"] if self.repeats else []
+    return f"{formula}{', with ' if options else ''}{' and '.join(options)}{semicolon}{source}"
+
   def is_shared(self, parameter: Parameter, share: str) -> bool:
     """Whether all domains have one value of this constant."""
     options = parameter not in self.form.parameters

@@ -17,7 +17,6 @@ _TOLD = 0.005  # Of a form's weight: less would be told as 0 %.
 
 def law_parts(law: Law) -> list[str]:
   """HTML on the law itself: equation, quality, warnings, constants."""
-  form = law.members[0].model.form
   within = f" (around each domain's own mean: {law.r2_within_domains:.4f})" if len(law.domains) > 1 else ""
   quality = f"It explains a fraction R² = {law.r2:.4f} of the variance of log loss{within} over its {law.num_points:,} cells. "
   if law.held_out:
@@ -31,7 +30,7 @@ def law_parts(law: Law) -> list[str]:
   warnings = (*law.data.get("notes", ()), *law.data.get("remarks", ()), *law.warnings)
   cautions = [html.paragraph("What to know before trusting it:"), html.bullets(warnings)] if warnings else [
       html.paragraph("The fit raised no warnings.")]
-  return [html.paragraph(f"Form {law.form}: {form.source}."), html.paragraph(quality), *cautions, *_constants(law)]
+  return [html.paragraph(f"Form {law.form}: {law.members[0].model.formula}."), html.paragraph(quality), *cautions, *_constants(law)]
 
 
 def candidates_table(law: Law) -> str:
@@ -105,12 +104,26 @@ def _constants(law: Law) -> list[str]:
   """The constants: shared ones with their intervals, those of each domain in one row a domain."""
   shared = {name: value for name, value in law.parameters.items() if "[" not in name}
   rows = [[name, f"{value:.5g}", _interval(law.intervals.get(name))] for name, value in shared.items()]
-  tables = [html.table(["constant", "value", "95% interval"], rows, "Constants, in plain parameters and tokens.")] if rows else []
+  caption = f"Constants, in plain parameters and tokens.{_at_centre(law)}"
+  tables = [html.table(["constant", "value", "95% interval"], rows, caption)] if rows else []
   owned = list(dict.fromkeys(name.partition("[")[0] for name in law.parameters if "[" in name))
   if owned:
     rows = [[domain, *(f"{law.parameters[f'{name}[{domain}]']:.5g}" for name in owned)] for domain in law.domains]
     tables.append(html.table(["domain", *owned], rows, "Constants of each domain."))
   return tables
+
+
+def _at_centre(law: Law) -> str:
+  """A sentence on exponents that are others where the cells are."""
+  member = law.members[0]
+  fitted = dict(zip(member.layout.labels(member.model), member.theta))
+  there = {name: fitted[name] for name in member.model.form.local if name in fitted}
+  if not there:
+    return ""
+  listed = lambda words: ", ".join([*words[:-2], " and ".join(words[-2:])])
+  also = ", where their profiles are drawn," if law.profiles else ""
+  return (f" {listed(list(there))}: where ln N, ln D and ln D′ are 0; at the centre of the cells{also} "
+          f"{listed([f'{value:.4g}' for value in there.values()])}.")
 
 
 def _nats(value: float) -> str:

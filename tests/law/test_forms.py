@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -55,6 +57,22 @@ def test_forms_are_the_formulas_they_name():
   with jax.enable_x64(True):
     for name, value in expected.items():
       assert float(FORMS[name].loss(p, x)) == pytest.approx(value, rel=1e-12), name
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_formula_names_every_constant(form):
+  offsets = tuple(name for name, column in (("seed_offset", "seed_tokens"), ("expert_offset", "expert_tokens")) if column in form.diverges)
+  model = Model(form, log=True, repeats=True, offsets=offsets)
+  formula = model.formula.partition(";")[0]
+  assert {q.name for q in model.known} <= set(re.findall(r"\w+", formula))
+  assert model.formula.endswith(form.source.partition(";")[2])
+  assert ("D + seed_offset in place of D and D' + expert_offset in place of D'" in formula) == bool(offsets)
+  assert Model(form, log=True).formula == form.source
+
+
+def test_exponents_that_depend_on_where_they_are_taken():
+  assert {name: form.local for name, form in FORMS.items() if form.local} == {
+      "interaction": ("beta", "gamma"), "log_quadratic": ("alpha", "beta", "gamma")}
 
 
 def test_a_form_of_one_size_is_for_cells_of_one_size():

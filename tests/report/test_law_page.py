@@ -7,7 +7,7 @@ from jaxsplit.law import Cells, fit_law, load_law, read_cells
 from jaxsplit.report import law_figures
 from jaxsplit.report.law_page import write_law_page
 from jaxsplit.report.comparison import comparison, predictions
-from jaxsplit.report.law_text import rule_text
+from jaxsplit.report.law_text import law_parts, rule_text
 from tests.report.conftest import DOMAINS
 from tests.report.test_page import check
 
@@ -68,6 +68,18 @@ def test_the_best_size_at_equal_compute_is_the_known_one(table):
   inside = (known > 1.1e6) & (known < 2.8e7)
   assert inside.sum() >= 2
   np.testing.assert_allclose(dots, known[inside], rtol=0.05)
+
+
+def test_the_formula_and_the_table_say_what_their_constants_mean(fitted):
+  _, cells = fitted
+  law = fit_law(cells, form="interaction", starts=8, bootstrap=0, holdout="none", profile=5)
+  told = "".join(law_parts(law))
+  assert "gamma + delta ln D), with D&#x27; + expert_offset in place of D&#x27;; Liew" in told and "expert_offset" in law.parameters
+  centre = np.log([np.exp(np.log(values[values > 0]).mean()) for values in (cells.seed_tokens, cells.expert_tokens)])
+  beta, gamma = (law.parameters[name] - law.parameters["delta"] * at for name, at in (("beta", centre[1]), ("gamma", centre[0])))
+  assert (f"beta and gamma: where ln N, ln D and ln D′ are 0; at the centre of the cells, where their profiles are drawn, {beta:.4g} and "
+          f"{gamma:.4g}.") in told
+  assert "at the centre" not in "".join(law_parts(fitted[0]))
 
 
 def test_profiles_are_those_of_the_shared_constants(fitted):
