@@ -81,7 +81,8 @@ def _summary(law: Law, cells: Cells) -> str:
   over = f" (x {penalty:g} where predicted too high)" if penalty != 1 else ""
   merged = cells.source.get("merged")
   chosen = f", the {merged['by']} of {merged['rows']:,} rows at each point" if merged else ""
-  lines = [f"{len(cells)} cells{chosen}{f' (left out: {dropped})' if dropped else ''}, {len(law.domains)} domain(s), "
+  lines = [f"form: {law.form}{f', of {len(law.candidates)} tried' if len(law.candidates) > 1 else ''}",
+           f"{len(cells)} cells{chosen}{f' (left out: {dropped})' if dropped else ''}, {len(law.domains)} domain(s), "
            f"objective {law.objective['name']}{over} {law.objective_value:.6g} in {law.objective['space']} space, "
            f"R2 {law.r2:.4f}{within}",
            f"{'form':<24}{'objective':>14}{'held-out error':>16}{'largest':>10}{'bias':>10}{'between splits':>16}"]

@@ -8,7 +8,7 @@ import pytest
 
 from jaxsplit import cli, fit, plan
 from jaxsplit.errors import InputError
-from jaxsplit.law import FitSettings
+from jaxsplit.law import FitSettings, load_law
 from jaxsplit.law.forms import FORMS
 
 
@@ -32,7 +32,7 @@ def test_a_law_is_written_and_told(table, tmp_path, capsys):
   assert record["parameters"] == pytest.approx({"E": 1.5, "A": 20.0, "alpha": 0.3, "B": 150.0, "beta": 0.35}, rel=1e-3)
   assert record["held_out"]["rule"] == "params:1" and record["data"]["columns"]["params"] == "N"
   text = capsys.readouterr().out
-  assert "chinchilla" in text and "alpha" in text and str(out) in text
+  assert "form: chinchilla\n" in text and "alpha" in text and str(out) in text
 
 
 def test_the_same_cells_elsewhere_give_the_same_law(table, tmp_path):
@@ -85,6 +85,13 @@ def test_a_file_of_another_kind_is_not_written_over(table, tmp_path, flag, name,
 def test_earlier_output_is_written_over(table, tmp_path):
   argv = [f"--cells={table}", COLUMNS, "--form=chinchilla", "--bootstrap=0", f"--out={tmp_path / 'law.json'}", f"--report={tmp_path / 'l.html'}"]
   assert fit.main(argv) == 0 and fit.main(argv) == 0
+
+
+def test_the_chosen_form_is_named(split_table, tmp_path, capsys):
+  assert fit.main([f"--cells={split_table}", "--bootstrap=0", "--starts=4", f"--out={tmp_path / 'law.json'}"]) == 0
+  law = load_law(tmp_path / "law.json")
+  assert len(law.candidates) > 1
+  assert capsys.readouterr().out.startswith(f"form: {law.form}, of {len(law.candidates)} tried\n36 cells")
 
 
 @pytest.fixture
