@@ -55,7 +55,8 @@ ul { padding-left: 1.2rem; } li { margin: .3rem 0; }
 @media screen and (max-width: 40rem) {
   body { padding: 1.25rem .75rem 3rem; } h1 { font-size: 1.45rem; } .answer { font-size: 1.05rem; padding: .7rem .9rem; }
   .scroll th:first-child, .scroll td:first-child { position: sticky; left: 0; background: var(--paper); }
-  table { font-size: .69rem; } th { font-size: .62rem; } th, td { padding-right: .25rem; } /* Seven columns fit into 400 pixels. */
+  .scroll td:first-child { white-space: normal; }
+  table { font-size: .69rem; } th { font-size: .62rem; } th, td { padding-right: .2rem; } /* Seven columns fit into 400 pixels. */
 }
 .settings { columns: 2 21rem; column-gap: 2rem; } .settings section { break-inside: avoid; }
 .settings h3 { margin-top: 0; } .settings td:last-child { white-space: normal; overflow-wrap: anywhere; }
@@ -114,7 +115,8 @@ def figure(svg: str, caption: str) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "", total: bool = False) -> str:
   """A table of plain texts, the first column left-aligned; `total` sets the last row apart."""
-  cell = lambda value: f'<td class="long">{text(value)}</td>' if len(str(value)) > _LONG else f"<td>{text(value)}</td>"
+  words = lambda value: text(value).replace("_", "_<wbr>")  # A long name may go on in a second line, where the page is narrow.
+  cell = lambda value: f'<td class="long">{words(value)}</td>' if len(str(value)) > _LONG else f"<td>{words(value)}</td>"
   lines = ["<tr>" + "".join(map(cell, row)) + "</tr>" for row in rows]
   if total and lines:
     lines[-1] = lines[-1].replace("<tr>", '<tr class="total">')

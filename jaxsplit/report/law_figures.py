@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from jaxsplit.law import Cells, Law, Optimum, Plan
@@ -82,15 +83,14 @@ def contours(law: Law, cells: Cells, experts: int) -> Figure:
     lines = axes.contour(seeds, lengths, surface, levels=levels, colors=style.shades(len(levels))[::-1], linewidths=1.2)
     axes.clabel(lines, list(lines.levels)[::2], fontsize=7.5, fmt="%.3f", colors=INK)
     here = (cells.params == size) & (cells.seed_tokens > 0) & (cells.expert_tokens > 0)
-    axes.plot(cells.seed_tokens[here], cells.expert_tokens[here], ls="", marker="o", ms=3.5, color=INK, mec=PAPER, mew=0.4,
-              label="cells" if axes is panels[0] else None)
+    axes.plot(cells.seed_tokens[here], cells.expert_tokens[here], ls="", marker="o", ms=3.5, color=INK, mec=PAPER, mew=0.4, label="cells")
     best = shares[law.expect(size, shares * budgets[:, None], (1 - shares) * budgets[:, None] / experts).argmin(1)]
-    axes.plot(best * budgets, (1 - best) * budgets / experts, color=GREEN, lw=2,
-              label=f"best split of {budget_text(experts)}" if axes is panels[0] else None)
+    axes.plot(best * budgets, (1 - best) * budgets / experts, color=GREEN, lw=2, label=f"best split of {budget_text(experts)}")
     axes.set_title(f"N = {style.number(size)}")
   figure.supxlabel(_AXES["seed_tokens"], fontsize=9)
   figure.supylabel(_AXES["expert_tokens"], fontsize=9)
-  figure.legend(loc="outside upper center", ncols=2)
+  named = {line.get_label(): line for axes in panels for line in axes.lines if _within(line, axes)}
+  figure.legend(list(named.values()), list(named), loc="outside upper center", ncols=2)
   return figure
 
 
@@ -220,6 +220,12 @@ def _span(values: np.ndarray, count: int) -> np.ndarray:
   """From the least to the largest positive value, evenly in their logarithm."""
   positive = values[values > 0]
   return np.geomspace(positive.min(), positive.max(), count)
+
+
+def _within(line: Line2D, axes: Axes) -> bool:
+  """Whether any point of a line is within the limits of its axes."""
+  (left, right), (bottom, top), (x, y) = axes.get_xlim(), axes.get_ylim(), line.get_data()
+  return bool(((left <= x) & (x <= right) & (bottom <= y) & (y <= top)).any())
 
 
 def _groups(values: np.ndarray) -> list[np.ndarray]:

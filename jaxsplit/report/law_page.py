@@ -79,9 +79,9 @@ def _profiles(law: Law, album: Album) -> str:
 def _splits(law: Law, cells: Cells, album: Album) -> list[str]:
   experts = len(law.domains)
   parts = [album.show("contours", law_figures.contours(law, cells, experts), (
-      "Lines of equal loss, the mean over domains, over seed and expert tokens, at the smallest and the largest size. The thick "
-      f"line is the best split of growing budgets {law_figures.budget_text(experts)}. Where it leaves the cells, the law "
-      "extrapolates."))]
+      "Lines of equal loss, the mean over domains, over seed and expert tokens, at the smallest and the largest size. "
+      f"A thick line is the best split of growing budgets {law_figures.budget_text(experts)}, where that lies within the limits of the "
+      "cells' tokens. Away from the cells, the law extrapolates."))]
   if law.members[0].samples.size and not unplannable(law):
     size, budget = cells.params.max(), float(np.max(cells.seed_tokens + experts * cells.expert_tokens))
     plan = plan_split(law, params=float(size), budget_tokens=budget, num_domains=experts, accounting="total")

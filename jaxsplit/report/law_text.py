@@ -40,18 +40,25 @@ def candidates_table(law: Law) -> str:
     held_out = candidate["held_out"] or {}
     rows.append([candidate["form"], len(candidate["parameters"]), f"{candidate['objective_value']:.4g}",
                  *(_percent(held_out.get(name), signed) for name, signed in (
-                     ("mre", False), ("max", False), ("bias", True), ("differences", False))),
-                 *(_percent(other["mre"], False) for other in held_out.get("others", ()))])
+                     ("mre", False), ("max", False), ("bias", True), ("differences", False)))])
   first = (law.candidates[0]["held_out"] or {}) if law.candidates else {}
   caption = (f"Relative errors on the held-out cells: {rule_text(first['rule'])}. Between splits: the mean error of the predicted "
              "differences between splits of one size, which decide a plan." if first else "Nothing was held out.")
-  others = []
-  for other in first.get("others", ()):
-    others.append(f"mean by {' and '.join(_AXES[part.partition(':')[0]][1] for part in other['rule'].split('+'))}")
-    caption += f" Column {others[-1]}: held out are {rule_text(other['rule'])} instead."
   skipped = law.diagnostics.get("skipped_forms") or {}
-  return html.table(["form", "constants", "objective", "mean error", "largest", "bias", "between splits", *others], rows, caption) + (
-      html.bullets(f"{name} was not fitted: {reason}." for name, reason in skipped.items()) if skipped else "")
+  return (html.table(["form", "constants", "objective", "mean error", "largest", "bias", "between splits"], rows, caption)
+          + _other_rules(law, first.get("others", ()))
+          + (html.bullets(f"{name} was not fitted: {reason}." for name, reason in skipped.items()) if skipped else ""))
+
+
+def _other_rules(law: Law, others: Sequence[dict[str, Any]]) -> str:
+  """The forms' mean errors by each further rule of holding out."""
+  if not others:
+    return ""
+  names = [" and ".join(_AXES[part.partition(":")[0]][1] for part in other["rule"].split("+")) for other in others]
+  rows = [[candidate["form"], *(_percent(other["mre"], False) for other in (candidate["held_out"] or {}).get("others", ()))]
+          for candidate in law.candidates]
+  held_out = "; ".join(f"by {name}, {rule_text(other['rule'])}" for name, other in zip(names, others))
+  return html.table(["form", *names], rows, f"Mean errors where other cells are held out: {held_out}.")
 
 
 def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:

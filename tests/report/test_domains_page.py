@@ -68,4 +68,4 @@ def test_the_page_of_found_domains_and_the_report_that_leads_to_it(tmp_path, cap
   report = write_report(tmp_path / "experiment").read_text()
   chapter = report.partition('<section id="domains">')[2].partition("</section>")[0]
   assert 'href="#domains"' in report and f'<a href="store/{PAGE}">' in chapter and "100% 0" in chapter
-  assert re.search(r"<td>cluster_0</td>.*(captain|statute)", chapter)
+  assert re.search(r"<td>cluster_<wbr>0</td>.*(captain|statute)", chapter)

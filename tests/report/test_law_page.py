@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ from jaxsplit.law import Cells, fit_law, load_law, read_cells
 from jaxsplit.report import law_figures
 from jaxsplit.report.law_page import write_law_page
 from jaxsplit.report.comparison import comparison, predictions
-from jaxsplit.report.law_text import law_parts, rule_text
+from jaxsplit.report.law_text import candidates_table, law_parts, rule_text
 from tests.report.conftest import DOMAINS
 from tests.report.test_page import check
 
@@ -80,6 +81,25 @@ def test_the_formula_and_the_table_say_what_their_constants_mean(fitted):
   assert (f"beta and gamma: where ln N, ln D and ln D′ are 0; at the centre of the cells, where their profiles are drawn, {beta:.4g} and "
           f"{gamma:.4g}.") in told
   assert "at the centre" not in "".join(law_parts(fitted[0]))
+
+
+def test_no_table_of_forms_is_wider_than_the_page(fitted):
+  law, _ = fitted
+  other = {"mre": 0.0123, "rule": "params:1+tokens:1"}
+  candidates = tuple({**candidate, "form": "effective_data_by_size", "held_out": {**candidate["held_out"], "others": [other] * 6}}
+                     for candidate in law.candidates)
+  tables = candidates_table(dataclasses.replace(law, candidates=candidates))
+  assert [head.count("<th ") for head in re.findall("<thead>.*?</thead>", tables)] == [7, 7], "which fit into 400 pixels"
+  assert "by N and D + D′, the cells with the largest model size N or the largest number of tokens" in tables and "1.23%" in tables
+  assert "<td>effective_<wbr>data_<wbr>by_<wbr>size</td>" in tables
+  assert candidates_table(dataclasses.replace(law, candidates=())).count("<table") == 1
+
+
+def test_the_best_split_is_named_where_a_panel_shows_it(fitted):
+  law, cells = fitted
+  legend = lambda experts: [text.get_text() for text in law_figures.contours(law, cells, experts).legends[0].get_texts()]
+  assert legend(3) == ["cells", "best split of D + 3 D′"]
+  assert legend(100_000) == ["cells"], "a budget is hardly ever split there"
 
 
 def test_profiles_are_those_of_the_shared_constants(fitted):

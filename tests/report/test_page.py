@@ -15,7 +15,7 @@ from jaxsplit.report.page import write_report
 from jaxsplit.results.cells import read_cells
 from tests.report.conftest import DOMAINS, TARGET, cell, rewrite, save_planned, record
 
-_VOID = {"meta", "br", "hr", "img", "link"}
+_VOID = {"meta", "br", "wbr", "hr", "img", "link"}
 
 
 class _Checker(html.parser.HTMLParser):
