@@ -114,6 +114,7 @@ def _text(record: dict[str, Any], flops: float) -> str:
   lines = [
       f"a sweep for {flops:.3g} of the final training, {record['final_flops']:.3g} FLOPs: N = {record['params']:,}, "
       f"C = {record['budget_tokens']:,} tokens, K = {record['num_domains']}",
+      *([f"note: {flops:g} is {100 * flops:g} % of the final training; {flops:g} % is --sweep={flops / 100:g}"] if flops > 1 else []),
       f"price: {text(record)} of the best (95 %)",
       f"{'size':<14}{'N':>16}{'N / target':>12}{'price':>9}",
       *(f"{str(tuple(shape)):<14}{params:>16,}{params / record['params']:>12.4f}{price:>9.2%}"

@@ -51,6 +51,11 @@ def test_a_grid_that_is_not_used_is_named(capsys):
   assert "not used: Experiment.sizes, Experiment.line;" in capsys.readouterr().out
 
 
+def test_a_price_above_that_of_the_training_is_noted(record):
+  assert "\nnote: 5 is 500 % of the final training; 5 % is --sweep=0.05\n" in design._text(record, 5.0)
+  assert "note:" not in design._text(record, 1.0)
+
+
 @pytest.mark.parametrize("more, message", [
     (["--sweep=0.001"], "--sweep = 0.001: too little for a sweep that determines a split.* the cheapest one takes"),
     (["--sweep=0"], "--sweep=0: must be positive"), (["--params=-1"], "--params=-1: must be positive"),
