@@ -180,7 +180,7 @@ def test_what_is_no_boolean_is_refused(given):
     ("Oven.shelves = 'top'", r"Oven.shelves = 'top': must be a whole number"),
     ("Oven.tray = 30", r"Oven.tray = 30: must be as in \(8, 8\)"),
     ("Oven.trays = (30, 'x')", r"Oven.trays = 'x': must be a whole number"),
-    ("Oven.trays = 30", r"Oven.trays = 30: must be as in \(\(8, 8\), \(8, 8\)\)"),
+    ("Oven.trays = 30", r"Oven.trays = 30: must be as in \(\(8, 8\), \(16, 16\)\)"),
     ("Oven.shelves = ('top',)", r"Oven.shelves = 'top': must be a whole number"),
     ("Oven.heat = 'cold'", r"Oven.heat = 'cold': must be a number"),
     (f"Oven.heat = {'9' * 400}", r"Oven.heat = 9+: must be a number"),

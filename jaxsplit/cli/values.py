@@ -84,10 +84,10 @@ def is_literal(text: str) -> bool:
     return False
 
 
-def _example(hint: Any) -> str:
-  """How a value of this type is written."""
+def _example(hint: Any, other: bool = False) -> str:
+  """How a value of this type is written; an `other` one beside it differs."""
   if typing.get_origin(hint) is tuple:
     of, *others = typing.get_args(hint)
-    parts = [_example(of), _example(of)] if others == [...] else map(_example, (of, *others))
+    parts = [_example(of), _example(of, other=True)] if others == [...] else [_example(one, other) for one in (of, *others)]
     return f"({', '.join(parts)})"
-  return {int: "8", float: "0.5", str: "'a'"}.get(hint, "...")
+  return {int: ("8", "16"), float: ("0.5", "0.25"), str: ("'a'", "'b'")}.get(hint, ("...", "..."))[other]
