@@ -48,5 +48,5 @@ class _Stream:
       pass
     except OSError as error:
       os.dup2(os.open(os.devnull, os.O_WRONLY), self._descriptor)
-      if self._descriptor != 2:
+      if self._descriptor != 2 and not isinstance(error, BrokenPipeError):  # A reader that closed a pipe has seen enough.
         print(f"jaxsplit: standard output is lost ({error.strerror}); going on without it", file=sys.stderr)
