@@ -38,6 +38,7 @@ def profiles(fit: Fitted, cells: Cells, count: int) -> dict[str, dict[str, list[
   size, weight = np.abs(residual[used]), np.where(residual[used] < 0, fit.problem.over, 1.0)
   width, bend = fit.problem.delta, fit.bend
   pull = np.mean((weight * np.minimum(size, width)) ** 2) * used.sum() / max(used.sum() - len(fit.theta), 1)
+  pull = max(pull, np.finfo(float).tiny)  # Cells may follow the form exactly.
   # Steps that span the interval: three standard errors of the usual sandwich to either side.
   jacobian = fit.jacobian()
   covariance = np.linalg.pinv(jacobian.T @ jacobian * bend) * pull / bend
