@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-RETRY_EXIT_CODE = 75  # EX_TEMPFAIL: the same command, given again, goes on where this one stopped.
+RETRY_EXIT_CODE = 75  # EX_TEMPFAIL: the same command may be given again, and goes on from what is kept.
 SHORTAGE_EXIT_CODE = 71  # EX_OSERR: the machine has no more threads or memory for this process.
 FAULT_EXIT_CODE = 74  # EX_IOERR: a disk is full or lost, say. The same command may go on once somebody has seen to it.
+NOTHING_KEPT = "nothing was written"
 
 _LONGEST = 1_600  # Characters of an error's line.
 
 
 class Interrupted(BaseException):
-  """Raised where a run stops because it was asked to. No Exception: `except Exception` shall not swallow it."""
+  """Raised where a run stops because it was asked to. No Exception: `except Exception` shall not swallow it.
+
+  Attributes:
+    kept: what is there of what was done, for the line that the entry point ends with.
+  """
+
+  def __init__(self, kept: str = NOTHING_KEPT):
+    super().__init__(kept)
+    self.kept = kept
 
 
 class InputError(ValueError):
@@ -33,7 +42,7 @@ def ending(error: BaseException) -> tuple[int, str] | None:
   if isinstance(error, InputError):
     return 2, str(error)
   if isinstance(error, Interrupted):
-    return RETRY_EXIT_CODE, f"stopped; the same command goes on from here (exit code {RETRY_EXIT_CODE})"
+    return RETRY_EXIT_CODE, f"stopped; {error.kept} (exit code {RETRY_EXIT_CODE})"
   if is_shortage(error):
     return SHORTAGE_EXIT_CODE, (f"this machine has no more {'memory' if isinstance(error, MemoryError) else 'threads'} for this process; "
                                 "raise its limit (ulimit -a, or the container's), or end others, and the same command goes on from "

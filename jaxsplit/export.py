@@ -151,4 +151,4 @@ def _cells_of(kind: str, name: str, cells: Sequence[Cell], plan: Plan | None) ->
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run(main, kept="files that were finished stay")

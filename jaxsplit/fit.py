@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Sequence
 
 from jaxsplit import cli, devices
-from jaxsplit.errors import InputError
+from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.files import check_replaceable
 from jaxsplit.law import Cells, FitSettings, Law, fit_law, read_cells
 from jaxsplit.law.diagnostics import starts_text
@@ -61,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   if settings.flags["report"]:
     # Imported here: figures are not needed to fit.
     from jaxsplit.report.law_page import write_law_page
-    write_law_page(settings.flags["report"], law, cells)
+    try:
+      write_law_page(settings.flags["report"], law, cells)
+    except Interrupted:
+      raise Interrupted(f"{out} is written, the report is not") from None
     print(f"report: {settings.flags['report']}")
   return 0
 

@@ -109,4 +109,4 @@ def _table(store: Store) -> list[str]:
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run(main, kept="the same command goes on from here")

@@ -106,4 +106,4 @@ def _add(given: cli.Settings) -> None:
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run(main, kept="the same command goes on from here")

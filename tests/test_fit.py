@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from jaxsplit import cli, fit, plan
-from jaxsplit.errors import InputError
+from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.law import FitSettings, load_law
 from jaxsplit.law.forms import FORMS
+from jaxsplit.report import law_page
 
 
 @pytest.fixture
@@ -85,6 +87,8 @@ def test_a_file_of_another_kind_is_not_written_over(table, tmp_path, flag, name,
 def test_earlier_output_is_written_over(table, tmp_path):
   argv = [f"--cells={table}", COLUMNS, "--form=chinchilla", "--bootstrap=0", f"--out={tmp_path / 'law.json'}", f"--report={tmp_path / 'l.html'}"]
   assert fit.main(argv) == 0 and fit.main(argv) == 0
+  for name, profile in load_law(tmp_path / "law.json").profiles.items():
+    assert np.isfinite(profile["interval"]).all(), f"{name}, of cells that follow the form exactly"
 
 
 def test_the_chosen_form_is_named(split_table, tmp_path, capsys):
@@ -92,6 +96,17 @@ def test_the_chosen_form_is_named(split_table, tmp_path, capsys):
   law = load_law(tmp_path / "law.json")
   assert len(law.candidates) > 1
   assert capsys.readouterr().out.startswith(f"form: {law.form}, of {len(law.candidates)} tried\n36 cells")
+
+
+def test_a_law_whose_report_is_interrupted_is_there(table, tmp_path, monkeypatch):
+  def interrupted(*given):
+    raise Interrupted
+
+  monkeypatch.setattr(law_page, "write_law_page", interrupted)
+  out = tmp_path / "law.json"
+  with pytest.raises(Interrupted, match="law.json is written, the report is not"):
+    fit.main([f"--cells={table}", COLUMNS, "--form=chinchilla", "--bootstrap=0", f"--out={out}", f"--report={tmp_path / 'l.html'}"])
+  assert load_law(out).form == "chinchilla"
 
 
 @pytest.fixture

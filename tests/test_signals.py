@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from jaxsplit import signals
+from jaxsplit import cli, signals
 from jaxsplit.errors import RETRY_EXIT_CODE, Interrupted
 from jaxsplit.training.interruption import Interruption
 
@@ -27,7 +27,18 @@ def test_while_modules_are_imported(entry_point, number):
         break
     rest = process.stderr.read()
   assert process.returncode == RETRY_EXIT_CODE
-  assert "jaxsplit: stopped; the same command goes on from here" in rest and "Traceback" not in rest and "ignored" not in rest
+  assert "jaxsplit: stopped; nothing was written (exit code 75)" in rest and "Traceback" not in rest and "ignored" not in rest
+
+
+@pytest.mark.parametrize("kept", ["nothing was written", "the same command goes on from here"])
+def test_the_line_says_what_is_kept(kept, capsys, monkeypatch):
+  codes = []
+  monkeypatch.setattr(cli.os, "_exit", codes.append)
+  monkeypatch.setattr(cli, "_PATIENCE", 1e6)  # Or this process would end.
+  given = {} if kept.startswith("nothing") else {"kept": kept}
+  with pytest.raises(SystemExit):
+    cli.run(lambda argv: os.kill(os.getpid(), signal.SIGINT) or time.sleep(20), **given)
+  assert codes == [RETRY_EXIT_CODE] and capsys.readouterr().err == f"jaxsplit: stopped; {kept} (exit code 75)\n"
 
 
 def test_importing_an_entry_point_leaves_signals_alone():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
 import threading
@@ -26,6 +27,7 @@ from jaxsplit.cli.help import bindings_help, meanings
 from jaxsplit.cli.values import as_type, of_text
 from jaxsplit.errors import (
   FAULT_EXIT_CODE,
+  NOTHING_KEPT,
   RETRY_EXIT_CODE,
   SHORTAGE_EXIT_CODE,
   InputError,
@@ -173,11 +175,16 @@ def _parser(entry_point: str, description: str, settings: Sequence[type], flags:
   return parser
 
 
-def run(entry_point: Callable[[Sequence[str] | None], int | None]) -> typing.NoReturn:
-  """Runs an entry point's main to its exit code, by errors.ending; what is expected there is one line on stderr."""
+def run(entry_point: Callable[[Sequence[str] | None], int | None], kept: str = NOTHING_KEPT) -> typing.NoReturn:
+  """Runs an entry point's main to its exit code, by errors.ending; what is expected there is one line on stderr.
+
+  Args:
+    entry_point: its main.
+    kept: what is there of it where it is interrupted.
+  """
   streams.never_fail()
   try:
-    with signals.handled(_interrupt):
+    with signals.handled(functools.partial(_interrupt, Interrupted(kept))):
       code = entry_point(None) or 0
   except BaseException as error:
     if ending(error) is None:
@@ -192,15 +199,15 @@ def run(entry_point: Callable[[Sequence[str] | None], int | None]) -> typing.NoR
   sys.exit(code)
 
 
-def _interrupt() -> typing.NoReturn:
-  late = threading.Timer(_PATIENCE, _give_up)  # Threads that compute are waited for, but not for ever.
+def _interrupt(error: Interrupted) -> typing.NoReturn:
+  late = threading.Timer(_PATIENCE, _give_up, [error])  # Threads that compute are waited for, but not for ever.
   late.daemon = True
   late.start()
-  raise Interrupted
+  raise error
 
 
-def _give_up() -> None:
-  code, line = ending(Interrupted())
+def _give_up(error: Interrupted) -> None:
+  code, line = ending(error)
   print(f"jaxsplit: {line}", file=sys.stderr, flush=True)
   os._exit(code)
 

@@ -60,4 +60,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run(main, kept="files that were finished stay")
