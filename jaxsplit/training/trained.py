@@ -32,6 +32,9 @@ class TrainedModel:
   tokenizer: Tokenizer
   steps: int
 
+  def __repr__(self) -> str:
+    return f"TrainedModel(N = {self.config.params:,}, {self.steps:,} steps, vocabulary of {self.config.vocab_size:,})"
+
   def __call__(self, tokens_BxT: np.ndarray) -> jax.Array:
     """Logits, float32 [B, T, V]; `jax.nn.log_softmax` makes log-probabilities in nats of them.
 
@@ -68,6 +71,10 @@ class TrainedModels:
   params: Params
   tokenizer: Tokenizer
   steps: tuple[int, ...]
+
+  def __repr__(self) -> str:
+    steps = ", ".join(f"{name}: {count:,}" for name, count in zip(self.names, self.steps))
+    return f"TrainedModels(N = {self.config.params:,}, steps of {steps}; vocabulary of {self.config.vocab_size:,})"
 
   @property
   def domains(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from jaxsplit.data.stream import validation
 from jaxsplit.errors import InputError
 from jaxsplit.law import load_plan
 from jaxsplit.results.cells import read_cells
+from jaxsplit.training.trained import side_by_side
 
 
 @pytest.fixture
@@ -41,6 +42,13 @@ def test_a_loaded_model_has_the_loss_that_was_measured(finished):
     assert measured(dense, store, domain) == pytest.approx(cells["dense", 375 * 32, domain], rel=1e-5)
     assert expert.steps == point.seed_steps + point.expert_steps
   assert dense.steps == 375 and dense.tokenizer.decode(dense.tokenizer.encode("arma")) == "arma"
+
+
+def test_models_are_shown_in_a_line(finished):
+  dense = jaxsplit.load_model(finished, "dense")
+  assert repr(dense) == f"TrainedModel(N = {dense.config.params:,}, 375 steps, vocabulary of 256)"
+  shown = repr(side_by_side({"dense": dense, "again": dense}))
+  assert shown == f"TrainedModels(N = {dense.config.params:,}, steps of dense: 375, again: 375; vocabulary of 256)"
 
 
 def test_the_seed_is_what_the_experts_were_forked_from(finished):
