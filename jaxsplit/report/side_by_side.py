@@ -42,7 +42,7 @@ def compare_experiments(workdirs: Sequence[str | os.PathLike], path: str | os.Pa
     sections.append(("curves", "Split curves", [album.show("curves", split_curves(found), (
         "Lines: the expected loss of each split, relative to that of the best split. Marks: losses measured at "
         "its target size, relative to the best of those. This makes experiments with different sizes, tokens and domains comparable; "
-        "the lowest point of a line is its recommendation."))]))
+        "the lowest point of a line is its recommendation; where a line is dotted, no cell has so few or so many tokens."))]))
   sections.append(("domains", "Domains", [_domains(found)]))
   sections.append(("settings", "Settings that differ", [_settings(found)]))
   page = html.page("Experiments compared", meta=f"jaxsplit {jaxsplit.__version__} · {' · '.join(found)}", answer="",
@@ -57,8 +57,9 @@ def split_curves(found: Mapping[str, Evidence]) -> Figure:
   for number, (name, evidence) in enumerate(found.items()):
     look = dict(color=_COLORS[number % len(_COLORS)], label=name)
     if plan := evidence.plan:
-      loss = np.array(plan.curve.loss)
-      axes.plot(plan.curve.fraction, loss / loss.min() - 1, ls=_LINES[number % len(_LINES)], **look)
+      excess = np.array(plan.curve.loss) / min(plan.curve.loss) - 1
+      axes.plot(plan.curve.fraction, np.where(plan.curve.measured, excess, np.nan), ls=_LINES[number % len(_LINES)], **look)
+      axes.plot(plan.curve.fraction, excess, lw=1, ls=(0, (1, 2)), **look | {"label": f"_{name}"})
       look["label"] = f"_{name}"
     if points := {share: float(np.mean(losses)) for share, losses in evidence.by_fraction("loss").items()}:
       best = min(points.values())

@@ -1,12 +1,16 @@
 """The report entry point, and the page that compares experiments."""
 
+import dataclasses
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from jaxsplit.errors import InputError
 from jaxsplit.report.__main__ import main
+from jaxsplit.report.evidence import read_evidence
+from jaxsplit.report.side_by_side import split_curves
 from tests.report.conftest import rewrite
 from tests.report.test_page import check
 
@@ -34,6 +38,18 @@ def test_two_are_compared_on_one_page(finished, other, tmp_path):
   assert results.count("<li>") == 2 and "Spend" in results
   differ = text[text.index('<section id="settings">'):].split("</section>")[0]
   assert re.findall(r"<tr><td>([^<]*)</td>", differ) == ["Probe.rates"]
+
+
+def test_a_curve_is_dotted_where_nothing_was_measured(finished):
+  evidence = read_evidence(finished)
+  measured = tuple(0.2 < share < 0.9 for share in evidence.plan.curve.fraction)
+  curve = dataclasses.replace(evidence.plan.curve, measured=measured)
+  evidence = dataclasses.replace(evidence, plan=dataclasses.replace(evidence.plan, curve=curve))
+  axes, = split_curves({"one": evidence}).axes
+  solid, dotted = axes.lines[:2]
+  np.testing.assert_array_equal(np.isfinite(solid.get_ydata()), measured)
+  assert solid.get_linestyle() == "-" and dotted.get_linestyle() == "--" and np.isfinite(dotted.get_ydata()).all()
+  assert solid.get_color() == dotted.get_color() and dotted.get_label() == "_one"
 
 
 def test_one_that_has_only_begun_is_compared_too(finished, other, tmp_path):
