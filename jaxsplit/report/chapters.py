@@ -43,10 +43,10 @@ def closing(evidence: Evidence, album: Album) -> Parts:
   seeds = f"a seed of {seed:,} tokens"
   if evidence.own_seeds and expert:
     seeds = f"{len(evidence.domains)} seeds of {seed:,} tokens each"
-  caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95% interval {low:.0%} to "
+  caption = (f"Losses in nats per token on held-out text. Recommended: {plan.fraction:.0%} seed (95 % interval {low:.0%} to "
              f"{high:.0%}); trained: {seeds}, then {expert:,} tokens for each expert.")
   if "80/20" in header:
-    caption += " 80/20: 80% seed, the usual split, measured too; from 80/20: change of perplexity relative to it."
+    caption += " 80/20: 80 % seed, the usual split, measured too; from 80/20: change of perplexity relative to it."
   if "dense" in header:
     caption += (" Dense: full pretraining of one model on as many tokens as each seed and expert together." if evidence.per_model else
                 " Dense: full pretraining at the same compute; from dense: change of perplexity relative to it.")
@@ -69,7 +69,7 @@ def split(evidence: Evidence, album: Album) -> Parts:
   if plan is None:
     raise Missing("There is no plan yet, so there is no predicted split curve.")
   between = f"{'the seed' if not evidence.own_seeds else 'its seed'} and its expert" if evidence.per_model else (
-      f"{plan.num_domains} seeds and their experts; at 100% it is one dense model of them all" if evidence.own_seeds else
+      f"{plan.num_domains} seeds and their experts; at 100 % it is one dense model of them all" if evidence.own_seeds else
       f"the seed and {plan.num_domains} experts")
   figure = album.show("split_curve", figures.split_curve(evidence, plan), (
       f"Expected loss at N = {plan.params:,.0f}, a size that the law was not fitted to, for every split of "
@@ -91,10 +91,10 @@ def measured_fractions(evidence: Evidence, album: Album) -> Parts:
   if all(cell.accuracy is not None for cell in evidence.proof):
     parts.append(album.show("accuracy", figures.measured_curve(evidence, "accuracy", "fraction of sequences recalled exactly"), (
         "Memorization: the fraction of entries that greedy decoding recalls without an error, against the seed's share of "
-        "one fixed budget. Thin lines are replicas, the thick line is their mean. 100% is one model pretrained on everything.")))
+        "one fixed budget. Thin lines are replicas, the thick line is their mean. 100 % is one model pretrained on everything.")))
   parts.append(album.show("fractions", figures.measured_curve(evidence, "loss", style.LOSS), (
       "Mean loss over domains against the seed's share of one fixed budget. Thin lines are replicas, the thick line is their "
-      "mean; 100% is the dense model.")))
+      "mean; 100 % is the dense model.")))
   return parts
 
 

@@ -84,8 +84,8 @@ def page(title: str, *, meta: str, answer: str, notes: Iterable[str] = (),
 
 
 def text(value: object) -> str:
-  """Text with HTML's special characters escaped."""
-  return html.escape(str(value))
+  """Text with HTML's special characters escaped; a percent sign stays with its number."""
+  return html.escape(str(value)).replace(" %", "\u00a0%")
 
 
 def write(path: str | os.PathLike, content: str, named: str) -> pathlib.Path:

@@ -16,7 +16,7 @@ from jaxsplit.report import style
 from jaxsplit.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER
 
 SHARE = "the seed's share of the budget"
-_CHI2 = 3.841  # The 95% quantile of chi-squared with one degree of freedom.
+_CHI2 = 3.841  # The 95 % quantile of chi-squared with one degree of freedom.
 _AXES = {"params": "parameters N", "seed_tokens": "seed tokens D", "expert_tokens": "expert tokens D′"}
 
 _SERIES = {"fitted": ("o", BLUE, 3.5, 0.55), "held out": ("s", ORANGE, 4.5, 0.8), "proof": ("D", INK, 6.0, 1.0)}
@@ -96,7 +96,7 @@ def contours(law: Law, cells: Cells, experts: int) -> Figure:
 
 @style.styled
 def profiles(law: Law) -> Figure:
-  """The deviance along each constant that all domains share, the others refitted, with its 95% interval."""
+  """The deviance along each constant that all domains share, the others refitted, with its 95 % interval."""
   kinds = {q.name: q.kind for q in law.members[0].model.parameters}
   shared = [name for name in law.profiles if "[" not in name]
   figure, panels = style.panels(len(shared), height=2.1, share="y")
@@ -129,11 +129,11 @@ def draw_split(axes: Axes, plan: Plan, measured: Sequence[float]) -> None:
   """The expected loss over all splits of a plan's budget, its band, and the recommended split; the axes also hold `measured`."""
   fraction, loss, lower, upper, inside = map(np.asarray, dataclasses.astuple(plan.curve))
   low, high = plan.fraction_interval
-  axes.fill_between(fraction, lower, upper, color=BLUE, alpha=0.2, lw=0, label="95% band of new models")
+  axes.fill_between(fraction, lower, upper, color=BLUE, alpha=0.2, lw=0, label="95 % band of new models")
   axes.plot(fraction, np.where(inside, loss, np.nan), color=BLUE, label="expected: mean loss over domains")
   if not inside.all():
     axes.plot(fraction, loss, color=BLUE, lw=1, ls=(0, (2, 2)), label="beyond the tokens measured")
-  axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0, label=f"95% interval: {low:.0%} to {high:.0%}")
+  axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0, label=f"95 % interval: {low:.0%} to {high:.0%}")
   axes.axvline(plan.fraction, color=GREEN, lw=1.6, label=f"recommended: {plan.fraction:.0%} seed")
   # The curve may soar at its ends; what is measured and most of the curve are what matters.
   middle = (fraction >= 0.05) & (fraction <= 0.98)
@@ -172,7 +172,7 @@ def isoflops(law: Law, cells: Cells) -> Figure:
 
 @style.styled
 def compute_optimal(optima: Sequence[Optimum]) -> Figure:
-  """The best size, tokens and split against compute, with 95% bands of size and split; dashed beyond what was measured."""
+  """The best size, tokens and split against compute, with 95 % bands of size and split; dashed beyond what was measured."""
   optima = sorted(optima, key=lambda o: o.budget_flops)
   compute = np.array([o.budget_flops for o in optima])
   splits = optima[0].fraction is not None

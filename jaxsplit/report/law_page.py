@@ -70,7 +70,7 @@ def _profiles(law: Law, album: Album) -> str:
   if not any("[" not in name for name in law.profiles):
     return html.paragraph("Not computed: --profile=21 refits all other constants at 21 values of each constant.")
   return album.show("profiles", law_figures.profiles(law), (
-      "Profile likelihood: how much worse the fit gets as one constant changes and all others are refitted. Shaded: the 95% interval, "
+      "Profile likelihood: how much worse the fit gets as one constant changes and all others are refitted. Shaded: the 95 % interval, "
       "where the deviance is below the dashed line. A steep valley is a constant that the cells determine; a flat one is a constant "
       "that they do not, or that other constants compensate. Values are relative to the centre of the table: coefficients are "
       "multiples of the typical loss there, and exponents that interact are those at the centre."))

@@ -63,7 +63,7 @@ def _other_rules(law: Law, others: Sequence[dict[str, Any]]) -> str:
 
 def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   """HTML on what a plan expects of its split, and of one split for each domain; warnings in `known` are shown elsewhere."""
-  gain = lambda value, pair: f"{_nats(value)} nats per token (95% interval {_nats(pair[0])} to {_nats(pair[1])})"
+  gain = lambda value, pair: f"{_nats(value)} nats per token (95 % interval {_nats(pair[0])} to {_nats(pair[1])})"
   weights = ", ".join(f"{form} ({weight:.0%})" for form, weight in plan.forms.items() if weight >= _TOLD)
   words = (f"The split is an average over several forms of the law, each with a smooth correction, weighted by evidence: {weights}; "
            "constants and errors under the law itself are those of the one form with the lowest error. "
@@ -73,7 +73,7 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   else:
     words += (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and "
               "of ")
-  words += (f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80% on the seed. This split is "
+  words += (f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80 % on the seed. This split is "
            f"expected to be {_nats(plan.regret)} nats per token worse than the best one, which is not known exactly. The split point "
            f"is at {plan.split_point:,.0f} seed tokens: up to there a longer seed phase lowers the expected mean loss, beyond it the "
            "same tokens lower it more when experts train on them.")
@@ -92,7 +92,7 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
     caption += f" For {', '.join(plan.unmeasured)} it has no seed or no expert tokens, of which there is no cell: do not rely on it."
   if plan.better_dense:
     caption += f" For {', '.join(plan.better_dense)} the dense model is better than the uneven split."
-  header = ["domain", "loss", "95% interval", "dense", "uneven seed tokens", "uneven expert tokens", "uneven loss"]
+  header = ["domain", "loss", "95 % interval", "dense", "uneven seed tokens", "uneven expert tokens", "uneven loss"]
   warnings = [warning for warning in plan.warnings if warning not in known]
   return [html.paragraph(words), *([html.bullets(warnings)] if warnings else []), html.table(header, rows, caption)]
 
@@ -112,7 +112,7 @@ def _constants(law: Law) -> list[str]:
   shared = {name: value for name, value in law.parameters.items() if "[" not in name}
   rows = [[name, f"{value:.5g}", _interval(law.intervals.get(name))] for name, value in shared.items()]
   caption = f"Constants, in plain parameters and tokens.{_at_centre(law)}"
-  tables = [html.table(["constant", "value", "95% interval"], rows, caption)] if rows else []
+  tables = [html.table(["constant", "value", "95 % interval"], rows, caption)] if rows else []
   owned = list(dict.fromkeys(name.partition("[")[0] for name in law.parameters if "[" in name))
   if owned:
     rows = [[domain, *(f"{law.parameters[f'{name}[{domain}]']:.5g}" for name in owned)] for domain in law.domains]

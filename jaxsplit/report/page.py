@@ -70,7 +70,7 @@ def answer(evidence: Evidence) -> str:
   plan, lines = evidence.plan, evidence.closing()
   if plan is None:
     return _best_measured(evidence) or f"No answer yet: {len(evidence.grid):,} cells of the law's grid are measured."
-  interval = "95% interval {:.0%} to {:.0%}".format(*plan.fraction_interval)
+  interval = "95 % interval {:.0%} to {:.0%}".format(*plan.fraction_interval)
   advice = f"Spend {plan.fraction:.0%} ({interval}) of {'' if evidence.per_model else 'the '}{evidence.budget_text} on "
   if evidence.per_model:
     seed = "a seed of its own" if evidence.own_seeds else "a shared seed"
@@ -79,7 +79,7 @@ def answer(evidence: Evidence) -> str:
     advice += (f"{plan.num_domains} seeds, one for each domain, and the rest on their experts" if evidence.own_seeds else
                f"a shared seed and the rest on {plan.num_domains} experts")
   if plan.fraction == 1:
-    advice = f"Do not split the {plan.budget_tokens:,.0f} tokens: train one dense model (a seed of 100%, {interval})"
+    advice = f"Do not split the {plan.budget_tokens:,.0f} tokens: train one dense model (a seed of 100 %, {interval})"
   if lines is None:
     unknown = "but all its runs diverged" if evidence.finished else "which is not measured yet"
     return f"{advice}: the law expects a mean loss of {plan.loss:.3f} nats per token, {unknown}."

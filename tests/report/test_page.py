@@ -58,6 +58,7 @@ def report(finished, tmp_path_factory):
 
 def test_the_page_is_whole_and_self_contained(report):
   page = report.read_text()
+  assert "95\u00a0% interval" in page and "95 % band" in page and not re.search(r"(95|80|100)% (interval|band|on the|is)", page)
   check(page)
   for name in ("closing", "split", "cells", "agreement", "law", "candidates", "curves", "probe", "ledger", "speed", "settings"):
     assert f'<section id="{name}">' in page and f'href="#{name}"' in page
@@ -144,7 +145,7 @@ def answer(page):
     ({}, "of the 1,000,000 tokens on a shared seed and the rest on 3 experts", "one dense model of the same compute",
      "for every split of 1,000,000 tokens between the seed and 3 experts."),
     ({"trunk": "per_domain"}, "of the 1,000,000 tokens on 3 seeds, one for each domain, and the rest on their experts",
-     "one dense model of the same compute", "between 3 seeds and their experts; at 100% it is one dense model"),
+     "one dense model of the same compute", "between 3 seeds and their experts; at 100\u00a0% it is one dense model"),
     ({"accounting": "per_model"}, "of each model's 1,000,000 tokens on a shared seed and the rest on one of 3 experts",
      "one dense model of as many tokens as each of them has seen", "split of each model's 1,000,000 tokens between the seed and its expert."),
     ({"accounting": "per_model", "trunk": "per_domain"},
