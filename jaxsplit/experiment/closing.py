@@ -80,8 +80,8 @@ def closing_rows(lines: Sequence[Line]) -> list[list[str]]:
           *([line.domain, *(number(getattr(line, field), form) for field, form in columns.values())] for line in lines)]
 
 
-def closing_text(lines: Iterable[Line], plan: Plan) -> str:
-  """The table as text, of an experiment's plan."""
+def closing_text(lines: Iterable[Line], plan: Plan, warnings: Iterable[str] = ()) -> str:
+  """The table as text, of an experiment's plan, and below it the warnings of the law that it rests on."""
   point, (low, high) = plan.point, plan.fraction_interval
   of = "each model's " if plan.accounting == "per_model" else ""
   seeds = f"{plan.num_domains} seeds of" if plan.accounting == "separate" and point.expert_tokens else "seed"
@@ -93,8 +93,8 @@ def closing_text(lines: Iterable[Line], plan: Plan) -> str:
     head += f"dense: one model trained on as many tokens as each of the {plan.num_domains} models\n"
   rows = closing_rows(list(lines))
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-  return head + "\n".join("  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths)))
-                          for row in rows)
+  table = ("  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths))) for row in rows)
+  return head + "\n".join([*table, *(f"warning: {text}" for text in warnings)])
 
 
 def rate_text(proof: Iterable[Cell], probe: Iterable[Cell]) -> str:

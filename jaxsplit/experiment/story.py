@@ -140,8 +140,9 @@ class Story:
     self._run("proof", f"training at the target size: {splits}{', and the uneven plan' if uneven else ''}", stages, self._cells)
 
   def close(self, law: Law, plan: Plan) -> str:
-    """The closing table."""
-    table = hosts.broadcast(lambda: closing_text(closing_lines(self._cells, law, plan.point, self._budget, self._uneven(plan)), plan))
+    """The closing table, what to know of its law, and what was measured."""
+    lines = lambda: closing_lines(self._cells, law, plan.point, self._budget, self._uneven(plan))
+    table = hosts.broadcast(lambda: closing_text(lines(), plan, law.warnings))
     said = hosts.broadcast(lambda: base_text(self._settings, self._cells, plan))
     return "\n".join(filter(None, (table, self.compared(plan, law.scatter), said)))
 

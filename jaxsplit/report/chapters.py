@@ -79,7 +79,7 @@ def split(evidence: Evidence, album: Album) -> Parts:
       "(dots: each replica); the dashed line is the dense model. 19 of 20 diamonds should lie within the band."))
   measured = [html.paragraph(f"{line[0].upper()}{line[1:]}.") for line in
               curve_text(evidence.by_fraction("loss"), plan, evidence.scatter).splitlines()]
-  return [figure, *measured, *plan_parts(plan, evidence.law.warnings if evidence.law else ())]
+  return [figure, *measured, *plan_parts(plan)]
 
 
 def measured_fractions(evidence: Evidence, album: Album) -> Parts:

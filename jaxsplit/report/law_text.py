@@ -61,8 +61,8 @@ def _other_rules(law: Law, others: Sequence[dict[str, Any]]) -> str:
   return html.table(["form", *names], rows, f"Mean errors where other cells are held out: {held_out}.")
 
 
-def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
-  """HTML on what a plan expects of its split, and of one split for each domain; warnings in `known` are shown elsewhere."""
+def plan_parts(plan: Plan) -> list[str]:
+  """HTML on what a plan expects of its split, and of one split for each domain, with its warnings."""
   gain = lambda value, pair: f"{_nats(value)} nats per token (95 % interval {_nats(pair[0])} to {_nats(pair[1])})"
   weights = ", ".join(f"{form} ({weight:.0%})" for form, weight in plan.forms.items() if weight >= _TOLD)
   words = (f"The split is an average over several forms of the law, each with a smooth correction, weighted by evidence: {weights}; "
@@ -93,8 +93,7 @@ def plan_parts(plan: Plan, known: Sequence[str]) -> list[str]:
   if plan.better_dense:
     caption += f" For {', '.join(plan.better_dense)} the dense model is better than the uneven split."
   header = ["domain", "loss", "95 % interval", "dense", "uneven seed tokens", "uneven expert tokens", "uneven loss"]
-  warnings = [warning for warning in plan.warnings if warning not in known]
-  return [html.paragraph(words), *([html.bullets(warnings)] if warnings else []), html.table(header, rows, caption)]
+  return [html.paragraph(words), *([html.bullets(plan.warnings)] if plan.warnings else []), html.table(header, rows, caption)]
 
 
 def rule_text(rule: str) -> str:

@@ -62,6 +62,12 @@ def test_a_domain_that_diverged_has_no_number_and_neither_has_the_mean(law):
   assert a[2:] == ["2.0000", "2.1000", "-9.52%"] and b[2:] == ["-", "2.1000", "-"] and mean[2:] == ["-", "2.1000", "-"]
 
 
+def test_warnings_of_the_law_stand_below_the_table(law):
+  plan = dataclasses.replace(plan_split(law, params=10.0, budget_tokens=DENSE, num_domains=2, accounting="total"), point=POINT)
+  told = closing_text(closing_lines(cells("a"), law, POINT, BUDGET), plan, ("E[a] reached 0: the cells show no floor",))
+  assert told.splitlines()[-2].startswith("mean") and told.endswith("\nwarning: E[a] reached 0: the cells show no floor")
+
+
 def test_the_head_says_whose_the_budget_is(law):
   assert "recommended split of 8,000 tokens for 2 domains" in text(law, cells("a"))
   assert "trained: 2 seeds of 4,000 tokens, then 2,000 tokens for each expert" in text(law, cells("a"), "separate")

@@ -56,6 +56,13 @@ def report(finished, tmp_path_factory):
   return write_report(path)
 
 
+def test_a_law_s_warnings_stand_beside_the_split_curve_too(workdir):
+  rewrite(workdir / "plan.json", lambda plan: plan.update(warnings=["E[law] reached 0: the cells show no floor"]))
+  rewrite(workdir / "law.json", lambda law: law["diagnostics"].update(warnings=["E[law] reached 0: the cells show no floor"]))
+  chapter = write_report(workdir).read_text().partition('<section id="split">')[2].partition("</section>")[0]
+  assert "<li>E[law] reached 0: the cells show no floor</li>" in chapter
+
+
 def test_the_page_is_whole_and_self_contained(report):
   page = report.read_text()
   assert "95\u00a0% interval" in page and "95 % band" in page and not re.search(r"(95|80|100)% (interval|band|on the|is)", page)
