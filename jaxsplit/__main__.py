@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from jaxsplit import __version__
+
 COMMANDS = {
     "train": "from a corpus and a budget to a recommended, trained and measured split",
     "prepare": "a corpus listed, or tokenized once for several experiments",
@@ -20,6 +22,9 @@ COMMANDS = {
 
 def main() -> int:
   """Lists them; 2 where another word was given, which cannot be a command here."""
+  if "--version" in sys.argv[1:]:
+    print(f"jaxsplit {__version__}")
+    return 0
   words = [word for word in sys.argv[1:] if word not in ("-h", "--help")]
   if words:
     name = words[0] if words[0] in COMMANDS else "train"

@@ -29,6 +29,7 @@ _COMMON = [
     ("extension=FILE", "your Python file, run first, which may add model families, optimizers, readers, forms of the law and the "
                        "like ([extending.md](extending.md)); repeatable"),
     ("help", "the flags and bindings of one entry point"),
+    ("version", "the version of jaxsplit"),
 ]
 
 
@@ -40,7 +41,7 @@ def entry_points() -> list[str]:
   """Names of the modules that are run as `python -m jaxsplit.NAME`."""
   package = ROOT / "jaxsplit"
   modules = [*package.glob("*.py"), *package.glob("*/__main__.py")]
-  found = [path for path in modules if re.search(r"^  cli\.run\(main\)$", path.read_text(), re.MULTILINE)]
+  found = [path for path in modules if re.search(r"^  cli\.run\(main\b", path.read_text(), re.MULTILINE)]
   return sorted(path.parent.name if path.stem == "__main__" else path.stem for path in found)
 
 

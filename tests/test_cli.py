@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 
+import jaxsplit
 from jaxsplit import cli, fit, plan, prepare, train
 from jaxsplit.cli.help import meanings
 from jaxsplit.errors import InputError
@@ -223,6 +224,12 @@ def test_help_says_what_every_binding_means(capsys):
   with pytest.raises(SystemExit):
     fit.main(["--help"])
   assert "FitSettings.starts: starting points per form." in " ".join(capsys.readouterr().out.split())
+
+
+def test_every_entry_point_has_a_version(capsys):
+  with pytest.raises(SystemExit) as ended:
+    parse("--version")
+  assert ended.value.code == 0 and capsys.readouterr().out == f"jaxsplit {jaxsplit.__version__}\n"
 
 
 def test_help_lists_bindings_with_defaults(capsys):

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+import jaxsplit
 from jaxsplit import prepare, train
 from jaxsplit.__main__ import COMMANDS, main
 from jaxsplit.cli.help import meanings
@@ -35,5 +36,7 @@ def test_every_binding_says_what_it_means():
 def test_the_commands_are_listed(capsys, monkeypatch):
   monkeypatch.setattr("sys.argv", ["jaxsplit", "--help"])
   assert main() == 0 and "  train  " in capsys.readouterr().out
+  monkeypatch.setattr("sys.argv", ["jaxsplit", "--version"])
+  assert main() == 0 and capsys.readouterr().out == f"jaxsplit {jaxsplit.__version__}\n"
   monkeypatch.setattr("sys.argv", ["jaxsplit", "evaluate"])
   assert main() == 2 and "python -m jaxsplit.evaluate" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import RETRY_EXIT_CODE, InputError
 from jaxsplit.experiment import guards
 from jaxsplit.experiment.contents import OURS
+from jaxsplit.law import load_law
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.results.cells import read_cells
 from jaxsplit.results.stages import read_stages
@@ -85,6 +86,7 @@ def test_a_report_that_fails_costs_neither_the_closing_table_nor_the_exit_code(c
   assert train.main(arguments(corpus, workdir)) == 0
   said = capsys.readouterr().out
   assert re.search(r"^recommended split of .*\n(.*\n)*mean ", said, re.MULTILINE) and said.endswith(f"report: {workdir / 'report.html'}\n")
+  assert all(f"\nwarning: {warning}\n" in said for warning in load_law(workdir / "law.json").warnings)
   assert re.search(r"^report: .*\(KeyError: 'retry', jaxsplit/.*\.py:\d+\)+; no measurement is lost$", said, re.MULTILINE)
 
 

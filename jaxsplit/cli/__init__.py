@@ -21,7 +21,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxsplit import signals, streams
+from jaxsplit import __version__, signals, streams
 from jaxsplit.cli.bindings import Bindings
 from jaxsplit.cli.help import bindings_help, meanings
 from jaxsplit.cli.values import as_type, of_text
@@ -152,6 +152,7 @@ def _parser(entry_point: str, description: str, settings: Sequence[type], flags:
   parser = _OneLineParser(
       prog=f"python -m jaxsplit.{entry_point}", description=description, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter, epilog=bindings_help(settings))
+  parser.add_argument("--version", action="version", version=f"jaxsplit {__version__}")
   parser.add_argument("--gin_file", action="append", default=[], metavar="FILE",
                       help="a gin config: a file, or the name of one that comes with jaxsplit, as in quickstart.gin; repeatable, later "
                            "ones win")
