@@ -128,7 +128,7 @@ def _at_centre(law: Law) -> str:
     return ""
   listed = lambda words: ", ".join([*words[:-2], " and ".join(words[-2:])])
   also = ", where their profiles are drawn," if law.profiles else ""
-  return (f" {listed(list(there))}: where ln N, ln D and ln D′ are 0; at the centre of the cells{also} "
+  return (f" {listed(list(there))} are those where ln N, ln D and ln D′ are 0; at the centre of the cells{also} they are "
           f"{listed([f'{value:.4g}' for value in there.values()])}.")
 
 

@@ -78,8 +78,8 @@ def test_the_formula_and_the_table_say_what_their_constants_mean(fitted):
   assert "gamma + delta ln D), with D&#x27; + expert_offset in place of D&#x27;; Liew" in told and "expert_offset" in law.parameters
   centre = np.log([np.exp(np.log(values[values > 0]).mean()) for values in (cells.seed_tokens, cells.expert_tokens)])
   beta, gamma = (law.parameters[name] - law.parameters["delta"] * at for name, at in (("beta", centre[1]), ("gamma", centre[0])))
-  assert (f"beta and gamma: where ln N, ln D and ln D′ are 0; at the centre of the cells, where their profiles are drawn, {beta:.4g} and "
-          f"{gamma:.4g}.") in told
+  assert (f"beta and gamma are those where ln N, ln D and ln D′ are 0; at the centre of the cells, where their profiles are drawn, "
+          f"they are {beta:.4g} and {gamma:.4g}.") in told
   assert "at the centre" not in "".join(law_parts(fitted[0]))
 
 
