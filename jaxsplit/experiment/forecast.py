@@ -3,7 +3,7 @@
 The stages are those that will be trained, so tokens and FLOPs of probe and grid are exactly those of the later ledger; with several
 rounds, cells are added for the rest of the sweep. The proof assumes a recommended split of 50 %; each tenth of the budget
 less for the seed costs a tenth of it more. Times are estimated from a few blocks of steps of the smallest, middle and largest stack,
-trained here on random tokens, by a line through seconds against FLOPs; and of what comes beside that (beside.py), where the training is
+trained here on random tokens, by a line through seconds against FLOPs; and of what comes beside that (overhead.py), where the training is
 so short that it counts.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import ledger, waves
-from jaxsplit.experiment.beside import law_seconds, snapshot_seconds
 from jaxsplit.experiment.grid import Grid
+from jaxsplit.experiment.overhead import law_seconds, snapshot_seconds
 from jaxsplit.experiment.pace import pace_of
 from jaxsplit.experiment.recipe import StageSetup
 from jaxsplit.experiment.tree import Stage

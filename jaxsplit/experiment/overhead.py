@@ -1,4 +1,4 @@
-"""What an experiment takes beside its training, timed here: snapshots, and the law with its plan."""
+"""What an experiment takes besides its training, timed here: snapshots, and the law with its plan."""
 
 from __future__ import annotations
 
