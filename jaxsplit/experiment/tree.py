@@ -181,9 +181,9 @@ def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int], trunk: Map
   """The trunk's stages and its cells; also the name of the trunk stage that ends at each step."""
   starts = {p: p.seed_steps - shape.ending(p.seed_steps, 0) for p in full}
   ends = {p.seed_steps: p for p in full if shape.averaged and p.seed_steps not in trunk}  # Measured where the trunk's stages end.
-  cooled = [p for p in full if p not in ends.values()]
-  stops = {*forks, *ends, *(starts[p] for p in cooled)} - trunk.keys()
-  last = max(cooled, default=None)
+  apart = [p for p in full if p not in ends.values()]
+  stops = {*forks, *ends, *(starts[p] for p in apart)} - trunk.keys()
+  last = max(apart, default=None)
   if last and max(stops, default=0) == starts[last] not in forks and list(starts.values()).count(starts[last]) == 1:
     stops.discard(starts[last])  # Nothing else needs that state: one stage continues to the end of the cooldown.
   stages, at = [], dict(trunk)
@@ -201,7 +201,7 @@ def _trunk(shape: Shape, full: Sequence[Point], forks: Sequence[int], trunk: Map
     name = f"{shape.name}/trunk/{stop}"
     stages.append(stage(name, "trunk", here, stop, ends.get(stop), False))
     at[stop] = name
-  for point in cooled:
+  for point in apart:
     begin = starts[point] if starts[point] in at else max((stop for stop in at if stop <= starts[point]), default=0)
     stages.append(stage(f"{shape.name}/full/{point.seed_steps}{mark}", "full", begin, point.seed_steps, point, shape.keep))
   return stages, at
