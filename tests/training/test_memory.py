@@ -22,8 +22,8 @@ def spec(runs=1, batch=8, length=128, **architecture):
     {}, {"accumulation": 4}, {"runs": 2, "runs_per_map": 0},
     {"model": spec(remat="full").model}, {"model": spec(remat="dots").model},
     {"model": spec(family="gpt2").model}, {"model": spec(family="gpt2", remat="dots").model}, {"model": spec(family="gpt2", remat="full").model},
-    {"optimizer": Optimizer(name="muon")},
-], ids=["plain", "in parts", "vmapped", "full", "dots", "gpt2", "gpt2 dots", "gpt2 full", "muon"])
+    {"optimizer": Optimizer(name="muon")}, {"averages": True},
+], ids=["plain", "in parts", "vmapped", "full", "dots", "gpt2", "gpt2 dots", "gpt2 full", "muon", "averaging"])
 def test_the_estimate_is_what_xla_counts(change):
   s = dataclasses.replace(spec(), **change)
   shape = jax.ShapeDtypeStruct

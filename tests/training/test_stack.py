@@ -81,6 +81,14 @@ def test_a_mean_is_of_the_weights_after_each_step_since_its_start():
   assert_equal(row(mean["mean"], 1), row(state["params"], 1))
 
 
+def test_a_mean_is_the_same_on_two_devices():
+  block, plan = tokens(2), schedule(2)._replace(mean_start=np.array([1, 2], np.int32))
+  one, two = (dataclasses.replace(spec(2, layout), averages=True) for layout in (ONE_DEVICE, TWO_DEVICES))
+  alone, shared = (jax.device_get(train(s, stack.initialize(s, [1, 2]), block, plan=plan)[0]) for s in (one, two))
+  assert_near(shared["mean"], alone["mean"], 1e-6)
+  assert not np.array_equal(jax.tree.leaves(alone["mean"])[0], jax.tree.leaves(alone["params"])[0])
+
+
 def test_a_fork_takes_weights_from_stacks_with_and_without_a_mean():
   plain, averaging = spec(2), dataclasses.replace(spec(2), averages=True)
   with_mean = stack.initialize(averaging, [1, 2])
