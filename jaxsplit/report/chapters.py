@@ -105,6 +105,8 @@ def cells(evidence: Evidence, album: Album) -> Parts:
   if not any(key[2] for key in means(evidence.grid, evidence.domains)):
     raise Missing("No split with experts has been measured on all domains, so there are no means over domains to draw.")
   drawn = "Lines are the fitted law. " if evidence.law else ""
+  if any(cell.weights == "mean" for cell in evidence.grid):
+    drawn = f"They are measured with the mean of their last weights at the constant rate, in place of cooldowns. {drawn}"
   return [album.show("cells", figures.cells_with_law(evidence, evidence.law), (
       f"All {len(evidence.grid):,} cells; each point is the mean over domains of one replica. {drawn}Left of the dotted line: no "
       "expert tokens, full pretraining. The further a curve falls, the more its experts gain; where curves of different D meet, "

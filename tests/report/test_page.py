@@ -12,7 +12,7 @@ from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.report.evidence import read_evidence
 from jaxsplit.report.page import answer as answer_of
 from jaxsplit.report.page import write_report
-from jaxsplit.results.cells import read_cells
+from jaxsplit.results.cells import read_cells, write_cells
 from tests.report.conftest import DOMAINS, TARGET, cell, rewrite, save_planned, record
 
 _VOID = {"meta", "br", "wbr", "hr", "img", "link"}
@@ -88,6 +88,12 @@ def test_the_answer_says_what_speaks_against_it(report):
       proof=[dataclasses.replace(cell, loss=cell.loss * loss) if cell.role == "dense" else cell for cell in evidence.proof]))
   assert "hardly tells" in told(0.02, 0.96, 1.2) and "hardly tells" not in told(0.4, 0.6, 1.2)
   assert "Another split was measured to be better: 100%, by" in told(0.4, 0.6, 0.5) and "Another split" not in told(0.4, 0.6, 2)
+
+
+def test_cells_of_averaged_weights_are_told(workdir, report):
+  cells = [dataclasses.replace(cell, weights="mean") if cell.role == "grid" else cell for cell in read_cells(workdir / "cells.csv")]
+  write_cells(workdir / "cells.csv", cells)
+  assert "mean of their last weights" in write_report(workdir).read_text() and "mean of their last weights" not in report.read_text()
 
 
 def test_names_are_written_as_they_are(report):
