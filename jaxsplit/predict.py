@@ -34,8 +34,9 @@ FLAGS = {
     "budget_flops": "compute budgets of --compute_optimal, 6 N per token",
     "num_domains": "experts that a budget pays for; the law's domains by default",
     "accounting": "what a budget counts: total (default), per_model or separate, as for the plan entry point",
-    "figure": cli.Path("also draw --compute_optimal to this .svg, .png or .pdf file"),
+    "figure": cli.Path("draw --compute_optimal to this .svg, .png or .pdf file; compute_optimal.svg, here, by default, none with --json"),
 }
+_FIGURE = "compute_optimal.svg"
 _KINDS = "svg", "png", "pdf"
 _ALIKE = 0.05  # Relative difference up to which two counts of tokens are the same level.
 SWITCHES = {"compute_optimal": "for each of --budget_flops, the best N, tokens and split", "json": "print JSON"}
@@ -53,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     domains = _domains(flags["num_domains"]) or len(law.domains)
     optima = compute_optimal(law, _numbers(flags, "budget_flops"), domains, _accounting(flags["accounting"]))
     print(json.dumps([dataclasses.asdict(o) for o in optima], indent=1) if flags["json"] else _optimal_text(optima, law, domains))
-    if flags["figure"]:
-      _draw(flags["figure"], optima)
-      if not flags["json"]:
-        print(f"figure: {flags['figure']}")
+    if flags["figure"] or not flags["json"]:
+      _draw(flags["figure"] or _FIGURE, optima)
+    if not flags["json"]:
+      print(f"figure: {flags['figure'] or _FIGURE}")
     return 0
   rows = predictions(law, *(_numbers(flags, name) for name in ("params", "seed_tokens", "expert_tokens")), flags["domain"])
   print(json.dumps(rows, indent=1) if flags["json"] else _text(rows, law))
