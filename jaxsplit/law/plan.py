@@ -105,8 +105,8 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
 
 def _minimum_near(losses: np.ndarray, at: int) -> int:
   """The index of the minimum in whose valley `at` lies. There may be others where nothing was measured."""
-  right = at + int(np.argmin(np.append(np.diff(losses[at:]) < 0, False)))
-  return right if right > at else at - int(np.argmin(np.append(np.diff(losses[at::-1]) < 0, False)))
+  falls = lambda along: int(np.argmin(np.append(along[1:] < along[:-1], False)))  # For how many steps.
+  return at + (falls(losses[at:]) or -falls(losses[at::-1]))
 
 
 def _forms(law: Law) -> dict[str, float]:
