@@ -28,6 +28,7 @@ from jaxsplit.experiment.settings import GRID, Experiment, Settings, Sweep
 from jaxsplit.law.mapping import flag_number
 
 SETTINGS = tuple(map(type, Settings().parts))
+_MOST = {"params": 1e13, "budget_tokens": 1e18}
 _BYTES = 256  # Tokens of a vocabulary of bytes.
 _PLAIN = {name: getattr(Experiment(), name) for name in ("sizes", *GRID)}  # A grid given in the settings is not used, which is said.
 
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   domains = number("num_domains", None)
   if domains is None:
     raise InputError("--num_domains is missing; give K, the number of domains, as in --num_domains=10")
+  if domains < 2:
+    raise InputError(f"--num_domains={domains}: there is nothing to split for one domain; give 2 or more")
   settings = Settings(*(given[cls] for cls in SETTINGS))
   experiment, flops = settings.experiment, number("sweep", given[Sweep].flops)
   settings = dataclasses.replace(settings, experiment=dataclasses.replace(
@@ -85,8 +88,9 @@ def design_sweep(settings: Settings, num_domains: int, *, params: float | None =
 
 
 def _positive(value: Any, name: str) -> Any:
-  if not 0 < value < float("inf"):
-    raise InputError(f"--{name}={value:g}: must be positive")
+  most = _MOST.get(name, 1e6)
+  if not 0 < value <= most:
+    raise InputError(f"--{name}={value:g}: must be positive, and at most {most:g}")
   return value
 
 
@@ -105,7 +109,8 @@ def _record(task: Task, experiment: Experiment, asked: Design, half: Design | No
       "prices": [task.price(task.candidates[size], steps) for size in asked.sizes], "flops": asked.price * task.final_flops,
       "final_flops": task.final_flops, "regret": asked.regret, "fraction_width": asked.width, "half": other(half),
       "twice": other(twice),
-      "bindings": [f"Experiment.{name} = {value!r}" for name, value in (*asked.bindings.items(), ("averaged", task.averaged))]}
+      "bindings": [f"Experiment.{name} = {value!r}" for name, value in (*asked.bindings.items(), ("averaged", task.averaged))]
+                  + ["FitSettings.reading = 'prior'"]}
 
 
 def _text(record: dict[str, Any], flops: float) -> str:

@@ -6,7 +6,8 @@ import pytest
 
 from jaxsplit import cli, design
 from jaxsplit.errors import InputError
-from jaxsplit.experiment.settings import Experiment, budget_of
+from jaxsplit.experiment.settings import Experiment, Settings, budget_of
+from jaxsplit.law import FitSettings
 from jaxsplit.training.loop import Training
 
 FLAGS = ["--params=8e5", "--budget_tokens=2e7", "--num_domains=10", "--sweep=0.1"]
@@ -30,8 +31,10 @@ def test_the_record_is_a_sweep_within_its_price(record):
 
 
 def test_the_bindings_ask_for_the_same_cells(record):
-  given = cli.parse("train", "", (Experiment,), [f"--gin.{name}={value}" for name, _, value in (
-      line.partition(" = ") for line in (*record["bindings"], "Experiment.budget_tokens = 20_000_000"))])[Experiment]
+  settings = cli.parse("train", "", (Experiment, FitSettings), [f"--gin.{name}={value}" for name, _, value in (
+      line.partition(" = ") for line in (*record["bindings"], "Experiment.budget_tokens = 20_000_000"))])
+  given = settings[Experiment]
+  assert given.averages and settings[FitSettings].reading == "prior"  # One size has no plain reading.
   assert [list(size) for size in given.sizes] == record["shapes"]
   line, tokens = budget_of(given, Training(), 10).line(given.line), Training().batch_tokens
   points = line.grid(given.seed_fractions, given.expert_fractions)
@@ -59,6 +62,7 @@ def test_a_price_above_that_of_the_training_is_noted(record):
 @pytest.mark.parametrize("more, message", [
     (["--sweep=0.001"], "--sweep = 0.001: too little for a sweep that determines a split.* the cheapest one takes"),
     (["--sweep=0"], "--sweep=0: must be positive"), (["--params=-1"], "--params=-1: must be positive"),
+    (["--params=1e30"], "must be positive, and at most 1e.13"), (["--num_domains=1"], "--num_domains=1: there is nothing to split"),
     (["--params=1x"], "--params=1x: must be a number, as in 3e6 or 1.2B"),
     (["--num_domains=x"], "--num_domains"), (["--params=100"], "there is no smaller size")])
 def test_what_cannot_be_is_one_line(more, message):
@@ -70,3 +74,10 @@ def test_what_cannot_be_is_one_line(more, message):
 def test_without_domains_nothing_is_designed():
   with pytest.raises(InputError, match="--num_domains is missing"):
     design.main(FLAGS[:2])
+
+
+def test_many_domains_are_priced_at_once():
+  """By one that stands for all: a tree of hundreds of thousands of runs is not built."""
+  settings = Settings(Experiment(budget_tokens=10**10))
+  few, many = (design.design_sweep(settings, domains, params=1e8, sweep=0.1) for domains in (10, 200_000))
+  assert many["num_domains"] == 200_000 and 0 < many["price"] <= 0.1 and few["sizes"]

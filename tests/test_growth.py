@@ -1,5 +1,6 @@
 """A work directory grows: what is there stays as it is, nothing is trained twice, and the ledger has what was really spent."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,7 +10,7 @@ from small import arguments
 from jaxsplit import train
 from jaxsplit.errors import InputError
 from jaxsplit.report.evidence import read_evidence
-from jaxsplit.results.cells import read_cells
+from jaxsplit.results.cells import read_cells, write_cells
 from jaxsplit.results.stages import read_stages
 from jaxsplit.training.metrics import read_metrics
 from jaxsplit.training.telemetry import read_telemetry
@@ -133,3 +134,11 @@ def test_cells_of_one_kind_are_not_added_to_those_of_the_other(corpus, workdir):
   with pytest.raises(InputError, match="law's cells there are measured at the end of cooldowns; give Experiment.averaged = False, or another"):
     train.main(arguments(corpus, workdir, "--gin.Experiment.averaged=True"))
   assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_where_all_cells_diverged_it_says_so(corpus, workdir):
+  cells = [dataclasses.replace(cell, status="diverged", loss=float("nan")) if cell.role == "grid" else cell
+           for cell in read_cells(workdir / "cells.csv")]
+  write_cells(workdir / "cells.csv", cells)
+  with pytest.raises(InputError, match=r"cells.csv: all \d+ of the law's cells are from runs that diverged, at learning rates .*; give lower Probe.rates"):
+    train.main(arguments(corpus, workdir))

@@ -39,11 +39,13 @@ class Steps(Budget):
     return Point(rest(expert_steps), expert_steps, "split")
 
   def grid(self, seed_fractions: Sequence[float], expert_fractions: Sequence[float]) -> list[Point]:
-    """The points of all pairs of fractions, and of all seeds without experts. Experts have at most the steps that the seed leaves."""
+    """The points of all pairs of fractions, and of all seeds without experts. Experts have at most the steps that the seed leaves, and
+    all of them where that is one more than asked for."""
     points = set()
     for seed in map(self.seed_steps, seed_fractions):
       rest = max(0, self.amount - self.seeds * seed) // self.experts
-      points |= {Point(seed, min(self.expert_steps(fraction), rest), "grid") for fraction in (0, *expert_fractions)}
+      asked = [min(self.expert_steps(fraction), rest) for fraction in expert_fractions]
+      points |= {Point(seed, steps, "grid") for steps in (0, *(rest if steps == rest - 1 else steps for steps in asked))}
     return sorted(point for point in points if point.seed_steps or point.expert_steps)  # A law has no place for what is not trained.
 
   def line(self, tokens: float) -> Steps:

@@ -10,7 +10,6 @@ from jaxsplit.experiment.probe import doubts
 from jaxsplit.law import Law, Plan
 from jaxsplit.results.budget import Budget
 from jaxsplit.results.cells import Cell
-from jaxsplit.results.plan import PlannedPoint
 from jaxsplit.results.stages import Point
 
 USUAL = 0.8  # The seeds' share of the usual split, which every plan is compared with.
@@ -23,7 +22,7 @@ class Line:
 
   Attributes:
     domain: its name, or "mean"; "(mean)" where a domain has that name.
-    predicted: the law's expected loss of the split that was trained.
+    predicted: the plan's expected loss of the split that was trained.
     measured: the split's loss.
     fixed: the loss of the usual split, 80 % seed and 20 % experts.
     dense: the loss of full pretraining on the budget's tokens.
@@ -41,9 +40,9 @@ class Line:
   uneven: float = math.nan
 
 
-def closing_lines(cells: Iterable[Cell], law: Law, point: PlannedPoint, budget: Budget,
-                  uneven: Mapping[str, Point] = {}) -> list[Line]:
+def closing_lines(cells: Iterable[Cell], law: Law, plan: Plan, budget: Budget, uneven: Mapping[str, Point] = {}) -> list[Line]:
   """The table's lines: each domain, then their mean. Cells are splits of the budget, and of the uneven plan's points."""
+  point, planned = plan.point, {d.domain: d.loss for d in plan.domains}
   cells = [c for c in cells if c.params_total == point.params_total and c.role in ("split", "dense", "uneven")]
   usual = {(c.seed_tokens, c.expert_tokens) for c in cells
            if c.role == "split" and abs(budget.fraction(c.seed_tokens, c.expert_tokens) - USUAL) < _STEPS}
@@ -58,7 +57,10 @@ def closing_lines(cells: Iterable[Cell], law: Law, point: PlannedPoint, budget: 
         own.seed_steps * c.batch_tokens, own.expert_steps * c.batch_tokens))
     params = next(c.params for c in cells)
     known = law.domains == ("all",) or domain in law.domains
-    predicted = float(law.expect(params, point.seed_tokens, point.expert_tokens, domain)) if known else math.nan
+    expected = lambda seed, expert, params=params, domain=domain: float(law.expect(params, seed, expert, domain))
+    # The plan's expectation, which counts what cells leave open by how usual it is, at the whole steps that were trained.
+    predicted = expected(point.seed_tokens, point.expert_tokens) * planned[domain if domain in planned else "all"] / expected(
+        plan.seed_tokens, plan.expert_tokens) if known else math.nan
     change = lambda other, measured=measured: math.exp(measured - other) - 1
     lines.append(Line(domain, predicted, measured, fixed, dense, change(fixed), change(dense), apart))
   fields = [f.name for f in dataclasses.fields(Line) if f.name != "domain"]

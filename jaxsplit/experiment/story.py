@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from jaxsplit.data.store import Store
-from jaxsplit.errors import Interrupted
+from jaxsplit.errors import InputError, Interrupted
 from jaxsplit.experiment import ledger, tree
 from jaxsplit.experiment.budget import uneven_points
 from jaxsplit.experiment.cell_table import CellTable
@@ -106,6 +106,10 @@ class Story:
                  "settings": content_hash(repr(self._settings.law), *map(repr, FORMS.origins.items()))}
     diverged = [cell for cell in grid if cell.status != "ok"]
     if diverged:
+      if len(diverged) == len(grid):
+        rates = ", ".join(f"{rate:g}" for rate in sorted({cell.learning_rate for cell in grid}))
+        raise InputError(f"{self._cells.path}: all {len(grid)} of the law's cells are from runs that diverged, at learning rates {rates}; "
+                         "give lower Probe.rates, and another --workdir")
       self._progress.log(f"  {len(diverged)} of {len(grid)} cells are from runs that diverged, and are excluded; see divergence.json")
     if not self._workdir.is_committed(path.name, fitted_to):
       self._progress.begin("fitting the split law" + " with priors" * (self._settings.law.reading == "prior"))
@@ -141,7 +145,7 @@ class Story:
 
   def close(self, law: Law, plan: Plan) -> str:
     """The closing table, what to know of its law, and what was measured."""
-    lines = lambda: closing_lines(self._cells, law, plan.point, self._budget, self._uneven(plan))
+    lines = lambda: closing_lines(self._cells, law, plan, self._budget, self._uneven(plan))
     table = hosts.broadcast(lambda: closing_text(lines(), plan, law.warnings))
     said = hosts.broadcast(lambda: base_text(self._settings, self._cells, plan))
     return "\n".join(filter(None, (table, self.compared(plan, law.scatter), said)))

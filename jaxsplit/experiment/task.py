@@ -74,8 +74,11 @@ class Task:
     return steps_of_stages(probe_stages(self.probe, [("", self.target)], lengths, self.cooldown))
 
   def steps(self, requests: Sequence[Sequence[Point]]) -> int:
-    """Steps of all runs of the trees of successive requests together; the same at any size."""
-    return steps_of_stages(tree.build_all([(self.shape(self.target), points) for points in requests]))
+    """Steps of all runs of the trees of successive requests together; the same at any size. One domain's stages stand for all."""
+    shape = dataclasses.replace(self.shape(self.target), domains=("",), seeds=1)
+    stages = tree.build_all([(shape, points) for points in requests])
+    times = lambda stage: self.budget.num_domains if stage.runs[0].domain is not None else self.seeds
+    return sum(len(stage.runs) * stage.steps * times(stage) for stage in stages)
 
   def price(self, model: ModelConfig, steps: int) -> float:
     """The cost of so many steps of a model, as a fraction of the final training's FLOPs."""

@@ -147,7 +147,9 @@ def _candidates(cells: Cells, settings: FitSettings) -> tuple[list[Form], dict[s
   reasons = {form.name: skip_reason(form, cells, constraints, priors) for form in known}
   forms = [form for form in known if not reasons[form.name]]
   if not forms:
-    raise InputError(f"{cells.source.get('file', 'cells')}: no law can be told from these cells: {reasons['chinchilla']}")
+    raise InputError(f"{cells.source.get('file', 'cells')}: no law can be told from these cells: {reasons['chinchilla']}"
+                     + ("" if priors or skip_reason(FORMS["additive"], cells, constraints, True) else
+                        "; or read them with priors, as sweeps are (FitSettings.reading = 'prior')"))
   if priors:
     # A form that takes all tokens for the same fits a table of seeds alone; beside one of experts it would only be outweighed.
     split = [form for form in forms if "expert_tokens" in form.needs]

@@ -90,7 +90,7 @@ def plan_split(law: Law, settings: PlanSettings | None = None, **overrides: Any)
       fraction=fraction,
       fraction_interval=interval(fractions[own]), loss=float(losses[at]),
       loss_interval=(float(low[at]), float(high[at])),
-      domains=_domains(split, fraction, losses[at], has_dense), dense_loss=float(losses[dense]) if has_dense else None,
+      domains=_domains(split, fraction, losses[[at, dense]], has_dense), dense_loss=float(losses[dense]) if has_dense else None,
       seedless_loss=float(losses[0]) if has_seedless else None, fixed_loss=float(losses[fixed]),
       gain_over_dense=float(losses[dense] - losses[at]) if has_dense else None,
       gain_over_dense_interval=interval(draws[:, dense] - draws[:, at]) if has_dense else None,
@@ -171,21 +171,21 @@ def _best(split: Split, fractions: np.ndarray, losses: np.ndarray) -> int:
   return int(lowest(losses[None], split.unfollowed(fractions), _without_one_kind(fractions))[0])
 
 
-def _domains(split: Split, fraction: float, loss: float, has_dense: bool) -> tuple[DomainPlan, ...]:
-  """Every domain's own, where their mean's expected loss is `loss`."""
+def _domains(split: Split, fraction: float, mean: np.ndarray, has_dense: bool) -> tuple[DomainPlan, ...]:
+  """Every domain's own, where their mean's expected losses, [2] of the split and of full pretraining, are `mean`."""
   at = np.array([fraction, 1.0])
   seed, expert = split.tokens(at)
   own = uneven(split, fraction)
-  level = loss / float(split.loss(at[:1])[0])
+  levels = mean / split.loss(at)
   plans = []
   for name in split.law.domains:
-    losses = level * split.loss(at, name)
+    losses = levels * split.loss(at, name)
     draws, weights = split.draws(at, name)
-    interval = tuple(level * float(weighted_quantile(draws[:, 0], weights, q)) for q in (0.025, 0.975))
+    interval = tuple(levels[0] * float(weighted_quantile(draws[:, 0], weights, q)) for q in (0.025, 0.975))
     dense = float(losses[1]) if has_dense else None
     seed_tokens, expert_tokens, uneven_loss = own[name]
     plans.append(DomainPlan(name, float(seed[0]), float(expert[0]), float(losses[0]), interval, dense, seed_tokens, expert_tokens,
-                            level * uneven_loss))
+                            levels[0] * uneven_loss))
   return tuple(plans)
 
 

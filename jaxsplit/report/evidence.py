@@ -119,7 +119,7 @@ class Evidence:
       return None
     if not self.finished and not any(cell.role == "dense" for cell in self.proof):
       return None
-    return closing_lines((*self.proof, *self.uneven), self.law, self.recommended, self.budget, uneven_points(self.plan, self.batch_tokens))
+    return closing_lines((*self.proof, *self.uneven), self.law, self.plan, self.budget, uneven_points(self.plan, self.batch_tokens))
 
 
 def read_evidence(path: pathlib.Path) -> Evidence:

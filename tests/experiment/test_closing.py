@@ -30,16 +30,28 @@ def cells(*domains, dense=True):
           for seed, expert, role, loss in points]
 
 
+def planned(law, accounting="total"):
+  return dataclasses.replace(plan_split(law, params=10.0, budget_tokens=DENSE, num_domains=2, accounting=accounting), point=POINT)
+
+
 def text(law, found, accounting="total"):
-  lines = closing_lines(found, law, POINT, BUDGET)
-  plan = plan_split(law, params=10.0, budget_tokens=DENSE, num_domains=2, accounting=accounting)
-  return closing_text(lines, dataclasses.replace(plan, point=POINT))
+  plan = planned(law, accounting)
+  return closing_text(closing_lines(found, law, plan, BUDGET), plan)
+
+
+def test_what_is_predicted_is_what_the_plan_expects(law):
+  plan = planned(law)
+  (domain,) = plan.domains
+  higher = dataclasses.replace(plan, domains=(dataclasses.replace(domain, loss=1.1 * domain.loss),))
+  line, raised = (closing_lines(cells("a"), law, one, BUDGET)[0] for one in (plan, higher))
+  assert line.predicted == pytest.approx(float(law.expect(10.0, SEED, EXPERT)), rel=1e-9)
+  assert raised.predicted == pytest.approx(1.1 * line.predicted, rel=1e-9)
 
 
 def test_a_domain_may_be_named_mean(law):
-  lines = closing_lines(cells("mean", "other"), law, POINT, BUDGET)
+  lines = closing_lines(cells("mean", "other"), law, planned(law), BUDGET)
   assert [line.domain for line in lines] == ["mean", "other", "(mean)"]
-  assert [line.domain for line in closing_lines(cells("a"), law, POINT, BUDGET)] == ["a", "mean"]
+  assert [line.domain for line in closing_lines(cells("a"), law, planned(law), BUDGET)] == ["a", "mean"]
 
 
 def test_without_a_dense_model_there_are_no_columns_for_it(law):
@@ -63,8 +75,8 @@ def test_a_domain_that_diverged_has_no_number_and_neither_has_the_mean(law):
 
 
 def test_warnings_of_the_law_stand_below_the_table(law):
-  plan = dataclasses.replace(plan_split(law, params=10.0, budget_tokens=DENSE, num_domains=2, accounting="total"), point=POINT)
-  told = closing_text(closing_lines(cells("a"), law, POINT, BUDGET), plan, ("E[a] reached 0: the cells show no floor",))
+  plan = planned(law)
+  told = closing_text(closing_lines(cells("a"), law, plan, BUDGET), plan, ("E[a] reached 0: the cells show no floor",))
   assert told.splitlines()[-2].startswith("mean") and told.endswith("\nwarning: E[a] reached 0: the cells show no floor")
 
 
