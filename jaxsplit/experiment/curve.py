@@ -51,7 +51,10 @@ def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None,
   recommended = plan.point.fraction if plan else None
   loss = _means(curve)
   percent = "{:.0%}".format if len({f"{share:.0%}" for share in loss}) == len(loss) else "{:.1%}".format
-  marks = {1.0: " (dense)"} | ({recommended: " (recommended)"} if recommended is not None else {})
+  marks = {1.0: " (dense)"}
+  if recommended is not None:
+    rounded = f"{recommended:.0%}" != f"{plan.fraction:.0%}"
+    marks[recommended] = f" (recommended{', in whole steps' * rounded})"
   text = "measured, mean over domains: " + ", ".join(
       f"{percent(share)} seed{marks.get(share, '')} {value:.4f}" for share, value in loss.items())
   if recommended not in loss or len(loss) < 2:

@@ -20,7 +20,8 @@ def cell(domain, seed, loss, replica=0):
 @pytest.fixture
 def planned(finished):
   plan = dataclasses.replace(load_plan(finished / "plan.json"), fraction_interval=(0.4, 0.7))
-  return lambda fraction: dataclasses.replace(plan, point=dataclasses.replace(plan.point, fraction=fraction))
+  return lambda fraction, asked=None: dataclasses.replace(
+      plan, fraction=fraction if asked is None else asked, point=dataclasses.replace(plan.point, fraction=fraction))
 
 
 def test_a_split_has_a_mean_where_all_domains_have_a_loss():
@@ -48,3 +49,7 @@ def test_without_a_recommendation_there_is_no_verdict(planned):
   assert len(curve_text({0.5: [1.9], 1.0: [2.0]}).splitlines()) == 1
   assert len(curve_text({0.5: [1.9]}, planned(0.5)).splitlines()) == 1
   assert len(curve_text({0.25: [1.9], 1.0: [2.0]}, planned(0.5)).splitlines()) == 1  # Its runs diverged.
+
+
+def test_a_split_that_whole_steps_round_to_another_per_cent_says_so(planned):
+  assert "47% seed (recommended, in whole steps) 1.9000" in curve_text({0.466: [1.9], 1.0: [2.0]}, planned(0.466, asked=0.464))
