@@ -78,7 +78,8 @@ class Surface:
       at = self._kriged(one, (params, seed, expert))
       variance = one.scales[list(SCALES).index("discrepancy")] ** 2 - (at.weights * at.shared).sum(1)
       variance += ((at.slopes @ one.covariance) * at.slopes).sum(1)
-      total += one.member.weight * np.exp(at.log + variance / 2)
+      with np.errstate(over="ignore"):  # Far beyond the cells everything is possible.
+        total += one.member.weight * np.exp(at.log + variance / 2)
     return total
 
   def draws(self, params: np.ndarray, seed: np.ndarray, expert: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
