@@ -224,7 +224,7 @@ def _span(values: np.ndarray, count: int) -> np.ndarray:
 
 def _within(line: Line2D, axes: Axes) -> bool:
   """Whether any point of a line is within the limits of its axes."""
-  (left, right), (bottom, top), (x, y) = axes.get_xlim(), axes.get_ylim(), line.get_data()
+  (left, right), (bottom, top), (x, y) = axes.get_xlim(), axes.get_ylim(), map(np.asarray, line.get_data())
   return bool(((left <= x) & (x <= right) & (bottom <= y) & (y <= top)).any())
 
 
