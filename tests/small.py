@@ -5,15 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 import jaxsplit
+from jaxsplit.data.store import Store
+from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.tokenizer import ByteTokenizer
 from jaxsplit.interop import huggingface
 from jaxsplit.models.config import Architecture
 from jaxsplit.training.trained import TrainedModel
+
+
+def write_store_of(path: pathlib.Path, domains: Sequence[str]) -> Store:
+  """A store of short texts drawn at random, each domain of a letter of its own and three that all have."""
+  rng = np.random.default_rng(0)
+
+  def documents(domain, count):
+    texts = ["".join(rng.choice(list(f"{domain}abc "), 60)) for _ in range(count)]
+    return [Document(ByteTokenizer().encode(t), len(t), t.encode()) for t in texts]
+
+  splits = [(d, split, documents(d, n)) for d in domains for split, n in (("train", 60), ("valid", 8))]
+  return write_store(path, ByteTokenizer(), splits, {})
 
 
 def write_corpus(folder: pathlib.Path) -> None:

@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 from closeness import assert_near
+from small import write_store_of
 
-from jaxsplit.data.plain_tokenizers import ByteTokenizer
-from jaxsplit.data.store_writer import Document, write_store
 from jaxsplit.data.stream import Batches, validation
 from jaxsplit.errors import Interrupted
 from jaxsplit.evaluation.perplexity import held_out
@@ -66,14 +65,7 @@ def test_later_cells_go_on_from_the_trunk_that_is_there():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-  rng = np.random.default_rng(0)
-
-  def documents(domain, count):
-    texts = ["".join(rng.choice(list(f"{domain}abc "), 60)) for _ in range(count)]
-    return [Document(ByteTokenizer().encode(t), len(t), t.encode()) for t in texts]
-
-  splits = [(d, split, documents(d, n)) for d in DOMAINS for split, n in (("train", 60), ("valid", 8))]
-  return write_store(tmp_path_factory.mktemp("store") / "store", ByteTokenizer(), splits, {})
+  return write_store_of(tmp_path_factory.mktemp("store") / "store", DOMAINS)
 
 
 def run(store, path, points=POINTS, stop_after=None, runs=None, training=TRAINING):
