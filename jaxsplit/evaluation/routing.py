@@ -25,7 +25,7 @@ from jaxsplit.evaluation.matrix import MatrixRow, aligned, matrix, rounded
 from jaxsplit.evaluation.routed import AVERAGE, Cost, RoutedExperts, behind, part_of
 from jaxsplit.evaluation.routers import Mixture, Router, Routing, make_router
 from jaxsplit.evaluation.tasks import complete
-from jaxsplit.files import read_json
+from jaxsplit.results.config import read_config
 from jaxsplit.results.stages import read_stages
 from jaxsplit.training.loading import load_small_models, store_of
 from jaxsplit.training.trained import TrainedModels
@@ -61,7 +61,7 @@ def routed_evaluation(workdir: str | os.PathLike, routing: Routing, experts: Exp
   if small is None and any(name.partition("@")[0] == "prefix" for name in routing.names):
     raise InputError(f"--router=prefix: {path} has no small model of every domain to route by; train them with python -m jaxsplit.train "
                      f"--workdir={path} --add_small_models")
-  config, stages = read_json(path / "config.json")["Experiment"], read_stages(path / "ledger.json")
+  config, stages = read_config(path)["Experiment"], read_stages(path / "ledger.json")
   own = [stage for stage in stages if stage.purpose in ("proof", "added") and stage.shape == tuple(config["target"])]
   steps = dict(zip(models.names, models.steps))
   flops: dict[str, float | None] = {"experts": of_experts(own, {name: steps[name] for name in models.domains}, config["trunk"] == "shared")}

@@ -16,11 +16,11 @@ from jaxsplit.data.tokenizer import Tokenization
 from jaxsplit.errors import InputError
 from jaxsplit.experiment.budget import Steps
 from jaxsplit.experiment.probe import Probe
-from jaxsplit.files import read_json
 from jaxsplit.law import FitSettings
 from jaxsplit.models.config import Architecture
 from jaxsplit.parallel.sharding import Layout
 from jaxsplit.results.budget import accounting_of
+from jaxsplit.results.config import read_config
 from jaxsplit.results.record import parsed
 from jaxsplit.training.loop import Training
 from jaxsplit.training.optimizer import Optimizer
@@ -243,7 +243,7 @@ def kept_settings(workdir: pathlib.Path, store: str | os.PathLike | None = None)
   if not path.is_file():
     raise InputError(f"--workdir={workdir}: no experiment there ({path.name} is missing); name the work directory of one")
   kinds = {field.name: type(field.default) for field in dataclasses.fields(Settings) if field.name != "store"}
-  config = read_json(path)
+  config = read_config(workdir)
   try:
     # Settings that an earlier version lacked have their defaults; if they change results, claiming the folder refuses it.
     plain = {kind.__name__: json.loads(json.dumps(dataclasses.asdict(kind()))) for kind in kinds.values()}

@@ -54,12 +54,6 @@ class Task:
     steps = self.budget.seeds * half.seed_steps + self.budget.num_domains * half.expert_steps
     return steps * self.batch_tokens * self.target.flops_per_token
 
-  def shape(self, model: ModelConfig, rate: float = 1.0) -> tree.Shape:
-    """The shape of one size's tree, with placeholder names of domains."""
-    domains = tuple(f"domain-{k}" for k in range(self.budget.num_domains))
-    return tree.Shape(f"d{model.width}-l{model.depth}", model, domains, self.replicas, rate, self.seeds, self.cooldown, not self.rewarms,
-                      False, self.averaged)
-
   @property
   def warm_steps(self) -> float:
     """Minimum steps of a cell, so that its learning rate has risen before it falls."""
@@ -75,7 +69,7 @@ class Task:
 
   def steps(self, requests: Sequence[Sequence[Point]]) -> int:
     """Steps of all runs of the trees of successive requests together; the same at any size. One domain's stages stand for all."""
-    shape = dataclasses.replace(self.shape(self.target), domains=("",), seeds=1)
+    shape = tree.Shape("", self.target, ("",), self.replicas, 1.0, 1, self.cooldown, not self.rewarms, False, self.averaged)
     stages = tree.build_all([(shape, points) for points in requests])
     times = lambda stage: self.budget.num_domains if stage.runs[0].domain is not None else self.seeds
     return sum(len(stage.runs) * stage.steps * times(stage) for stage in stages)

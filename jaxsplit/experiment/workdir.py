@@ -18,6 +18,7 @@ from jaxsplit.experiment.contents import check_contents
 from jaxsplit.experiment.lock import Lock
 from jaxsplit.files import TEMPORARY, content_hash, file_hash, read_json, write_atomic, write_json
 from jaxsplit.parallel import hosts
+from jaxsplit.results.config import read_config
 from jaxsplit.training.metrics import Metrics
 from jaxsplit.training.telemetry import Telemetry
 
@@ -152,7 +153,7 @@ class Workdir:
     if self._has_results():
       if not file.exists():
         raise InputError(f"--workdir={self.path}: has results but no config.json, so their settings are unknown; name another folder")
-      held = _flat(self._held(file))
+      held = _flat(read_config(self.path))
       new = next((name for name in decisive if name not in held and not name.startswith((*DATA, "Extension"))), None)
       ours = {".".join(name.split(".")[:2]) for name in decisive}  # Without the keys of a setting that is itself a mapping.
       gone = next((name for name in held if name.split(".")[0] in config and not name.startswith((*HOW, *DATA, "Extension"))
@@ -175,12 +176,6 @@ class Workdir:
     self._claimed_before = {name: (self.path / name).read_bytes() for name in ("config.gin", "config.json") if (self.path / name).exists()}
     write_json(file, config)  # First: config.gin alone would be somebody else's.
     write_atomic(self.path / "config.gin", text)
-
-  def _held(self, file: pathlib.Path) -> Any:
-    try:
-      return read_json(file)
-    except InputError as error:
-      raise InputError(f"{error}; it held the settings of the results beside it: restore it, or name another --workdir") from None
 
   def _has_results(self) -> bool:
     """Whether anything was trained or measured here. The settings of an experiment that was refused before that do not count."""

@@ -12,10 +12,10 @@ from jaxsplit.experiment.closing import Line, closing_lines
 from jaxsplit.experiment.curve import Curve, measured_curve
 from jaxsplit.experiment.sizes import FILE as SIZES
 from jaxsplit.experiment.sizes import read_params_total
-from jaxsplit.files import read_json
 from jaxsplit.law import Law, Plan, load_law, load_plan
 from jaxsplit.results.budget import Budget, accounting_of
 from jaxsplit.results.cells import BESIDE, Cell, read_cells
+from jaxsplit.results.config import read_config
 from jaxsplit.results.plan import PlannedPoint
 from jaxsplit.results.stages import StageRecord, read_stages
 
@@ -125,7 +125,7 @@ class Evidence:
 def read_evidence(path: pathlib.Path) -> Evidence:
   """Reads a work directory. Raises InputError for a damaged file."""
   cells, probe = _cells(path / "cells.csv"), _cells(path / "probe.csv")
-  whole, config = [cell for cell in cells if cell.status == "ok"], read_json(path / "config.json")
+  whole, config = [cell for cell in cells if cell.status == "ok"], read_config(path)
   target = _target(path, config)
   return Evidence(
       path, config, tuple(sorted({cell.domain for cell in (*cells, *probe) if cell.role not in BESIDE})),

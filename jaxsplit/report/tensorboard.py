@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from jaxsplit.errors import InputError
-from jaxsplit.files import read_json
 from jaxsplit.results.cells import Cell, read_cells
+from jaxsplit.results.config import read_config
 from jaxsplit.results.stages import StageRecord, StageRun, read_stages
 from jaxsplit.training.metrics import read_metrics
 from jaxsplit.training.telemetry import StageTelemetry, read_telemetry
@@ -46,7 +46,7 @@ def write_tensorboard(workdir: str | os.PathLike, folder: str | os.PathLike) -> 
   path, folder = pathlib.Path(workdir), pathlib.Path(folder)
   if not (path / "ledger.json").is_file():
     raise InputError(f"{path}: no experiment that has trained anything (ledger.json is missing); name a work directory of train")
-  training, stages = read_json(path / "config.json")["Training"], read_stages(path / "ledger.json")
+  training, stages = read_config(path)["Training"], read_stages(path / "ledger.json")
   batch_tokens = training["sequence_length"] * training["batch_sequences"]
   metrics, speeds = _metrics(path, stages), {record.stage: record for record in read_telemetry(path / "telemetry.jsonl")}
   cells = read_cells(path / "cells.csv") if (path / "cells.csv").exists() else []

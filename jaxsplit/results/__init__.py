@@ -1,1 +1,1 @@
-"""What an experiment leaves behind, as records: cells, stages, budgets, plans. Anybody may import them; they import nobody."""
+"""What an experiment leaves behind, as records: settings, cells, stages, budgets, plans. Anybody may import them; they import nobody."""

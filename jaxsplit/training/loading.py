@@ -15,9 +15,10 @@ from jaxsplit.checkpoint.checkpoints import newest_snapshot, read_arrays
 from jaxsplit.data.encoding import Tokenizer
 from jaxsplit.data.store import read_tokenizer
 from jaxsplit.errors import InputError, nearest
-from jaxsplit.files import from_home, read_json
+from jaxsplit.files import from_home
 from jaxsplit.models.config import model_of
 from jaxsplit.models.family import ModelConfig, Params
+from jaxsplit.results.config import read_config
 from jaxsplit.results.plan import load_plan
 from jaxsplit.results.stages import Point, StageRecord, StageRun, read_stages
 from jaxsplit.training.trained import TrainedModel, TrainedModels
@@ -117,10 +118,7 @@ def _experiment(path: pathlib.Path) -> dict[str, Any]:
   missing = [name for name in ("config.json", "ledger.json") if not (path / name).is_file()]
   if missing:
     raise InputError(f"{path}: no experiment that has trained anything ({missing[0]} is missing); name the work directory of one")
-  try:
-    return read_json(path / "config.json")
-  except InputError as error:
-    raise InputError(f"{error}; it held the settings of the experiment beside it: restore it, or name another work directory") from None
+  return read_config(path)
 
 
 def store_of(workdir: str | os.PathLike, store: str | os.PathLike | None = None) -> pathlib.Path:
