@@ -76,13 +76,28 @@ def run_extension(path: str | os.PathLike) -> None:
     spec.loader.exec_module(module)
   except (Exception, SystemExit) as error:  # Whatever a user's file raises is told in one line.
     del sys.modules[name]
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    line = getattr(error, "lineno", None) or (lines[-1] if lines else "")
+    line = getattr(error, "lineno", None) or (_places(error, [path.resolve()]) or [(path, "")])[-1][1]
     what = str(error) if isinstance(error, InputError) else f"cannot be run ({type(error).__name__}: {error}); mend the file"
     raise InputError(f"--extension={path}{f':{line}' if line else ''}: {what}") from None
   finally:
     _running.pop()
   _files[name] = path.resolve()
+
+
+def raised_by_extension(error: BaseException) -> InputError | None:
+  """An error that came from what an extension added, as a line that says where in it; None: none of it was running."""
+  places = _places(error, extensions())
+  if not places:
+    return None
+  path, line = places[-1]
+  text = str(error).strip().partition("\n")[0]
+  return InputError(f"{path}:{line}: {type(error).__name__}{f': {text}' if text else ''}; mend the extension")
+
+
+def _places(error: BaseException, files: list[pathlib.Path]) -> list[tuple[pathlib.Path, int]]:
+  """Where in these files an error was on its way, the innermost last."""
+  frames = ((pathlib.Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__))
+  return [place for place in frames if place[0] in files]
 
 
 def extensions() -> list[pathlib.Path]:

@@ -4,12 +4,13 @@ import json
 import pathlib
 import re
 import shlex
+import sys
 
 import numpy as np
 import pytest
 from small import arguments
 
-from jaxsplit import evaluate, fit, predict, prepare, train
+from jaxsplit import cli, evaluate, fit, predict, prepare, train
 from jaxsplit.clustering.clusters import load_clusters
 from jaxsplit.data.store import open_store
 from jaxsplit.errors import InputError
@@ -130,3 +131,16 @@ def test_a_router(written, finished, capsys):
   assert evaluate.main([*command("evaluate", "naive_bayes"), "--tokens=1000", "--context_tokens=8", "--out=r.json"]) == 0
   chosen = json.loads((written / "r.json").read_text())["routers"]["naive_bayes@1"]["chosen"]
   assert min(chosen[domain][domain] for domain in ("latin", "numbers")) > 0.9
+
+
+def test_what_an_extension_raises_is_one_line_that_says_where(written, finished, capsys, monkeypatch):
+  (written / "runs").mkdir()
+  (written / "runs" / "quickstart").symlink_to(finished)
+  text = FILES["naive_bayes.py"].replace("return self.classifier", "raise KeyError('gone')\n    return self.classifier", 1)
+  (written / "naive_bayes.py").write_text(text)
+  line = 1 + text[:text.index("raise KeyError")].count("\n")
+  monkeypatch.setattr(sys, "argv", ["evaluate", *command("evaluate", "naive_bayes"), "--tokens=1000", "--context_tokens=8"])
+  with pytest.raises(SystemExit) as ended:
+    cli.run(evaluate.main)
+  told = capsys.readouterr().err.splitlines()[-1]
+  assert ended.value.code == 2 and told == f"jaxsplit: {written / 'naive_bayes.py'}:{line}: KeyError: 'gone'; mend the extension"

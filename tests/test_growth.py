@@ -37,6 +37,11 @@ def grow(corpus, workdir, *more):
   return trained
 
 
+def _files(workdir):
+  """Path -> content of all but the lock, which says who holds it."""
+  return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != "lock"}
+
+
 def _trunks(workdir):
   return {path.relative_to(workdir): path.read_bytes() for path in workdir.glob("checkpoints/*/trunk/*/*/snapshot.json")}
 
@@ -130,10 +135,10 @@ def test_the_same_corpus_elsewhere_is_the_same_experiment(corpus, workdir, tmp_p
 
 def test_cells_of_one_kind_are_not_added_to_those_of_the_other(corpus, workdir):
   """Those that end with a cooldown, and those of averaged weights."""
-  before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+  before = _files(workdir)
   with pytest.raises(InputError, match="law's cells there are measured at the end of cooldowns; give Experiment.averaged = False, or another"):
     train.main(arguments(corpus, workdir, "--gin.Experiment.averaged=True"))
-  assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+  assert _files(workdir) == before
 
 
 def test_where_all_cells_diverged_it_says_so(corpus, workdir):

@@ -37,7 +37,7 @@ from jaxsplit.errors import (
   nearest,
 )
 from jaxsplit.files import from_home
-from jaxsplit.registry import run_extension
+from jaxsplit.registry import raised_by_extension, run_extension
 
 _UNSET = object()
 _PATIENCE = 5.0  # Maximum seconds from a signal to the end if nothing is being saved.
@@ -188,9 +188,10 @@ def run(entry_point: Callable[[Sequence[str] | None], int | None], kept: str = N
     with signals.handled(functools.partial(_interrupt, Interrupted(kept))):
       code = entry_point(None) or 0
   except BaseException as error:
-    if ending(error) is None:
+    expected = ending(error) or ending(raised_by_extension(error) or error)
+    if expected is None:
       raise
-    code, line = ending(error)
+    code, line = expected
     print(f"jaxsplit: {line}", file=sys.stderr)
   if code in (RETRY_EXIT_CODE, FAULT_EXIT_CODE, SHORTAGE_EXIT_CODE):
     # All is durable, or cannot be made so; the interpreter would wait for a program that is being compiled.
