@@ -20,6 +20,7 @@ it is more than 1e-5 of the largest logit. With --save it keeps its own in the f
 from __future__ import annotations
 
 import argparse
+import copy
 import pathlib
 import shutil
 import sys
@@ -129,10 +130,13 @@ def theirs(folders: list[pathlib.Path], out: pathlib.Path, save: bool) -> int:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
-      logits = model(torch.tensor(found["tokens"], dtype=torch.long)).logits.numpy()
+      tokens = torch.tensor(found["tokens"], dtype=torch.long)
+      logits, exact = (one(tokens).logits.numpy() for one in (model, copy.deepcopy(model).double()))
     off = float(np.abs(logits - found["logits"]).max())
     worst = max(worst, off / float(np.abs(logits).max()))
-    print(f"{folder}: {type(model).__name__}, {logits.shape}: off by {off:.2g}, of {np.abs(logits).max():.3g} at most; it begins "
+    rounding = [float(np.abs(exact - one).max()) for one in (found["logits"], logits)]
+    print(f"{folder}: {type(model).__name__}, {logits.shape}: off by {off:.2g}, of {np.abs(logits).max():.3g} at most; from its float64 "
+          f"ours are {rounding[0]:.2g}, its own {rounding[1]:.2g}; it begins "
           f"{tokenizer.decode(found['tokens'][0, :12])!r}, and the separator is {tokenizer.eos_token!r}")
     if save:
       np.savez(folder / "logits.npz", tokens=found["tokens"], logits=logits)

@@ -18,9 +18,14 @@ class Rotation(NamedTuple):
 
 
 def rotation(length: int, head_dim: int, theta: float) -> Rotation:
-  """The rotation of positions 0 to length - 1. Made once, outside the scan over layers."""
+  """The rotation of positions 0 to length - 1. Made once, outside the scan over layers.
+
+  Exponents, powers, frequencies and angles are rounded to float32 one after the other, as in `transformers`: its models know no other
+  angles. Exact ones change the logits of SmolLM2-135M by 7e-4 within 2,000 tokens; with these they differ by 2e-4 from its.
+  """
   half = head_dim // 2
-  angles_Txh = np.arange(length)[:, None] * theta ** (-np.arange(half) / half)
+  powers_h = (theta ** (np.arange(half, dtype=np.float32) / np.float32(half)).astype(np.float64)).astype(np.float32)
+  angles_Txh = (np.arange(length, dtype=np.float32)[:, None] * (np.float32(1) / powers_h)).astype(np.float64)
   return Rotation(jnp.asarray(np.cos(angles_Txh), jnp.float32), jnp.asarray(np.sin(angles_Txh), jnp.float32))
 
 
