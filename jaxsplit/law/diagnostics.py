@@ -53,7 +53,10 @@ def diagnose(fit: Fitted, cells: Cells, skipped: dict[str, str], repeats: bool, 
     warnings.append(f"R2 is {r2:.3g}: the law explains no more of the losses than their mean does, so it predicts nothing; see "
                     "that the columns are the right ones, and measure more")
   span = float(cells.params.max() / cells.params.min())
-  if span < _NARROW:
+  if span == 1 and not fit.model.form.one_size:
+    warnings.append(f"one size was measured, N = {cells.params[0]:.3g}: the cells do not tell how loss falls with N, so losses at other "
+                    "sizes are less sure than the split, which moves little with N; a second size tells")
+  elif 1 < span < _NARROW:
     warnings.append(f"the sizes span a factor of {span:.2g} only: how loss falls with N is hardly told, so do not go beyond "
                     f"them; measure a size {_NARROW:g} times smaller")
   floors = [name for name in at_bounds if name.startswith("E")]

@@ -25,6 +25,7 @@ from jaxsplit.results.budget import Budget
 from jaxsplit.results.plan import DomainPlan, Plan, SplitCurve
 
 _FIXED = 0.8  # The rule of thumb that a plan is compared with: 80 % seed, 20 % experts.
+_FARTHEST = 2.5  # Deviations of a best fraction from the usual one: those nearer to the ends, .05 and .95, are as unusual as each other.
 _DIGITS = 12  # Of a fraction: those further behind are rounding, and would put a point on the curve twice.
 
 
@@ -153,7 +154,8 @@ def _possible(split: Split, fractions: np.ndarray) -> _Possible:
   if not split.of_usual_kind:
     return _Possible(split.loss(fractions), draws, weights, own)
   mean, deviation = USUAL
-  weights = weights * np.exp(-(((fractions[own] - mean) / deviation) ** 2) / 2)
+  far = np.minimum(np.abs(fractions[own] - mean) / deviation, _FARTHEST)
+  weights = weights * np.exp(-(far**2) / 2)
   weights = weights / weights.sum()
   return _Possible(weights @ draws, draws, weights, own)
 

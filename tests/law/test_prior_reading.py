@@ -99,6 +99,8 @@ def test_one_size_is_enough_for_a_split():
   law = fit_law(table(sizes=(6e6,)), form="additive", reading="prior", holdout="none")
   losses, plan = mean(FRACTIONS), plan_split(law, params=N, budget_tokens=C)
   assert np.interp(plan.fraction, FRACTIONS, losses) / losses.min() - 1 < 1.5e-3
+  told = " | ".join(plan.warnings)
+  assert "one size was measured, N = 6e+06" in told and "sizes span" not in told
   with pytest.raises(InputError, match="params has 1 distinct value"):
     fit_law(table(sizes=(6e6,)), form="additive")
 
