@@ -9,7 +9,8 @@ constants are drawn half again as wide as the forms' priors (law.forms), until t
 turn: eight ranges from .1 to .9. The designs are those that `python -m jaxsplit.design` makes for N*, C and K at a share of the FLOPs,
 as in "5%"; "box 5%" and "box 10%" are grids of few tokens at larger sizes, which a study of designs had found, and `default` is the grid
 that experiments measure by default, without a budget of its own. `original` are the truths of scripts/calibration.py, whose
-experts gain so fast that the best fraction lies near 0.
+experts gain so fast that the best fraction lies near 0. `--neighbours=0.65` is the correlation of the last error between a cell and the one
+before it on a branch, which is none otherwise (docs/sweep.md has what it is in trained models).
 
 What is told of each: the true loss of the recommended split over the best one's, what the plan said that would be, how far the
 fraction is off, and whether its 95 % interval holds the best. Every world is written to --out when it is done; the next call goes on
@@ -57,6 +58,7 @@ def main() -> None:
   parser.add_argument("--readings", default="prior", help="prior, plain or both, with commas")
   parser.add_argument("--designs", default="5%,10%", help=f"any per cent, {', '.join(BOXES)}".replace("%", "%%"))
   parser.add_argument("--original", action="store_true", help="worlds of scripts/calibration.py's constants instead")
+  parser.add_argument("--neighbours", type=float, default=0, help="correlation of the errors of neighbouring cells on a branch")
   study = Study(parser, 96)
   done = {(r["world"], r["truth"], r["design"], r["reading"]) for r in study.records()}
   for number in study.numbers:
@@ -64,16 +66,17 @@ def main() -> None:
     truth = ORIGINAL if study.flags.original else TRUTHS[number % len(TRUTHS)]
     for design, reading in itertools.product(study.flags.designs.split(","), study.flags.readings.split(",")):
       if (number, truth, design, reading) not in done and not study.over:
-        study.add({"world": number, "truth": truth, "design": design, "reading": reading, **examine(number, truth, design, reading)})
+        study.add({"world": number, "truth": truth, "design": design, "reading": reading,
+                   **examine(number, truth, design, reading, study.flags.neighbours)})
   print(table(study.records()))
 
 
-def examine(number: int, truth: str, design: str, reading: str) -> dict[str, float | bool]:
+def examine(number: int, truth: str, design: str, reading: str, neighbours: float = 0) -> dict[str, float | bool]:
   """One world, read off one design."""
   random = np.random.default_rng((20_260, number))
   curve = original(random) if truth == ORIGINAL else drawn(truth, number // len(TRUTHS) + number, random)
   heavy = number // 2 % 4 == 0
-  cells = measured(curve, design, np.random.default_rng((20_261, number, *design.encode())), heavy)
+  cells = measured(curve, design, np.random.default_rng((20_261, number, *design.encode())), heavy, neighbours)
   settings = FitSettings(reading=reading, holdout="none") if reading == "prior" else FitSettings(starts=16, bootstrap=100)
   start = time.process_time()
   plan = plan_split(fit_law(cells, settings), params=TARGET, budget_tokens=BUDGET)
@@ -91,11 +94,14 @@ def line(curve: Curve, fractions: np.ndarray) -> np.ndarray:
   return curve(np.full(len(fractions), TARGET), fractions * BUDGET, (1 - fractions) * BUDGET / len(DOMAINS)).mean(0)
 
 
-def measured(curve: Curve, design: str, random: np.random.Generator, heavy: bool) -> Cells:
+def measured(curve: Curve, design: str, random: np.random.Generator, heavy: bool, neighbours: float) -> Cells:
   """The cells of a design, with their errors."""
   points, experts = grid(design), len(DOMAINS)
   n, d, x = points.T
   total = CELL * (random.standard_t(DEGREES, (experts, len(n))) if heavy else random.standard_normal((experts, len(n))))
+  for before, at in itertools.pairwise(np.lexsort((x, d, n))):
+    if (n[before], d[before]) == (n[at], d[at]):
+      total[:, at] = neighbours * total[:, before] + np.sqrt(1 - neighbours**2) * total[:, at]
   for level, columns in ((SIZE, (n,)), (SNAPSHOT, (n, d))):
     _, group = np.unique(np.stack(columns), axis=1, return_inverse=True)
     total += level * random.standard_normal(group.max() + 1)[group.ravel()]

@@ -5,8 +5,9 @@
 PATH is the interpreter of an environment with torch, transformers and lm-eval (measured with 2.13, 5.24 and 0.4.13), which works in a
 process of its own (lm_eval_worker.py). DIR is a model's Hugging Face folder, and the folder of the tasks' rows (docs/evaluation.md).
 Both sides compute in float32 on a CPU with as many threads. First all rows are scored by both and compared, and with --adapter, for
-which PATH needs jaxsplit too, also by the harness with our adapter: where a text has other tokens, a log-likelihood differs by more than
-1e-3 and more than 1e-5 of itself, or an accuracy at all, the script says so and exits with 1. Then, with --rounds, both score them again
+which PATH needs jaxsplit too, also by the harness with our adapter. Log-likelihoods that differ by more than 1e-3 are computed by
+transformers in float64 as well, to see whose rounding that is: where a text has other tokens, one of ours is further than 1e-3 from
+theirs and from that, or an accuracy differs at all, the script says so and exits with 1. Then, with --rounds, both score them again
 in turns, the harness at each of the batch sizes, and rows a second are printed: ours, the harness's at its best batch size, and the
 median over rounds of their ratio, with its quartiles; at the end the same of all tasks together. Programs are compiled, and the harness
 has run once, before anything is timed; how long our first call took with compiling is printed too. With --cpu_seconds processor time is
@@ -81,6 +82,10 @@ class Harness:
     file = next(path for suffix in SUFFIXES if (path := self._flags.data / f"{task}{suffix}").exists())
     return self._ask({"task": task, "file": str(file), "limit": self._flags.limit, "batch": batch})
 
+  def exact(self, pairs: list) -> np.ndarray:
+    """Log-likelihoods of pairs of a context's tokens and a continuation's, which transformers computes in float64."""
+    return np.array(self._ask({"exact": pairs})["sums"])
+
   def _ask(self, what: dict) -> dict:
     self._process.stdin.write(f"{json.dumps(what)}\n")
     self._process.stdin.flush()
@@ -101,7 +106,7 @@ def compare(task: str, questions: list[Question], experts: Experts, harness: Har
   mine = np.split(ours.log_likelihoods[0], np.cumsum([len(question.continuations) for question in questions])[:-1])
   sizes = [np.array(question.sizes) for question in questions]
   norm = None if theirs[0]["acc_norm"] is None else found["acc_norm"]
-  bad, text = differences(theirs, mine, sizes, found["acc"], norm)
+  bad, text = differences(theirs, mine, sizes, found["acc"], norm, harness)
   pairs = [pair for question in questions for pair in zip(question.contexts, question.continuations)]
   spans = encode_pairs(experts.models.tokenizer, pairs)
   tokens = [(span.tokens[:span.first].tolist(), span.tokens[span.first:].tolist()) for span in spans]
@@ -112,23 +117,32 @@ def compare(task: str, questions: list[Question], experts: Experts, harness: Har
   if adapter:
     rows = adapter.score(task, batch)["rows"]
     norm = None if norm is None else np.mean([row["acc_norm"] for row in rows])
-    also, text = differences(theirs, [np.array(row["log_likelihoods"]) for row in rows], sizes, np.mean([row["acc"] for row in rows]), norm)
+    also, text = differences(theirs, [np.array(row["log_likelihoods"]) for row in rows], sizes, np.mean([row["acc"] for row in rows]), norm,
+                             harness)
     other += sum(row["tokens"] != there["tokens"] for row, there in zip(rows, theirs, strict=True))
     print(f"{task}, by the adapter: {text}", flush=True)
     bad |= also
   return bad or other > 0
 
 
-def differences(theirs: list[dict], mine: list[np.ndarray], sizes: list[np.ndarray], acc: float, norm: float | None) -> tuple[bool, str]:
+def differences(theirs: list[dict], mine: list[np.ndarray], sizes: list[np.ndarray], acc: float, norm: float | None,
+                harness: Harness) -> tuple[bool, str]:
   """Whether two sides differ, and how far, in words."""
   sums = [np.array(row["log_likelihoods"]) for row in theirs]
-  apart, whole = np.abs(np.concatenate(mine) - np.concatenate(sums)), np.abs(np.concatenate(sums))
+  ours, there = np.concatenate(mine), np.concatenate(sums)
+  apart = np.abs(ours - there)
   choices = sum(np.argmax(a) != np.argmax(b) for a, b in zip(mine, sums, strict=True))
   normed = sum(np.argmax(a / n) != np.argmax(b / n) for a, b, n in zip(mine, sums, sizes, strict=True))
-  far = int(np.sum(apart > np.maximum(1e-3, 1e-5 * whole)))
-  bad = far or acc != np.mean([row["acc"] for row in theirs]) or norm is not None and norm != np.mean([row["acc_norm"] for row in theirs])
-  text = (f"log-likelihoods differ by {apart.max():.1e} at most, of {whole[apart.argmax()]:.0f}; {np.sum(apart > 1e-3)} by more than 1e-3, "
-          f"{far} of them by more than 1e-5 of themselves; {choices} choices and {normed} normalized ones differ")
+  text = f"log-likelihoods differ by {apart.max():.1e} at most, of {np.abs(there[apart.argmax()]):.0f}; "
+  far, bad = np.flatnonzero(apart > 1e-3), False
+  if len(far):
+    pairs = [pair for row in theirs for pair in row["tokens"]]
+    exact = harness.exact([pairs[i] for i in far])
+    off, of_theirs = (np.abs(side[far] - exact).max() for side in (ours, there))
+    bad = off > 1e-3
+    text += f"of the {len(far)} more than 1e-3 apart, in float64, ours are off by {off:.1e} at most, theirs by {of_theirs:.1e}; "
+  bad = bad or acc != np.mean([row["acc"] for row in theirs]) or norm is not None and norm != np.mean([row["acc_norm"] for row in theirs])
+  text += f"{choices} choices and {normed} normalized ones differ"
   return bool(bad), f"{text}{': DIFFERENT' if bad else ', accuracies are equal'}"
 
 

@@ -1,10 +1,12 @@
 """lm-evaluation-harness with a model of transformers, for evaluate.py: scores tasks whose rows are local files, and times it.
 
 Reads lines of JSON from standard input, answers each with one. The first says where the model is and how many threads there are; the
-others name a task, the file of its rows, how many of them are taken, and the batch size. Needs torch, transformers and lm-eval; and
-jaxsplit where the first line asks for its adapter in the place of transformers' model.
+others name a task, the file of its rows, how many of them are taken, and the batch size, or pairs of tokens whose log-likelihoods are
+wanted in float64. Needs torch, transformers and lm-eval; and jaxsplit where the first line asks for its adapter in the place of
+transformers' model.
 """
 
+import copy
 import gzip
 import json
 import logging
@@ -46,6 +48,17 @@ def task_of(manager: TaskManager, name: str, rows: list[dict], folder: str):
   return task
 
 
+def exact(model: HFLM, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
+  """Log-likelihoods of continuations behind their contexts, computed in float64."""
+  wide, sums = copy.deepcopy(model.model).double(), []
+  for context, continuation in pairs:
+    tokens = torch.tensor((context + continuation)[-model.max_length - 1:])
+    with torch.no_grad():
+      logs = torch.log_softmax(wide(tokens[None, :-1]).logits[0], -1)
+    sums.append(float(logs.gather(-1, tokens[1:, None])[-len(continuation):].sum()))
+  return sums
+
+
 def main() -> None:
   answers, sys.stdout = sys.stdout, sys.stderr  # The libraries print.
   logging.disable(logging.WARNING)
@@ -61,6 +74,9 @@ def main() -> None:
   print(json.dumps({"ready": True}), file=answers, flush=True)
   for line in sys.stdin:
     asked = json.loads(line)
+    if "exact" in asked:
+      print(json.dumps({"sums": exact(model, asked["exact"])}), file=answers, flush=True)
+      continue
     model.batch_size_per_gpu = asked["batch"]
     with tempfile.TemporaryDirectory() as folder:
       task = task_of(manager, asked["task"], rows_of(asked["file"], asked["limit"]), folder)
