@@ -235,12 +235,18 @@ def test_a_store_that_cannot_be_taken_is_one_line(finished, tmp_path, monkeypatc
     (["--gin.FitSettings.form=chinchilla"], "form chinchilla takes seed and expert tokens for the same.* Nothing was trained"),
     (["--gin.FitSettings.holdout='params:3'"], "holdout=params:3: the table has only 3 values of params.* Nothing was trained"),
     (["--gin.FitSettings.holdout=none", "--gin.FitSettings.form=auto"], "holdout=none leaves --form=auto nothing to choose by"),
-    (["--gin.Corpus.domains=('latin',)"], "only one domain, latin: there is nothing to split; give a corpus with a subfolder"),
 ])
 def test_what_cannot_work_is_said_in_one_line(corpus, tmp_path, more, message):
   with pytest.raises(InputError, match=message) as caught:
     train.main(arguments(corpus, tmp_path / "w", *more))
   assert "\n" not in str(caught.value) and not (tmp_path / "w" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("more", [["--gin.Corpus.domains=('latin',)"], ["--gin.Corpus.domains_from=one:latin"]])
+def test_one_domain_is_refused_before_it_is_read(corpus, tmp_path, more):
+  with pytest.raises(InputError, match="only one domain, latin: there is nothing to split; give a corpus with a subfolder"):
+    train.main(arguments(corpus, tmp_path / "w", *more))
+  assert not list((tmp_path / "w").glob("store*"))
 
 
 @pytest.mark.parametrize("more, message", [

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxsplit.clustering.features import FEATURES, read_vectors
@@ -50,6 +50,7 @@ def prepare_store(
     check: Callable[[Store], None] = lambda store: None,
     clustering: Clustering = Clustering(),
     driver: Driver = Local(),
+    least_domains: int = 1,
 ) -> Store:
   """Opens the token store of a corpus in `directory`, reading and tokenizing first unless it is there already.
 
@@ -67,6 +68,7 @@ def prepare_store(
     check: raises where a new store must not take the place of the one in `directory`.
     clustering: how domains are found, where `corpus.domains_from` says that they are.
     driver: where files are read and documents tokenized. What was finished when a preparation was stopped is not done again.
+    least_domains: fewer are refused; before anything is read, where files tell what domain they are of.
 
   Raises:
     InputError: a store that may not be replaced; what `list_files`, `read_corpus`, `make_tokenizer` and `replacing` say, a split
@@ -76,6 +78,8 @@ def prepare_store(
   """
   check_settings(corpus, tokenization, clustering)
   table = list_files(corpus)
+  if corpus.by_folder and not corpus.clustered:
+    check_domains(tuple(table.domains), least_domains)
   settings = _settings(corpus, tokenization, clustering)
   store = _reusable(pathlib.Path(directory), table, settings, log, replace)
   if store:
@@ -88,6 +92,13 @@ def prepare_store(
     note_times(build, "source", found_at)
     check(open_store(build))
   return open_store(directory)
+
+
+def check_domains(names: Sequence[str], least: int) -> None:
+  """Fewer domains than `least` are an InputError."""
+  if len(names) < least:
+    raise InputError(f"only one domain, {names[0]}: there is nothing to split; give a corpus with a subfolder or file for each "
+                     "domain, or have them found in the texts (Corpus.domains_from = 'cluster')")
 
 
 def _write(corpus: Corpus, tokenization: Tokenization, tokenizer: Tokenizer | None, clustering: Clustering, table: FileTable,

@@ -10,7 +10,7 @@ from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import real
 from jaxsplit.data.listing import check_apart
 from jaxsplit.data.phonebook import phonebook_store
-from jaxsplit.data.preparation import check_settings, prepare_store
+from jaxsplit.data.preparation import check_domains, check_settings, prepare_store
 from jaxsplit.data.store import Store, check_tokens, open_store
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import guards
@@ -21,6 +21,8 @@ from jaxsplit.experiment.settings import Settings
 from jaxsplit.experiment.workdir import Workdir
 from jaxsplit.parallel import hosts
 from jaxsplit.results.cells import BESIDE, read_whole_rows
+
+_LEAST_DOMAINS = 2  # Of which there is something to split.
 
 
 def check_data(settings: Settings, workdir: pathlib.Path) -> None:
@@ -59,15 +61,14 @@ def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Stor
       check_tokens(open_store(folder))
     else:
       progress.begin("reading the corpus")
-      prepare_store(settings.corpus, settings.tokenization, folder, progress.log, check=same, clustering=settings.clustering)
+      prepare_store(settings.corpus, settings.tokenization, folder, progress.log, check=same, clustering=settings.clustering,
+                    least_domains=_LEAST_DOMAINS)
     for line in describe_files(open_store(folder)):
       progress.log(f"  {line}")
 
   hosts.broadcast(prepare)
   store = open_store(folder)
-  if len(store.domains) == 1:
-    raise InputError(f"only one domain, {store.domains[0]}: there is nothing to split; give a corpus with a subfolder or file for each "
-                     "domain, or have them found in the texts (Corpus.domains_from = 'cluster')")
+  check_domains(store.domains, _LEAST_DOMAINS)
   return store
 
 
