@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxsplit.columns import aligned
 from jaxsplit.data.joined import ADDED, join_all
 from jaxsplit.data.store import Store, open_store
 from jaxsplit.evaluation import benchmarks  # noqa: F401 (They add themselves to TASKS.)
@@ -93,11 +94,8 @@ def _store(flags: Mapping[str, str | None]) -> Store | None:
 def compare_ways(workdir: str, log: Callable[[str], None]) -> dict[str, Any]:
   """Compares the split with the usual ways. Returns the record of results.json."""
   found = contenders_of(workdir)
-  rows = contender_rows(found)
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  for row in rows:
-    log("  ".join(text.ljust(width) if i in (0, len(row) - 1) else text.rjust(width)
-                  for i, (text, width) in enumerate(zip(row, widths))).rstrip())
+  for line in aligned(contender_rows(found), left=(0, -1)):
+    log(line)
   return {"compare": [dataclasses.asdict(one) for one in found]}
 
 

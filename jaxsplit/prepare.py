@@ -18,12 +18,12 @@ from collections.abc import Sequence
 
 from jaxsplit import cli
 from jaxsplit.clustering.settings import Clustering
+from jaxsplit.columns import aligned
 from jaxsplit.data.beam import Beam
 from jaxsplit.data.concerns import describe_files, single_documents, undivided
 from jaxsplit.data.corpus import Corpus, real
 from jaxsplit.data.domains import check_domains, count_documents
 from jaxsplit.data.drivers import Driver, Local
-from jaxsplit.data.file_table import aligned
 from jaxsplit.data.listing import check_apart, list_files
 from jaxsplit.data.parts import FILE_TABLE, PAGE
 from jaxsplit.data.preparation import check_settings, check_store, prepare_store

@@ -6,8 +6,9 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
+from jaxsplit.columns import aligned
 from jaxsplit.errors import InputError
 from jaxsplit.files import write_atomic
 from jaxsplit.data.paths import SPLITS
@@ -81,7 +82,7 @@ class FileTable:
           rows.append((domain or _BY_DOCUMENT, split, f"{len(files):,}", documents, f"{sum(file.bytes for file in files):,}"))
     groups = _grouped((f"taken as {file.doubt}", file) for file in self.files if file.doubt and not file.ignored)
     groups += _grouped((f"not read, {file.ignored}", file) for file in self.files if file.ignored)
-    return [*aligned(rows, left=2), *groups]
+    return [*aligned(rows, left=(0, 1)), *groups]
 
   def each(self) -> list[str]:
     """What each file is taken for, a line a file; of more than _EACH_MAX files, a line a folder and what they are taken for."""
@@ -101,7 +102,7 @@ class FileTable:
       remarks.append(remark)
     if alone:
       rows = [(*taken, documents) for *taken, _, documents in rows]
-    return [f"{row}  {remark}".rstrip() for row, remark in zip(aligned(rows, left=3), remarks, strict=True)]
+    return [f"{row}  {remark}".rstrip() for row, remark in zip(aligned(rows, left=(0, 1, 2)), remarks, strict=True)]
 
 
 def load_file_table(path: pathlib.Path, root: AnyPath) -> FileTable:
@@ -113,14 +114,6 @@ def load_file_table(path: pathlib.Path, root: AnyPath) -> FileTable:
                                                if row["documents"] else None}) for row in rows))
   except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
     raise InputError(f"{path}: cannot be read as a file table ({error}); prepare the store again") from None
-
-
-def aligned(rows: Iterable[tuple[str, ...]], left: int = 1) -> list[str]:
-  """Rows of text as lines with aligned columns: the first `left` to the left, the others to the right."""
-  rows = list(rows)
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  fit: list[Callable] = [str.ljust if i < left else str.rjust for i in range(len(widths))]
-  return ["  ".join(f(cell, width) for f, cell, width in zip(fit, row, widths)).rstrip() for row in rows]
 
 
 def _grouped(files: Iterable[tuple[str, CorpusFile]]) -> list[str]:

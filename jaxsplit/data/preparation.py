@@ -79,7 +79,7 @@ def prepare_store(
   check_settings(corpus, tokenization, clustering)
   table = list_files(corpus)
   if corpus.by_folder and not corpus.clustered:
-    check_domains(tuple(table.domains), least_domains)
+    check_domain_count(tuple(table.domains), least_domains)
   settings = _settings(corpus, tokenization, clustering)
   store = _reusable(pathlib.Path(directory), table, settings, log, replace)
   if store:
@@ -94,7 +94,7 @@ def prepare_store(
   return open_store(directory)
 
 
-def check_domains(names: Sequence[str], least: int) -> None:
+def check_domain_count(names: Sequence[str], least: int) -> None:
   """Fewer domains than `least` are an InputError."""
   if len(names) < least:
     raise InputError(f"only one domain, {names[0]}: there is nothing to split; give a corpus with a subfolder or file for each "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxsplit.columns import aligned
 from jaxsplit.evaluation.documents import Document
 
 
@@ -107,9 +108,3 @@ def table(found: Matrix, measure: str) -> list[str]:
 def rounded(value: float, digits: int) -> str:
   """The number with so many digits, the last ones too where they are zeros."""
   return f"{value:#.{digits}g}".rstrip(".")
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-  """Lines of a table: names to the left, all else to the right."""
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  return ["  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:]))]) for row in rows]

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxsplit.columns import aligned
 from jaxsplit.data.joined import ADDED, join_all
 from jaxsplit.data.parts import CLUSTERS, MANIFEST
 from jaxsplit.data.store import Store, open_store
@@ -21,7 +22,7 @@ from jaxsplit.evaluation.choices import ScoredAnswers
 from jaxsplit.evaluation.costs import of_experts, of_run
 from jaxsplit.evaluation.documents import Document
 from jaxsplit.evaluation.experts import Experts, Scores, Span
-from jaxsplit.evaluation.matrix import MatrixRow, aligned, matrix, rounded
+from jaxsplit.evaluation.matrix import MatrixRow, matrix, rounded
 from jaxsplit.evaluation.routed import AVERAGE, Cost, RoutedExperts, behind, part_of
 from jaxsplit.evaluation.routers import Mixture, Router, Routing, make_router
 from jaxsplit.evaluation.tasks import complete

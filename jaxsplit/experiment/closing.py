@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from jaxsplit.columns import aligned
 from jaxsplit.experiment.probe import doubts
 from jaxsplit.law import Law, Plan
 from jaxsplit.results.budget import Budget
@@ -93,10 +94,7 @@ def closing_text(lines: Iterable[Line], plan: Plan, warnings: Iterable[str] = ()
           f"{f'; {point.left_over:,} tokens are unused, too few for another step of each' if point.left_over else ''}\n")
   if of:
     head += f"dense: one model trained on as many tokens as each of the {plan.num_domains} models\n"
-  rows = closing_rows(list(lines))
-  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-  table = ("  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths))) for row in rows)
-  return head + "\n".join([*table, *(f"warning: {text}" for text in warnings)])
+  return head + "\n".join([*aligned(closing_rows(list(lines))), *(f"warning: {text}" for text in warnings)])
 
 
 def rate_text(proof: Iterable[Cell], probe: Iterable[Cell]) -> str:

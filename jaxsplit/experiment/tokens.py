@@ -10,7 +10,7 @@ from jaxsplit.data.concerns import describe_files
 from jaxsplit.data.corpus import real
 from jaxsplit.data.listing import check_apart
 from jaxsplit.data.phonebook import phonebook_store
-from jaxsplit.data.preparation import check_domains, check_settings, prepare_store
+from jaxsplit.data.preparation import check_domain_count, check_settings, prepare_store
 from jaxsplit.data.store import Store, check_tokens, open_store
 from jaxsplit.errors import InputError
 from jaxsplit.experiment import guards
@@ -68,7 +68,7 @@ def read_store(settings: Settings, workdir: Workdir, progress: Progress) -> Stor
 
   hosts.broadcast(prepare)
   store = open_store(folder)
-  check_domains(store.domains, _LEAST_DOMAINS)
+  check_domain_count(store.domains, _LEAST_DOMAINS)
   return store
 
 
