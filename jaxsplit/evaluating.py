@@ -111,7 +111,7 @@ def _matrix(settings: Evaluation, store: Store, experts: Experts, routed: Routed
     errors = ", ± standard error" * any("±" in line for line in lines)  # A single document has none.
     log("\n".join(["", f"{name}, {split} documents{errors}", *lines]))
   if added := ", ".join(getattr(store, "added", ())):
-    log(f"added later: {added}; the seed, the dense model and the other experts have not been trained on it, which means include")
+    log(f"added later: {added}; the seed, the dense model and the other experts have not been trained on it; means over domains include it")
   if routed:
     log("\n".join(["", f"perplexity per token after the contexts of {split} documents; cost in forward passes of one model",
                    *routed.documents(documents, scores, split, stride)]))
@@ -124,9 +124,13 @@ def _task(settings: Evaluation, task: str, questions: list[Question], experts: E
   scored = score_answers(experts, questions, settings.unconditional, countdown(task, log))
   answers = scored.answers
   found = of_task(experts.models, answers)
+  pairs = len(answers.greedy[0])
   if answers.truncated:
-    log(f"\n{task}: {answers.truncated} of {len(answers.greedy[0])} contexts are longer than the models' {experts.context} tokens, "
+    log(f"\n{task}: {answers.truncated} of {pairs} answers with their contexts are longer than the models' {experts.context} tokens, "
         "and were cut from the left")
+  if answers.headless:
+    log(f"{task}: {answers.headless} of {pairs} answers alone are longer than that: only their ends are scored, so the accuracies say "
+        "little of the models")
   log(f"\n{task}, {len(questions)} questions")
   for name, of in found["models"].items():
     numbers = "".join(f", {measure} {of[measure]:.4f}" for measure in ("acc_norm", "acc_uncond", "perplexity")

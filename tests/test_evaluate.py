@@ -41,7 +41,7 @@ def test_an_experiment_has_a_matrix_and_accuracies(finished, data, tmp_path, cap
   assert (task["num"], task["model"], found["routers"]) == (2, "dense", {}) and list(task["models"]) == ["latin", "numbers", "seed", "dense"]
   assert {"acc", "acc_norm", "acc_stderr", "acc_interval"} <= task.keys() and task["acc"] == task["models"]["dense"]["acc"]
   assert re.search(rf"latin \(expert\) +{np.exp(loss[0, 0]):.4g} ", told)
-  assert "piqa: 4 of 4 contexts are longer than the models' 16 tokens, and were cut from the left" in told
+  assert "piqa: 4 of 4 answers with their contexts are longer than the models' 16 tokens, and were cut from the left" in told
 
 
 def test_the_commands_of_the_page_run(finished, data, tmp_path, monkeypatch):

@@ -109,6 +109,19 @@ def test_a_task(written, finished, capsys):
     evaluate.main(command("evaluate", "capitals"))
 
 
+@pytest.mark.parametrize("body, message", [
+    ("1 / 0", r"capitals.jsonl:1: task capitals: .*capitals.py:4: ZeroDivisionError: division by zero; mend the extension, or the row"),
+    ("None", "capitals.jsonl:1: its function gives a NoneType, where a Question is needed; mend the function .task capitals")])
+def test_a_task_that_fails_says_where(written, extensions, body, message):
+  (written / "benchmarks").mkdir()
+  (written / "benchmarks" / "capitals.jsonl").write_text("{}\n")
+  head, _, _ = FILES["capitals.py"].partition("TASKS.add")
+  (written / "capitals.py").write_text(f'{head}TASKS.add("capitals", lambda row: {body})\n')
+  (written / "runs" / "mine").mkdir(parents=True)
+  with pytest.raises(InputError, match=message):
+    evaluate.main(command("evaluate", "capitals"))
+
+
 def test_a_form(written):
   rows = [f"{n},{d},{1.5 + 20 * n**-0.3 + 150 * d**-0.3}" for n in (1e5, 3e5, 1e6, 3e6) for d in (1e6, 3e6, 1e7)]
   (written / "cells.csv").write_text("\n".join(["params,seed_tokens,loss", *rows]))

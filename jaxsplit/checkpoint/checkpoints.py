@@ -237,7 +237,8 @@ def newest_snapshot(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]
   try:
     return newest and (newest, read_manifest(newest)["about"])
   except InputError as error:
-    raise InputError(f"{newest}: damaged ({error}); move that folder away, and the same command trains it again") from None
+    raise InputError(f"{newest}: damaged ({error}); move that folder away: python -m jaxsplit.train, given as before, trains it "
+                     "again") from None
 
 
 def read_arrays(snapshot: pathlib.Path, abstract: State) -> State:

@@ -32,6 +32,7 @@ class Answers:
     greedy: bool [R, N], whether greedy decoding would give the continuation.
     unconditional: float64 [R, N], log-likelihoods behind `Question.unconditional`; None where they were not asked for.
     truncated: how many continuations had a context that the models cannot read whole.
+    headless: how many of these are themselves longer than what the models read, and lost their beginnings.
   """
 
   questions: Sequence[Question]
@@ -39,6 +40,7 @@ class Answers:
   greedy: np.ndarray
   unconditional: np.ndarray | None
   truncated: int
+  headless: int
 
   def results(self, models: np.ndarray) -> dict[str, float | int | list[float] | None]:
     """Accuracies where question q is answered by model number `models[q]`, int [Q]: one for all of a question's answers.
@@ -74,7 +76,7 @@ class ScoredAnswers:
     scores: of the different pairs of context and continuation.
     of: int [N], which of those pairs each answer is.
     alone: int [N], which pair is the answer without its question; None where that was not asked for.
-    truncated: as of `Answers`.
+    truncated, headless: as of `Answers`.
   """
 
   questions: Sequence[Question]
@@ -82,13 +84,14 @@ class ScoredAnswers:
   of: np.ndarray
   alone: np.ndarray | None
   truncated: int
+  headless: int
 
   @property
   def answers(self) -> Answers:
     """What every model gives to each answer."""
     sums = self.scores.sums
     alone = None if self.alone is None else sums[:, self.alone]
-    return Answers(self.questions, sums[:, self.of], self.scores.all_greedy[:, self.of], alone, self.truncated)
+    return Answers(self.questions, sums[:, self.of], self.scores.all_greedy[:, self.of], alone, self.truncated, self.headless)
 
 
 def score_answers(experts: Experts, questions: Sequence[Question], unconditional: bool = False, advance: Advance = ignore) -> ScoredAnswers:
@@ -102,7 +105,10 @@ def score_answers(experts: Experts, questions: Sequence[Question], unconditional
   pairs = [pair for question in questions for pair in zip(question.contexts, question.continuations)]
   alone = [(question.unconditional, text) for question in questions for text in question.continuations] if unconditional else []
   different = {pair: number for number, pair in enumerate(dict.fromkeys(pairs + alone))}
-  spans, cut = fitted(encode_pairs(experts.models.tokenizer, list(different)), experts.context)
+  whole = encode_pairs(experts.models.tokenizer, list(different))
+  spans = fitted(whole, experts.context)
+  lost = lambda size: np.array([size(before) > size(now) for before, now in zip(whole, spans)])
+  cut, headless = lost(lambda span: len(span.tokens)), lost(lambda span: len(span.tokens) - span.first)
   number = lambda wanted: np.array([different[pair] for pair in wanted])
   of = number(pairs)
   ends = np.cumsum([len(question.continuations) for question in questions])
@@ -111,7 +117,8 @@ def score_answers(experts: Experts, questions: Sequence[Question], unconditional
   for pair, question in sorted(owner.items()):
     together.setdefault(int(question), []).append(pair)
   scores = experts.score(spans, advance, list(together.values()))
-  return ScoredAnswers(questions, scores, of, number(alone) if unconditional else None, int(np.sum(cut[of])))
+  return ScoredAnswers(questions, scores, of, number(alone) if unconditional else None, int(cut[of].sum()),
+                       int(headless[of].sum()))
 
 
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[Span]:
@@ -133,10 +140,10 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list
   return out
 
 
-def fitted(spans: Sequence[Span], context: int) -> tuple[list[Span], np.ndarray]:
-  """The spans, of at most `context` + 1 tokens, cut from the left; and which of them were cut, bool [S]."""
+def fitted(spans: Sequence[Span], context: int) -> list[Span]:
+  """The spans, of at most `context` + 1 tokens, cut from the left; a target keeps a token before it."""
   over = [max(len(span.tokens) - context - 1, 0) for span in spans]
-  return [Span(span.tokens[cut:], max(span.first - cut, 1)) for span, cut in zip(spans, over)], np.array(over) > 0
+  return [Span(span.tokens[cut:], max(span.first - cut, 1)) for span, cut in zip(spans, over)]
 
 
 def _accuracy(share: float, num: int) -> dict[str, float | list[float] | None]:

@@ -34,7 +34,7 @@ def of_task(models: TrainedModels, answers: Answers) -> dict[str, Any]:
   """A task's entry: first the numbers of the dense model, or of the seed, or of the first one, where there are several."""
   of = {name: answers.results(np.full(len(answers.questions), row)) for row, name in enumerate(models.names)}
   first = next((models.names[models.kinds.index(kind)] for kind in ("dense", "seed", "base") if kind in models.kinds), models.names[0])
-  return {**of[first], "model": first, "truncated": answers.truncated, "models": of}
+  return {**of[first], "model": first, "truncated": answers.truncated, "headless": answers.headless, "models": of}
 
 
 def results_of(models: TrainedModels, matrix: Matrix | None, tasks: Mapping[str, dict[str, Any]],

@@ -99,7 +99,7 @@ class RoutedExperts:
     greedy = scored.scores.all_greedy[:, scored.of][best, np.arange(len(best))]
     ends = np.cumsum([len(question.continuations) for question in scored.questions])
     tokens = np.add.reduceat(counts, np.concatenate([[0], ends[:-1]]))
-    return Answers(scored.questions, found[None], greedy[None], None, scored.truncated), weights_QxK, self._cost(
+    return Answers(scored.questions, found[None], greedy[None], None, scored.truncated, scored.headless), weights_QxK, self._cost(
         router, contexts, weights_QxK, tokens)
 
   def _behind(self, log_probs_N: np.ndarray, contexts: Contexts, scores: Scores) -> np.ndarray:
@@ -127,7 +127,7 @@ class RoutedExperts:
     left."""
     if experts is None:
       raise InputError("--router: there are no small models to route by; train them with python -m jaxsplit.train --add_small_models")
-    spans = fitted(spans, experts.context)[0]
+    spans = fitted(spans, experts.context)
     whole = [number for number, span in enumerate(spans) if len(span.tokens) > span.first]
     out = np.zeros((len(spans), len(experts.models.names)))
     if whole:

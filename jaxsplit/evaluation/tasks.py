@@ -17,7 +17,7 @@ from jaxsplit.data.parsing import decoded
 from jaxsplit.data.unpacking import check_no_pointer, unpacked
 from jaxsplit.errors import InputError
 from jaxsplit.evaluation.libraries import LIBRARIES, library_rows
-from jaxsplit.registry import Registry
+from jaxsplit.registry import Registry, raised_by_extension
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
@@ -104,7 +104,9 @@ def read_questions(task: str, folder: str | pathlib.Path, limit: int = 0) -> lis
     except InputError as error:
       raise InputError(f"{where}: {error} (task {task})") from None
     except Exception as error:  # Rows are of any types, and functions of users' own may raise anything.
-      raise InputError(f"{where}: not a row of task {task} ({type(error).__name__}: {error}); mend the row") from None
+      raised = raised_by_extension(error)
+      raise InputError(f"{where}: task {task}: {raised}, or the row" if raised else
+                       f"{where}: not a row of task {task} ({type(error).__name__}: {error}); mend the row") from None
     out.append(question)
   if not out:
     raise InputError(f"{origin}: no rows; give the rows of task {task}, a JSON object a line")
@@ -112,8 +114,13 @@ def read_questions(task: str, folder: str | pathlib.Path, limit: int = 0) -> lis
 
 
 def _check(question: Question) -> None:
+  if not isinstance(question, Question):
+    raise InputError(f"its function gives a {type(question).__name__}, where a Question is needed; mend the function")
   if not all(isinstance(text, str) for text in (question.prompt, *question.contexts, *question.continuations)):
     raise InputError("a context or an answer is no text; mend the row")
+  for text in (question.prompt, *question.contexts, *question.continuations):
+    if any("\ud800" <= character <= "\udfff" for character in text):
+      raise InputError(f"{text[:40]!r} has half of a surrogate pair, which is no character; mend the row")
   count = len(question.continuations)
   if isinstance(question.gold, bool) or not isinstance(question.gold, int) or not 0 <= question.gold < count:
     raise InputError(f"the right answer is number {question.gold!r} of {count}, counted from 0; mend the row")

@@ -88,8 +88,15 @@ class Folder:
     return np.stack([self._read(leaf, i)[index[1:]] for i in range(*index[0].indices(self.config.depth))])
 
   def _read(self, leaf: Leaf, layer: int) -> np.ndarray:
-    found = [self._tensors[name.format(layer)].read()[tuple(map(slice, shape))] for name, shape in zip(leaf.names, leaf.shapes)]
-    return leaf.join(*(x.astype(np.float32) for x in found))
+    return leaf.join(*(self._finite(name.format(layer))[tuple(map(slice, shape))] for name, shape in zip(leaf.names, leaf.shapes)))
+
+  def _finite(self, name: str) -> np.ndarray:
+    """A tensor as float32. InputError where it has numbers that are none."""
+    values = self._tensors[name].read().astype(np.float32)
+    if not np.isfinite(values).all():
+      raise InputError(f"{self._tensors[name].path}: {name} is NaN or infinite in {np.sum(~np.isfinite(values)):,} of {values.size:,} "
+                       "places; fetch or save it again")
+    return values
 
 
 def open_folder(directory: str | os.PathLike, context: int | None = None) -> Folder:

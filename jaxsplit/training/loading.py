@@ -174,7 +174,7 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
     like = "" if domain in domains else nearest(str(domain), domains)
     raise InputError(f"{path}: {what}; its experts' domains: {there}{like}")
   if replica not in range(experiment["replicas"]):
-    raise InputError(f"{path}: no replica {replica!r}; it has {experiment['replicas']}, counted from 0")
+    raise InputError(f"{path}: no replica {replica!r}; it has {experiment['replicas']}, the first of which is 0")
   matches = _matching(path, experiment, proof, domain)
   found = [(path / "checkpoints" / stage.name, row) for stage in proof for row, run in enumerate(stage.runs)
            if run.replica == replica and matches(stage, run)]
@@ -182,10 +182,10 @@ def _snapshot(path: pathlib.Path, experiment: dict[str, Any], domain: str | None
     if snapshot := newest_snapshot(folder):
       return (*snapshot, row)
   if not found:
-    raise InputError(f"{path}: no such model is trained there: either the experiment is not finished, and the same command continues "
-                     "with it, or its Experiment.compare has no 1 for a dense model")
-  remedy = ("the same command trains it again" if domain is not None else "snapshots of seeds stay with Training.retention = "
-            "'trunks' (the default) or 'all': train with that in another --workdir")
+    raise InputError(f"{path}: no such model is trained there: either the experiment is not finished, and python -m "
+                     "jaxsplit.train, given as before, goes on with it, or its Experiment.compare has no 1 for a dense model")
+  remedy = ("python -m jaxsplit.train, given as before, trains it again" if domain is not None else
+            "snapshots of seeds stay with Training.retention = 'trunks' (the default) or 'all': train with that in another --workdir")
   raise InputError(f"{found[0][0]}: the model was trained, but its snapshot does not exist; {remedy}")
 
 

@@ -93,7 +93,8 @@ ROW = {"goal": "g", "sol1": "a", "sol2": "b", "label": 0}
     (ROW | {"goal": None}, "piqa.jsonl:2: field 'goal' is null"),
     (ROW | {"label": 2}, "piqa.jsonl:2: the right answer is number 2 of 2, counted from 0"),
     (ROW | {"label": -1}, "number -1 of 2"), (ROW | {"sol1": " "}, "piqa.jsonl:2: choice 1 of 2 is empty"),
-    (ROW | {"sol1": 7}, "piqa.jsonl:2: not a row of task piqa"), ([1], "a list where a JSON object is needed")])
+    (ROW | {"sol1": 7}, "piqa.jsonl:2: not a row of task piqa"),
+    (ROW | {"sol1": "\ud800"}, "piqa.jsonl:2: .* has half of a surrogate pair, which is no character; mend the row"), ([1], "a list where a JSON object is needed")])
 def test_rows_that_are_none_are_named(tmp_path, row, message):
   (tmp_path / "piqa.jsonl").write_text(f"{json.dumps(ROW)}\n{json.dumps(row)}\n")
   with pytest.raises(InputError, match=message):

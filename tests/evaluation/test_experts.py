@@ -153,7 +153,7 @@ def test_answers_are_scored_behind_their_contexts_and_without_them(models, exper
 def test_a_router_may_choose_a_model_for_each_question_and_answers_are_divided_by_their_lengths():
   log = np.array([[-1.0, -2.0, -9.0, -3.0, -1.0], [-9.0, -5.0, -10.0, -1.0, -5.0]])
   questions = [choose("a", ("x", "yy", "z" * 20), 2), choose("b", ("v", "wwwww"), 1)]
-  found = Answers(questions, log, np.zeros((2, 5), bool), np.array([[0.0] * 5, [-8.5, -1, -2, 0, -4.5]]), 0)
+  found = Answers(questions, log, np.zeros((2, 5), bool), np.array([[0.0] * 5, [-8.5, -1, -2, 0, -4.5]]), 0, 0)
   assert [found.results(np.array(m))["acc"] for m in ((0, 0), (1, 1), (1, 0))] == [0.5, 0.0, 0.5]
   assert [found.results(np.array(m))["acc_norm"] for m in ((0, 0), (1, 1))] == [1.0, 0.5]
   assert found.results(np.array((1, 1)))["acc_uncond"] == 0.5
@@ -161,7 +161,7 @@ def test_a_router_may_choose_a_model_for_each_question_and_answers_are_divided_b
 
 def test_a_completion_is_right_where_greedy_decoding_gives_it():
   log = np.log([[0.5, 0.25]])
-  found = Answers([complete("x", "y")] * 2, log, np.array([[True, False]]), None, 0).results(np.zeros(2, int))
+  found = Answers([complete("x", "y")] * 2, log, np.array([[True, False]]), None, 0, 0).results(np.zeros(2, int))
   assert (found["acc"], found["acc_norm"], found["num"]) == (0.5, None, 2)
   assert found["perplexity"] == pytest.approx(np.sqrt(8)) and found["perplexity_stderr"] == pytest.approx(np.sqrt(8) * np.log(2) / 2)
 
@@ -169,9 +169,11 @@ def test_a_completion_is_right_where_greedy_decoding_gives_it():
 def test_contexts_that_are_too_long_are_cut_from_the_left_and_told(models, experts):
   question = choose("x" * 60, ("yes", "no"), 0)
   found = score_answers(experts, [question, *QUESTIONS]).answers
-  assert found.truncated == 2
-  encoded, cut = fitted(encode_pairs(ByteTokenizer(), [(question.contexts[0], " no")]), LENGTH)
-  assert cut.tolist() == [True] and len(encoded[0].tokens) == LENGTH + 1
+  assert (found.truncated, found.headless) == (2, 0)
+  whole = choose("x", ("yes" * LENGTH, "no"), 0)
+  assert score_answers(experts, [whole]).answers.headless == 1
+  encoded = fitted(encode_pairs(ByteTokenizer(), [(question.contexts[0], " no")]), LENGTH)
+  assert len(encoded[0].tokens) == LENGTH + 1
   expected = [log_probs(one, *encoded[0])[0].sum() for one in models.values()]
   np.testing.assert_allclose(found.log_likelihoods[:, 1], expected, rtol=1e-5)
 

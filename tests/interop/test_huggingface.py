@@ -132,6 +132,7 @@ def test_damaged_weights_are_named(folder):
       (whole[:8] + b"[" + whole[9:], "its header is not that of a safetensors file"),
       (whole.replace(b'"F32"', b'"I32"', 1), "has dtype I32; only F64, F32, F16, BF16 are read"),
       (whole.replace(b'"shape":[16]', b'"shape":[17]', 1), r"of F32 \[17\] has 64 bytes"),
+      (whole[:-4] + np.float32(np.nan).tobytes(), "model.* is NaN or infinite in 1 of .* places; fetch or save it again"),
       (overlapping(whole), "begins at byte .*, where .* is next")]:
     file.write_bytes(data)
     refused(match, folder)

@@ -97,7 +97,7 @@ def test_snapshots_that_are_not_kept_say_what_keeps_them(workdir):
   refused("snapshots of seeds stay with Training.retention = 'trunks'", workdir)
   jaxsplit.load_model(workdir, "latin")
   shutil.rmtree(workdir / "checkpoints" / "d24-l1")
-  refused("the same command trains it again", workdir, "latin")
+  refused("given as before, trains it again", workdir, "latin")
 
 
 def test_a_damaged_snapshot_is_told_and_left_alone(workdir):
