@@ -27,6 +27,7 @@ from jaxsplit.interop import huggingface
 from jaxsplit.interop.card import model_card
 from jaxsplit.interop.tensors import SHARD_BYTES
 from jaxsplit.results.cells import Cell, read_cells
+from jaxsplit.results.config import read_config
 from jaxsplit.results.plan import Plan, load_plan
 from jaxsplit.training.loading import load_models, store_of
 from jaxsplit.training.trained import TrainedModel
@@ -103,10 +104,13 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
   plan = load_plan(workdir / "plan.json") if (workdir / "plan.json").exists() else None
   cells = [cell for cell in read_cells(workdir / "cells.csv")
            if cell.params_total == models.config.params_total and cell.replica == settings.replica and cell.status == "ok"]
+  base = (read_config(workdir)["Experiment"].get("init_from") or "").rstrip("/").rpartition("/")[2].removeprefix("hf:") or None
   mixture = sorted({cell.domain for cell in cells if cell.role in ("split", "dense")}) or models.domains
   for name, kind in written:
     model, measured = models[name], _cells_of(kind, name, cells, plan)
-    _write(out / name, model, model_card(name, kind, model.config, model.steps, measured, mixture), settings)
+    card = model_card(name, kind, model.config, model.steps, measured, mixture, base=base,
+                      step_tokens=cells[0].batch_tokens if cells else None)
+    _write(out / name, model, card, settings)
     log(f"{out / name}: {kind}, {models.config.params_total:,} parameters, {settings.dtype}")
   return [out / name for name, _ in written]
 

@@ -44,6 +44,15 @@ def test_an_experiment_has_a_matrix_and_accuracies(finished, data, tmp_path, cap
   assert "piqa: 4 of 4 answers with their contexts are longer than the models' 16 tokens, and were cut from the left" in told
 
 
+@pytest.mark.parametrize("flags, message", [
+    (["--limit=3"], "--limit is of tasks, and there are none"), (["--unconditional"], "--unconditional is of tasks"),
+    (["--temperature=1"], "--temperature is of routers, and there are none; give --router, or leave it out"),
+    (["--compare", "--tokens=100"], "--compare is of measured cells alone; leave --tokens out")])
+def test_flags_that_would_do_nothing_are_refused(finished, flags, message):
+  with pytest.raises(InputError, match=message):
+    evaluate.main([f"--workdir={finished}", *flags])
+
+
 def test_the_commands_of_the_page_run(finished, data, tmp_path, monkeypatch):
   page = (pathlib.Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
   commands = [line for line in re.findall(r"^    python -m jaxsplit.evaluate (.*)$", page, re.MULTILINE) if "# needs" not in line]

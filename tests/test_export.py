@@ -31,6 +31,10 @@ def test_every_model_is_written_with_its_card(finished, tmp_path, capsys):
   for text in (f"| D, tokens of the seed | {point.seed_tokens:,} |", f"| D', tokens of the expert | {point.expert_tokens:,} |",
                "A specialist on the domain **latin**", f"| latin | {cell.loss:.4f} |"):
     assert text in card
+  cards = {name: (tmp_path / "out" / name / "README.md").read_text() for name in ("seed", "dense")}
+  for name in cards:
+    steps = jaxsplit.load_model(finished, name).steps
+    assert f"| D, tokens | {steps * cell.batch_tokens:,} |" in cards[name] and "base model" not in cards[name]
   config = json.loads((tmp_path / "out" / "latin" / "config.json").read_text())
   assert (config["architectures"], config["max_position_embeddings"]) == (["Qwen3ForCausalLM"], 16)
   with pytest.raises(InputError, match="latin exists already; name another folder"):

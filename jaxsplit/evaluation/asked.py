@@ -10,6 +10,9 @@ from jaxsplit.evaluation.settings import Evaluation
 from jaxsplit.files import check_replaceable
 
 
+_OF_TASKS = "limit", "unconditional"  # Settings that say nothing without tasks.
+
+
 def check_asked(settings: Evaluation, routing: Routing, flags: Mapping[str, str | None]) -> None:
   """Refuses what settings and flags alone show to be too little or too much.
 
@@ -31,9 +34,21 @@ def check_asked(settings: Evaluation, routing: Routing, flags: Mapping[str, str 
   given = {"tasks": settings.task_names, "router": routing.names, "data": flags["data"]}
   if beside := next((name for name, value in given.items() if value and flags["compare"]), None):
     raise InputError(f"--compare is of measured cells alone; leave --{beside} out, or run evaluate once for each")
+  for name in (*_changed(settings), *_changed(routing)):
+    if flags["compare"]:
+      raise InputError(f"--compare is of measured cells alone; leave --{name} out")
+    if name in _OF_TASKS and not settings.task_names:
+      raise InputError(f"--{name} is of tasks, and there are none; give --tasks, or leave it out")
+    if hasattr(routing, name) and not routing.names:
+      raise InputError(f"--{name} is of routers, and there are none; give --router, or leave it out")
   if flags["data"] and not settings.task_names:
     raise InputError("--data needs --tasks: the names of the tasks whose rows it has, as in --tasks=arc_easy,piqa")
   if settings.task_names and not flags["data"]:
     raise InputError("--tasks needs --data: the folder with the tasks' rows, <task>.jsonl or <task>.jsonl.gz")
   if flags["out"]:
     check_replaceable(flags["out"], "--out", "compare" if flags["compare"] else "routers")
+
+
+def _changed(settings: Evaluation | Routing) -> list[str]:
+  """The settings that are not as by default, by name."""
+  return [name for name, value in vars(settings).items() if value != vars(type(settings)())[name]]

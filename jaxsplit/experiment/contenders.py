@@ -131,7 +131,7 @@ def _contender(name: str, share: float, groups: list[list[Cell]], dense: list[li
 def contender_rows(found: Sequence[Contender]) -> list[list[str]]:
   """The table's texts, its header first."""
   show = lambda value, form: "-" if value is None else format(value, form)
-  rows = [["way", "seed", "loss", "perplexity", "training FLOPs", "active N", "total parameters", ""]]
+  rows = [["way", "seed", "loss", "perplexity from dense", "training FLOPs", "active N", "total parameters", ""]]
   for one in found:
     loss = show(one.loss, ".4f") + (f" ± {one.loss_stderr:.4f}" if one.loss_stderr is not None else "")
     rows.append([one.name, f"{one.share:.0%}", loss, show(one.perplexity_change, "+.2%"), show(one.training_flops, ".3g"),

@@ -9,7 +9,8 @@ from jaxsplit.models.family import ModelConfig
 from jaxsplit.results.cells import Cell
 
 
-def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Sequence[Cell], domains: Sequence[str]) -> str:
+def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Sequence[Cell], domains: Sequence[str], *,
+               step_tokens: int | None, base: str | None) -> str:
   """The text of a model card, with the header that the Hugging Face hub reads.
 
   Args:
@@ -18,20 +19,27 @@ def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Seq
     steps: how many it was trained.
     cells: what was measured of it; the seed of the experts is not measured.
     domains: that the seed and the dense model were trained on, in order.
+    step_tokens: tokens of a step; None: not known.
+    base: the name of the base model that training began with; None: it began with initial weights.
   """
-  forked = cells and not cells[0].seed_tokens
   mixture, later = ("all domains", "") if name in domains else ("the domains below", "; this one was added later")
-  about = {"expert": f"A specialist on the domain **{name}**, forked from "
-                     f"{'a base model' if forked else f'a seed that was trained on {mixture} together'}{later}.",
+  beginning = f"the base model {base}" if base else "initial weights"
+  seed = f"a seed that was trained on {mixture} together{f', from {beginning}' if base else ''}"
+  origin = seed if not cells or cells[0].seed_tokens else beginning
+  about = {"expert": f"A specialist on the domain **{name}**, forked from {origin}{later}.",
            "seed": "The seed that the experts beside it were forked from, trained on all domains together, before any cooldown of its "
-                   "learning rate." if steps else "The base model that the experts beside it were forked from, as it was.",
-           "dense": "One model trained on all domains together with the budget of the seed and its experts (full pretraining)."}
+                   f"learning rate{f'; training began with {beginning}' if base else ''}." if steps else
+                   f"What the experts beside it were forked from: {beginning}.",
+           "dense": "One model trained on all domains together with the budget of the seed and its experts (full pretraining)"
+                    f"{f', from {beginning}' if base else ''}."}
   rows = [("domains", ", ".join(domains)), ("parameters", f"{config.params_total:,}, {config.params:,} of them outside the embeddings"),
           ("context", f"{config.sequence_length:,} tokens"), ("steps", f"{steps:,}")]
+  if kind != "expert" and step_tokens:
+    rows.append(("D, tokens", f"{steps * step_tokens:,}"))
+  elif cells:
+    rows += [("D, tokens of the seed", f"{cells[0].seed_tokens:,}"), ("D', tokens of the expert", f"{cells[0].expert_tokens:,}")]
   if cells:
-    first = cells[0]
-    rows += [("D, tokens of the seed", f"{first.seed_tokens:,}"), ("D', tokens of the expert", f"{first.expert_tokens:,}"),
-             ("peak learning rate", f"{first.learning_rate:g}"), ("tokens a step", f"{first.batch_tokens:,}")]
+    rows += [("peak learning rate", f"{cells[0].learning_rate:g}"), ("tokens a step", f"{cells[0].batch_tokens:,}")]
   header = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["jaxsplit", kind]}
   lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", "", f"# {name}", "", about[kind], "",
            "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows), ""]
@@ -39,6 +47,7 @@ def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Seq
     lines += ["Held-out loss:", "", "| domain | nats per token | bits per byte |", "|---|---|---|",
               *(f"| {cell.domain} | {cell.loss:.4f} | {cell.bits_per_byte:.4f} |" for cell in cells), ""]
   if config.document_masking:
-    lines += ["It was trained on documents packed into windows, attention kept inside each: give it one document at a time.", ""]
+    lines += ["It was trained on documents packed into windows, attention kept inside each: give it one document at a time, and no "
+              "end-of-document token before it, which it never saw in training.", ""]
   lines.append("Made by `python -m jaxsplit.export`.")
   return "\n".join(lines) + "\n"
