@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   check_asked(settings, routing, flags)
   from jaxsplit.evaluating import compare_ways, evaluate_asked  # These imports take seconds, which what is refused need not wait for.
 
-  found = compare_ways(flags["workdir"], log) if flags["compare"] else evaluate_asked(settings, routing, flags, log)
+  keep = (lambda record: write_json(flags["out"], record)) if flags["out"] else lambda record: None
+  keep(compare_ways(flags["workdir"], log) if flags["compare"] else evaluate_asked(settings, routing, flags, log, keep))
   if flags["out"]:
-    write_json(flags["out"], found)
     log(f"written to {flags['out']}")
   return 0
 

@@ -15,8 +15,8 @@ from jaxsplit.evaluation import benchmarks  # noqa: F401 (They add themselves to
 from jaxsplit.evaluation.asked import check_asked
 from jaxsplit.evaluation.choices import score_answers
 from jaxsplit.evaluation.countdown import countdown
-from jaxsplit.evaluation.documents import held_out_split, read_documents, score_documents
-from jaxsplit.evaluation.experts import Experts
+from jaxsplit.evaluation.documents import Document, held_out_split, read_documents, score_documents
+from jaxsplit.evaluation.experts import Experts, Scores
 from jaxsplit.evaluation.matrix import Matrix, matrix, table
 from jaxsplit.evaluation.results import of_task, results_of
 from jaxsplit.evaluation.routers import Routing
@@ -62,8 +62,9 @@ def evaluate_models(workdir: str | os.PathLike | None = None, settings: Evaluati
   return evaluate_asked(settings, routing, flags, log)
 
 
-def evaluate_asked(settings: Evaluation, routing: Routing, flags: Mapping[str, str | None], log: Callable[[str], None]) -> dict[str, Any]:
-  """As `evaluate_models`, of flags that were checked; tables are logged."""
+def evaluate_asked(settings: Evaluation, routing: Routing, flags: Mapping[str, str | None], log: Callable[[str], None],
+                   keep: Callable[[dict[str, Any]], None] = lambda record: None) -> dict[str, Any]:
+  """As `evaluate_models`, of flags that were checked; tables are logged, and `keep` gets the record whenever it has grown."""
   questions = {task: read_questions(task, flags["data"], settings.limit) for task in settings.task_names}
   present_devices(Layout())
   keep_programs()
@@ -73,9 +74,18 @@ def evaluate_asked(settings: Evaluation, routing: Routing, flags: Mapping[str, s
     models = with_average(models)
   experts = Experts(models, settings.batch_tokens, settings.context or None)
   routed = routed_evaluation(flags["workdir"], routing, experts, settings.replica, flags["store"]) if routing.names else None
-  found = _matrix(settings, store, experts, routed, log) if store else None
-  tasks = {task: _task(settings, task, rows, experts, routed, log) for task, rows in questions.items()}
-  return results_of(models, found, tasks, routed.record() if routed else {})
+  found, tasks = None, {}
+  record = lambda: results_of(models, found, tasks, routed.record() if routed else {})
+  if store:
+    documents, scores, found = _matrix(settings, store, experts, log)
+    keep(record())
+    if routed:
+      log("\n".join(["", f"perplexity per token after the contexts of {found.split} documents; cost in forward passes of one model",
+                     *routed.documents(documents, scores, found.split, found.stride)]))
+  for task, rows in questions.items():
+    tasks[task] = _task(settings, task, rows, experts, routed, log)
+    keep(record())
+  return record()
 
 
 def _models(settings: Evaluation, flags: Mapping[str, str | None], log) -> TrainedModels:
@@ -99,8 +109,8 @@ def compare_ways(workdir: str, log: Callable[[str], None]) -> dict[str, Any]:
   return {"compare": [dataclasses.asdict(one) for one in found]}
 
 
-def _matrix(settings: Evaluation, store: Store, experts: Experts, routed: RoutedEvaluation | None, log) -> Matrix:
-  """Every model on every domain's documents."""
+def _matrix(settings: Evaluation, store: Store, experts: Experts, log) -> tuple[list[Document], Scores, Matrix]:
+  """Every model on every domain's documents: these, the models' scores of them, and what they come to."""
   split = held_out_split(store) if settings.split == "auto" else settings.split
   documents = read_documents(store, split, settings.tokens, experts.models.tokenizer)
   stride = settings.stride or experts.context // 2
@@ -110,12 +120,10 @@ def _matrix(settings: Evaluation, store: Store, experts: Experts, routed: Routed
     lines = table(found, measure)
     errors = ", ± standard error" * any("±" in line for line in lines)  # A single document has none.
     log("\n".join(["", f"{name}, {split} documents{errors}", *lines]))
+  log("documents: " + ", ".join(f"{domain} {count:,}" for domain, count in zip(found.domains, found.documents)))
   if added := ", ".join(getattr(store, "added", ())):
     log(f"added later: {added}; the seed, the dense model and the other experts have not been trained on it; means over domains include it")
-  if routed:
-    log("\n".join(["", f"perplexity per token after the contexts of {split} documents; cost in forward passes of one model",
-                   *routed.documents(documents, scores, split, stride)]))
-  return found
+  return documents, scores, found
 
 
 def _task(settings: Evaluation, task: str, questions: list[Question], experts: Experts, routed: RoutedEvaluation | None,

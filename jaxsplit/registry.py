@@ -76,7 +76,8 @@ def run_extension(path: str | os.PathLike) -> None:
     spec.loader.exec_module(module)
   except (Exception, SystemExit) as error:  # Whatever a user's file raises is told in one line.
     del sys.modules[name]
-    line = getattr(error, "lineno", None) or (_places(error, [path.resolve()]) or [(path, "")])[-1][1]
+    places = _places(error, [path.resolve()])
+    line = getattr(error, "lineno", None) or (places[-1][1] if places else None)
     what = str(error) if isinstance(error, InputError) else f"cannot be run ({type(error).__name__}: {error}); mend the file"
     raise InputError(f"--extension={path}{f':{line}' if line else ''}: {what}") from None
   finally:

@@ -152,8 +152,10 @@ def test_what_an_extension_raises_is_one_line_that_says_where(written, finished,
   text = FILES["naive_bayes.py"].replace("return self.classifier", "raise KeyError('gone')\n    return self.classifier", 1)
   (written / "naive_bayes.py").write_text(text)
   line = 1 + text[:text.index("raise KeyError")].count("\n")
-  monkeypatch.setattr(sys, "argv", ["evaluate", *command("evaluate", "naive_bayes"), "--tokens=1000", "--context_tokens=8"])
+  monkeypatch.setattr(sys, "argv", ["evaluate", *command("evaluate", "naive_bayes"), "--tokens=1000", "--context_tokens=8",
+                                    "--out=kept.json"])
   with pytest.raises(SystemExit) as ended:
     cli.run(evaluate.main)
   told = capsys.readouterr().err.splitlines()[-1]
+  assert json.loads((written / "kept.json").read_text())["matrix"]["rows"]  # What was found before is not lost.
   assert ended.value.code == 2 and told == f"jaxsplit: {written / 'naive_bayes.py'}:{line}: KeyError: 'gone'; mend the extension"
