@@ -133,7 +133,7 @@ def _beside(path: pathlib.Path, settings: Settings, train: Callable[[Store, Work
       progress.log("stopped and saved; the same command goes on from here")
       raise
   for cell in cells:
-    progress.log(f"  {cell.domain}{'' if cell.domain in base.domains else ', which was not in the mixture'}: N = {cell.params:,}, seed "
+    progress.log(f"  {cell.domain}{'' if cell.domain in base.domains else ', added later'}: N = {cell.params:,}, seed "
                  f"{cell.seed_tokens:,} tokens, then {cell.expert_tokens:,} of its own: loss {cell.loss:.4f} nats per token, "
                  f"{cell.bits_per_byte:.4f} bits per byte")
   progress.log(report)

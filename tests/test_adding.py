@@ -72,7 +72,7 @@ def test_nothing_that_was_there_changes_and_tables_gain_rows(added):
   assert (cell.domain, cell.seed_tokens, cell.expert_tokens) == ("chess", point.seed_tokens, point.expert_tokens)
   assert cell.epochs == pytest.approx(cell.expert_tokens / cell.unique_tokens)  # Of its text, the seed has seen nothing.
   page = (after / "report.html").read_text()
-  assert "chess was not in the mixture" in page and "chess was not" not in (before / "report.html").read_text()
+  assert "chess was added later" in page and "chess was added" not in (before / "report.html").read_text()
 
 
 def test_it_equals_an_expert_that_is_forked_beside_the_others(added, tmp_path):

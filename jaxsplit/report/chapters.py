@@ -173,8 +173,8 @@ def added(evidence: Evidence, album: Album) -> Parts:
           for cell in sorted(evidence.added, key=lambda cell: (cell.domain, cell.seed_tokens, cell.replica))]
   names = sorted({cell.domain for cell in evidence.added})
   was = f"{names[0]} was" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} were"
-  return [html.paragraph(f"{was} not in the mixture: the seed was not trained on these texts, and law, plan and splits above leave them "
-                         "out."),
+  return [html.paragraph(f"{was} added later: the mixture that the seed was trained on had no such domain, and law, plan and splits above "
+                         "leave it out."),
           html.table(["domain", "seed tokens", "expert tokens", "loss", "bits per byte"], rows,
                      "Experts forked from the same snapshot as the other experts. Losses in nats per token on held-out text.")]
 
