@@ -81,7 +81,8 @@ def _summary(plan: Plan, law: Law) -> str:
       f"({between(plan.gain_over_fixed_interval, '.4f')})",
       "no seed at all: never measured (no cell has D = 0)" if plan.seedless_loss is None else
       f"no seed at all: {plan.seedless_loss:.4f}",
-      f"split point: up to {plan.split_point:.4g} seed tokens a longer seed phase lowers the loss, beyond it experts gain more",
+      "split point: " + (f"up to {plan.split_point:.4g} seed tokens a longer seed phase lowers the loss, beyond it experts gain more"
+                         if 0 < plan.fraction < 1 else "none, as the best split is at an end"),
       f"{'domain':<20}{'loss':>9}{'full pretraining':>18}{'uneven D':>13}{'uneven D_':>13}{'uneven loss':>13}".replace("D_", "D'"),
   ]
   for d in plan.domains:

@@ -74,9 +74,10 @@ def plan_parts(plan: Plan) -> list[str]:
     words += (f"The law expects a gain of {gain(plan.gain_over_dense, plan.gain_over_dense_interval)} over the dense model, and "
               "of ")
   words += (f"{gain(plan.gain_over_fixed, plan.gain_over_fixed_interval)} over spending 80 % on the seed. This split is "
-           f"expected to be {_nats(plan.regret)} nats per token worse than the best one, which is not known exactly. The split point "
-           f"is at {plan.split_point:,.0f} seed tokens: up to there a longer seed phase lowers the expected mean loss, beyond it the "
-           "same tokens lower it more when experts train on them.")
+           f"expected to be {_nats(plan.regret)} nats per token worse than the best one, which is not known exactly.")
+  if 0 < plan.fraction < 1:
+    words += (f" The split point is at {plan.split_point:,.0f} seed tokens: up to there a longer seed phase lowers the expected mean loss, "
+              "beyond it the same tokens lower it more when experts train on them.")
   far = ", ".join(f"{plan.beyond[name]:.3g} times in {words_for}" for name, words_for in (
       ("params", "model size N"), ("seed_tokens", "D"), ("expert_tokens", "D′"), ("tokens", "D + D′")))
   words += f" Relative to the largest measured values, the plan is at {far}: above 1 it extrapolates, and the intervals widen."
