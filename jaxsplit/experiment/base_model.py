@@ -70,7 +70,7 @@ def base_text(settings: Settings, cells: Iterable[Cell], plan: Plan) -> str:
   point = plan.point
   shared = (f"go on with the base model on the mixture for {point.seed_tokens:,} tokens ({plan.fraction:.0%} of the budget)"
             if point.seed_tokens else "fork the experts from the base model as it is, without shared pretraining")
-  then = f", then train each expert for {point.expert_tokens:,}" if point.expert_tokens else ", and no experts: all of the budget"
+  then = f", then train each expert for {point.expert_tokens:,} tokens" if point.expert_tokens else ", and no experts: all of the budget"
   mean = sum(losses) / len(losses)
   return (f"from {settings.experiment.init_from}: {shared}{then}. The base model's own loss is {mean:.4f}, mean over domains. "
           "The law is of this one size: it has no N term, and says nothing of other sizes")
