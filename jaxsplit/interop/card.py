@@ -24,14 +24,13 @@ def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Seq
   """
   mixture, later = ("all domains", "") if name in domains else ("the domains below", "; this one was added later")
   beginning = f"the base model {base}" if base else "initial weights"
-  seed = f"a seed that was trained on {mixture} together{f', from {beginning}' if base else ''}"
-  origin = seed if not cells or cells[0].seed_tokens else beginning
-  about = {"expert": f"A specialist on the domain **{name}**, forked from {origin}{later}.",
-           "seed": "The seed that the experts beside it were forked from, trained on all domains together, before any cooldown of its "
-                   f"learning rate{f'; training began with {beginning}' if base else ''}." if steps else
-                   f"What the experts beside it were forked from: {beginning}.",
-           "dense": "One model trained on all domains together with the budget of the seed and its experts (full pretraining)"
-                    f"{f', from {beginning}' if base else ''}."}
+  onwards = f", from {beginning}" if base else ""
+  seedless = cells and not cells[0].seed_tokens
+  origin = f"trained from {beginning}, without a seed" if seedless else f"forked from a seed that was trained on {mixture} together{onwards}"
+  about = {"expert": f"A specialist on the domain **{name}**, {origin}{later}.",
+           "seed": f"The seed that the experts beside it were forked from, trained on all domains together{onwards}, before any cooldown of "
+                   "its learning rate." if steps else f"The weights that the experts beside it began with, as they came from {beginning}.",
+           "dense": f"One model trained on all domains together{onwards}, with the budget of the seed and its experts (full pretraining)."}
   rows = [("domains", ", ".join(domains)), ("parameters", f"{config.params_total:,}, {config.params:,} of them outside the embeddings"),
           ("context", f"{config.sequence_length:,} tokens"), ("steps", f"{steps:,}")]
   if kind != "expert" and step_tokens:
