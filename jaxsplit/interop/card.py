@@ -30,7 +30,7 @@ def model_card(name: str, kind: str, config: ModelConfig, steps: int, cells: Seq
   origin = f"trained from {beginning}, without a seed" if seedless else forked
   about = {"expert": f"A specialist on the domain **{name}**, {origin}{later}.",
            "seed": f"The seed that the experts beside it were forked from, trained on all domains together{onwards}, before any cooldown "
-                   "of its learning rate." if steps else f"The weights that the experts beside it began with, as they came from {beginning}.",
+                   "of its learning rate." if steps else f"The weights that the experts beside it began with, from {beginning}.",
            "dense": f"One model trained on all domains together{onwards}, with the budget of seed and experts (full pretraining)."}
   rows = [("domains", ", ".join(domains)), ("parameters", f"{config.params_total:,}, {config.params:,} of them outside the embeddings"),
           ("context", f"{config.sequence_length:,} tokens"), ("steps", f"{steps:,}")]
