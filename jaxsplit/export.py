@@ -104,7 +104,7 @@ def export_models(workdir: str | os.PathLike, out: str | os.PathLike, settings: 
   plan = load_plan(workdir / "plan.json") if (workdir / "plan.json").exists() else None
   cells = [cell for cell in read_cells(workdir / "cells.csv")
            if cell.params_total == models.config.params_total and cell.replica == settings.replica and cell.status == "ok"]
-  base = (read_config(workdir)["Experiment"].get("init_from") or "").rstrip("/").rpartition("/")[2].removeprefix("hf:") or None
+  base = pathlib.PurePath((read_config(workdir)["Experiment"].get("init_from") or "").removeprefix("hf:")).name or None
   mixture = sorted({cell.domain for cell in cells if cell.role in ("split", "dense")}) or models.domains
   for name, kind in written:
     model, measured = models[name], _cells_of(kind, name, cells, plan)

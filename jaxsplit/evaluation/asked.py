@@ -31,12 +31,11 @@ def check_asked(settings: Evaluation, routing: Routing, flags: Mapping[str, str 
     raise InputError("--model: nothing to evaluate it on; give --tasks and --data, or a token store as --store")
   if flags["model"] and (routing.names or flags["compare"]):
     raise InputError(f"--{'router' if routing.names else 'compare'} needs the experts of an experiment; give --workdir in place of --model")
-  given = {"tasks": settings.task_names, "router": routing.names, "data": flags["data"]}
-  if beside := next((name for name, value in given.items() if value and flags["compare"]), None):
-    raise InputError(f"--compare is of measured cells alone; leave --{beside} out, or run evaluate once for each")
-  for name in (*_changed(settings), *_changed(routing)):
-    if flags["compare"]:
-      raise InputError(f"--compare is of measured cells alone; leave --{name} out")
+  changed = [*_changed(settings), *_changed(routing)]
+  beside = [*changed, "data"] if flags["data"] else changed
+  if flags["compare"] and beside:
+    raise InputError(f"--compare is of measured cells alone; leave --{beside[0]} out, or run evaluate once for each")
+  for name in changed:
     if name in _OF_TASKS and not settings.task_names:
       raise InputError(f"--{name} is of tasks, and there are none; give --tasks, or leave it out")
     if hasattr(routing, name) and not routing.names:
