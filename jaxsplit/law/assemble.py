@@ -58,7 +58,7 @@ def assemble(cells: Cells, settings: FitSettings, fits: list[Fitted], skipped: d
       held_out=best.held_out,
       intervals=parameter_intervals(best, members[0].samples),
       profiles=profiles(best, cells, settings.profile) if settings.profile else {}, candidates=candidates,
-      diagnostics=diagnose(best, cells, skipped, settings.repeats, members[0].samples, r2),
+      diagnostics=diagnose(best, cells, settings, skipped, members[0].samples, r2),
       data={**source, "ranges": ranges(cells), "levels": levels},
       settings=dataclasses.asdict(settings),
       members=members, residuals=residuals, surface=surface)

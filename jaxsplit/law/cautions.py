@@ -11,7 +11,9 @@ from jaxsplit.law.split import Split
 
 _MOST_PASSES = 4  # Over its data that a model makes without much loss: Muennighoff et al. 2023.
 _REACH = 1e9  # Sizes and tokens this many times the largest measured are no question to a law.
-_CHECKED = {"params": 4, "seed_tokens": 16, "expert_tokens": 16}  # Times the largest measured, as far as docs/calibration.md goes.
+_CHECKED = {  # By whether the law was read with priors. Times the largest measured, as far as docs/calibration.md goes.
+    False: {"params": 4, "seed_tokens": 16, "expert_tokens": 16},
+    True: {"params": 160, "seed_tokens": 5, "expert_tokens": 5}}
 _MANY_DOMAINS = 2  # A number of domains this many times that of the measured ones is remarked.
 
 
@@ -71,14 +73,14 @@ def plan_warnings(law: Law, split: Split, fraction: float, num_domains: int, giv
     given_unique: the plan was told the domains' distinct tokens.
   """
   seed, expert = (float(v[0]) for v in split.tokens(np.array([fraction])))
-  ranges = law.data["ranges"]
+  ranges, checked = law.data["ranges"], _CHECKED[law.with_priors]
   found = []
   for name, label, value in (("params", "N", split.params), ("seed_tokens", "D", seed), ("expert_tokens", "D'", expert)):
     low, high = ranges[name]
     if value > high * 1.001 and high > 0:
-      far = value > _CHECKED[name] * high
+      far = value > checked[name] * high
       found.append(f"{label} = {value:.3g} is {value / high:.1f} times the largest measured ({high:.3g}): the law extrapolates"
-                   f"{f', further than its intervals were ever checked ({_CHECKED[name]} times): take them for too narrow' if far else ''}")
+                   f"{f', further than its intervals were ever checked ({checked[name]} times): take them for too narrow' if far else ''}")
     elif value < low * 0.999:
       found.append(f"{label} = {value:.3g} is below the smallest measured ({low:.3g}): the law extrapolates")
   if split.beyond(np.linspace(0.005, 0.995, 199)).all():

@@ -10,6 +10,7 @@ from jaxsplit.law.cells import Cells
 from jaxsplit.law.design import measured_levels, named, no_split
 from jaxsplit.law.fitted import Fitted
 from jaxsplit.law.repeats import passes
+from jaxsplit.law.settings import FitSettings
 
 _SAME = 1e-8  # Starts whose objective is this close (relative) to the best have found the same optimum ...
 _EXACT = 1e-6  # ... or all residuals that small: then there is no noise, and what is left of the objective is rounding.
@@ -26,14 +27,14 @@ _MANY = 2.0  # Rows a point, from which on they are not repetitions ...
 _SPREAD = 0.02  # ... where their losses differ by this much.
 
 
-def diagnose(fit: Fitted, cells: Cells, skipped: dict[str, str], repeats: bool, samples: np.ndarray, r2: float) -> dict[str, Any]:
+def diagnose(fit: Fitted, cells: Cells, settings: FitSettings, skipped: dict[str, str], samples: np.ndarray, r2: float) -> dict[str, Any]:
   """Numbers about the optimum, and "warnings": sentences for whoever will use the law.
 
   Args:
     fit: the chosen form at its optimum.
     cells: the table.
+    settings: as it was fitted by.
     skipped: forms that were not tried, and why.
-    repeats: whether repeated tokens were to be discounted.
     samples: [B, P] refits of resampled cells; may be empty.
     r2: the share of the variance of log loss that the fit explains.
   """
@@ -66,26 +67,15 @@ def diagnose(fit: Fitted, cells: Cells, skipped: dict[str, str], repeats: bool, 
   others = [name for name in at_bounds if name not in floors]
   if others:
     warnings.append(f"{', '.join(others)} lies on its bound: the form does not suit the cells, or they do not determine it")
-  vague = _undetermined(fit, cells, samples)
-  if vague:
-    spans = "its interval spans" if len(vague) == 1 else "their intervals span"
-    warnings.append(f"the cells do not determine {', '.join(vague)}: {spans} about all that there could be")
-  if condition > _FLAT:
-    warnings.append(f"some combination of constants is hardly measured (condition {condition:.0e}): predictions inside the "
-                    "table stand, single constants do not")
-  flat = _flat_domains(fit, jacobian)
-  if flat:
-    warnings.append(f"the cells of {named(flat)} do not tell apart the constants of {'its' if len(flat) == 1 else 'their'} own: "
-                    "measure them at other sizes and lengths")
-  if per_constant < 5:
-    warnings.append(f"{len(cells)} cells for {len(fit.theta)} constants is fewer than 5 each: measure more")
+  if settings.reading == "plain":  # Priors stand in for what cells leave open, and plans weigh all that it may be.
+    warnings += _open_constants(fit, cells, samples, jacobian, condition)
   if alike < 0.5:
     warnings.append(f"only {alike:.0%} of the starts reached the optimum: raise --starts and see that it stays the same")
   unknown = no_split(measured_levels(cells, fit.layout.domains), {name: [float(v.min()), float(v.max())] for name, v in (
       ("seed_tokens", cells.seed_tokens), ("expert_tokens", cells.expert_tokens))})
   if unknown:
     warnings.append(unknown)
-  warnings += [*_carried(fit, cells), *_crowded(cells), *_repeated(fit, cells, repeats)]
+  warnings += [*_carried(fit, cells), *_crowded(cells), *_repeated(fit, cells, settings.repeats)]
   return {"starts": len(objective), "starts_at_optimum": reached, "starts_alike": alike,
           "gradient": float(fit.solution.gradient[best]), "condition": condition, "at_bounds": at_bounds,
           "points_per_constant": per_constant, "skipped_forms": skipped, "warnings": warnings}
@@ -118,6 +108,25 @@ def _alike(fit: Fitted) -> float:
 def _condition(jacobian: np.ndarray) -> float:
   curvature = np.linalg.svd(jacobian, compute_uv=False)
   return float((curvature[0] / max(curvature[-1], curvature[0] * 1e-100, 1e-100)) ** 2)
+
+
+def _open_constants(fit: Fitted, cells: Cells, samples: np.ndarray, jacobian: np.ndarray, condition: float) -> list[str]:
+  """The constants that the cells leave open, and what would determine them."""
+  found = []
+  vague = _undetermined(fit, cells, samples)
+  if vague:
+    spans = "its interval spans" if len(vague) == 1 else "their intervals span"
+    found.append(f"the cells do not determine {', '.join(vague)}: {spans} about all that there could be")
+  if condition > _FLAT:
+    found.append(f"some combination of constants is hardly measured (condition {condition:.0e}): predictions inside the "
+                    "table stand, single constants do not")
+  flat = _flat_domains(fit, jacobian)
+  if flat:
+    found.append(f"the cells of {named(flat)} do not tell apart the constants of {'its' if len(flat) == 1 else 'their'} own: "
+                    "measure them at other sizes and lengths")
+  if len(cells) < 5 * len(fit.theta):
+    found.append(f"{len(cells)} cells for {len(fit.theta)} constants is fewer than 5 each: measure more")
+  return found
 
 
 def _flat_domains(fit: Fitted, jacobian: np.ndarray) -> list[str]:

@@ -129,19 +129,21 @@ def draw_split(axes: Axes, plan: Plan, measured: Sequence[float]) -> None:
   """The expected loss over all splits of a plan's budget, its band, and the recommended split; the axes also hold `measured`."""
   fraction, loss, lower, upper, inside = map(np.asarray, dataclasses.astuple(plan.curve))
   low, high = plan.fraction_interval
-  axes.fill_between(fraction, lower, upper, color=BLUE, alpha=0.2, lw=0, label="95 % band of new models")
+  band = axes.fill_between(fraction, lower, upper, color=BLUE, alpha=0.2, lw=0, label="95 % band of new models")
   axes.plot(fraction, np.where(inside, loss, np.nan), color=BLUE, label="expected: mean loss over domains")
   if not inside.all():
     axes.plot(fraction, loss, color=BLUE, lw=1, ls=(0, (2, 2)), label="beyond the tokens measured")
   axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0, label=f"95 % interval: {low:.0%} to {high:.0%}")
   axes.axvline(plan.fraction, color=GREEN, lw=1.6, label=f"recommended: {plan.fraction:.0%} seed")
-  # The curve may soar at its ends; what is measured and most of the curve are what matters.
+  # The curve may soar at its ends, and a band may be too wide to see it in; what is measured and most of the curve are what matters.
   middle = (fraction >= 0.05) & (fraction <= 0.98)
-  bottom = min([*measured, lower[middle].min()])
-  top = max([*measured, loss.min() + 0.6 * np.ptp(loss[middle]), upper[loss.argmin()]])
+  bottom, top = min([*measured, loss.min()]), max([*measured, loss.min() + 0.6 * np.ptp(loss[middle])])
+  bottom, top = (min(bottom, max(lower[middle].min(), 2 * bottom - top)), max(top, min(upper[loss.argmin()], 2 * top - bottom)))
   if loss[-1] < bottom + 2.5 * (top - bottom):
     top = max(top, loss[-1])
   room = 0.06 * (top - bottom)
+  if (lower[middle] < bottom - room).all():
+    band.set_label(f"{band.get_label()}, wider than shown")
   axes.set(xlabel=SHARE, ylabel=style.LOSS, xlim=(-0.02, 1.02), ylim=(bottom - room, top + room))
   style.percent_axis(axes, "x")
 

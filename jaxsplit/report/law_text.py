@@ -111,7 +111,8 @@ def _constants(law: Law) -> list[str]:
   """The constants: shared ones with their intervals, those of each domain in one row a domain."""
   shared = {name: value for name, value in law.parameters.items() if "[" not in name}
   rows = [[name, f"{value:.5g}", _interval(law.intervals.get(name))] for name, value in shared.items()]
-  caption = f"Constants, in plain parameters and tokens.{_at_centre(law)}"
+  open_ones = " What the cells leave open of them is the priors'." if law.with_priors else ""
+  caption = f"Constants, in plain parameters and tokens.{_at_centre(law)}{open_ones}"
   tables = [html.table(["constant", "value", "95 % interval"], rows, caption)] if rows else []
   owned = list(dict.fromkeys(name.partition("[")[0] for name in law.parameters if "[" in name))
   if owned:

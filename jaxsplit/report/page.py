@@ -102,7 +102,7 @@ def _reservations(evidence: Evidence) -> str:
   if better and better[1] >= 2 * evidence.scatter:
     text += f" Another split was measured to be better: {better[0]:.0%}, by {better[1]:.1%} of the loss."
   if plan.fraction_interval[1] - plan.fraction_interval[0] > _WIDE:
-    text += " The interval is so wide that this sweep hardly tells the split."
+    text += " The interval is wide: this sweep leaves the split open, and a larger one tells more."
   return text
 
 
