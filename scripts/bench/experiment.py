@@ -1,6 +1,6 @@
 """The time to the law: an experiment's sweep by jaxsplit against a PyTorch script that trains each of its cells by itself.
 
-    python scripts/bench/experiment.py --torch_python=PATH                          the quickstart's sweep
+    python scripts/bench/experiment.py --torch_python=PATH                          configs/grid.gin
     python scripts/bench/experiment.py --torch_python=PATH --torch_threads 1 2      the faster of one and two threads, at each size
 
 PATH is the interpreter of an environment with torch (measured with 2.13, CPU build). The sweep is what a law is fitted to: probe and
@@ -60,7 +60,7 @@ Trained = Sequence[tuple[Stage, StackSpec]]  # Stages, and what they are trained
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--torch_python", required=True)
-  parser.add_argument("--gin_file", default="configs/quickstart.gin")
+  parser.add_argument("--gin_file", default="configs/grid.gin")
   parser.add_argument("--threads", type=int, default=2, help="cores that both sides may use")
   parser.add_argument("--torch_threads", type=int, nargs="+", default=[1], help="of PyTorch; of several, the fastest counts")
   parser.add_argument("--rounds", type=int, default=5)
