@@ -67,7 +67,7 @@ def outlook(settings: Settings, store: Store, workdir: Workdir, progress: Progre
   rounds = settings.sweep.rounds
   more = "" if settings.experiment.sizes is not None or rounds == 1 else (
       f" in the first of {rounds} rounds; all of them cost at most {settings.sweep.flops:.1%}")
-  return forecast(story.outline(), story.grid, StageSetup(store, recipe_of(settings, store)), more, settings.law,
+  return forecast(story.outline(), story.likely_split, story.grid, StageSetup(store, recipe_of(settings, store)), more, settings.law,
                   workdir.path, progress.log)
 
 

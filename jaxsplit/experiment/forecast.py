@@ -1,10 +1,10 @@
 """What an experiment will train, and what that takes, before anything is trained: its tree, ledger, memory and time.
 
 The stages are those that will be trained, so tokens and FLOPs of probe and grid are exactly those of the later ledger; with several
-rounds, cells are added for the rest of the sweep. The proof assumes a recommended split of 50 %; each tenth of the budget
-less for the seed costs a tenth of it more. Times are estimated from a few blocks of steps of the smallest, middle and largest stack,
-trained here on random tokens, by a line through seconds against FLOPs; and of what comes beside that (overhead.py), where the training is
-so short that it counts.
+rounds, cells are added for the rest of the sweep. The proof assumes a recommended split near 50 %, beside those that are compared anyway;
+each tenth of the budget less for the seed costs a tenth of it more. Times are estimated from a few blocks of steps of the smallest, middle
+and largest stack, trained here on random tokens, by a line through seconds against FLOPs; and of what comes beside that (overhead.py),
+where the training is so short that it counts.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ _FORWARD = 1 / 3  # Of a training step's FLOPs.
 _USUAL = 0.4  # Assumed fraction of a chip's peak if nothing could be measured on it.
 
 
-def forecast(parts: Mapping[Purpose, Sequence[Stage]], grid: Grid, setup: StageSetup, sweep_text: str, law: FitSettings,
+def forecast(parts: Mapping[Purpose, Sequence[Stage]], split: float, grid: Grid, setup: StageSetup, sweep_text: str, law: FitSettings,
              folder: pathlib.Path, log: Callable[[str], None]) -> str:
   """The forecast as text.
 
   Args:
     parts: the stages of each purpose.
+    split: the fraction that stands for the recommended split in them.
     grid: the law's cells; without requests if no law is requested.
     setup: layout of the stacks.
     sweep_text: the rounds, in words.
@@ -55,7 +56,7 @@ def forecast(parts: Mapping[Purpose, Sequence[Stage]], grid: Grid, setup: StageS
   """
   batch_tokens = setup.recipe.training.batch_tokens
   records = {purpose: ledger.records(purpose, stages, batch_tokens) for purpose, stages in parts.items() if stages}
-  lines = ["", *(line for purpose in records for line in (f"{purpose}:", *_tree(parts[purpose]))), "", *_ledger(records)]
+  lines = ["", *(line for purpose in records for line in (f"{purpose}:", *_tree(parts[purpose]))), "", *_ledger(records, split)]
   if grid.requests:
     lines += ["", f"the sweep costs {grid.price:.1%} of the final training, {grid.task.final_flops:.4g} FLOPs{sweep_text}"]
   stages = [stage for of in parts.values() for stage in of]
@@ -85,12 +86,12 @@ def _tree(stages: Sequence[Stage]) -> list[str]:
   return out
 
 
-def _ledger(records: Mapping[Purpose, Sequence[StageRecord]]) -> list[str]:
+def _ledger(records: Mapping[Purpose, Sequence[StageRecord]], split: float) -> list[str]:
   """Tokens and FLOPs, by purpose and phase, and in total."""
   all_records = [one for of in records.values() for one in of]
   rows = [(total.name, total.tokens, total.flops) for total in totals(all_records)]
   rows.append(("total", sum(tokens for _, tokens, _ in rows), sum(flops for *_, flops in rows)))
-  note = " (proof: at a recommended split of 50 %)" if "proof" in records else ""
+  note = f" (proof: at a recommended split of {split:.0%})" if "proof" in records else ""
   return [f"ledger{note}:", *(f"  {name:<20}{tokens:>20,} tokens{flops:>14.6g} FLOPs" for name, tokens, flops in rows)]
 
 

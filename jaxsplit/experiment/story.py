@@ -31,6 +31,7 @@ from jaxsplit.results.cells import Cell
 from jaxsplit.results.stages import Point, Purpose
 
 _ALWAYS = USUAL, 1.0  # Splits that a plan is always compared with: the usual one, and full pretraining.
+_LIKELY = 0.5, 0.45, 0.55  # Splits the first of which that is not compared anyway stands for the recommended one, before there is a plan.
 
 
 class Story:
@@ -54,8 +55,14 @@ class Story:
     """The law's cells."""
     return self._grid
 
+  @property
+  def likely_split(self) -> float:
+    """The fraction that stands for the recommended split before there is a plan."""
+    compared = self._proof_points(None)
+    return next((fraction for fraction in _LIKELY if self._budget.point(fraction) not in compared), _LIKELY[0])
+
   def outline(self) -> dict[Purpose, list[Stage]]:
-    """All stages, with a recommended split of 50 %, as if nothing were trained yet."""
+    """All stages, with `likely_split` as the recommended one, as if nothing were trained yet."""
     probed = len(self._settings.probe.rates) > 1
     return {"probe": self._probe_stages() if probed else [], "grid": self._likely_grid_stages(), "proof": self._likely_proof_stages()}
 
@@ -191,7 +198,7 @@ class Story:
 
   def _likely_proof_stages(self) -> list[Stage]:
     """Stages like the proof's, before there is a plan."""
-    points = self._proof_points(self._budget.point(0.5) if self._grid.requests else None)
+    points = self._proof_points(self._budget.point(self.likely_split) if self._grid.requests else None)
     return [stage for seeds, some in self._by_seeds(points)
             for stage in tree.build(self._trees.shape(self._settings.experiment.target, seeds, keep=True), some)]
 

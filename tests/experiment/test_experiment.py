@@ -62,6 +62,13 @@ def test_what_is_planned_is_what_is_trained(store, law, tmp_path, accounting, tr
   assert law.expect(plan.params, STEPS * BATCH, 0) == pytest.approx(plan.dense_loss)
 
 
+@pytest.mark.parametrize("compare, likely", [((1.0,), 0.5), ((0.3, 0.5), 0.45), ((0.45, 0.5), 0.55)])
+def test_the_proof_that_is_foreseen_has_a_split_beside_those_that_are_compared(store, tmp_path, compare, likely):
+  told = story(store, tmp_path, compare=compare)
+  points = {run.point for stage in told.outline()["proof"] for run in stage.runs if run.point}
+  assert told.likely_split == likely
+  assert points == {told._budget.point(fraction) for fraction in (*compare, likely, 0.8, 1.0)}
+
 
 @pytest.mark.parametrize("experiment, message, works", [
     ({"expert_fractions": (0.5, 0.001)}, "expert_fractions.*: 0.001 is less than a step; the least that works is 0.002", (0.5, 0.002)),

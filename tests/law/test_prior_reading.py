@@ -101,6 +101,9 @@ def test_one_size_is_enough_for_a_split():
   assert np.interp(plan.fraction, FRACTIONS, losses) / losses.min() - 1 < 1.5e-3
   told = " | ".join(plan.warnings)
   assert "one size was measured, N = 6e+06" in told and "sizes span" not in told
+  assert law.diagnostics["condition"] > 1e10 and "constants" not in told, "what cells leave open is the priors'"
+  far = " | ".join(plan_split(law, params=200 * 6e6, budget_tokens=C).warnings)
+  assert "times the largest measured (6e+06): the law extrapolates" in told and "ever checked (160 times)" in far and "ever checked" not in told
   with pytest.raises(InputError, match="params has 1 distinct value"):
     fit_law(table(sizes=(6e6,)), form="additive")
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,17 @@ def test_the_split_curve_holds_what_was_measured(finished):
   low, high = axes.get_ylim()
   replicas = _drawn(axes, "o")
   assert len(replicas) == 4 and (low < replicas[:, 1]).all() and (replicas[:, 1] < high).all()
+
+
+def test_a_band_that_is_wide_leaves_the_split_curve_to_be_seen(finished):
+  evidence = read_evidence(finished)
+  seen, wide = evidence.plan.curve, dataclasses.replace(
+      evidence.plan.curve, low=tuple(0.3 * v for v in evidence.plan.curve.loss), high=tuple(3 * v for v in evidence.plan.curve.loss))
+  axes = figures.split_curve(evidence, dataclasses.replace(evidence.plan, curve=wide)).axes[0]
+  low, high = axes.get_ylim()
+  shown = np.array(seen.loss)[10:-10]
+  assert low < min(seen.loss) and high - low < 6 * max(np.ptp(shown), max(_drawn(axes, "o")[:, 1]) - min(seen.loss))
+  assert "95 % band of new models, wider than shown" in axes.get_legend_handles_labels()[1]
 
 
 def test_cells_lie_on_their_law(finished):
