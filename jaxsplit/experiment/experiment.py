@@ -64,11 +64,8 @@ def run(settings: Settings, store: Store, workdir: Workdir, progress: Progress, 
 def outlook(settings: Settings, store: Store, workdir: Workdir, progress: Progress) -> str:
   """What `run` would train, with its cost, as text (experiment.forecast); nothing is trained or written."""
   story = Story(settings, store, workdir, progress, runner=None)
-  rounds = settings.sweep.rounds
-  more = "" if settings.experiment.sizes is not None or rounds == 1 else (
-      f" in the first of {rounds} rounds; all of them cost at most {settings.sweep.flops:.1%}")
-  return forecast(story.outline(), story.likely_split, story.grid, StageSetup(store, recipe_of(settings, store)), more, settings.law,
-                  workdir.path, progress.log)
+  return forecast(story.outline(), story.likely_split, story.grid, StageSetup(store, recipe_of(settings, store)),
+                  settings.experiment.uneven, settings.law, workdir.path, progress.log)
 
 
 def recipe_of(settings: Settings, store: Store) -> Recipe:

@@ -1,10 +1,10 @@
 """What an experiment will train, and what that takes, before anything is trained: its tree, ledger, memory and time.
 
-The stages are those that will be trained, so tokens and FLOPs of probe and grid are exactly those of the later ledger; with several
-rounds, cells are added for the rest of the sweep. The proof assumes a recommended split near 50 %, beside those that are compared anyway;
-each tenth of the budget less for the seed costs a tenth of it more. Times are estimated from a few blocks of steps of the smallest, middle
-and largest stack, trained here on random tokens, by a line through seconds against FLOPs; and of what comes beside that (overhead.py),
-where the training is so short that it counts.
+The stages are those that will be trained, so tokens and FLOPs of probe and grid are exactly those of the later ledger. What later rounds
+of a sweep and an uneven plan will train is not known: they count as the most that they may take. The proof assumes a recommended split near
+50 %, beside those that are compared anyway; each tenth of the budget less for the seed costs a tenth of it more. Times are estimated from
+a few blocks of steps of the smallest, middle and largest stack, trained here on random tokens, by a line through seconds against FLOPs; and
+of what comes beside that (overhead.py), where the training is so short that it counts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FORWARD = 1 / 3  # Of a training step's FLOPs.
 _USUAL = 0.4  # Assumed fraction of a chip's peak if nothing could be measured on it.
 
 
-def forecast(parts: Mapping[Purpose, Sequence[Stage]], split: float, grid: Grid, setup: StageSetup, sweep_text: str, law: FitSettings,
+def forecast(parts: Mapping[Purpose, Sequence[Stage]], split: float, grid: Grid, setup: StageSetup, uneven: bool, law: FitSettings,
              folder: pathlib.Path, log: Callable[[str], None]) -> str:
   """The forecast as text.
 
@@ -49,16 +49,18 @@ def forecast(parts: Mapping[Purpose, Sequence[Stage]], split: float, grid: Grid,
     split: the fraction that stands for the recommended split in them.
     grid: the law's cells; without requests if no law is requested.
     setup: layout of the stacks.
-    sweep_text: the rounds, in words.
+    uneven: whether an uneven plan will be measured as well.
     law: how it is fitted.
     folder: where snapshots are written to be timed, and removed.
     log: gets a line on each measurement.
   """
   batch_tokens = setup.recipe.training.batch_tokens
   records = {purpose: ledger.records(purpose, stages, batch_tokens) for purpose, stages in parts.items() if stages}
-  lines = ["", *(line for purpose in records for line in (f"{purpose}:", *_tree(parts[purpose]))), "", *_ledger(records, split)]
+  unknown = _unknown(grid, uneven)
+  lines = ["", *(line for purpose in records for line in (f"{purpose}:", *_tree(parts[purpose]))), "", *_ledger(records, unknown, split)]
   if grid.requests:
-    lines += ["", f"the sweep costs {grid.price:.1%} of the final training, {grid.task.final_flops:.4g} FLOPs{sweep_text}"]
+    more = f"; with later rounds at most {grid.price + grid.later_price:.1%}" if grid.later_price else ""
+    lines += ["", f"the sweep costs {grid.price:.1%} of the final training, {grid.task.final_flops:.4g} FLOPs{more}"]
   stages = [stage for of in parts.values() for stage in of]
   try:
     stages = waves.in_waves(stages, {stage.name: setup.waves(stage) for stage in stages})
@@ -69,7 +71,20 @@ def forecast(parts: Mapping[Purpose, Sequence[Stage]], split: float, grid: Grid,
   others = [lambda spec: snapshot_seconds(spec, folder) * sum(bool(stage.parents) or stage.keep for stage in stages)]
   if grid.requests:
     others.append(lambda spec: law_seconds(grid, law, domains, replicas))
-  return "\n".join([*lines, *_memory(stages, setup), *_time(stages, setup, others, log)])
+  return "\n".join([*lines, *_memory(stages, setup), *_time(stages, unknown, setup, others, log)])
+
+
+def _unknown(grid: Grid, uneven: bool) -> dict[str, tuple[int, float]]:
+  """The most tokens and FLOPs of what will be trained but is not known yet, by name: later rounds are of the smallest models at least, and
+  an uneven plan spends the budget."""
+  found, task = {}, grid.task
+  if grid.later_price:
+    flops = grid.later_price * task.final_flops
+    found["grid, later rounds, at most"] = round(flops / min(model.flops_per_token for model in task.candidates.values())), flops
+  if uneven and grid.requests:
+    flops = task.replicas * task.final_flops
+    found["proof, uneven plan, at most"] = round(flops / task.target.flops_per_token), flops
+  return found
 
 
 def _tree(stages: Sequence[Stage]) -> list[str]:
@@ -86,13 +101,14 @@ def _tree(stages: Sequence[Stage]) -> list[str]:
   return out
 
 
-def _ledger(records: Mapping[Purpose, Sequence[StageRecord]], split: float) -> list[str]:
+def _ledger(records: Mapping[Purpose, Sequence[StageRecord]], unknown: Mapping[str, tuple[int, float]], split: float) -> list[str]:
   """Tokens and FLOPs, by purpose and phase, and in total."""
   all_records = [one for of in records.values() for one in of]
   rows = [(total.name, total.tokens, total.flops) for total in totals(all_records)]
+  rows += [(name, *most) for name, most in unknown.items()]
   rows.append(("total", sum(tokens for _, tokens, _ in rows), sum(flops for *_, flops in rows)))
   note = f" (proof: at a recommended split of {split:.0%})" if "proof" in records else ""
-  return [f"ledger{note}:", *(f"  {name:<20}{tokens:>20,} tokens{flops:>14.6g} FLOPs" for name, tokens, flops in rows)]
+  return [f"ledger{note}:", *(f"  {name:<28}{tokens:>20,} tokens{flops:>14.6g} FLOPs" for name, tokens, flops in rows)]
 
 
 def _memory(stages: Sequence[Stage], setup: StageSetup) -> list[str]:
@@ -104,9 +120,10 @@ def _memory(stages: Sequence[Stage], setup: StageSetup) -> list[str]:
           f"of each {what} {memory.text(room)} may be filled"]
 
 
-def _time(stages: Sequence[Stage], setup: StageSetup, others: Sequence[Callable[[StackSpec], float]],
-          log: Callable[[str], None]) -> list[str]:
-  """Estimated time of training and evaluation on this machine; `others` are seconds beside it, given a stack of middle size."""
+def _time(stages: Sequence[Stage], unknown: Mapping[str, tuple[int, float]], setup: StageSetup,
+          others: Sequence[Callable[[StackSpec], float]], log: Callable[[str], None]) -> list[str]:
+  """Estimated time of training and evaluation on this machine, of the most of what is `unknown` too; `others` are seconds beside
+  it, given a stack of middle size."""
   recipe = setup.recipe
   block = recipe.training.steps_per_dispatch
   flops_of = lambda spec: spec.runs * spec.batch * spec.model.sequence_length * spec.model.flops_per_token
@@ -117,6 +134,7 @@ def _time(stages: Sequence[Stage], setup: StageSetup, others: Sequence[Callable[
   domains = len(setup.store.domains)
   reading = sum(_FORWARD * stage.model.flops_per_token * recipe.validation_tokens * (1 if run.domain or run.serves else domains)
                 for stage in stages for run in stage.runs if run.point)
+  work += [(round(most / flops_of(specs[0])), flops_of(specs[0])) for _, most in unknown.values()]
   total = sum(steps * flops for steps, flops in work) + reading
   if not measured:
     peak = peak_bf16_flops(jax.devices()[0].device_kind)

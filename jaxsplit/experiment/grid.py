@@ -63,7 +63,11 @@ class Grid:
 
   def grow(self, plan: Plan) -> bool:
     """Chooses more cells by a plan if the sweep has another round; returns whether it has."""
-    if self._rounds is None or not self._rounds.go_on(plan):
+    if self._rounds is None:
+      return False
+    if not self._rounds.go_on(plan):
+      if missed := self._rounds.missed(plan):
+        self._log(missed)
       return False
     self._log(f"  {self._rounds.text}")
     self._update()
@@ -74,6 +78,11 @@ class Grid:
     """The cost of probing and measuring all of it, as a fraction of the final training's FLOPs."""
     return self._probe + sum(self.task.price(model, self.task.probed_steps + self.task.steps(self.requests[size]))
                for size, model in self.models.items() if size in self.requests)
+
+  @property
+  def later_price(self) -> float:
+    """What rounds that are still to come may cost, likewise."""
+    return self._rounds.left if self._rounds else 0.0
 
   @property
   def probes_target(self) -> bool:

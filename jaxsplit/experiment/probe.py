@@ -144,9 +144,12 @@ def doubts(cells: Sequence[Cell]) -> list[str]:
   series = _series([cell for cell in cells if cell.params == largest])
   at = {rate for rate, inside in (_best_rate(*curve) for curve in series.values() if len(curve[0])) if not inside}
   rates = sorted({cell.learning_rate for cell in cells})
-  return [f"the {name} learning rate that was tried, {tried:g}, is the best at N = {largest:,}, the largest size probed: {further} ones "
-          f"may be better, and the rates of larger models are uncertain; add {further} ones to Probe.rates"
-          for name, tried, further in (("lowest", rates[0], "lower"), ("highest", rates[-1], "higher")) if tried in at] if rates[1:] else []
+  length = max((tokens for _, tokens in series), default=0)
+  what = {"lowest": "lower ones may be better, and the rates of larger models are uncertain; add lower ones to Probe.rates",
+          "highest": f"higher ones may be better, or its {length:,} tokens be too few to tell, as short runs like high rates, so the "
+                     "rates of larger models are uncertain; raise Probe.fractions, then add higher ones to Probe.rates"}
+  return [f"the {name} learning rate that was tried, {tried:g}, is the best at N = {largest:,}, the largest size probed: {what[name]}"
+          for name, tried in (("lowest", rates[0]), ("highest", rates[-1])) if tried in at] if rates[1:] else []
 
 
 def _series(cells: Sequence[Cell]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:

@@ -97,6 +97,11 @@ class Rounds:
     return sum(one.price for one in self)
 
   @property
+  def left(self) -> float:
+    """What rounds that are still to come may cost."""
+    return max(self._sweep.flops - self.price, 0.0) if self._later() else 0.0
+
+  @property
   def text(self) -> str:
     """What the last round asks, in a line."""
     *earlier, last = self
@@ -123,6 +128,13 @@ class Rounds:
     self._rounds = _parsed(hosts.broadcast(lambda: self._with(self._next(plan))))
     return len(self._rounds) > before
 
+  def missed(self, plan: Plan) -> str:
+    """That the sweep is spent and its tolerance not reached, in a line; empty where it is, or none was asked for."""
+    tolerance, regret = self._sweep.tolerance, plan.regret / plan.loss
+    return "" if not tolerance or regret <= tolerance else (
+        f"  Sweep.tolerance = {tolerance:g} is not reached: the plan's expected regret is {regret:.2g} of the loss, and the "
+        "sweep is spent; raise Sweep.flops")
+
   def _with(self, one: Round | None) -> list[dict[str, Any]]:
     """All rounds and this one, as they are written, as JSON."""
     records = json.loads(json.dumps([dataclasses.asdict(each) for each in (*self._rounds, *([one] if one else []))]))
@@ -144,9 +156,12 @@ class Rounds:
   def _next(self, plan: Plan) -> Round | None:
     if plan.regret <= self._sweep.tolerance * plan.loss:
       return None
+    return next(filter(None, (self._more(plan, allowance) for allowance in self._later())), None)
+
+  def _later(self) -> list[float]:
+    """The allowances of rounds to come."""
     done = max((one.allowance for one in self), default=0.0)
-    later = (self._more(plan, allowance) for allowance in self._allowances() if allowance > done * _WITHIN)
-    return next(filter(None, later), None)
+    return [allowance for allowance in self._allowances() if allowance > done * _WITHIN]
 
   def _allowances(self) -> list[float]:
     """What may be spent by the end of each round."""

@@ -115,7 +115,10 @@ def through_layers_on(config: ModelConfig, layers: nnx.Module, x_BxTxD: jax.Arra
     for i in range(config.depth):  # The new columns are written where they belong; no layer's keys and values are copied.
       x_BxTxD, old = layer(x_BxTxD, jax.tree.map(lambda value: value[i], weights, is_leaf=is_apart), old, (i,))
   else:
-    x_BxTxD, old = jax.lax.scan(lambda x_BxTxD, of: layer(x_BxTxD, of[0], of[1:]), x_BxTxD, (weights, *old), unroll=layers_a_turn(config))
+    # Weights are not what is scanned over: beside an axis of runs XLA would first copy all of them, to bring that of layers to the front.
+    own = lambda index: jax.tree.map(lambda value: jax.lax.dynamic_index_in_dim(value, index, keepdims=False), weights)
+    x_BxTxD, old = jax.lax.scan(lambda x_BxTxD, of: layer(x_BxTxD, own(of[0]), of[1:]), x_BxTxD, (jnp.arange(config.depth), *old),
+                                unroll=layers_a_turn(config))
   return x_BxTxD, Cache(*old, cache.length + tokens_BxT.shape[1], cache.first_B, start_B)
 
 

@@ -32,9 +32,9 @@ def most_likely(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Arr
 
 def scores(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The log-probability of each target, float32 [B, T] in nats, and whether no token is likelier, bool [B, T], from one pass over the
-  logits."""
+  logits. Of models whose vocabulary no devices share."""
   def of_chunk(logits_CxV, targets_C):
-    target_C = _target(logits_CxV, targets_C)
+    target_C = jnp.take_along_axis(logits_CxV, targets_C[:, None], axis=1)[:, 0]
     most_C = jnp.max(logits_CxV, axis=1)
     return target_C - most_C - jnp.log(jnp.sum(jnp.exp(logits_CxV - most_C[:, None]), axis=1)), target_C >= most_C
 

@@ -60,6 +60,7 @@ def test_a_best_rate_of_the_largest_size_at_the_end_of_those_tried_is_told():
   high, low = doubts(valley(lambda n: 3e-2)), doubts(valley(lambda n: 1e-4))
   assert len(high) == len(low) == 1
   assert high[0].startswith("the highest learning rate that was tried, 0.008, is the best at N = 160,000, the largest size probed: higher")
+  assert "raise Probe.fractions, then add higher ones to Probe.rates" in high[0] and "add lower ones to Probe.rates" in low[0]
   assert low[0].startswith("the lowest learning rate that was tried, 0.001, is the best at N = 160,000, the largest size probed: lower")
 
 

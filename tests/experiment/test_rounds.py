@@ -36,7 +36,8 @@ def test_later_rounds_add_splits_around_the_recommended_one_for_what_is_left(tmp
   told.begin()
   first, price = told.requests, told.price
   assert 0 < price <= 0.5
-  assert told.go_on(plan) and not told.go_on(plan)
+  assert told.left == pytest.approx(1.0 - price)
+  assert told.go_on(plan) and not told.go_on(plan) and told.left == 0
   *_, last = told
   assert price < told.price <= 1.0 and last.regret < 0.02
   assert told.text.startswith("sweep, round 2: N = ") and "more splits" in told.text
@@ -47,6 +48,13 @@ def test_later_rounds_add_splits_around_the_recommended_one_for_what_is_left(tmp
     assert shares and all(abs(share - plan.fraction) < 0.21 for share in shares)
   spent = sum(asked.price(asked.candidates[size], asked.probed_steps + asked.steps(parts)) for size, parts in told.requests.items())
   assert told.price == pytest.approx(spent)
+
+
+def test_a_tolerance_that_is_not_reached_is_told(tmp_path, asked, plan):
+  regret = plan.regret / plan.loss
+  reached = [rounds(tmp_path, asked, Sweep(1.0, tolerance=tolerance)).missed(plan) for tolerance in (0.0, 2 * regret)]
+  assert regret > 0 and reached == ["", ""]
+  assert "is not reached: the plan's expected regret is" in rounds(tmp_path, asked, Sweep(1.0, tolerance=regret / 2)).missed(plan)
 
 
 def test_what_was_chosen_stays_chosen(tmp_path, asked, plan):
