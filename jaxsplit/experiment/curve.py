@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from jaxsplit.law import Plan
 from jaxsplit.results.budget import Budget
 from jaxsplit.results.cells import Cell
+
+_OUTSIDE = 0.2  # Of the measured splits: of 20, 19 should lie within the band, so that more outside than this share is no chance.
 
 Curve = dict[float, list[float]]  # Seed fraction -> the mean over domains of each replica.
 
@@ -39,7 +43,8 @@ def better_split(curve: Mapping[float, Sequence[float]], plan: Plan) -> tuple[fl
 
 
 def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None, scatter: float = 0.0) -> str:
-  """The measured curve on one line, and, if the recommended split and others were measured, whether another one was better.
+  """The measured curve on one line, and, if the recommended split and others were measured, whether another one was better, and whether
+  the law's band holds them.
 
   Args:
     curve: what was measured.
@@ -59,14 +64,26 @@ def curve_text(curve: Mapping[float, Sequence[float]], plan: Plan | None = None,
       f"{percent(share)} seed{marks.get(share, '')} {value:.4f}" for share, value in loss.items())
   if recommended not in loss or len(loss) < 2:
     return text
-  found = better_split(curve, plan)
+  found, beyond = better_split(curve, plan), _beyond(loss, plan)
   if not found:
-    return f"{text}\nno other measured split is better than the recommended one"
+    return f"{text}\nno other measured split is better than the recommended one{beyond}"
   low, high = plan.fraction_interval
   (best, better), inside = found, "within" if low <= found[0] <= high else "outside"
   chance = f", which may be noise: two runs of the same split differ by about {scatter:.2%}" if better < 2 * scatter else ""
   return (f"{text}\nanother split was better: {percent(best)} seed, by {better:.2%} of the loss{chance}; it is {inside} the 95 % "
-          f"interval of the recommendation, {low:.0%} to {high:.0%}")
+          f"interval of the recommendation, {low:.0%} to {high:.0%}{beyond}")
+
+
+def _beyond(loss: Mapping[float, float], plan: Plan) -> str:
+  """A line where more measured means lie outside the law's band than chance would have there; otherwise empty."""
+  share, measured = np.array(list(loss)), np.array(list(loss.values()))
+  at = lambda values: np.interp(share, plan.curve.fraction, values)
+  outside = (measured < at(plan.curve.low)) | (measured > at(plan.curve.high))
+  if outside.sum() < 2 or outside.mean() <= _OUTSIDE:
+    return ""
+  off = float(np.mean(at(plan.curve.loss) / measured - 1))
+  return (f"\n{outside.sum()} of {len(loss)} measured losses lie outside the law's 95 % band: at N = {plan.params:,.0f} it predicts losses "
+          f"that are {abs(off):.1%} too {'high' if off > 0 else 'low'} on average; go by what was measured, and by the law only for splits")
 
 
 def _means(curve: Mapping[float, Sequence[float]]) -> dict[float, float]:

@@ -139,8 +139,9 @@ def candidates(evidence: Evidence, album: Album) -> Parts:
   """The forms compared."""
   if evidence.law is None:
     raise Missing("There is no law yet, so no forms are compared.")
-  return [html.paragraph("The form is chosen by its error on held-out cells, not by how well it fits."),
-          candidates_table(evidence.law)]
+  by = ("Splits are planned by all forms, weighted by evidence; the one that stands for them here has the most of it."
+        if evidence.law.with_priors else "The form is chosen by its error on held-out cells, not by how well it fits.")
+  return [html.paragraph(by), candidates_table(evidence.law)]
 
 
 def curves(evidence: Evidence, album: Album) -> Parts:
@@ -191,7 +192,15 @@ def ledger(evidence: Evidence, album: Album) -> Parts:
       "Training by purpose: probe (learning rates), grid (the law's cells), proof (the recommended split and its baselines at "
       "the target size), added (experts on domains added later), router (small models for routing), and retry (runs that diverged and "
       "were trained again). Percentages are of all training tokens, and of all training FLOPs.")),
-          html.table(["stage, phase", "tokens", "FLOPs"], rows, "Training only; measuring losses is not counted.", total=True)]
+          html.table(["stage, phase", "tokens", "FLOPs"], rows, f"Training only; measuring losses is not counted.{_price(evidence)}",
+                     total=True)]
+
+
+def _price(evidence: Evidence) -> str:
+  """What finding the split cost, in full pretrainings of the target."""
+  whole = next((cell.flops for cell in evidence.proof if cell.role == "dense"), 0.0)
+  spent = sum(total.flops for total in totals(evidence.stages) if total.purpose in ("probe", "grid"))
+  return f" Probe and grid cost {spent / whole:.1%} of the FLOPs of one full pretraining." if whole and spent else ""
 
 
 def speed(evidence: Evidence, album: Album) -> Parts:
@@ -229,9 +238,10 @@ def _speeds(name: str, records: Sequence[StageTelemetry]) -> dict[str, str]:
 
 
 def settings(evidence: Evidence, album: Album) -> Parts:
-  """Every setting."""
-  blocks = []
+  """Every setting, those of the fit as the law was fitted by."""
+  blocks, law = [], evidence.law.settings if evidence.law else {}
   for name, fields in ((name, fields) for name, fields in evidence.config.items() if fields):
+    fields = {key: law.get(key, value) if name == "FitSettings" else value for key, value in fields.items()}
     blocks.append(f"<section><h3>{html.text(name)}</h3>" + html.table([], [[key, _plain(value)] for key, value in fields.items()])
                   + "</section>")
   return ['<div class="settings">' + "\n".join(blocks) + "</div>"]

@@ -34,7 +34,7 @@ def law_parts(law: Law) -> list[str]:
 
 
 def candidates_table(law: Law) -> str:
-  """All forms that were fitted, lowest held-out error first, then those that these cells cannot determine."""
+  """All forms that were fitted, the best first, then those that these cells cannot determine."""
   rows = []
   for candidate in law.candidates:
     held_out = candidate["held_out"] or {}
@@ -66,7 +66,7 @@ def plan_parts(plan: Plan) -> list[str]:
   gain = lambda value, pair: f"{_nats(value)} nats per token (95 % interval {_nats(pair[0])} to {_nats(pair[1])})"
   weights = ", ".join(f"{form} ({weight:.0%})" for form, weight in plan.forms.items() if weight >= _TOLD)
   words = (f"The split is an average over several forms of the law, each with a smooth correction, weighted by evidence: {weights}; "
-           "constants and errors under the law itself are those of the one form with the lowest error. "
+           "constants and errors under the law itself are those of the one form that stands for them there. "
            if len(plan.forms) > 1 else "")
   if plan.dense_loss is None:
     words += "The loss of a dense model is not known, as no cell has D′ = 0. The law expects a gain of "

@@ -90,9 +90,10 @@ def answer(evidence: Evidence) -> str:
   predicted = f"the law had predicted {mean.predicted:.3f}."
   if evidence.recommended.expert_tokens == 0 or not math.isfinite(mean.perplexity_change):
     return f"{measured}; {predicted}"
-  side = "lower" if mean.perplexity_change < 0 else "higher"
-  return (f"{measured} against {mean.dense:.3f} for {evidence.rival}, "
-          f"{abs(mean.perplexity_change):.1%} {side} perplexity on average over domains; {predicted}{_reservations(evidence)}")
+  change = f"{abs(mean.perplexity_change):.1%}"
+  how = "the same perplexity" if change == "0.0%" else f"{change} {'lower' if mean.perplexity_change < 0 else 'higher'} perplexity"
+  return (f"{measured} against {mean.dense:.3f} for {evidence.rival}, {how} on average over domains; {predicted}"
+          f"{_reservations(evidence)}")
 
 
 def _reservations(evidence: Evidence) -> str:

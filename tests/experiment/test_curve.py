@@ -19,7 +19,9 @@ def cell(domain, seed, loss, replica=0):
 
 @pytest.fixture
 def planned(finished):
-  plan = dataclasses.replace(load_plan(finished / "plan.json"), fraction_interval=(0.4, 0.7))
+  plan = load_plan(finished / "plan.json")
+  wide = dataclasses.replace(plan.curve, low=(0.0,) * len(plan.curve.loss), high=(9.0,) * len(plan.curve.loss))
+  plan = dataclasses.replace(plan, fraction_interval=(0.4, 0.7), curve=wide)
   return lambda fraction, asked=None: dataclasses.replace(
       plan, fraction=fraction if asked is None else asked, point=dataclasses.replace(plan.point, fraction=fraction))
 
@@ -42,6 +44,15 @@ def test_a_better_split_is_told_plainly(planned):
   assert "by 0.05% of the loss, which may be noise: two runs of the same split differ by about 0.40%; it is within" in near
   assert "outside the 95 % interval" in curve_text({0.25: [1.9], 0.5: [2.0]}, planned(0.5))
   assert curve_text({0.5: [1.9], 1.0: [2.0]}, planned(0.5)).endswith("no other measured split is better than the recommended one")
+
+
+def test_measured_losses_outside_the_band_are_told(planned):
+  plan = planned(0.5)
+  curve = dataclasses.replace(plan.curve, fraction=(0.0, 1.0), loss=(2.0, 2.0), low=(1.9, 1.9), high=(2.1, 2.1), measured=(True, True))
+  told = lambda losses: curve_text({0.1 * i: [loss] for i, loss in enumerate(losses, 3)}, dataclasses.replace(plan, curve=curve))
+  assert "band" not in told([2.0, 1.95, 1.92, 2.05]) and "band" not in told([2.0, 1.95, 1.92, 1.85])
+  assert "3 of 4 measured losses lie outside the law's 95 % band: at N = " in told([1.8, 1.8, 1.8, 1.95])
+  assert "it predicts losses that are 9.0% too high on average" in told([1.8, 1.8, 1.8, 1.95])
 
 
 def test_without_a_recommendation_there_is_no_verdict(planned):
