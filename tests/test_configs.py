@@ -6,6 +6,7 @@ import pytest
 
 from jaxsplit import cli
 from jaxsplit.experiment.settings import Experiment
+from jaxsplit.law import FitSettings
 from jaxsplit.models.config import Architecture
 from jaxsplit.train import SETTINGS
 from jaxsplit.training.loop import Training
@@ -20,6 +21,12 @@ def test_config(path):
   given = cli.parse("train", "", SETTINGS, [f"--gin_file={file}" for file in files])
   for size in (*(given[Experiment].sizes or ()), given[Experiment].target):
     assert given[Architecture].at(*size, 256, given[Training].sequence_length).params > 0
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_sizes_are_held_out_only_where_they_are_given(path):
+  given = cli.parse("train", "", SETTINGS, [f"--gin_file={path}"])
+  assert given[Experiment].sizes or given[FitSettings].holdout == "auto", "a sweep that is chosen may have one size"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}-{p.stem}")
