@@ -117,7 +117,7 @@ def _scoring(spec: StackSpec):
   def of_run(params, tokens_VxT, at_VxP, targets_VxP):
     x_VxTxD, unembed_DxV = spec.model.apply(params, tokens_VxT, spec.end_of_document)
     x_VxPxD = jnp.take_along_axis(x_VxTxD, at_VxP[..., None], axis=1)
-    return scores(x_VxPxD, unembed_DxV, targets_VxP)
+    return scores(x_VxPxD, unembed_DxV.T, targets_VxP)
 
   return _of_every_run(spec, of_run, 3)
 
@@ -129,12 +129,12 @@ def _scoring_trees(spec: StackSpec):
     rows = TreeRows(*rows)
     cache = caches.for_tree(spec.model, Tree(rows.depth_BxT, rows.first_BxT, rows.end_BxT))
     x_BxTxD, unembed_DxV, _ = spec.model.extend(params, rows.tokens_BxT, spec.end_of_document, cache)
-    size = max(rows.at_BxP.shape[1] // PARTS, 1)
+    size, unembed_VxD = max(rows.at_BxP.shape[1] // PARTS, 1), unembed_DxV.T
 
     def part(i, found):
       own = lambda a_BxP: jax.lax.dynamic_slice_in_dim(a_BxP, i * size, size, axis=1)
       x_BxpxD = jnp.take_along_axis(x_BxTxD, own(rows.at_BxP)[..., None], axis=1)
-      measured = scores(x_BxpxD, unembed_DxV, own(rows.targets_BxP))
+      measured = scores(x_BxpxD, unembed_VxD, own(rows.targets_BxP))
       return tuple(jax.lax.dynamic_update_slice_in_dim(all_BxP, one_Bxp, i * size, axis=1) for all_BxP, one_Bxp in zip(found, measured))
 
     nothing = jnp.zeros(rows.at_BxP.shape, jnp.float32), jnp.zeros(rows.at_BxP.shape, bool)

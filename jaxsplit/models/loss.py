@@ -30,15 +30,21 @@ def most_likely(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Arr
   return _of_logits(lambda logits_CxV, targets_C: jnp.argmax(logits_CxV, axis=1) == targets_C, x_BxTxD, unembed_DxV, targets_BxT)
 
 
-def scores(x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
+def scores(x_BxTxD: jax.Array, unembed_VxD: jax.Array, targets_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The log-probability of each target, float32 [B, T] in nats, and whether no token is likelier, bool [B, T], from one pass over the
-  logits. Of models whose vocabulary no devices share."""
-  def of_chunk(logits_CxV, targets_C):
+  logits. Of models whose vocabulary no devices share.
+
+  The output projection is given as tied embeddings lie in memory: of one that is turned over, a loop around this has a copy.
+  """
+  unembed_VxD = unembed_VxD.astype(x_BxTxD.dtype)
+
+  def of_chunk(x_CxD, targets_C):
+    logits_CxV = jax.lax.dot_general(x_CxD, unembed_VxD, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
     target_C = jnp.take_along_axis(logits_CxV, targets_C[:, None], axis=1)[:, 0]
     most_C = jnp.max(logits_CxV, axis=1)
     return target_C - most_C - jnp.log(jnp.sum(jnp.exp(logits_CxV - most_C[:, None]), axis=1)), target_C >= most_C
 
-  return _of_logits(of_chunk, x_BxTxD, unembed_DxV, targets_BxT)
+  return _in_chunks(of_chunk, x_BxTxD, unembed_VxD.shape[0], targets_BxT)
 
 
 def _target(logits_CxV: jax.Array, targets_C: jax.Array) -> jax.Array:
@@ -47,17 +53,23 @@ def _target(logits_CxV: jax.Array, targets_C: jax.Array) -> jax.Array:
 
 
 def _of_logits(measure: Callable[[jax.Array, jax.Array], Any], x_BxTxD: jax.Array, unembed_DxV: jax.Array, targets_BxT: jax.Array) -> Any:
-  """`measure` of float32 logits [C, V] and targets [C], for all rows, in as few chunks as may be: an array [B, T], or several."""
+  """`measure` of float32 logits [C, V] and targets [C], see `_in_chunks`."""
+  unembed_DxV = unembed_DxV.astype(x_BxTxD.dtype)
+  of_chunk = lambda x_CxD, targets_C: measure(project(x_CxD, unembed_DxV, 1, jnp.float32), targets_C)
+  return _in_chunks(of_chunk, x_BxTxD, unembed_DxV.shape[1], targets_BxT)
+
+
+def _in_chunks(measure: Callable[[jax.Array, jax.Array], Any], x_BxTxD: jax.Array, vocab: int, targets_BxT: jax.Array) -> Any:
+  """`measure` of hidden states [C, D] and targets [C], for all rows, in as few chunks as may be for logits [C, V]: an array [B, T], or
+  several."""
   rows = targets_BxT.size
   x_NxD, targets_N = x_BxTxD.reshape(rows, -1), targets_BxT.reshape(rows)
-  unembed_DxV = unembed_DxV.astype(x_BxTxD.dtype)
-  of_chunk = lambda chunk: measure(project(chunk[0], unembed_DxV, 1, jnp.float32), chunk[1])
-  chunks = _chunks(rows, unembed_DxV.shape[1])
+  chunks = _chunks(rows, vocab)
   if chunks == 1:
-    return jax.tree.map(lambda measured_N: measured_N.reshape(targets_BxT.shape), of_chunk((x_NxD, targets_N)))
+    return jax.tree.map(lambda measured_N: measured_N.reshape(targets_BxT.shape), measure(x_NxD, targets_N))
   filled = -(-rows // chunks) * chunks
   split = lambda a: jnp.pad(a, ((0, filled - rows), *[(0, 0)] * (a.ndim - 1))).reshape(chunks, filled // chunks, *a.shape[1:])
-  measured = jax.lax.map(jax.checkpoint(of_chunk), (split(x_NxD), split(targets_N)))
+  measured = jax.lax.map(jax.checkpoint(lambda chunk: measure(*chunk)), (split(x_NxD), split(targets_N)))
   return jax.tree.map(lambda measured_AxC: measured_AxC.reshape(filled)[:rows].reshape(targets_BxT.shape), measured)
 
 
