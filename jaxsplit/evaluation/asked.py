@@ -9,7 +9,6 @@ from jaxsplit.evaluation.routers import Routing
 from jaxsplit.evaluation.settings import Evaluation
 from jaxsplit.files import check_replaceable
 
-
 _OF_TASKS = "limit", "unconditional"  # Settings that say nothing without tasks.
 
 

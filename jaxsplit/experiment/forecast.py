@@ -40,13 +40,13 @@ _FORWARD = 1 / 3  # Of a training step's FLOPs.
 _USUAL = 0.4  # Assumed fraction of a chip's peak if nothing could be measured on it.
 
 
-def forecast(parts: Mapping[Purpose, Sequence[Stage]], split: float, grid: Grid, setup: StageSetup, uneven: bool, law: FitSettings,
+def forecast(parts: Mapping[Purpose, Sequence[Stage]], split: float | None, grid: Grid, setup: StageSetup, uneven: bool, law: FitSettings,
              folder: pathlib.Path, log: Callable[[str], None]) -> str:
   """The forecast as text.
 
   Args:
     parts: the stages of each purpose.
-    split: the fraction that stands for the recommended split in them.
+    split: the fraction that stands for the recommended split in them; None: there will be none.
     grid: the law's cells; without requests if no law is requested.
     setup: layout of the stacks.
     uneven: whether an uneven plan will be measured as well.
@@ -101,13 +101,13 @@ def _tree(stages: Sequence[Stage]) -> list[str]:
   return out
 
 
-def _ledger(records: Mapping[Purpose, Sequence[StageRecord]], unknown: Mapping[str, tuple[int, float]], split: float) -> list[str]:
+def _ledger(records: Mapping[Purpose, Sequence[StageRecord]], unknown: Mapping[str, tuple[int, float]], split: float | None) -> list[str]:
   """Tokens and FLOPs, by purpose and phase, and in total."""
   all_records = [one for of in records.values() for one in of]
   rows = [(total.name, total.tokens, total.flops) for total in totals(all_records)]
   rows += [(name, *most) for name, most in unknown.items()]
   rows.append(("total", sum(tokens for _, tokens, _ in rows), sum(flops for *_, flops in rows)))
-  note = f" (proof: at a recommended split of {split:.0%})" if "proof" in records else ""
+  note = "" if split is None else f" (proof: at a recommended split of {split:.0%})"
   return [f"ledger{note}:", *(f"  {name:<28}{tokens:>20,} tokens{flops:>14.6g} FLOPs" for name, tokens, flops in rows)]
 
 

@@ -130,10 +130,14 @@ class Rounds:
 
   def missed(self, plan: Plan) -> str:
     """That the sweep is spent and its tolerance not reached, in a line; empty where it is, or none was asked for."""
-    tolerance, regret = self._sweep.tolerance, plan.regret / plan.loss
-    return "" if not tolerance or regret <= tolerance else (
-        f"  Sweep.tolerance = {tolerance:g} is not reached: the plan's expected regret is {regret:.2g} of the loss, and the "
-        "sweep is spent; raise Sweep.flops")
+    if not self._sweep.tolerance or self._suffices(plan):
+      return ""
+    return (f"  Sweep.tolerance = {self._sweep.tolerance:g} is not reached: the plan's expected regret is {plan.regret / plan.loss:.2g} of "
+            "the loss, and the sweep is spent; raise Sweep.flops")
+
+  def _suffices(self, plan: Plan) -> bool:
+    """Whether the plan's regret is within the tolerance."""
+    return plan.regret <= self._sweep.tolerance * plan.loss
 
   def _with(self, one: Round | None) -> list[dict[str, Any]]:
     """All rounds and this one, as they are written, as JSON."""
@@ -154,7 +158,7 @@ class Rounds:
                  tuple(Cells(size, first.line.points) for size in first.sizes))
 
   def _next(self, plan: Plan) -> Round | None:
-    if plan.regret <= self._sweep.tolerance * plan.loss:
+    if self._suffices(plan):
       return None
     return next(filter(None, (self._more(plan, allowance) for allowance in self._later())), None)
 

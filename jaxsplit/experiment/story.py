@@ -56,8 +56,10 @@ class Story:
     return self._grid
 
   @property
-  def likely_split(self) -> float:
-    """The fraction that stands for the recommended split before there is a plan."""
+  def likely_split(self) -> float | None:
+    """The fraction that stands for the recommended split before there is a plan; None where there will be none."""
+    if not self._grid.requests:
+      return None
     compared = self._proof_points(None)
     return next((fraction for fraction in _LIKELY if self._budget.point(fraction) not in compared), _LIKELY[0])
 
@@ -198,7 +200,8 @@ class Story:
 
   def _likely_proof_stages(self) -> list[Stage]:
     """Stages like the proof's, before there is a plan."""
-    points = self._proof_points(self._budget.point(self.likely_split) if self._grid.requests else None)
+    split = self.likely_split
+    points = self._proof_points(None if split is None else self._budget.point(split))
     return [stage for seeds, some in self._by_seeds(points)
             for stage in tree.build(self._trees.shape(self._settings.experiment.target, seeds, keep=True), some)]
 

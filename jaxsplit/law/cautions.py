@@ -11,9 +11,8 @@ from jaxsplit.law.split import Split
 
 _MOST_PASSES = 4  # Over its data that a model makes without much loss: Muennighoff et al. 2023.
 _REACH = 1e9  # Sizes and tokens this many times the largest measured are no question to a law.
-_CHECKED = {  # By whether the law was read with priors. Times the largest measured, as far as docs/calibration.md goes.
-    False: {"params": 4, "seed_tokens": 16, "expert_tokens": 16},
-    True: {"params": 160, "seed_tokens": 5, "expert_tokens": 5}}
+_CHECKED = {"params": 4, "seed_tokens": 16, "expert_tokens": 16}  # Times the largest measured, as far as docs/calibration.md goes.
+_CHECKED_WITH_PRIORS = {"params": 160, "seed_tokens": 5, "expert_tokens": 5}  # The same of laws that were read with priors.
 _MANY_DOMAINS = 2  # A number of domains this many times that of the measured ones is remarked.
 
 
@@ -73,7 +72,7 @@ def plan_warnings(law: Law, split: Split, fraction: float, num_domains: int, giv
     given_unique: the plan was told the domains' distinct tokens.
   """
   seed, expert = (float(v[0]) for v in split.tokens(np.array([fraction])))
-  ranges, checked = law.data["ranges"], _CHECKED[law.with_priors]
+  ranges, checked = law.data["ranges"], _CHECKED_WITH_PRIORS if law.with_priors else _CHECKED
   found = []
   for name, label, value in (("params", "N", split.params), ("seed_tokens", "D", seed), ("expert_tokens", "D'", expert)):
     low, high = ranges[name]

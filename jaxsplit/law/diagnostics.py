@@ -119,11 +119,11 @@ def _open_constants(fit: Fitted, cells: Cells, samples: np.ndarray, jacobian: np
     found.append(f"the cells do not determine {', '.join(vague)}: {spans} about all that there could be")
   if condition > _FLAT:
     found.append(f"some combination of constants is hardly measured (condition {condition:.0e}): predictions inside the "
-                    "table stand, single constants do not")
+                 "table stand, single constants do not")
   flat = _flat_domains(fit, jacobian)
   if flat:
     found.append(f"the cells of {named(flat)} do not tell apart the constants of {'its' if len(flat) == 1 else 'their'} own: "
-                    "measure them at other sizes and lengths")
+                 "measure them at other sizes and lengths")
   if len(cells) < 5 * len(fit.theta):
     found.append(f"{len(cells)} cells for {len(fit.theta)} constants is fewer than 5 each: measure more")
   return found

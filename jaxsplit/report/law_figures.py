@@ -138,7 +138,7 @@ def draw_split(axes: Axes, plan: Plan, measured: Sequence[float]) -> None:
   # The curve may soar at its ends, and a band may be too wide to see it in; what is measured and most of the curve are what matters.
   middle = (fraction >= 0.05) & (fraction <= 0.98)
   bottom, top = min([*measured, loss.min()]), max([*measured, loss.min() + 0.6 * np.ptp(loss[middle])])
-  bottom, top = (min(bottom, max(lower[middle].min(), 2 * bottom - top)), max(top, min(upper[loss.argmin()], 2 * top - bottom)))
+  bottom, top = min(bottom, max(lower[middle].min(), 2 * bottom - top)), max(top, min(upper[loss.argmin()], 2 * top - bottom))
   if loss[-1] < bottom + 2.5 * (top - bottom):
     top = max(top, loss[-1])
   room = 0.06 * (top - bottom)

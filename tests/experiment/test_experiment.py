@@ -68,6 +68,7 @@ def test_the_proof_that_is_foreseen_has_a_split_beside_those_that_are_compared(s
   points = {run.point for stage in told.outline()["proof"] for run in stage.runs if run.point}
   assert told.likely_split == likely
   assert points == {told._budget.point(fraction) for fraction in (*compare, likely, 0.8, 1.0)}
+  assert story(store, tmp_path / "no_law", compare=compare, sizes=()).likely_split is None
 
 
 @pytest.mark.parametrize("experiment, message, works", [
