@@ -15,7 +15,7 @@ from jaxsplit.data.corpus import ONE, Corpus
 from jaxsplit.data.formats import format_of
 from jaxsplit.data.joined import ADDED, JoinedStore, join_all
 from jaxsplit.data.listing import check_apart, check_cases, check_domain_name
-from jaxsplit.data.parts import TOKENIZER
+from jaxsplit.data.parts import MANIFEST, TOKENIZER
 from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.store import Store, open_store
 from jaxsplit.data.tokenizer import Tokenization
@@ -166,5 +166,6 @@ def _prepare(corpus: Corpus, base: Store, name: str, folder: pathlib.Path, workd
 
   check(prepare_store(corpus, tokenization, folder, progress.log, check=check))
   store = open_store(folder)
-  for line in (*describe_files(store), *(f"note: {line}" for line in shared_documents(store, base))):
+  earlier = (open_store(path.parent) for path in sorted(folder.parent.glob(f"*/{MANIFEST}")) if path.parent != folder)
+  for line in (*describe_files(store), *(f"note: {line}" for line in shared_documents(store, base, earlier))):
     progress.log(f"  {line}")

@@ -162,13 +162,15 @@ def test_there_must_be_an_experiment_and_texts(finished, chess, tmp_path):
   assert not (tmp_path / "w" / "added" / "chess").exists(), "a domain without an expert would be a column without a row"
 
 
-def test_texts_that_the_seed_knows_are_told_and_the_card_says_what_the_expert_is(finished, corpus, tmp_path, capsys):
-  workdir = shutil.copytree(finished, tmp_path / "w")
-  (tmp_path / "again").mkdir()
+def test_texts_that_others_know_are_told_and_the_card_says_what_the_expert_is(added, corpus, chess, tmp_path, capsys):
+  workdir = shutil.copytree(added[1], tmp_path / "w")
+  again = shutil.copytree(chess, tmp_path / "again")
   for name in ("train", "valid"):
-    shutil.copy(corpus / "latin" / f"{name}.txt", tmp_path / "again")
-  assert train.main([f"--workdir={workdir}", f"--add_domain={tmp_path / 'again'}"]) == 0
-  assert "1 of the 1 training documents are in domain latin" in capsys.readouterr().out
+    shutil.copy(corpus / "latin" / f"{name}.txt", again)
+  assert train.main([f"--workdir={workdir}", f"--add_domain={again}"]) == 0
+  said = capsys.readouterr().out
+  assert "1 of the 301 training documents are in domain latin" in said and "the seed has been trained on them" in said
+  assert "300 of the 301 training documents are in domain chess" in said and "their experts will be alike in them" in said
   written = jaxsplit.export_models(workdir, tmp_path / "out", log=print)
   cards = {folder.name: (folder / "README.md").read_text() for folder in written}
   assert "on the domains below together; this one was added later" in cards["again"] and "D', tokens of the expert" in cards["again"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterable
 
 from jaxsplit.data.document_table import first_sources
 from jaxsplit.data.file_table import FileTable, load_file_table, printable
@@ -55,11 +56,17 @@ def single_documents(table: FileTable) -> list[str]:
           "one domain, name the folder above as Corpus.path"]
 
 
-def shared_documents(added: Store, base: Store) -> list[str]:
-  """A line for each domain of a store with training documents that another store has too. Reads both document tables, no text."""
+def shared_documents(added: Store, base: Store, others: Iterable[Store]) -> list[str]:
+  """A line for each domain of a store, or of others added to it, with training documents that an added one has too. Reads the tables of
+  documents, no text."""
+  lines = [f"{shared}: to that degree the seed has been trained on them" for shared in _shared(added, base)]
+  return lines + [f"{shared}: their experts will be alike in them" for other in others for shared in _shared(added, other)]
+
+
+def _shared(added: Store, other: Store) -> list[str]:
   from pyarrow import compute, parquet
 
-  tables = [store.directory / DOCUMENT_TABLE for store in (added, base)]
+  tables = [store.directory / DOCUMENT_TABLE for store in (added, other)]
   if not all(path.exists() for path in tables):
     return []
   mine = parquet.read_table(tables[0], columns=["sha256"], filters=[("split", "=", "train")])["sha256"].combine_chunks()
@@ -67,8 +74,8 @@ def shared_documents(added: Store, base: Store) -> list[str]:
   for batch in parquet.ParquetFile(tables[1]).iter_batches(columns=["sha256", "domain", "split"]):
     both = batch.filter(compute.and_(compute.is_in(batch["sha256"], mine), compute.equal(batch["split"].cast("string"), "train")))
     found.update(both["domain"].cast("string").to_pylist())
-  return [f"{count:,} of the {len(mine):,} training documents are in domain {domain} of {base.directory} too: to that degree the seed has "
-          "been trained on them" for domain, count in sorted(found.items())]
+  return [f"{count:,} of the {len(mine):,} training documents are in domain {domain} of {other.directory} too"
+          for domain, count in sorted(found.items())]
 
 
 def concerns(store: Store) -> list[str]:

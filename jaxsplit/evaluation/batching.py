@@ -37,23 +37,23 @@ class Batch(NamedTuple):
   targets_VxP: np.ndarray
 
 
-def batches(spans: Sequence[Span], numbers: np.ndarray, most: int, batch_tokens: int, divisor: int) -> Iterator[Batch]:
-  """Batches of the spans with these numbers.
+def batches(spans: Sequence[Span], most: int, batch_tokens: int, divisor: int) -> Iterator[Batch]:
+  """Batches of all spans.
 
   What is left when the spans of one length have filled whole batches is padded to the next length, or, where that is less, filled up to
   a batch.
 
   Args:
-    spans, numbers: all spans, and which of them are read.
+    spans: which.
     most: the longest span's tokens less one, at most.
     batch_tokens: tokens of a batch, padding included, about.
     divisor: V is a multiple of it.
   """
   lengths, rooms = _ladder(_SHORTEST, (1.5, 4 / 3), most), _ladder(_FEWEST, (4,), most)
-  length_of = np.searchsorted(lengths, [len(spans[i].tokens) - 1 for i in numbers])
+  length_of = np.searchsorted(lengths, [len(span.tokens) - 1 for span in spans])
   waiting = np.zeros(0, np.int64)
   for step, length in enumerate(lengths[:length_of.max() + 1]):
-    waiting = np.concatenate([waiting, numbers[length_of == step]])
+    waiting = np.concatenate([waiting, np.flatnonzero(length_of == step)])
     waiting = waiting[np.argsort([spans[i].targets for i in waiting], kind="stable")]
     size = rows_of(batch_tokens // length, divisor)
     left, last = len(waiting) % size, step == length_of.max()

@@ -102,6 +102,8 @@ def _texts(row: Row) -> Sequence[str]:
   texts, labels = choices["text"], choices["label"]
   if not isinstance(texts, list) or len(texts) != len(labels):
     raise InputError(f"field 'choices' has not one text for each of its {len(labels)} labels; mend the row")
+  if len(set(labels)) < len(labels):
+    raise InputError(f"field 'choices' has a label twice: {', '.join(map(str, labels))}; mend the row")
   return texts
 
 

@@ -111,12 +111,7 @@ def score_answers(experts: Experts, questions: Sequence[Question], unconditional
   cut, headless = lost(lambda span: len(span.tokens)), lost(lambda span: len(span.tokens) - span.first)
   number = lambda wanted: np.array([different[pair] for pair in wanted])
   of = number(pairs)
-  ends = np.cumsum([len(question.continuations) for question in questions])
-  owner = dict(zip(of[::-1].tolist(), np.searchsorted(ends, np.arange(len(pairs)), side="right")[::-1]))  # The first that has the pair.
-  together: dict[int, list[int]] = {}
-  for pair, question in sorted(owner.items()):
-    together.setdefault(int(question), []).append(pair)
-  scores = experts.score(spans, advance, list(together.values()))
+  scores = experts.score(spans, advance, as_trees=True)
   return ScoredAnswers(questions, scores, of, number(alone) if unconditional else None, int(cut[of].sum()),
                        int(headless[of].sum()))
 

@@ -12,7 +12,7 @@ from jaxsplit.errors import InputError
 from jaxsplit.evaluation.batching import Span, batches
 from jaxsplit.evaluation.countdown import Advance, ignore
 from jaxsplit.evaluation.likelihood import score, score_trees
-from jaxsplit.evaluation.trees import tree_batches, tree_of
+from jaxsplit.evaluation.trees import tree_batches, trees_of
 from jaxsplit.models.kernels import blocks
 from jaxsplit.parallel.sharding import Layout, make_mesh, padded_runs
 from jaxsplit.training.optimizer import Optimizer
@@ -85,14 +85,14 @@ class Experts:
     params = jax.tree.map(lambda x_Rx: np.concatenate([x_Rx, *[x_Rx[:1]] * (rows - runs)]), models.params)
     self._params = jax.device_put(params, self._spec(self.context, self._data).shardings["params"])
 
-  def score(self, spans: Sequence[Span], advance: Advance = ignore, questions: Sequence[Sequence[int]] = ()) -> Scores:
+  def score(self, spans: Sequence[Span], advance: Advance = ignore, as_trees: bool = False) -> Scores:
     """What every model gives to the targets of spans.
 
     Args:
       spans: of at most T + 1 tokens each.
-      questions: numbers of spans, each in one question at most. What spans of a question have in common at their beginnings is read
-        once, and questions are packed side by side into rows; spans of none are read in rows of their own.
       advance: told after each batch how many tokens are read, and of how many.
+      as_trees: whether what spans have in common at their beginnings is read once, as worthwhile for the answers of questions;
+        otherwise, or if the models' family has no `extend`, each is read by itself.
 
     Raises:
       InputError: no spans, or one without a target or longer than the models read.
@@ -104,7 +104,7 @@ class Experts:
     log_probs, greedy = np.empty((runs, counts.sum()), np.float32), np.empty((runs, counts.sum()), bool)
 
     def keep(found: tuple[np.ndarray, np.ndarray], span: int, row: int, first: int) -> None:
-      """Takes a span's values out of a batch's, [R, V, P], from number `first` on."""
+      """Takes a span's values out of a row of a batch's, [R, rows, targets], from number `first` on."""
       into, of = slice(starts[span], starts[span] + counts[span]), slice(first, first + counts[span])
       log_probs[:, into], greedy[:, into] = (value[:runs, row, of] for value in found)
 
@@ -113,19 +113,19 @@ class Experts:
       done += int(inputs[list(read)].sum())
       advance(done, int(inputs.sum()))
 
-    trees = [tree_of(spans, question, self._restart) for question in questions] if self.models.config.reads_on else []
-    width = None if blocks.suits() else self.models.config.width
-    for of in tree_batches(trees, self._batch_tokens, self._data, width):
-      found = score_trees(self._spec(*of.rows.tokens_BxT.shape[::-1]), self._params, of.rows)
-      for span, row, first in of.places:
-        keep(found, span, row, first)
-      told([span for span, _, _ in of.places])
-    alone = np.setdiff1d(np.arange(len(spans)), [span for tree in trees for span in tree.spans])
-    for one in batches(spans, alone, self.context, self._batch_tokens, self._data) if len(alone) else ():
-      found = score(self._spec(one.tokens_VxT.shape[1], len(one.tokens_VxT)), self._params, one.tokens_VxT, one.at_VxP, one.targets_VxP)
-      for row, span in enumerate(one.spans):
-        keep(found, span, row, 0)
-      told(one.spans)
+    if as_trees and self.models.config.reads_on:
+      width = None if blocks.suits() else self.models.config.width
+      for of in tree_batches(trees_of(spans, self._restart), self._batch_tokens, self._data, width):
+        found = score_trees(self._spec(*of.rows.tokens_BxT.shape[::-1]), self._params, of.rows)
+        for span, device, first in of.places:
+          keep(found, span, device, first)
+        told([span for span, _, _ in of.places])
+    else:
+      for one in batches(spans, self.context, self._batch_tokens, self._data):
+        found = score(self._spec(one.tokens_VxT.shape[1], len(one.tokens_VxT)), self._params, one.tokens_VxT, one.at_VxP, one.targets_VxP)
+        for row, span in enumerate(one.spans):
+          keep(found, span, row, 0)
+        told(one.spans)
     return Scores(log_probs, greedy, counts)
 
   @property

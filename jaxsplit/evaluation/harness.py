@@ -54,10 +54,7 @@ class HarnessModel(TemplateLM):
 
   def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any) -> list[tuple[float, bool]]:
     spans = [Span(np.array(context + continuation), len(context)) for _, context, continuation in requests]
-    together: dict[tuple[int, ...], list[int]] = {}  # Requests with one context: it is read once.
-    for number, (_, context, _) in enumerate(requests):
-      together.setdefault(tuple(context), []).append(number)
-    scores = self._experts.score(fitted(spans, self.max_length), questions=list(together.values()))
+    scores = self._experts.score(fitted(spans, self.max_length), as_trees=True)
     return [(float(total), bool(greedy)) for total, greedy in zip(scores.sums[0], scores.all_greedy[0])]
 
   def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:

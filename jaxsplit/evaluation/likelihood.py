@@ -103,7 +103,7 @@ def score_trees(spec: StackSpec, params: Params, rows: TreeRows) -> tuple[np.nda
     rows: int arrays.
 
   Returns:
-    float32 [R, B, P], log-probabilities of the targets in nats, and bool [R, B, P], whether no token is likelier.
+    float32 [R, G, P], log-probabilities of the targets in nats, and bool [R, G, P], whether no token is likelier.
   """
   arrays = jax.tree.map(lambda a: np.asarray(a, np.int32)[None], rows)
   split, whole = sharding.windows_sharding(spec.mesh, shared=True), sharding.replicated(spec.mesh)
@@ -129,15 +129,16 @@ def _scoring_trees(spec: StackSpec):
     rows = TreeRows(*rows)
     cache = caches.for_tree(spec.model, Tree(rows.depth_BxT, rows.first_BxT, rows.end_BxT))
     x_BxTxD, unembed_DxV, _ = spec.model.extend(params, rows.tokens_BxT, spec.end_of_document, cache)
-    size, unembed_VxD = max(rows.at_BxP.shape[1] // PARTS, 1), unembed_DxV.T
+    size, unembed_VxD = rows.at_GxP.shape[1] // PARTS, unembed_DxV.T
+    x_GxPxD = x_BxTxD.reshape(*rows.at_GxP.shape, -1)
 
     def part(i, found):
-      own = lambda a_BxP: jax.lax.dynamic_slice_in_dim(a_BxP, i * size, size, axis=1)
-      x_BxpxD = jnp.take_along_axis(x_BxTxD, own(rows.at_BxP)[..., None], axis=1)
-      measured = scores(x_BxpxD, unembed_VxD, own(rows.targets_BxP))
-      return tuple(jax.lax.dynamic_update_slice_in_dim(all_BxP, one_Bxp, i * size, axis=1) for all_BxP, one_Bxp in zip(found, measured))
+      own = lambda a_GxP: jax.lax.dynamic_slice_in_dim(a_GxP, i * size, size, axis=1)
+      x_GxpxD = jnp.take_along_axis(x_GxPxD, own(rows.at_GxP)[..., None], axis=1)
+      measured = scores(x_GxpxD, unembed_VxD, own(rows.targets_GxP))
+      return tuple(jax.lax.dynamic_update_slice_in_dim(all_GxP, one_Gxp, i * size, axis=1) for all_GxP, one_Gxp in zip(found, measured))
 
-    nothing = jnp.zeros(rows.at_BxP.shape, jnp.float32), jnp.zeros(rows.at_BxP.shape, bool)
+    nothing = jnp.zeros(rows.at_GxP.shape, jnp.float32), jnp.zeros(rows.at_GxP.shape, bool)
     return jax.lax.fori_loop(0, rows.parts, part, nothing)
 
   return _of_every_run(spec, of_run, len(TreeRows._fields))

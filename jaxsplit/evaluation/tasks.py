@@ -66,6 +66,8 @@ def choose(context: str, answers: Sequence[str], gold: int, unconditional: str =
   """A question with answers to choose from, a list, each behind the same context and a space."""
   if isinstance(answers, str):
     raise InputError(f"the answers are one text, {answers[:40]!r}, where a list of texts is needed; mend the row")
+  if len(answers) < 2:
+    raise InputError(f"there is nothing to choose: answers {list(answers)}; give two or more")
   return Question(context, (context,) * len(answers), tuple(f" {answer}" for answer in answers), tuple(map(len, answers)), gold,
                   unconditional)
 

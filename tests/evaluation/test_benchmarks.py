@@ -109,6 +109,9 @@ def test_rows_that_are_none_are_named(tmp_path, row, message):
     ("winogrande", {"sentence": "A _ b.", "option1": "x", "option2": " ", "answer": "1"}, "choice 2 of 2 is empty"),
     ("arc_easy", {"question": "q", "choices": {"text": ["a", "b", "c"], "label": ["A", "B"]}, "answerKey": "B"},
      "not one text for each of its 2 labels"),
+    ("arc_easy", {"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "A"]}, "answerKey": "A"}, "has a label twice: A, A"),
+    ("openbookqa", {"question_stem": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"},
+     r"nothing to choose: answers \['a'\]; give two or more"),
     ("piqa", ROW | {"label": 0.7}, "'label' = 0.7 is not the number of a choice")])
 def test_choices_that_are_listed_or_filled_in_are_checked(task, row, message):
   with pytest.raises(InputError, match=message):

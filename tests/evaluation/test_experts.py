@@ -14,7 +14,6 @@ from jaxsplit.evaluation.batching import Span, batches
 from jaxsplit.evaluation.experts import Experts
 from jaxsplit.evaluation.matrix import matrix, ratio
 from jaxsplit.evaluation.tasks import choose, complete, fill_in
-from jaxsplit.evaluation.trees import PARTS, tree_batches, tree_of
 from jaxsplit.models.config import Architecture
 from jaxsplit.training.telemetry import compilations
 from jaxsplit.training.trained import TrainedModel, side_by_side
@@ -183,12 +182,11 @@ def test_what_answers_share_is_read_once_and_changes_nothing(architecture):
   config = architecture.at(16, 2, 256, LENGTH)
   models = {name: model(seed, config) for seed, name in enumerate("ab")}
   experts = Experts(side_by_side(models), batch_tokens=256)
-  rng, given, questions = np.random.default_rng(0), [], []
+  rng, given = np.random.default_rng(0), []
   for size in (1, 3, 3, 3, 3):  # Answers behind questions of other lengths, some with the end of a document in them.
     before = rng.integers(0, 256, rng.integers(8, 16)) * (rng.random() < 0.7)
-    questions.append(range(len(given), len(given) + size))
     given += [Span(np.r_[before, rng.integers(1, 256, n)], len(before)) for n in rng.integers(1, 8, size)]
-  alone, together = experts.score(given), experts.score(given, questions=questions)
+  alone, together = experts.score(given), experts.score(given, as_trees=True)
   np.testing.assert_allclose(together.log_probs, alone.log_probs, rtol=1e-4, atol=1e-4)
   np.testing.assert_array_equal(together.greedy, alone.greedy)
   assert together.counts.tolist() == alone.counts.tolist() == [span.targets for span in given]
@@ -196,48 +194,9 @@ def test_what_answers_share_is_read_once_and_changes_nothing(architecture):
 
 def test_batches_hold_every_span_once_and_few_shapes():
   given = made(300)
-  found = list(batches(given, np.arange(300), LENGTH, 256, 2))
+  found = list(batches(given, LENGTH, 256, 2))
   assert sorted(np.concatenate([batch.spans for batch in found]).tolist()) == list(range(300))
   shapes = {(batch.tokens_VxT.shape, batch.targets_VxP.shape) for batch in found}
   assert len(shapes) <= 12 and all(rows % 2 == 0 and rows * length <= 512 for (rows, length), _ in shapes)
   read = sum(len(span.tokens) - 1 for span in given)
   assert sum(batch.tokens_VxT.size for batch in found) < 1.5 * read
-
-
-def questions_of(count, seed=0):
-  """Spans of few different tokens, so that many begin alike and 0, which ends a document, is among them; and which are together."""
-  rng, given, together = np.random.default_rng(seed), [], []
-  for _ in range(count):
-    before, answers = rng.integers(0, 5, rng.integers(1, 120)), rng.integers(1, 5)
-    together.append(range(len(given), len(given) + answers))
-    given += [Span(np.r_[before, rng.integers(0, 3, rng.integers(1, 30))], len(before)) for _ in range(answers)]
-  return given, together
-
-
-@pytest.mark.parametrize("restart", [None, 0])
-def test_a_token_of_a_tree_sees_its_own_text_alone(restart):
-  given, together = questions_of(60)
-  seen = []
-  for rows, places in tree_batches([tree_of(given, one, restart) for one in together], 512, 2, 64):
-    counts = [0] * len(rows.tokens_BxT)
-    for i, row, first in places:
-      seen.append(i)
-      counts[row] += given[i].targets
-      for j in range(given[i].targets):
-        column, text = rows.at_BxP[row, first + j], given[i].tokens[:given[i].first + j]
-        columns = [c for c in range(rows.first_BxT[row, column], column + 1) if column < rows.end_BxT[row, c]]
-        start = max([0, *(np.flatnonzero(text[:-1] == restart) + 1)]) if restart is not None else 0
-        assert rows.tokens_BxT[row, columns].tolist() == text[start:].tolist()
-        assert rows.depth_BxT[row, columns].tolist() == list(range(start, len(text)))
-        assert rows.targets_BxP[row, first + j] == given[i].tokens[len(text)]
-    assert max(counts) <= rows.parts * rows.at_BxP.shape[1] // PARTS < max(counts) + rows.at_BxP.shape[1] // PARTS
-  assert sorted(seen) == list(range(len(given)))
-
-
-def test_trees_fill_their_rows_and_are_of_few_shapes():
-  given, together = questions_of(300)
-  trees = [tree_of(given, one, None) for one in together]
-  found = list(tree_batches(trees, 2048, 2, 512))
-  assert len({batch.rows.tokens_BxT.shape for batch in found}) <= 2 and all(len(batch.rows.tokens_BxT) % 2 == 0 for batch in found)
-  distinct = sum(len({tuple(given[i].tokens[:n]) for i in one for n in range(1, len(given[i].tokens))}) for one in together)
-  assert distinct == sum(len(tree.tokens) for tree in trees) > 0.9 * sum(batch.rows.tokens_BxT.size for batch in found)

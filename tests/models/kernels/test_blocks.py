@@ -7,7 +7,7 @@ import pytest
 from closeness import assert_near
 
 from jaxsplit.evaluation.batching import Span
-from jaxsplit.evaluation.trees import tree_batches, tree_of
+from jaxsplit.evaluation.trees import tree_batches, trees_of
 from jaxsplit.models.kernels import blocks, dense
 
 
@@ -18,7 +18,7 @@ def test_it_is_attention_to_the_path(dtype, within):
   for length in (5, 90, 200, 30, 61, 128, 64, 3):  # Some end and begin at a block's edge, some fill blocks that others do not see.
     context = random.integers(1, 9, length)
     spans += [Span(np.concatenate([context, random.integers(1, 9, more)]), length) for more in (1, 4, 70)]
-  trees = [tree_of(spans, range(i, i + 3), 8 if i % 2 else None) for i in range(0, len(spans), 3)]
+  trees = trees_of(spans[:12], None) + trees_of(spans[12:], 8)
   (batch,) = tree_batches(trees, 2048, 2, None)
   rows = batch.rows
   assert rows.tokens_BxT.shape[1] > 2 * blocks.BLOCK
