@@ -92,6 +92,7 @@ def _models(settings: Evaluation, flags: Mapping[str, str | None], log) -> Train
   if flags["workdir"]:
     return load_models(flags["workdir"], settings.replica, flags["store"], log)
   folder = from_home(flags["model"].removeprefix("hf:"), "--model")
+  log(f"reading {folder}")
   return side_by_side({pathlib.Path(folder).resolve().name: huggingface.load(folder)})
 
 

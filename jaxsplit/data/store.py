@@ -100,6 +100,7 @@ class Store:
     self.overlaps = tuple(overlaps)
     self.left_out = dict(left_out or {})
     self._counts = counts
+    self._opened: dict[tuple[str, str], np.memmap] = {}
     contents = [f"{d}.{s}.{c.content}" for d in self.domains for s, c in sorted(counts[d].items())]
     self.manifest_hash = content_hash(str(VERSION), tokenizer.fingerprint, repr(record), *contents)
 
@@ -123,9 +124,11 @@ class Store:
     return self.counts(domain, split).bytes
 
   def tokens(self, domain: str, split: str) -> np.memmap:
-    """All token ids of a split, [count], memory-mapped."""
-    count = self.count(domain, split)
-    return np.memmap(token_file(self.directory, domain, split), token_dtype(self.vocab_size), mode="r", shape=(count,))
+    """All token ids of a split, [count], memory-mapped, once."""
+    count, which = self.count(domain, split), (domain, split)
+    if which not in self._opened:
+      self._opened[which] = np.memmap(token_file(self.directory, domain, split), token_dtype(self.vocab_size), mode="r", shape=(count,))
+    return self._opened[which]
 
   def windows(self, domain: str, split: str, sequence_length: int) -> np.ndarray:
     """A view [num_windows, sequence_length + 1] of a split: inputs are window[:-1], targets window[1:].
