@@ -77,6 +77,8 @@ def add_domain(workdir: str | os.PathLike, texts: str | os.PathLike, name: str =
     split, is_new = fork_point(settings, opened, seed_tokens), not folder.exists()
     try:
       hosts.broadcast(lambda: _prepare(read, base, name, folder, path, progress))
+      everything = join_all(base, path / ADDED)
+      opened.once(f"disjoint {base.manifest_hash} {sorted(everything.added.values())}", lambda: guards.check_disjoint(everything))
       joined, based = JoinedStore(base, [open_store(folder)]), from_base(settings)
       return add_expert(based, joined, name, split, recipe_of(based, base), opened, progress, interruption)
     except InputError:

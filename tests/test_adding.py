@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -160,6 +161,19 @@ def test_there_must_be_an_experiment_and_texts(finished, chess, tmp_path):
   with pytest.raises(InputError, match="that the others were forked from is missing; snapshots of seeds are kept with"):
     train.main([f"--workdir={tmp_path / 'w'}", f"--add_domain={chess}"])
   assert not (tmp_path / "w" / "added" / "chess").exists(), "a domain without an expert would be a column without a row"
+
+
+def test_no_added_domain_reads_what_another_is_validated_on(added, chess, tmp_path, capsys):
+  workdir, peek = shutil.copytree(added[1], tmp_path / "w"), tmp_path / "peek"
+  peek.mkdir()
+  shutil.copy(chess / "valid.jsonl", peek / "train.jsonl")
+  shutil.copy(chess / "train.jsonl", peek / "valid.jsonl")
+  with pytest.raises(InputError, match="training documents of .* are in a validation set"):
+    train.main([f"--workdir={workdir}", f"--add_domain={peek}"])
+  said = capsys.readouterr().out
+  assert re.search("60 of the 60 training documents are held out, whole or in part, in domain chess of .*: its expert's loss there", said)
+  assert re.search("300 of the 300 validation documents are trained on, whole or in part, in domain chess of .*: losses on them", said)
+  assert not (workdir / "added" / "peek").exists()
 
 
 def test_texts_that_others_know_are_told_and_the_card_says_what_the_expert_is(added, corpus, chess, tmp_path, capsys):

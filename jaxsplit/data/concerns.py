@@ -57,25 +57,34 @@ def single_documents(table: FileTable) -> list[str]:
 
 
 def shared_documents(added: Store, base: Store, others: Iterable[Store]) -> list[str]:
-  """A line for each domain of a store, or of others added to it, with training documents that an added one has too. Reads the tables of
-  documents, no text."""
-  lines = [f"{shared}: to that degree the seed has been trained on them" for shared in _shared(added, base)]
-  return lines + [f"{shared}: their experts will be alike in them" for other in others for shared in _shared(added, other)]
+  """A line for each domain of a store, or of others added to it, that has documents which an added one has too. Reads the tables of
+  documents, no text; passages of a document that was divided count as all of it."""
+  lines = []
+  for other in (base, *others):
+    both_read = "the seed has been trained on them" if other is base else "their experts will be alike in them"
+    for mine, theirs, fact, so in (
+        ("train", "train", "in domain {} of {} too", f"to that degree {both_read}"),
+        ("train", "valid", "held out, whole or in part, in domain {} of {}", "its expert's loss there is not all of text that it has not read"),
+        ("valid", "train", "trained on, whole or in part, in domain {} of {}", "losses on them are not all of text that was not read")):
+      count, shared = _shared(added, mine, other, theirs)
+      lines += [f"{number:,} of the {count:,} {'training' if mine == 'train' else 'validation'} documents are "
+                f"{fact.format(domain, other.directory)}: {so}" for domain, number in sorted(shared.items())]
+  return lines
 
 
-def _shared(added: Store, other: Store) -> list[str]:
+def _shared(added: Store, mine: str, other: Store, theirs: str) -> tuple[int, dict[str, int]]:
+  """The documents of a split, and how many of them are in a split of another store, by its domain."""
   from pyarrow import compute, parquet
 
   tables = [store.directory / DOCUMENT_TABLE for store in (added, other)]
   if not all(path.exists() for path in tables):
-    return []
-  mine = parquet.read_table(tables[0], columns=["sha256"], filters=[("split", "=", "train")])["sha256"].combine_chunks()
+    return 0, {}
+  own = parquet.read_table(tables[0], columns=["sha256"], filters=[("split", "=", mine)])["sha256"].combine_chunks()
   found: collections.Counter[str] = collections.Counter()
   for batch in parquet.ParquetFile(tables[1]).iter_batches(columns=["sha256", "domain", "split"]):
-    both = batch.filter(compute.and_(compute.is_in(batch["sha256"], mine), compute.equal(batch["split"].cast("string"), "train")))
+    both = batch.filter(compute.and_(compute.is_in(batch["sha256"], own), compute.equal(batch["split"].cast("string"), theirs)))
     found.update(both["domain"].cast("string").to_pylist())
-  return [f"{count:,} of the {len(mine):,} training documents are in domain {domain} of {other.directory} too"
-          for domain, count in sorted(found.items())]
+  return len(own), found
 
 
 def concerns(store: Store) -> list[str]:

@@ -12,7 +12,7 @@ import dataclasses
 from jaxsplit.data.joined import JoinedStore
 from jaxsplit.data.store import Store
 from jaxsplit.errors import InputError, Interrupted
-from jaxsplit.experiment import guards, ledger, tree, waves
+from jaxsplit.experiment import ledger, tree, waves
 from jaxsplit.experiment.cell_table import CellTable
 from jaxsplit.experiment.progress import Progress
 from jaxsplit.experiment.recipe import Recipe
@@ -85,7 +85,6 @@ def add_expert(settings: Settings, store: JoinedStore, domain: str, split: Point
   Raises:
     InputError: the snapshot to fork from is missing, or a guard failed.
   """
-  workdir.once(f"disjoint {store.manifest_hash} {store.added[domain]}", lambda: guards.check_disjoint(store))
   fork = Fork(settings.experiment.target, dataclasses.replace(split, role="added"), (domain,), f"+domain-{domain}")
   return train_beside(settings, store, fork, recipe, workdir, progress, interruption)
 
@@ -109,9 +108,9 @@ def add_small_models(settings: Settings, store: Store, split: Point, recipe: Rec
     raise InputError(f"{workdir.path}: each domain has its own seed (Experiment.trunk), so there is none to fork small models from; "
                      "use another router")
   sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.log)
-  asked = [size for size in experiment.sizes if sizes.requests(size)]
+  asked = [size for size in sizes.requested if size != experiment.target]
   if not asked:
-    raise InputError(f"{workdir.path}: has no smaller size (Experiment.sizes), and small models are forked from its seed; "
+    raise InputError(f"{workdir.path}: has no smaller size than the experts', and small models are forked from its seed; "
                      "use another router")
   before = tuple(name for name in store.domains if name not in store.added)
   trees = Trees(settings, before, store.vocab_size, sizes)

@@ -76,6 +76,11 @@ class Sizes:
     """Another size that has as many parameters."""
     return next((other for other, one in self._sizes.items() if other != size and one.params_total == params_total), None)
 
+  @property
+  def requested(self) -> tuple[tuple[int, int], ...]:
+    """The sizes that cells were requested at."""
+    return tuple(size for size, one in self._sizes.items() if one.requests)
+
   def requests(self, size: tuple[int, int]) -> tuple[Request, ...]:
     """The requests at the size, oldest first."""
     return self._sizes[size].requests if size in self._sizes else ()
