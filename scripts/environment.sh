@@ -2,7 +2,7 @@
 # Sourced by the other scripts: makes the virtual environment .venv in the checkout, or reuses it when it is current.
 #
 #   PYTHON=python3.13   the interpreter (default: the first of python3, python3.13, python3.12, python3.11 that is 3.11 or newer)
-#   EXTRAS=cuda         more of pyproject.toml's extras, comma-separated (tpu, cuda, hf, dev, docs)
+#   EXTRAS=cuda         more of pyproject.toml's extras, comma-separated (tpu, cuda, beam, lm-eval, dev, docs)
 #
 # Needs git, Python >= 3.11 and a package index that pip can reach.
 

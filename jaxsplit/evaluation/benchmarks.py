@@ -16,80 +16,83 @@ _OLMES = "Answer:"  # Its context for unconditional scores.
 
 
 def _arc(row: Row) -> Question:
-  return choose(f"Question: {row['question']}\nAnswer:", _texts(row), _labelled(row))
+  return choose(f"Question: {row.text('question')}\nAnswer:", _texts(row), _labelled(row))
 
 
 def _hellaswag(row: Row) -> Question:
-  context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-  return choose(_without_markup(context), [_without_markup(ending) for ending in row["endings"]], _counted(row, "label"))
+  context = f"{row.text('activity_label')}: {row.text('ctx_a')} {row.text('ctx_b').capitalize()}"
+  return choose(_without_markup(context), [_without_markup(ending) for ending in row.texts("endings")], _counted(row, "label"))
 
 
 def _piqa(row: Row) -> Question:
-  return choose(f"Question: {row['goal']}\nAnswer:", (row["sol1"], row["sol2"]), _counted(row, "label"))
+  return choose(f"Question: {row.text('goal')}\nAnswer:", (row.text("sol1"), row.text("sol2")), _counted(row, "label"))
 
 
 def _winogrande(row: Row) -> Question:
-  before, gap, after = row["sentence"].partition("_")
+  before, gap, after = row.text("sentence").partition("_")
   if not gap:
     raise InputError("field 'sentence' has no gap, _; mend the row")
-  return fill_in(before, (row["option1"], row["option2"]), after.strip(), _numbered(row, "answer", ("1", "2")))
+  if not after.strip():
+    raise InputError("field 'sentence' has nothing behind its gap, _; mend the row")
+  return fill_in(before, (row.text("option1"), row.text("option2")), after.strip(), _numbered(row, "answer", ("1", "2")))
 
 
 def _boolq(row: Row) -> Question:
   """As SuperGLUE has its rows, with a `label`, or as the data set itself, with an `answer`."""
-  return choose(f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:", ("no", "yes"), _yes(row))
+  return choose(f"{row.text('passage')}\nQuestion: {row.text('question')}?\nAnswer:", ("no", "yes"), _yes(row))
 
 
 def _sciq(row: Row) -> Question:
-  answers = [row[name] for name in ("distractor1", "distractor2", "distractor3", "correct_answer")]
-  return choose(f"{row['support'].lstrip()}\nQuestion: {row['question']}\nAnswer:", answers, 3)
+  answers = [row.text(name) for name in ("distractor1", "distractor2", "distractor3", "correct_answer")]
+  return choose(f"{row.text('support').lstrip()}\nQuestion: {row.text('question')}\nAnswer:", answers, 3)
 
 
 def _openbookqa(row: Row) -> Question:
-  return choose(row["question_stem"], _texts(row), _labelled(row))
+  return choose(row.text("question_stem"), _texts(row), _labelled(row))
 
 
 def _commonsense_qa(row: Row) -> Question:
-  gold = _position(row["answerKey"].strip(), "ABCDE", "answerKey")
-  return _by_letter(f"Question: {row['question'].strip()}", _texts(row), tuple("ABCDE"), gold)
+  if (labels := "".join(_labels(row))) != "ABCDE":
+    raise InputError(f"field 'choices' has the labels {labels}, where A to E are needed in that order; mend the row")
+  return _by_letter(f"Question: {row.text('question').strip()}", _texts(row), tuple("ABCDE"), _labelled(row))
 
 
 def _social_iqa(row: Row) -> Question:
-  return choose(f"Q: {row['context']} {row['question']}\nA:", _answers(row), _numbered(row, "label", ("1", "2", "3")))
+  return choose(f"Q: {row.text('context')} {row.text('question')}\nA:", _answers(row), _numbered(row, "label", ("1", "2", "3")))
 
 
 def _mmlu(row: Row) -> Question:
-  about = f"The following are multiple choice questions (with answers) about {row['subject'].replace('_', ' ')}."
-  return _by_letter(f"{about}\n\n{row['question'].strip()}", row["choices"], tuple("ABCD"), _counted(row, "answer"))
+  about = f"The following are multiple choice questions (with answers) about {row.text('subject').replace('_', ' ')}."
+  return _by_letter(f"{about}\n\n{row.text('question').strip()}", row.texts("choices"), tuple("ABCD"), _counted(row, "answer"))
 
 
 def _lambada(row: Row) -> Question:
   """The last word of a `text`; or its `continuation`, where rows have that and a `context`."""
   if "text" in row:
-    context, _, word = row["text"].rpartition(" ")
+    context, _, word = row.text("text").rpartition(" ")
     return complete(context, word)
-  return complete(row["context"], row["continuation"])
+  return complete(row.text("context"), row.text("continuation"))
 
 
 def _olmes_openbookqa(row: Row) -> Question:
-  return choose(f"Question: {row['question_stem']}\nAnswer:", _texts(row), _labelled(row), _OLMES)
+  return choose(f"Question: {row.text('question_stem')}\nAnswer:", _texts(row), _labelled(row), _OLMES)
 
 
 def _olmes_question(row: Row) -> Question:
-  return choose(f"Question: {row['question']}\nAnswer:", _texts(row), _labelled(row), _OLMES)
+  return choose(f"Question: {row.text('question')}\nAnswer:", _texts(row), _labelled(row), _OLMES)
 
 
 def _olmes_piqa(row: Row) -> Question:
-  return choose(f"Goal: {row['goal']}\nAnswer:", (row["sol1"], row["sol2"]), _counted(row, "label"), _OLMES)
+  return choose(f"Goal: {row.text('goal')}\nAnswer:", (row.text("sol1"), row.text("sol2")), _counted(row, "label"), _OLMES)
 
 
 def _olmes_social_iqa(row: Row) -> Question:
   gold = _numbered(row, "label", ("1", "2", "3"))
-  return choose(f"Question: {row['context']} {row['question']}\nAnswer:", _answers(row), gold, _OLMES)
+  return choose(f"Question: {row.text('context')} {row.text('question')}\nAnswer:", _answers(row), gold, _OLMES)
 
 
 def _olmes_boolq(row: Row) -> Question:
-  return choose(f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:", ("yes", "no"), 1 - _yes(row), _OLMES)
+  return choose(f"{row.text('passage')}\nQuestion: {row.text('question')}?\nAnswer:", ("yes", "no"), 1 - _yes(row), _OLMES)
 
 
 def _without_markup(text: str) -> str:
@@ -98,19 +101,24 @@ def _without_markup(text: str) -> str:
 
 
 def _texts(row: Row) -> Sequence[str]:
-  choices = Row(row["choices"])
-  texts, labels = choices["text"], choices["label"]
-  if not isinstance(texts, list) or len(texts) != len(labels):
-    raise InputError(f"field 'choices' has not one text for each of its {len(labels)} labels; mend the row")
-  if len(set(labels)) < len(labels):
-    raise InputError(f"field 'choices' has a label twice: {', '.join(map(str, labels))}; mend the row")
+  """The choices, one for each of their labels."""
+  choices, labels = row.part("choices"), _labels(row)
+  texts = choices.texts("text")
+  if len(texts) != len(labels):
+    raise InputError(f"field 'choices' has {len(texts)} texts for its {len(labels)} labels; mend the row")
   return texts
 
 
 def _labelled(row: Row) -> int:
   """Which of the choices has the label that the answer key says."""
-  labels = Row(row["choices"])["label"]
-  return _position(row["answerKey"].strip(), labels, "answerKey")
+  return _position(row.text("answerKey").strip(), _labels(row), "answerKey")
+
+
+def _labels(row: Row) -> Sequence[str]:
+  labels = row.part("choices").texts("label")
+  if len(set(labels)) < len(labels):
+    raise InputError(f"field 'choices' has a label twice: {', '.join(labels)}; mend the row")
+  return labels
 
 
 def _numbered(row: Row, field: str, labels: Sequence[str]) -> int:
@@ -132,7 +140,7 @@ def _position(label: str, labels: Sequence[str], field: str) -> int:
 
 
 def _answers(row: Row) -> Sequence[str]:
-  return [row[name] for name in ("answerA", "answerB", "answerC")]
+  return [row.text(name) for name in ("answerA", "answerB", "answerC")]
 
 
 def _yes(row: Row) -> int:

@@ -59,7 +59,8 @@ def library_rows(task: str, source: str) -> Iterator[tuple[str, dict[str, Any]]]
   try:
     rows = read(wanted, str(pathlib.Path(folder).expanduser()) if folder else None)
   except ImportError as error:
-    raise InputError(f"--data={source}: {library} is not there ({error}); pip install {library}, or give a folder with the rows") from None
+    raise InputError(f"--data={source}: a package is missing ({error}); pip install {error.name or library}, or give a folder with the "
+                     "rows") from None
   except Exception as error:  # Either library raises many types for what it cannot find, download or read.
     raise InputError(f"--data={source}: {where} cannot be read ({str(error).strip().splitlines()[0][:160]}); prepare it, or give a folder "
                      "with the rows") from None

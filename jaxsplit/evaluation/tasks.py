@@ -61,6 +61,29 @@ class Row(dict[str, Any]):
       raise InputError(f"field {field!r} is {there}; mend the row")
     return super().__getitem__(field)
 
+  def text(self, field: str) -> str:
+    """A field that is a text; another is an InputError."""
+    return _text(self[field], f"field {field!r} is")
+
+  def texts(self, field: str) -> list[str]:
+    """A field that is a list of texts; another is an InputError."""
+    values = self[field]
+    if not isinstance(values, list):
+      raise InputError(f"field {field!r} is of type {type(values).__name__}, where a list of texts is needed; mend the row")
+    return [_text(value, f"field {field!r} has a value") for value in values]
+
+  def part(self, field: str) -> Row:
+    """A field that has fields itself; another is an InputError."""
+    if not isinstance(self[field], dict):
+      raise InputError(f"field {field!r} is of type {type(self[field]).__name__}, where an object with fields is needed; mend the row")
+    return Row(self[field])
+
+
+def _text(value: Any, what: str) -> str:
+  if not isinstance(value, str):
+    raise InputError(f"{what} of type {type(value).__name__}, where a text is needed; mend the row")
+  return value
+
 
 def choose(context: str, answers: Sequence[str], gold: int, unconditional: str = "") -> Question:
   """A question with answers to choose from, a list, each behind the same context and a space."""

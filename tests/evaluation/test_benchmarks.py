@@ -93,7 +93,7 @@ ROW = {"goal": "g", "sol1": "a", "sol2": "b", "label": 0}
     (ROW | {"goal": None}, "piqa.jsonl:2: field 'goal' is null"),
     (ROW | {"label": 2}, "piqa.jsonl:2: the right answer is number 2 of 2, counted from 0"),
     (ROW | {"label": -1}, "number -1 of 2"), (ROW | {"sol1": " "}, "piqa.jsonl:2: choice 1 of 2 is empty"),
-    (ROW | {"sol1": 7}, "piqa.jsonl:2: not a row of task piqa"),
+    (ROW | {"sol1": 7}, "piqa.jsonl:2: field 'sol1' is of type int, where a text is needed; mend the row"),
     (ROW | {"sol1": "\ud800"}, "piqa.jsonl:2: .* has half of a surrogate pair, which is no character; mend the row"), ([1], "a list where a JSON object is needed")])
 def test_rows_that_are_none_are_named(tmp_path, row, message):
   (tmp_path / "piqa.jsonl").write_text(f"{json.dumps(ROW)}\n{json.dumps(row)}\n")
@@ -108,7 +108,12 @@ def test_rows_that_are_none_are_named(tmp_path, row, message):
     ("mmlu", {"question": "q", "subject": "s", "choices": ["1", "", "3", "4"], "answer": 3}, "choice 2 of 4 is empty"),
     ("winogrande", {"sentence": "A _ b.", "option1": "x", "option2": " ", "answer": "1"}, "choice 2 of 2 is empty"),
     ("arc_easy", {"question": "q", "choices": {"text": ["a", "b", "c"], "label": ["A", "B"]}, "answerKey": "B"},
-     "not one text for each of its 2 labels"),
+     "'choices' has 3 texts for its 2 labels"),
+    ("arc_easy", {"question": "q", "choices": ["a", "b"], "answerKey": "A"}, "'choices' is of type list, where an object with fields is needed"),
+    ("hellaswag", {"activity_label": "a", "ctx_a": "b", "ctx_b": "c", "endings": "xy", "label": 0}, "'endings' is of type str, where a list of texts is needed"),
+    ("commonsense_qa", {"question": "q", "choices": {"text": list("vwxyz"), "label": list("EDCBA")}, "answerKey": "A"},
+     "has the labels EDCBA, where A to E are needed in that order"),
+    ("winogrande", {"sentence": "Ends with _", "option1": "x", "option2": "y", "answer": "1"}, "has nothing behind its gap"),
     ("arc_easy", {"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "A"]}, "answerKey": "A"}, "has a label twice: A, A"),
     ("openbookqa", {"question_stem": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"},
      r"nothing to choose: answers \['a'\]; give two or more"),

@@ -64,7 +64,7 @@ def test_refusals(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("datasets") is not None, reason="datasets is installed")
 def test_a_library_that_is_not_there_is_named():
-  with pytest.raises(InputError, match="--data=datasets:: datasets is not there .*; pip install datasets, or give a folder"):
+  with pytest.raises(InputError, match="--data=datasets:: a package is missing .*; pip install datasets, or give a folder"):
     read_questions("piqa", "datasets:")
 
 
