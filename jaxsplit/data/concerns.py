@@ -64,8 +64,8 @@ def shared_documents(added: Store, base: Store, others: Iterable[Store]) -> list
     both_read = "the seed has been trained on them" if other is base else "their experts will be alike in them"
     for mine, theirs, fact, so in (
         ("train", "train", "in domain {} of {} too", f"to that degree {both_read}"),
-        ("train", "valid", "held out, whole or in part, in domain {} of {}", "its expert's loss there is not all of text that it has not read"),
-        ("valid", "train", "trained on, whole or in part, in domain {} of {}", "losses on them are not all of text that was not read")):
+        ("train", "valid", "held out, whole or in part, in domain {} of {}", "its expert's loss there is partly of text that it has read"),
+        ("valid", "train", "trained on, whole or in part, in domain {} of {}", "losses on them are partly of text that was read")):
       count, shared = _shared(added, mine, other, theirs)
       lines += [f"{number:,} of the {count:,} {'training' if mine == 'train' else 'validation'} documents are "
                 f"{fact.format(domain, other.directory)}: {so}" for domain, number in sorted(shared.items())]
