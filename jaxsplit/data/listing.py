@@ -148,7 +148,8 @@ def _check_domains(corpus: Corpus, location: Location, files: Sequence[CorpusFil
   if location.starts == ("",):
     _check_folders(corpus, location, files)
   if not domains:
-    raise InputError(f"{root}: no domains here; a corpus has one subfolder or one file per domain ({FORMATS})")
+    raise InputError(f"{root}: no texts here that are read; a corpus has one subfolder or one file per domain, an added domain its files "
+                     f"({FORMATS})")
   for name in corpus.domains:
     if name not in domains:
       raise InputError(f"Corpus.domains: {corpus.path} has no domain {name!r}{nearest(name, domains)}")

@@ -89,18 +89,21 @@ class RoutedExperts:
     """What the experts that are chosen by the question give to each of its answers, the weights, and what it costs."""
     weights_QxK = router.weights(contexts)
     per_answer = np.repeat(weights_QxK, [len(question.continuations) for question in scored.questions], axis=0)
-    counts = scored.scores.counts[scored.of]
-    starts = (np.cumsum(scored.scores.counts) - scored.scores.counts)[scored.of]
-    at = np.repeat(starts, counts) + _positions(counts)
-    log_probs_N = self._mixed(router, scored.scores.log_probs[:, at], np.repeat(per_answer, counts, axis=0))
-    found = np.add.reduceat(log_probs_N, np.cumsum(counts) - counts, dtype=np.float64)
+    sums = lambda of: None if of is None else self._sums_of(router, scored.scores, of, per_answer)[None]
     # Whether a mixture's likeliest token is the target is known where a single model makes it.
     best = np.full(len(per_answer), self._average) if router.averages else self.rows[per_answer.argmax(1)]
     greedy = scored.scores.all_greedy[:, scored.of][best, np.arange(len(best))]
     ends = np.cumsum([len(question.continuations) for question in scored.questions])
-    tokens = np.add.reduceat(counts, np.concatenate([[0], ends[:-1]]))
-    return Answers(scored.questions, found[None], greedy[None], None, scored.truncated, scored.headless), weights_QxK, self._cost(
-        router, contexts, weights_QxK, tokens)
+    tokens = np.add.reduceat(scored.scores.counts[scored.of], np.concatenate([[0], ends[:-1]]))
+    answers = Answers(scored.questions, sums(scored.of), greedy[None], sums(scored.alone), scored.truncated, scored.headless)
+    return answers, weights_QxK, self._cost(router, contexts, weights_QxK, tokens)
+
+  def _sums_of(self, router: Router, scores: Scores, of: np.ndarray, weights_SxK: np.ndarray) -> np.ndarray:
+    """The log-likelihoods [S] of chosen spans, each under its own weights of the experts."""
+    counts = scores.counts[of]
+    at = np.repeat((np.cumsum(scores.counts) - scores.counts)[of], counts) + _positions(counts)
+    log_probs_N = self._mixed(router, scores.log_probs[:, at], np.repeat(weights_SxK, counts, axis=0))
+    return np.add.reduceat(log_probs_N, np.cumsum(counts) - counts, dtype=np.float64)
 
   def _behind(self, log_probs_N: np.ndarray, contexts: Contexts, scores: Scores) -> np.ndarray:
     inside = _positions(scores.counts) < np.repeat(contexts.tokens, scores.counts)

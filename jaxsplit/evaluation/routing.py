@@ -167,10 +167,11 @@ class RoutedEvaluation:
       self._found[name].tasks[task] = {**numbers, "chosen": chosen, "inference_flops_per_question": cost.flops / len(scored.questions),
                                        "inference_cost": cost.flops / cost.of_one}
       low, high = numbers["acc_interval"]  # type: ignore[attr-defined]
-      norm = "" if numbers["acc_norm"] is None else f", acc_norm {numbers['acc_norm']:.4f}"
+      others = "".join(f", {measure} {numbers[measure]:.4f}" for measure in ("acc_norm", "acc_uncond") if numbers[measure] is not None)
       most = max(chosen, key=chosen.get)
-      lines.append(f"  {name}: acc {numbers['acc']:.4f} (95 % {low:.4f} .. {high:.4f}){norm}; {cost.flops / cost.of_one:.2f} x the cost of "
-                   f"one model; most often {most} ({chosen[most]:.0%})")
+      prefers = "" if np.allclose(weights, weights[0, 0]) else f"; most often {most} ({chosen[most]:.0%})"
+      lines.append(f"  {name}: acc {numbers['acc']:.4f} (95 % {low:.4f} .. {high:.4f}){others}; {cost.flops / cost.of_one:.2f} x the cost "
+                   f"of one model{prefers}")
     return lines
 
   def record(self) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _read(path: pathlib.Path, config: dict[str, Any], folder: pathlib.Path, abou
     if tokenizer.fingerprint != about["tokenizer"]:
       raise InputError(f"{tokens}: not the tokenizer that {path} was trained with")
   except InputError as error:
-    raise InputError(f"{error}; if the store was moved, give load_model(..., store=DIR)") from None
+    raise InputError(f"{error}; if the store was moved, say where: --store=DIR, or store=DIR in Python") from None
   stack = jax.tree.map(lambda x: jax.ShapeDtypeStruct((about["rows"], *x.shape), x.dtype), model.abstract_params)
   return model, tokenizer, read_arrays(folder, {"params": stack})["params"]
 

@@ -99,7 +99,7 @@ def test_include_and_exclude_are_patterns_of_paths(root):
 @pytest.mark.parametrize("prepare, settings, message", [
     (lambda root: shutil.rmtree(root), {}, "Corpus.path: no such folder: "),
     (lambda root: os.mkfifo(root / "x.txt"), {"path": "x.txt"}, "neither a file nor a folder"),
-    (lambda root: make(root, "picture.png"), {}, "no domains here"),
+    (lambda root: make(root, "picture.png"), {}, "no texts here that are read"),
     (lambda root: make(root, "speeches.txt"), {"domains": ("speches",)}, "no domain 'speches'; did you mean speeches?"),
     (lambda root: make(root, "speeches.txt"), {"domains": ("../x",)}, "no domain '../x'"),
     (lambda root: make(root, "law/picture.png"), {}, "law: no text in it; put .txt"),

@@ -100,7 +100,7 @@ QUESTIONS = [choose("Is it?", ("yes", "no", "yes"), 1), complete("And", "so"), c
 
 def test_a_question_is_routed_once_for_all_of_its_answers(models, routed):
   mixed, experts = routed
-  scored = score_answers(experts, QUESTIONS)
+  scored = score_answers(experts, QUESTIONS, unconditional=True)
   contexts = mixed.question_contexts(QUESTIONS)
   assert contexts.tokens.tolist() == [6, 3, 0] and contexts.label is None
   answers, weights, cost = mixed.answer(router("bayes"), contexts, scored)
@@ -114,6 +114,8 @@ def test_a_question_is_routed_once_for_all_of_its_answers(models, routed):
       tokens = encode(text)[1:] if question.prompt else encode(text)
       own = probabilities(models, tokens)[:2, -len(continuation):]
       np.testing.assert_allclose(answers.log_likelihoods[0, row], np.log(weights_K @ own).sum(), rtol=1e-4)
+      alone = probabilities(models, encode(continuation))[:2, -len(continuation):]
+      np.testing.assert_allclose(answers.unconditional[0, row], np.log(weights_K @ alone).sum(), rtol=1e-4)
       row += 1
   whole = sum(len(question.prompt) + sum(map(len, question.continuations)) for question in QUESTIONS)
   assert cost.flops / cost.of_one == pytest.approx(2) and cost.of_one == pytest.approx(whole * CONFIG.flops_per_token / 3)
