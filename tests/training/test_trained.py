@@ -143,5 +143,5 @@ def test_a_store_that_lies_elsewhere_is_found_or_named(corpus, tmp_path):
   assert train.main(argv) == 0
   assert jaxsplit.load_model(tmp_path / "w", "dense").tokenizer.kind == "bytes"
   shutil.move(tmp_path / "store", tmp_path / "moved")
-  refused(r"no token store here.*give load_model\(..., store=DIR\)", tmp_path / "w", "dense")
+  refused("no token store here.*say where: --store=DIR, or store=DIR in Python", tmp_path / "w", "dense")
   assert jaxsplit.load_model(tmp_path / "w", "dense", store=tmp_path / "moved").steps == 375
