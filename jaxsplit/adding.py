@@ -13,9 +13,9 @@ from jaxsplit import devices
 from jaxsplit.data.concerns import describe_files, shared_documents
 from jaxsplit.data.corpus import ONE, Corpus
 from jaxsplit.data.formats import format_of
-from jaxsplit.data.joined import ADDED, JoinedStore, join_all
+from jaxsplit.data.joined import ADDED, JoinedStore, added_stores, join_all
 from jaxsplit.data.listing import check_apart, check_cases, check_domain_name
-from jaxsplit.data.parts import MANIFEST, TOKENIZER
+from jaxsplit.data.parts import TOKENIZER
 from jaxsplit.data.preparation import prepare_store
 from jaxsplit.data.store import Store, open_store
 from jaxsplit.data.tokenizer import Tokenization
@@ -168,6 +168,6 @@ def _prepare(corpus: Corpus, base: Store, name: str, folder: pathlib.Path, workd
 
   check(prepare_store(corpus, tokenization, folder, progress.log, check=check))
   store = open_store(folder)
-  earlier = (open_store(path.parent) for path in sorted(folder.parent.glob(f"*/{MANIFEST}")) if path.parent != folder)
+  earlier = [one for one in added_stores(folder.parent) if one.directory != folder]
   for line in (*describe_files(store), *(f"note: {line}" for line in shared_documents(store, base, earlier))):
     progress.log(f"  {line}")

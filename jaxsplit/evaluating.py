@@ -13,7 +13,7 @@ from jaxsplit.data.joined import ADDED, join_all
 from jaxsplit.data.store import Store, open_store
 from jaxsplit.evaluation import benchmarks  # noqa: F401 (They add themselves to TASKS.)
 from jaxsplit.evaluation.asked import check_asked
-from jaxsplit.evaluation.choices import score_answers
+from jaxsplit.evaluation.choices import in_words, score_answers
 from jaxsplit.evaluation.countdown import countdown
 from jaxsplit.evaluation.documents import Document, held_out_split, read_documents, score_documents
 from jaxsplit.evaluation.experts import Experts, Scores
@@ -142,10 +142,7 @@ def _task(settings: Evaluation, task: str, questions: list[Question], experts: E
         "little of the models")
   log(f"\n{task}, {len(questions)} questions")
   for name, of in found["models"].items():
-    numbers = "".join(f", {measure} {of[measure]:.4f}" for measure in ("acc_norm", "acc_uncond", "perplexity")
-                      if of.get(measure) is not None)
-    low, high = of["acc_interval"]
-    log(f"  {name}: acc {of['acc']:.4f} (95 % {low:.4f} .. {high:.4f}){numbers}")
+    log(f"  {name}: {in_words(of)}")
   for line in routed.answers(task, scored) if routed else ():
     log(line)
   return found

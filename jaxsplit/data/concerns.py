@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jaxsplit.data.document_table import first_sources
 from jaxsplit.data.file_table import FileTable, load_file_table, printable
@@ -61,30 +61,32 @@ def shared_documents(added: Store, base: Store, others: Iterable[Store]) -> list
   documents, no text; passages of a document that was divided count as all of it."""
   lines = []
   for other in (base, *others):
+    if not all((store.directory / DOCUMENT_TABLE).exists() for store in (added, other)):
+      continue
     both_read = "the seed has been trained on them" if other is base else "their experts will be alike in them"
-    for mine, theirs, fact, so in (
-        ("train", "train", "in domain {} of {} too", f"to that degree {both_read}"),
-        ("train", "valid", "held out, whole or in part, in domain {} of {}", "its expert's loss there is partly of text that it has read"),
-        ("valid", "train", "trained on, whole or in part, in domain {} of {}", "losses on them are partly of text that was read")):
-      count, shared = _shared(added, mine, other, theirs)
-      lines += [f"{number:,} of the {count:,} {'training' if mine == 'train' else 'validation'} documents are "
-                f"{fact.format(domain, other.directory)}: {so}" for domain, number in sorted(shared.items())]
+    means = {("train", "train"): f"in domain {{}} of {other.directory} too: to that degree {both_read}",
+             ("train", "valid"): f"held out, whole or in part, in domain {{}} of {other.directory}: its expert's loss there is partly of "
+                                 "text that it has read",
+             ("valid", "train"): f"trained on, whole or in part, in domain {{}} of {other.directory}: losses on them are partly of text "
+                                 "that was read"}
+    own, found = _shared(added, other, tuple(means))
+    lines += [f"{found[mine, theirs, domain]:,} of the {own[mine]:,} {'training' if mine == 'train' else 'validation'} documents are "
+              + means[mine, theirs].format(domain) for mine, theirs, domain in sorted(found)]
   return lines
 
 
-def _shared(added: Store, mine: str, other: Store, theirs: str) -> tuple[int, dict[str, int]]:
-  """The documents of a split, and how many of them are in a split of another store, by its domain."""
+def _shared(added: Store, other: Store, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, int], dict[tuple[str, str, str], int]]:
+  """The documents of a store by split; and how many are in another store, by a pair of splits, of the one and the other, and its domain."""
   from pyarrow import compute, parquet
 
-  tables = [store.directory / DOCUMENT_TABLE for store in (added, other)]
-  if not all(path.exists() for path in tables):
-    return 0, {}
-  own = parquet.read_table(tables[0], columns=["sha256"], filters=[("split", "=", mine)])["sha256"].combine_chunks()
-  found: collections.Counter[str] = collections.Counter()
-  for batch in parquet.ParquetFile(tables[1]).iter_batches(columns=["sha256", "domain", "split"]):
-    both = batch.filter(compute.and_(compute.is_in(batch["sha256"], own), compute.equal(batch["split"].cast("string"), theirs)))
-    found.update(both["domain"].cast("string").to_pylist())
-  return len(own), found
+  mine = parquet.read_table(added.directory / DOCUMENT_TABLE, columns=["sha256", "split"])
+  own = {split: mine.filter(compute.equal(mine["split"].cast("string"), split))["sha256"].combine_chunks() for split, _ in pairs}
+  found: collections.Counter[tuple[str, str, str]] = collections.Counter()
+  for batch in parquet.ParquetFile(other.directory / DOCUMENT_TABLE).iter_batches(columns=["sha256", "domain", "split"]):
+    for split, theirs in pairs:
+      both = batch.filter(compute.and_(compute.is_in(batch["sha256"], own[split]), compute.equal(batch["split"].cast("string"), theirs)))
+      found.update((split, theirs, domain) for domain in both["domain"].cast("string").to_pylist())
+  return {split: len(documents) for split, documents in own.items()}, found
 
 
 def concerns(store: Store) -> list[str]:

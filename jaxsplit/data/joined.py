@@ -47,5 +47,10 @@ class JoinedStore(Store):
 
 def join_all(store: Store, folder: pathlib.Path) -> Store:
   """The store with the domains that have stores in the folder; itself where there are none."""
-  others = [open_store(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+  others = added_stores(folder)
   return JoinedStore(store, others) if others else store
+
+
+def added_stores(folder: pathlib.Path) -> list[Store]:
+  """The stores in the folder."""
+  return [open_store(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +115,14 @@ def score_answers(experts: Experts, questions: Sequence[Question], unconditional
   scores = experts.score(spans, advance, as_trees=True)
   return ScoredAnswers(questions, scores, of, number(alone) if unconditional else None, int(cut[of].sum()),
                        int(headless[of].sum()))
+
+
+def in_words(results: Mapping[str, Any]) -> str:
+  """The accuracies of `Answers.results` as text."""
+  low, high = results["acc_interval"]
+  others = "".join(f", {measure} {results[measure]:.4f}" for measure in ("acc_norm", "acc_uncond", "perplexity")
+                   if results.get(measure) is not None)
+  return f"acc {results['acc']:.4f} (95 % {low:.4f} .. {high:.4f}){others}"
 
 
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[Span]:

@@ -18,7 +18,7 @@ from jaxsplit.data.parts import CLUSTERS, MANIFEST
 from jaxsplit.data.store import Store, open_store
 from jaxsplit.data.stream import validation
 from jaxsplit.errors import InputError
-from jaxsplit.evaluation.choices import ScoredAnswers
+from jaxsplit.evaluation.choices import ScoredAnswers, in_words
 from jaxsplit.evaluation.costs import of_experts, of_run
 from jaxsplit.evaluation.documents import Document
 from jaxsplit.evaluation.experts import Experts, Scores, Span
@@ -166,12 +166,9 @@ class RoutedEvaluation:
       chosen = dict(zip(self._domains, map(float, weights.mean(0))))
       self._found[name].tasks[task] = {**numbers, "chosen": chosen, "inference_flops_per_question": cost.flops / len(scored.questions),
                                        "inference_cost": cost.flops / cost.of_one}
-      low, high = numbers["acc_interval"]  # type: ignore[attr-defined]
-      others = "".join(f", {measure} {numbers[measure]:.4f}" for measure in ("acc_norm", "acc_uncond") if numbers[measure] is not None)
       most = max(chosen, key=chosen.get)
       prefers = "" if np.allclose(weights, weights[0, 0]) else f"; most often {most} ({chosen[most]:.0%})"
-      lines.append(f"  {name}: acc {numbers['acc']:.4f} (95 % {low:.4f} .. {high:.4f}){others}; {cost.flops / cost.of_one:.2f} x the cost "
-                   f"of one model{prefers}")
+      lines.append(f"  {name}: {in_words(numbers)}; {cost.flops / cost.of_one:.2f} x the cost of one model{prefers}")
     return lines
 
   def record(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Spans that begin alike as prefix trees: what they have in common at their beginnings is read once.
 
-The tokens of a tree lie in a row depth first, and trees lie side by side in rows of one length, which is chosen so that hardly any of
-what is computed is padding. What a token sees is its path (`models.cache.Tree`).
+The tokens of a tree lie in a row depth first, and trees lie side by side in rows of one length, or of a few where attention takes whole
+scores, which are chosen so that little of what is computed is padding. What a token sees is its path (`models.cache.Tree`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def trees_of(spans: Sequence[Span], restart: int | None) -> list[Tree]:
       size = shared = 0
     together[-1].append(i)
     size, before = size + len(own) - shared, own
-  return [_tree(spans, order, restart) for order in together]
+  return [_tree(spans, one, restart) for one in together]
 
 
 def tree_batches(trees: Sequence[Tree], batch_tokens: int, divisor: int, width: int | None) -> Iterator[TreeBatch]:

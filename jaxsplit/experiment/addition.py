@@ -108,13 +108,14 @@ def add_small_models(settings: Settings, store: Store, split: Point, recipe: Rec
     raise InputError(f"{workdir.path}: each domain has its own seed (Experiment.trunk), so there is none to fork small models from; "
                      "use another router")
   sizes = Sizes(workdir.path / SIZES, workdir.config_hash, workdir.log)
-  asked = [size for size in sizes.requested if size != experiment.target]
-  if not asked:
-    raise InputError(f"{workdir.path}: has no smaller size than the experts', and small models are forked from its seed; "
-                     "use another router")
   before = tuple(name for name in store.domains if name not in store.added)
   trees = Trees(settings, before, store.vocab_size, sizes)
-  size = min(asked, key=lambda one: trees.model(one).params_total)
+  total = lambda size: trees.model(size).params_total
+  smaller = [size for size in sizes.requested if total(size) < total(experiment.target)]
+  if not smaller:
+    raise InputError(f"{workdir.path}: has no smaller size than the experts', and small models are forked from its seed; "
+                     "use another router")
+  size = min(smaller, key=total)
   steps = sorted(tree.trunk_of(trees.stages(size), rows=experiment.replicas))
   point = Point(min(steps, key=lambda step: abs(step - split.seed_steps)) if split.seed_steps else 0, split.expert_steps, "router")
   forks = [Fork(size, point, before, "+routers"), *(Fork(size, point, (name,), f"+routers-{name}") for name in store.added)]
